@@ -1,0 +1,78 @@
+"""The error tree: every failure that a user can cause or must know of, each with its exit code."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RasterpipeError(Exception):
+    """Base of all our errors; its text is one message: the fact, the value got, the remedy."""
+
+    exit_code = 1
+
+
+class UsageError(RasterpipeError):
+    """The command line or the call is wrong."""
+
+    exit_code = 2
+
+
+class PipelineError(RasterpipeError):
+    """The pipeline is wrong, or does not fit its inputs once their metadata is known.
+
+    Parameters
+    ----------
+    message
+        Fact, value and remedy.
+    path
+        Keys and indices into the pipeline file, e.g. ``("steps", 3, "window")``.
+        The command line turns it into ``pipeline.yaml:12:5: steps[3] (texture).window``.
+    """
+
+    exit_code = 3
+
+    def __init__(self, message: str, path: tuple[str | int, ...] = ()) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class InputError(RasterpipeError):
+    """An input cannot be opened or read, or exceeds a limit."""
+
+    exit_code = 4
+
+
+class OutputError(RasterpipeError):
+    """The output exists, is unsafe, is locked, or does not fit the disk."""
+
+    exit_code = 5
+
+
+class RunStopped(RasterpipeError):
+    """A started run stopped; ``--resume`` continues it."""
+
+    exit_code = 6
+
+
+class RunInterrupted(RunStopped):
+    """Ctrl-C (130) or SIGTERM (143) stopped a started run; ``--resume`` continues it."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def unknown(kind: str, value: object, valid: Iterable[object]) -> str:
+    """Return the message for a name that is not among the valid ones, with the nearest.
+
+    Examples
+    --------
+    >>> unknown("statistic", "maen", ["mean", "max"])
+    "unknown statistic 'maen'; did you mean 'mean'? (valid: mean, max)"
+    """
+    names = [str(name) for name in valid]
+    near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    listed = ", ".join(names) if names else "none"
+    return f"unknown {kind} {str(value)!r}; {hint}(valid: {listed})"

@@ -1,0 +1,171 @@
+"""The contract between an operation and the engine, and the registry of operations.
+
+An operation is one frozen class in one file of `pipeline/operations`; its fields are its parameters in the
+pipeline file. It is told what its sources are (specs) and says what its outputs are; it is handed blocks with
+their halo and fills the part without it. It opens no file, knows no dask, and never sees the raster's edge:
+there the engine has filled the halo by the operation's own edge rule.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt
+
+from pipeline.errors import PipelineError, unknown
+from pipeline.raster import BandKey, Dims, DTypeName, Number, RasterSpec
+from pipeline.region import Halo, Region
+
+Domain = Literal["float", "native"]
+EdgeRule = Literal["reflect", "nearest", "mirror", "constant", "wrap", "linear", "quadratic", "invalid"]
+Boundary = Literal["reflect", "nearest", "mirror", "constant", "wrap", "shrink"]
+Specs = Mapping[str, RasterSpec]
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """How the halo is filled beyond the raster: a rule, and the value for ``constant``."""
+
+    rule: EdgeRule = "reflect"
+    cval: Number = 0
+
+
+@dataclass(slots=True)
+class Block:
+    """Pixels of one raster around a region.
+
+    `values` is C-contiguous in the raster's dims; its first pixel is raster row and column `origin`. An invalid
+    pixel is NaN in floating-point values; in integer values it is False in `valid` (None: all are valid). In a
+    block that an operation fills, an invalid integer pixel is written as `fill`.
+    """
+
+    values: np.ndarray
+    origin: tuple[int, int]
+    dims: Dims
+    valid: np.ndarray | None = None
+    fill: Number | None = None
+
+    @property
+    def region(self) -> Region:
+        sizes = dict(zip(self.dims, self.values.shape, strict=True))
+        row, column = self.origin
+        return Region(row, row + sizes["y"], column, column + sizes["x"])
+
+    @property
+    def lanes(self) -> int:
+        """Neighbouring elements that belong to one pixel: the bands of ``y, x, band``, else 1."""
+        return self.values.shape[-1] if self.dims[-1] == "band" else 1
+
+    def planes(self, array: np.ndarray | None = None) -> np.ndarray:
+        """Return the values (or `array` of their shape) as (plane, row, column x lane), without a copy.
+
+        Both band orders look alike to a kernel: bands are planes when they come first and lanes when last.
+        """
+        array = self.values if array is None else array
+        if self.dims[-1] == "band":
+            height, width, lanes = array.shape
+            return array.reshape(1, height, width * lanes)
+        return array.reshape((-1, *array.shape[-2:]))
+
+
+def to_pair(value: Any) -> Any:
+    return [value, value] if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+IntPair = Annotated[
+    tuple[Annotated[StrictInt, Field(ge=1)], Annotated[StrictInt, Field(ge=1)]], BeforeValidator(to_pair)
+]
+FloatPair = Annotated[tuple[float, float], BeforeValidator(to_pair)]
+
+
+class Operation(BaseModel):
+    """Base of all operations: the parameters that every step takes, and the contract with the engine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    bands_belong: ClassVar[Literal["each", "all"]] = "each"
+    """"each": every band is computed alone, and the engine may hand over groups; "all": bands belong together."""
+    domain: ClassVar[Domain] = "float"
+    """"float": values come in the working dtype, invalid ones as NaN; "native": values as stored, and `valid`."""
+    version: ClassVar[int] = 1
+    """Counted up when the results change, so that `--resume` notices."""
+    example: ClassVar[str] = ""
+    """One line of YAML, shown by `rasterpipe ops`."""
+
+    op: str
+    name: str = Field(default="", description="Name of the step; later steps and `keep` refer to it.")
+    input: str | None = Field(
+        default=None, description="An input, a step with one raster output, or step/output. Default: the step before."
+    )
+    bands: tuple[BandKey, ...] | None = Field(
+        default=None, description="Bands of the input to use: positions from 1, or names. Default: all."
+    )
+    dtype: DTypeName | None = Field(
+        default=None, description="dtype of the outputs; integers are rounded half to even and saturate."
+    )
+    nodata: Number | None = Field(default=None, description="Value that marks invalid pixels in the outputs.")
+    allow_inexact: StrictBool = Field(
+        default=False, description="Allow 64-bit integers to be rounded to floating point."
+    )
+
+    def sources(self) -> dict[str, str | None]:
+        """Return the references of the rasters and tables this reads, by key; None is the default input."""
+        return {"input": self.input}
+
+    def halo(self, specs: Specs) -> dict[str, Halo]:
+        """Return what a block needs around it, per source."""
+        return dict.fromkeys(specs, Halo())
+
+    def edges(self, specs: Specs) -> dict[str, Edge]:
+        """Return how the halo is filled beyond the raster, per source."""
+        return dict.fromkeys(specs, Edge())
+
+    def outputs(self, specs: Specs) -> dict[str, RasterSpec]:
+        """Return the specs of the outputs, as this computes them; raise PipelineError where it cannot."""
+        raise NotImplementedError(f"{type(self).__name__}.outputs")
+
+    def border(self) -> int:
+        """Return the width of the raster's rim that the engine sets to 0."""
+        return 0
+
+    def scratch_bytes(self, specs: Specs, shape: tuple[int, int]) -> int:
+        """Return the bytes that `apply` allocates at most for a block of this shape, beside what it is handed."""
+        return 0
+
+    def apply(
+        self, blocks: Mapping[str, Block], tables: Mapping[str, Any], out: Mapping[str, Block], region: Region
+    ) -> None:
+        """Compute all outputs over `region` into `out`; the blocks hold `region` and its halo, and more."""
+        raise NotImplementedError(f"{type(self).__name__}.apply")
+
+
+_registry: dict[str, type[Operation]] = {}
+
+
+def register(operation: type[Operation]) -> type[Operation]:
+    """Register an operation class under the literal of its `op` field (a class decorator)."""
+    (name,) = operation.model_fields["op"].annotation.__args__  # type: ignore[union-attr]
+    if name in _registry and _registry[name] is not operation:
+        raise ValueError(f"two operations are called {name!r}: {_registry[name]} and {operation}")
+    _registry[name] = operation
+    return operation
+
+
+def registry() -> dict[str, type[Operation]]:
+    """Return all operations by name; the first call imports every module of `pipeline.operations`."""
+    package = importlib.import_module("pipeline.operations")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    return dict(sorted(_registry.items()))
+
+
+def find_operation(name: str) -> type[Operation]:
+    operations = registry()
+    if name not in operations:
+        raise PipelineError(unknown("operation", name, operations), ("op",))
+    return operations[name]

@@ -1,0 +1,129 @@
+"""What is known of a raster before a pixel is read: dims, dtype, bands, nodata, georeference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from pipeline.errors import PipelineError, unknown
+from pipeline.region import Region
+
+Dims = tuple[str, ...]
+Number = int | float
+BandKey = int | str
+
+DIMS: tuple[Dims, ...] = (("y", "x", "band"), ("band", "y", "x"), ("y", "x"))
+DTYPES = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
+DTypeName = Literal[
+    "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class RasterSpec:
+    """A raster as the planner sees it.
+
+    `bands` has one entry for a raster without a band axis (dims ``y, x``). `nodata` is the value that marks an
+    invalid pixel in the stored data; NaN is always invalid in a floating-point raster, whatever `nodata` says.
+    `band_coordinates` are further coordinates along the band axis, name -> one value per band.
+    `transform` is affine (a, b, c, d, e, f): x = a column + b row + c, y = d column + e row + f, pixel corners.
+    """
+
+    height: int
+    width: int
+    dtype: np.dtype
+    dims: Dims = ("y", "x")
+    bands: tuple[str, ...] = ("b1",)
+    nodata: Number | None = None
+    band_coordinates: tuple[tuple[str, tuple[Number | str, ...]], ...] = ()
+    transform: tuple[float, ...] | None = None
+    crs: str | None = None
+
+    @property
+    def num_bands(self) -> int:
+        return len(self.bands)
+
+    @property
+    def region(self) -> Region:
+        return Region(0, self.height, 0, self.width)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.shape_of(self.region)
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of one pixel with all its bands."""
+        return self.num_bands * self.dtype.itemsize
+
+    @property
+    def can_be_invalid(self) -> bool:
+        return self.dtype.kind == "f" or self.nodata is not None
+
+    def shape_of(self, region: Region) -> tuple[int, ...]:
+        """Return the array shape of a region of this raster, in its dims."""
+        return array_shape(self.dims, region, self.num_bands)
+
+    def select(self, keys: Sequence[BandKey] | None) -> tuple[RasterSpec, tuple[int, ...]]:
+        """Return the spec of some bands, and their indices from 0."""
+        if keys is None:
+            return self, tuple(range(self.num_bands))
+        indices = tuple(self.band_index(key) for key in keys)
+        coordinates = tuple((name, tuple(values[i] for i in indices)) for name, values in self.band_coordinates)
+        return replace(self, bands=tuple(self.bands[i] for i in indices), band_coordinates=coordinates), indices
+
+    def band_index(self, key: BandKey) -> int:
+        """Return the index from 0 of a band given by its position from 1 or by its name."""
+        if isinstance(key, str):
+            if key in self.bands:
+                return self.bands.index(key)
+            raise PipelineError(unknown("band", key, self.bands), ("bands",))
+        if not 1 <= key <= self.num_bands:
+            raise PipelineError(
+                f"band {key} does not exist: the raster has {self.num_bands} "
+                f"(positions from 1 to {self.num_bands}: {', '.join(self.bands)})",
+                ("bands",),
+            )
+        return key - 1
+
+
+def array_shape(dims: Dims, region: Region, num_bands: int) -> tuple[int, ...]:
+    sizes = {"y": region.height, "x": region.width, "band": num_bands}
+    return tuple(sizes[dim] for dim in dims)
+
+
+def array_slices(dims: Dims, region: Region, origin: tuple[int, int] = (0, 0)) -> tuple[slice, ...]:
+    """Return the slices of a region, all bands, into an array with these dims that begins at `origin`."""
+    rows, columns = region.slices(origin)
+    slices = {"y": rows, "x": columns, "band": slice(None)}
+    return tuple(slices[dim] for dim in dims)
+
+
+def working_dtype(dtype: np.dtype) -> np.dtype:
+    """Return the dtype of computed results: float32 for 8 and 16-bit integers and floats up to 32 bit, else float64.
+
+    Examples
+    --------
+    >>> [working_dtype(np.dtype(name)).name for name in ("uint8", "int16", "float32", "int32", "float64")]
+    ['float32', 'float32', 'float32', 'float64', 'float64']
+    """
+    limit = 4 if dtype.kind == "f" else 2
+    return np.dtype(np.float32 if dtype.itemsize <= limit else np.float64)
+
+
+def is_nan(value: Number | None) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def holds(dtype: np.dtype, value: Number) -> bool:
+    """Return whether the dtype can hold the value exactly (for a float dtype: to its precision)."""
+    if dtype.kind == "f":
+        return is_nan(value) or math.isinf(value) or abs(value) <= float(np.finfo(dtype).max)
+    if is_nan(value) or math.isinf(value) or value != int(value):
+        return False
+    info = np.iinfo(dtype)
+    return int(info.min) <= int(value) <= int(info.max)

@@ -1,0 +1,42 @@
+"""What the engine asks of a stored raster."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.raster import RasterSpec
+from pipeline.region import Region
+
+
+class Reader(ABC):
+    """A stored raster, opened for reading; several threads may read at once, and it pickles.
+
+    Pixels come as stored: the raster's own dtype in native byte order, its dims, nodata not yet interpreted.
+    """
+
+    spec: RasterSpec
+    """What the file says of itself."""
+    chunk: tuple[int, int]
+    """Rows and columns that are decoded together; the grid starts at the raster's upper left corner."""
+    scale: tuple[float, float] | None = None
+    """Scale and offset that the file records (value = stored * scale + offset), None where it records none."""
+
+    @abstractmethod
+    def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:
+        """Read a region inside the raster into `out`, an array of the region's shape in the raster's dims.
+
+        `bands` are indices from 0, in the order wanted; None reads all. `out` need not be contiguous.
+        Raises InputError, naming file and chunk, where the data are missing or damaged.
+        """
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """Return what tells this raster from a changed one (path, size, time, metadata hash), ready for JSON."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Return further facts for `rasterpipe info`, ready for JSON: at least "format" and "codec"."""
