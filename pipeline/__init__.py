@@ -1,3 +1,30 @@
-"""rasterpipe: a chunked, out-of-core processing pipeline for large multi-band rasters."""
+"""rasterpipe: a chunked, out-of-core processing pipeline for large multi-band rasters.
+
+`run`, `plan`, `validate` and `info` do what the commands of these names do and return their facts as a dict;
+`apply` applies steps lazily to a dask or xarray array.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+__all__ = ["__version__", "apply", "info", "plan", "run", "validate"]
+
+if TYPE_CHECKING:
+    from pipeline.api import info, plan, run, validate
+    from pipeline.lazy import apply
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when used: `rasterpipe --version` needs none of it.
+    if name == "apply":
+        from pipeline import lazy
+
+        return lazy.apply
+    if name in __all__:
+        from pipeline import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'pipeline' has no attribute {name!r}")

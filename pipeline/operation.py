@@ -22,7 +22,7 @@ from pipeline.raster import BandKey, Dims, DTypeName, Number, RasterSpec
 from pipeline.region import Halo, Region
 
 Domain = Literal["float", "native"]
-EdgeRule = Literal["reflect", "nearest", "mirror", "constant", "wrap", "linear", "quadratic", "invalid"]
+EdgeRule = Literal["reflect", "nearest", "mirror", "constant", "wrap", "invalid"]
 Boundary = Literal["reflect", "nearest", "mirror", "constant", "wrap", "shrink"]
 Specs = Mapping[str, RasterSpec]
 
@@ -96,6 +96,8 @@ class Operation(BaseModel):
     """Counted up when the results change, so that `--resume` notices."""
     example: ClassVar[str] = ""
     """One line of YAML, shown by `rasterpipe ops`."""
+    outputs_text: ClassVar[Mapping[str, str]] = {}
+    """What each output is, with its dtype; shown by `rasterpipe ops`."""
 
     op: str
     name: str = Field(default="", description="Name of the step; later steps and `keep` refer to it.")
@@ -129,10 +131,6 @@ class Operation(BaseModel):
         """Return the specs of the outputs, as this computes them; raise PipelineError where it cannot."""
         raise NotImplementedError(f"{type(self).__name__}.outputs")
 
-    def border(self) -> int:
-        """Return the width of the raster's rim that the engine sets to 0."""
-        return 0
-
     def scratch_bytes(self, specs: Specs, shape: tuple[int, int]) -> int:
         """Return the bytes that `apply` allocates at most for a block of this shape, beside what it is handed."""
         return 0
@@ -140,8 +138,18 @@ class Operation(BaseModel):
     def apply(
         self, blocks: Mapping[str, Block], tables: Mapping[str, Any], out: Mapping[str, Block], region: Region
     ) -> None:
-        """Compute all outputs over `region` into `out`; the blocks hold `region` and its halo, and more."""
+        """Compute the outputs that `out` holds over `region`; the blocks hold `region` with its halo, maybe more."""
         raise NotImplementedError(f"{type(self).__name__}.apply")
+
+
+def require_exact(operation: Operation, spec: RasterSpec) -> None:
+    """Refuse to round 64-bit integers to floating point unless the step allows it."""
+    if spec.dtype.kind in "iu" and spec.dtype.itemsize == 8 and not operation.allow_inexact:
+        raise PipelineError(
+            f"the input is {spec.dtype.name}, and floating point holds whole numbers only up to 2^53; "
+            "cast it to a smaller dtype first, or set `allow_inexact: true` where rounding does no harm",
+            ("input",),
+        )
 
 
 _registry: dict[str, type[Operation]] = {}

@@ -28,7 +28,8 @@ class RasterSpec:
     """A raster as the planner sees it.
 
     `bands` has one entry for a raster without a band axis (dims ``y, x``). `nodata` is the value that marks an
-    invalid pixel in the stored data; NaN is always invalid in a floating-point raster, whatever `nodata` says.
+    invalid pixel in the stored data; None says that no pixel can be invalid. NaN is always invalid in a
+    floating-point raster, so a stored one has at least nodata NaN.
     `band_coordinates` are further coordinates along the band axis, name -> one value per band.
     `transform` is affine (a, b, c, d, e, f): x = a column + b row + c, y = d column + e row + f, pixel corners.
     """
@@ -62,7 +63,7 @@ class RasterSpec:
 
     @property
     def can_be_invalid(self) -> bool:
-        return self.dtype.kind == "f" or self.nodata is not None
+        return self.nodata is not None
 
     def shape_of(self, region: Region) -> tuple[int, ...]:
         """Return the array shape of a region of this raster, in its dims."""
@@ -127,3 +128,21 @@ def holds(dtype: np.dtype, value: Number) -> bool:
         return False
     info = np.iinfo(dtype)
     return int(info.min) <= int(value) <= int(info.max)
+
+
+def grid_difference(first: RasterSpec, second: RasterSpec) -> str:
+    """Return in words what is different between two grids; empty where nothing is."""
+    parts = []
+    if (first.height, first.width) != (second.height, second.width):
+        parts.append(f"{first.height} x {first.width} pixels against {second.height} x {second.width}")
+    if first.transform and second.transform and not np.allclose(first.transform, second.transform, rtol=1e-9, atol=0):
+        a, b = first.transform, second.transform
+        if (a[0], a[4]) != (b[0], b[4]):
+            parts.append(f"pixels of {a[0]:g} x {a[4]:g} against {b[0]:g} x {b[4]:g}")
+        if (a[2], a[5]) != (b[2], b[5]):
+            parts.append(f"upper left corner at ({a[2]:.10g}, {a[5]:.10g}) against ({b[2]:.10g}, {b[5]:.10g})")
+        if not parts:
+            parts.append(f"transform {a} against {b}")
+    if first.crs and second.crs and first.crs != second.crs:
+        parts.append(f"CRS {first.crs[:60]} against {second.crs[:60]}")
+    return "; ".join(parts)

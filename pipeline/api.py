@@ -1,0 +1,275 @@
+"""The Python face, and all that the command line calls: load, plan, execute, report."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline import report
+from pipeline.config import Document, Input, Pipeline, RegionConfig, Scale, load_pipeline, locate, resolve
+from pipeline.errors import PipelineError
+from pipeline.execution import execute, warm_up
+from pipeline.journal import Journal
+from pipeline.limits import available_cpus, available_memory_bytes
+from pipeline.operation import find_operation
+from pipeline.planning import InputSpec, Plan, Settings, make_plan
+from pipeline.progress import Progress
+from pipeline.quicklook import draw
+from pipeline.raster import RasterSpec
+from pipeline.region import Grid, Region
+from pipeline.storage.inputs import InputOptions, local_paths, open_input, open_raster
+from pipeline.storage.reader import Reader
+from pipeline.storage.zarr import configure
+from pipeline.store import RunStore
+from pipeline.target import (
+    Target,
+    check_free_space,
+    check_output_path,
+    choose_target,
+    finish_swap,
+    grids_from_json,
+    journal_exists,
+    prepare,
+)
+
+Source = str | os.PathLike[str] | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A pipeline whose inputs are open and whose plan is made."""
+
+    pipeline: Pipeline
+    document: Document
+    readers: Mapping[str, Reader]
+    plan: Plan
+    parts: Mapping[str, Any]
+    """All that the result depends on, ready for JSON; its hash is the plan hash."""
+
+    @property
+    def output(self) -> str:
+        return self.pipeline.output.path
+
+
+def load(
+    source: Source,
+    *,
+    overrides: Sequence[str] = (),
+    inputs: Mapping[str, str] | None = None,
+    output: str | None = None,
+    grids: tuple[Grid, ...] | None = None,
+) -> Job:
+    """Read a pipeline file (or mapping), open its inputs and plan the run; nothing is written."""
+    config, document = load_pipeline(source, overrides, inputs, output)
+    try:
+        readers = {name: open_input(_input_options(entry)) for name, entry in config.inputs.items()}
+        specs = {name: _input_spec(name, reader) for name, reader in readers.items()}
+        settings = _settings(config, next(iter(specs.values())).spec, grids)
+        plan = make_plan(config.steps, resolve(config), specs, settings)
+    except PipelineError as error:
+        raise PipelineError(locate(document, error), error.path) from None
+    plan = dataclasses.replace(plan, notes=(*_input_notes(config, readers), *plan.notes))
+    return Job(config, document, readers, plan, _parts(config, readers))
+
+
+def _input_options(entry: Input) -> InputOptions:
+    scale = entry.scale
+    return InputOptions(
+        paths=entry.paths,
+        arrays=entry.arrays or (entry.array,),
+        at=tuple(entry.at.items()),
+        dims=entry.dim_names,
+        bands=entry.bands,
+        nodata=entry.nodata,
+        scale=(scale.factor, scale.offset) if isinstance(scale, Scale) else scale,
+    )
+
+
+def _input_spec(name: str, reader: Reader) -> InputSpec:
+    return InputSpec(name, reader.spec, reader.chunk, "tiff" if "TIFF" in reader.describe()["format"] else "zarr")
+
+
+def _settings(config: Pipeline, spec: RasterSpec, grids: tuple[Grid, ...] | None) -> Settings:
+    run, output = config.run, config.output
+    return Settings(
+        memory_bytes=run.memory or available_memory_bytes() // 2,
+        workers=run.workers or available_cpus(),
+        keep=output.keep,
+        region=_region(config.region, spec) if config.region else None,
+        chunks=output.chunks,
+        shards=output.shards,
+        codec=output.codec,
+        dims="auto" if output.dims == "auto" else tuple(output.dims.split(",")),
+        halo=run.halo,
+        grids=grids,
+    )
+
+
+def _region(region: RegionConfig, spec: RasterSpec) -> Region:
+    if region.bbox is not None:
+        return _region_of_box(region.bbox, spec)
+    (top, bottom), (left, right) = region.rows or (0, spec.height), region.columns or (0, spec.width)
+    return Region(top, bottom, left, right)
+
+
+def _region_of_box(box: Sequence[float], spec: RasterSpec) -> Region:
+    """Return the pixels that a box in the raster's coordinates touches."""
+    if spec.transform is None:
+        raise PipelineError("the raster has no georeference; give rows and columns instead", ("region", "bbox"))
+    a, b, c, d, e, f = spec.transform
+    if b or d:
+        raise PipelineError("the raster is rotated; give rows and columns instead", ("region", "bbox"))
+    columns = sorted(((box[0] - c) / a, (box[2] - c) / a))
+    rows = sorted(((box[1] - f) / e, (box[3] - f) / e))
+    # a box on pixel edges takes no neighbour because of the last bit
+    top, left = (int(value + 1e-6) if value > 0 else 0 for value in (rows[0], columns[0]))
+    region = Region(top, int(-(-(rows[1] - 1e-6) // 1)), left, int(-(-(columns[1] - 1e-6) // 1)))
+    clipped = region.clip(spec.region)
+    if not clipped.num_pixels:
+        ends = sorted((c, c + a * spec.width)), sorted((f, f + e * spec.height))
+        raise PipelineError(
+            f"{list(box)} does not meet the raster, which spans x {ends[0][0]:g} to {ends[0][1]:g}, "
+            f"y {ends[1][0]:g} to {ends[1][1]:g}",
+            ("region", "bbox"),
+        )
+    return clipped
+
+
+def _input_notes(config: Pipeline, readers: Mapping[str, Reader]) -> list[str]:
+    notes = []
+    for name, reader in readers.items():
+        if reader.scale is not None and config.inputs[name].scale == "ignore":
+            factor, offset = reader.scale
+            notes.append(
+                f"input {name}: the file records scale {factor:g} and offset {offset:g}; they are ignored "
+                "(`scale: apply` uses them)"
+            )
+        notes += [f"input {name}: {warning}" for warning in reader.describe().get("warnings", [])]
+    return notes
+
+
+def _parts(config: Pipeline, readers: Mapping[str, Reader]) -> dict[str, Any]:
+    data = config.to_dict()
+    data.pop("run", None)
+    output = {key: value for key, value in data.pop("output").items() if key != "path"}
+    return {
+        **data,
+        "output": output,
+        "operations": {step.op: type(step).version for step in config.steps},
+        "identities": {name: reader.identity() for name, reader in readers.items()},
+    }
+
+
+def plan(source: Source, **options: Any) -> dict[str, Any]:
+    """Return what a run would do: passes, blocks, memory, bytes read and written (see `load` for the options)."""
+    job = load(source, **options)
+    return report.describe_plan(job.plan, job.output, job.parts)
+
+
+def validate(source: Source, *, check_inputs: bool = True, **options: Any) -> dict[str, Any]:
+    """Check a pipeline file; with `check_inputs`, also that it fits its inputs (only their metadata are read)."""
+    if check_inputs:
+        return {"valid": True, "steps": len(load(source, **options).pipeline.steps), "inputs_checked": True}
+    config, _ = load_pipeline(
+        source, options.get("overrides", ()), options.get("inputs"), options.get("output")
+    )
+    return {"valid": True, "steps": len(config.steps), "inputs_checked": False}
+
+
+def run(
+    source: Source,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    quiet: bool = True,
+    quicklook: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Run a pipeline; return what it did (the facts of `run --json`).
+
+    Parameters
+    ----------
+    source
+        Path of a pipeline file, or the same as a mapping.
+    resume, overwrite
+        What to do with an unfinished or existing output.
+    quicklook
+        A PNG to draw of input and outputs, small.
+    options
+        As for `load`: overrides, inputs, output.
+
+    Raises
+    ------
+    RasterpipeError
+        PipelineError, InputError or OutputError before anything is written; RunStopped after, see errors.
+    """
+    job = load(source, **options)
+    facts = _run_or_resume(job, lambda grids: load(source, **options, grids=grids), resume, overwrite, quiet)
+    if quicklook is not None:
+        facts["quicklook"] = draw(job, str(quicklook))
+    return facts
+
+
+def _run_or_resume(
+    job: Job, reload: Callable[[tuple[Grid, ...]], Job], resume: bool, overwrite: bool, quiet: bool
+) -> dict[str, Any]:
+    check_output_path(job.output, [path for reader in job.readers.values() for path in local_paths(reader)])
+    finish_swap(job.output)
+    if not journal_exists(job.output):  # a refusal leaves nothing behind, not even a journal
+        choose_target(job.output, job.parts, None, resume=resume, overwrite=overwrite)
+    with closing(Journal(job.output)) as journal:
+        target = choose_target(job.output, job.parts, journal, resume=resume, overwrite=overwrite)
+        if target.action == "finished":
+            journal.remove()
+            return report.describe_finished(job.plan, job.output, job.parts)
+        if target.action == "continue":
+            assert journal.header is not None
+            job = reload(grids_from_json(journal.header["grids"]))
+        return _run(job, target, journal, Progress(quiet=quiet))
+
+
+def _run(job: Job, target: Target, journal: Journal, progress: Progress) -> dict[str, Any]:
+    """Run a planned job into its target; the journal says what is done already."""
+    warning = check_free_space(job.output, sum(array.num_bytes for array in job.plan.arrays.values()))
+    warnings = [*job.plan.notes, *([warning] if warning else [])]
+    for text in warnings:
+        progress.say(f"note: {text}")
+    store = RunStore(job, target, journal.folder)
+    configure(job.plan.settings.workers)
+    if target.action == "start":
+        prepare(target, job.output)
+        store.create()
+        journal.start(store.journal_header())
+    with progress:
+        compile_seconds = warm_up(job.plan)
+        started = time.monotonic()
+        measured = execute(job.plan, store.open_reader, store.open_writer, journal, progress)
+    store.finish(measured)
+    seconds = time.monotonic() - started
+    journal.remove()
+    return report.describe_run(job, store.provenance, measured, seconds, compile_seconds, warnings)
+
+
+def apply_operation(
+    operation: str, parameters: Mapping[str, str], source: str, target: str, *, limits: Mapping[str, Any], **options: Any
+) -> dict[str, Any]:
+    """Run one operation from a raster to a store, without a pipeline file; parameter values are YAML."""
+    find_operation(operation)
+    document = {
+        "inputs": {"source": source},
+        "steps": [{"name": operation, "op": operation}],
+        "output": {"path": target},
+        "run": {key: value for key, value in limits.items() if value is not None},
+    }
+    overrides = [f"steps.{operation}.{key}={value}" for key, value in parameters.items()]
+    return run(document, overrides=overrides, **options)
+
+
+def info(path: str | os.PathLike[str], array: str | None = None) -> dict[str, Any]:
+    """Return what a raster file or store is: dims, bands, dtype, nodata, chunks, CRS, and how to name it as input."""
+    return report.describe_input(str(path), open_raster(str(path), array))

@@ -1,0 +1,111 @@
+"""What operations there are and what they take: `rasterpipe ops`, and the tables of the docs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pipeline.operation import Operation, find_operation, registry
+
+COMMON = tuple(name for name in Operation.model_fields if name != "op")
+
+
+def describe_operations() -> dict[str, Any]:
+    """Return the facts of `ops --json`: every operation with its summary."""
+    return {"operations": [{"op": name, "summary": _summary(cls)} for name, cls in registry().items()]}
+
+
+def describe_operation(name: str) -> dict[str, Any]:
+    """Return the facts of `ops NAME --json`."""
+    cls = find_operation(name)
+    properties = cls.model_json_schema()["properties"]
+    own = [key for key in cls.model_fields if key not in Operation.model_fields]
+    return {
+        "op": name,
+        "summary": _summary(cls),
+        "description": _paragraphs(cls),
+        "parameters": [_describe_parameter(cls, key, properties[key]) for key in own],
+        "common_parameters": [_describe_parameter(cls, key, properties[key]) for key in COMMON],
+        "outputs": cls.outputs_text,
+        "example": cls.example,
+        "version": cls.version,
+    }
+
+
+def _summary(cls: type[Operation]) -> str:
+    return _paragraphs(cls)[0]
+
+
+def _paragraphs(cls: type[Operation]) -> list[str]:
+    text = cls.__doc__ or ""
+    return [re.sub(r"\s+", " ", paragraph).strip() for paragraph in text.split("\n\n")]
+
+
+def _describe_parameter(cls: type[Operation], name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    field = cls.model_fields[name]
+    choices = _choices(entry)
+    return {
+        "name": name,
+        "required": field.is_required() or name == "name",
+        "default": None if field.is_required() else entry.get("default"),
+        "choices": choices,
+        "description": (field.description or "").strip(),
+    }
+
+
+def _choices(entry: Any) -> list[str]:
+    """Return the words that a parameter may be, or its items may be."""
+    if isinstance(entry, Mapping):
+        if "enum" in entry:
+            return [str(choice) for choice in entry["enum"]]
+        for key in ("items", "anyOf"):
+            inner = entry.get(key)
+            for part in inner if isinstance(inner, list) else [inner]:
+                if choices := _choices(part):
+                    return choices
+    return []
+
+
+def format_operations(facts: Mapping[str, Any]) -> Iterator[str]:
+    for entry in facts["operations"]:
+        yield f"{entry['op']:<12} {entry['summary']}"
+    yield "rasterpipe ops NAME shows the parameters of one"
+
+
+def format_operation(facts: Mapping[str, Any]) -> Iterator[str]:
+    yield from (f"{facts['op']}: {facts['description'][0]}", "")
+    for paragraph in facts["description"][1:]:
+        yield from (paragraph, "")
+    yield "parameters:"
+    for entry in facts["parameters"]:
+        yield from _format_parameter(entry)
+    yield "of every step:"
+    for entry in facts["common_parameters"]:
+        yield from _format_parameter(entry)
+    yield from ("outputs:", *(f"  {name}: {text}" for name, text in facts["outputs"].items()))
+    yield from ("example:", f"  - {facts['example']}")
+
+
+def _format_parameter(entry: Mapping[str, Any]) -> Iterator[str]:
+    value = "required" if entry["required"] else f"default {_word(entry['default'])}"
+    yield f"  {entry['name']} ({value}): {entry['description']}"
+    if entry["choices"]:
+        yield f"      one of: {', '.join(entry['choices'])}"
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_word(item) for item in value)}]"
+    return {None: "none", True: "true", False: "false"}.get(value, str(value)) if not isinstance(value, int) or isinstance(value, bool) else str(value)
+
+
+def operations_table() -> str:
+    """Return the Markdown table of operations that README and docs hold."""
+    lines = ["| operation | what it does | outputs | example |", "|---|---|---|---|"]
+    for name, cls in registry().items():
+        outputs = ", ".join(f"`{output}`" for output in cls.outputs_text)
+        lines.append(f"| `{name}` | {_summary(cls)} | {outputs} | `{cls.example}` |")
+    return "\n".join(lines)
+
+

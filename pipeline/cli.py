@@ -1,0 +1,269 @@
+"""The command `rasterpipe`: arguments and exit codes; the work is done by `pipeline.api`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from pipeline import __version__
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class _Group(click.Group):
+    """Keeps the commands in the order in which they are defined, and answers our errors with their exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        debug = "--debug" in sys.argv
+        try:
+            return super().invoke(ctx)
+        except (click.exceptions.Exit, click.ClickException, click.Abort):
+            raise
+        except BrokenPipeError:
+            sys.stderr.close()
+            sys.exit(1)
+        except KeyboardInterrupt:
+            _fail("stopped by Ctrl-C", 130)
+        except Exception as error:
+            from pipeline.errors import RasterpipeError
+
+            if debug:
+                raise
+            if isinstance(error, RasterpipeError):
+                _fail(str(error), error.exit_code)
+            _fail(f"a fault of rasterpipe: {type(error).__name__}: {error}; --debug shows where", 1)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"error: {message}" if "\n" not in message else f"error:\n{message}", err=True)
+    sys.exit(code)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="rasterpipe")
+def main() -> None:
+    """Process rasters larger than memory, chunk by chunk: the same bits for any chunking."""
+
+
+def _combined(options: Iterable[Callable[[Command], Command]]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(list(options)):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print the facts as one JSON object.")
+_debug_option = click.option("--debug", is_flag=True, expose_value=False, help="Show where an error comes from.")
+_quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress, no notes.")
+
+_override_options = _combined(
+    [
+        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override, e.g. steps.smooth.size=5."),
+        click.option("--input", "inputs", multiple=True, metavar="NAME=PATH", help="Replace an input."),
+        click.option("-o", "--output", metavar="PATH", help="Replace the output path."),
+        click.option("--memory", metavar="SIZE", help="What the whole run stays below, e.g. '2 GiB'."),
+        click.option("--workers", type=click.IntRange(min=1), help="Blocks computed at once."),
+        click.option("--scheduler", metavar="WHERE", help="Where blocks are computed: threads."),
+    ]
+)
+_exists_options = _combined(
+    [
+        click.option("--resume", is_flag=True, help="Continue an unfinished run; start if there is none."),
+        click.option("--overwrite", is_flag=True, help="Replace an existing output once the new one is complete."),
+    ]
+)
+
+
+def _with_load_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Gather the overriding options into the keyword `options` that `pipeline.api` takes."""
+
+    @wraps(command)
+    def wrapper(
+        overrides: tuple[str, ...],
+        inputs: tuple[str, ...],
+        output: str | None,
+        memory: str | None,
+        workers: int | None,
+        scheduler: str | None,
+        **rest: Any,
+    ) -> Any:
+        run = {"memory": memory, "workers": workers, "scheduler": scheduler}
+        values = [*overrides, *(f"run.{key}={value}" for key, value in run.items() if value is not None)]
+        options = {"overrides": values, "inputs": _pairs(inputs), "output": output}
+        return command(options=options, **rest)
+
+    return _override_options(wrapper)
+
+
+def _pairs(texts: Iterable[str]) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name or not value:
+            raise click.UsageError(f"expected NAME=VALUE, got {text!r}")
+        pairs[name] = value
+    return pairs
+
+
+def _print(facts: Mapping[str, Any], as_json: bool, lines: Iterable[str]) -> None:
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+    else:
+        for line in lines:
+            click.echo(line)
+
+
+@main.command()
+@click.argument("file", type=click.Path())
+@_exists_options
+@click.option("--quicklook", metavar="PNG", type=click.Path(), help="Draw input and outputs, small, into a PNG.")
+@_with_load_options
+@_quiet_option
+@_json_option
+@_debug_option
+def run(
+    file: str, resume: bool, overwrite: bool, quicklook: str | None, quiet: bool, as_json: bool, options: dict[str, Any]
+) -> None:
+    """Run a pipeline FILE."""
+    from pipeline import api, report
+
+    facts = api.run(file, resume=resume, overwrite=overwrite, quiet=quiet, quicklook=quicklook, **options)
+    _print(facts, as_json, report.format_run(facts))
+
+
+@main.command()
+@click.argument("file", type=click.Path())
+@_with_load_options
+@_json_option
+@_debug_option
+def plan(file: str, as_json: bool, options: dict[str, Any]) -> None:
+    """Say what a run of FILE would do: blocks, memory, bytes, outputs. Writes nothing."""
+    from pipeline import api, report
+
+    facts = api.plan(file, **options)
+    _print(facts, as_json, report.format_plan(facts))
+
+
+@main.command()
+@click.argument("file", type=click.Path())
+@click.option("--no-inputs", is_flag=True, help="Check the file alone; open no input.")
+@_with_load_options
+@_json_option
+@_debug_option
+def validate(file: str, no_inputs: bool, as_json: bool, options: dict[str, Any]) -> None:
+    """Check a pipeline FILE, and that it fits its inputs."""
+    from pipeline import api
+
+    facts = api.validate(file, check_inputs=not no_inputs, **options)
+    _print(facts, as_json, [f"{file}: valid, {facts['steps']} steps" + (" (inputs not opened)" if no_inputs else "")])
+
+
+@main.command()
+@click.argument("path", type=click.Path())
+@click.option("--array", help="The array in a Zarr group that holds several.")
+@_json_option
+@_debug_option
+def info(path: str, array: str | None, as_json: bool) -> None:
+    """Say what a raster is: dims, bands, dtype, nodata, chunks, CRS; and the line that makes it an input."""
+    from pipeline import api, report
+
+    facts = api.info(path, array)
+    _print(facts, as_json, report.format_info(facts))
+
+
+@main.command()
+@click.argument("name", required=False)
+@_json_option
+@_debug_option
+def ops(name: str | None, as_json: bool) -> None:
+    """List the operations, or show the parameters of one."""
+    from pipeline import catalogue
+
+    facts = catalogue.describe_operations() if name is None else catalogue.describe_operation(name)
+    _print(facts, as_json, catalogue.format_operations(facts) if name is None else catalogue.format_operation(facts))
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON schema of pipeline files, for editors."""
+    from pipeline.config import schema as build
+
+    click.echo(json.dumps(build(), indent=2))
+
+
+@main.command()
+@click.argument("path", type=click.Path())
+@click.option("--size", nargs=2, type=int, required=True, metavar="H W", help="Height and width in pixels.")
+@click.option("--bands", type=int, default=16, show_default=True)
+@click.option("--dtype", default="float32", show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--labels", type=click.Path(), help="Write a raster of labelled segments there, too.")
+@click.option("--num-labels", type=int, default=1000, show_default=True, help="About how many segments.")
+@click.option("--overwrite", is_flag=True, help="Replace what synth wrote there before.")
+@_json_option
+@_debug_option
+def synth(path: str, as_json: bool, **options: Any) -> None:
+    """Write a plausible scene (fields, woods, rivers, hills, noise) to a Zarr store at PATH."""
+    from pipeline.synth import synth as write
+
+    facts = write(path, **options)
+    lines = [f"{facts['path']}: {' x '.join(map(str, facts['shape']))} {facts['dtype']} in {facts['seconds']:.1f} s"]
+    if labels := facts["labels"]:
+        lines.append(f"{labels['path']}: {labels['num_labels']} labels, {labels['dtype']}")
+    _print(facts, as_json, lines)
+
+
+@main.command()
+@click.argument("operation", metavar="OP")
+@click.argument("arguments", nargs=-1, required=True, metavar="[KEY=VALUE ...] SRC DST")
+@_exists_options
+@click.option("--memory", metavar="SIZE", help="What the whole run stays below, e.g. '2 GiB'.")
+@click.option("--workers", type=click.IntRange(min=1), help="Blocks computed at once.")
+@_quiet_option
+@_json_option
+@_debug_option
+def apply(
+    operation: str,
+    arguments: tuple[str, ...],
+    resume: bool,
+    overwrite: bool,
+    memory: str | None,
+    workers: int | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Run one operation without a pipeline file: from SRC to DST.
+
+    Example: rasterpipe apply window size=5 statistics=[mean,std] scene.zarr smooth.zarr
+    """
+    from pipeline import api, report
+
+    *assignments, source, target = arguments if len(arguments) > 1 else (*arguments, "")
+    if not target:
+        raise click.UsageError("give SRC and DST: the raster to read and the store to write")
+    facts = api.apply_operation(
+        operation,
+        _pairs(assignments),
+        str(Path(source).absolute()) if "://" not in source else source,
+        target,
+        limits={"memory": memory, "workers": workers},
+        resume=resume,
+        overwrite=overwrite,
+        quiet=quiet,
+    )
+    _print(facts, as_json, report.format_run(facts))
+
+
+if __name__ == "__main__":
+    main()

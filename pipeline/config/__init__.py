@@ -1,0 +1,103 @@
+"""The pipeline file: YAML in, a frozen and checked `Pipeline` out, every complaint with its line and column.
+
+`load_pipeline` is the way in; `locate` gives later errors (of planning) their place in the file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.config.document import Document, load, parse
+from pipeline.config.message import InvalidPipeline, Problem, explain, locate
+from pipeline.config.model import (
+    RESERVED,
+    Input,
+    Output,
+    Pipeline,
+    Ref,
+    References,
+    RegionConfig,
+    Run,
+    Scale,
+    check_references,
+    kept,
+    parse_bytes,
+    resolve,
+    resolved,
+    schema,
+    validate,
+)
+from pipeline.operation import Operation
+
+__all__ = [
+    "RESERVED",
+    "Document",
+    "Input",
+    "InvalidPipeline",
+    "Output",
+    "Pipeline",
+    "Problem",
+    "Ref",
+    "References",
+    "RegionConfig",
+    "Run",
+    "Scale",
+    "check_references",
+    "explain",
+    "kept",
+    "load",
+    "load_pipeline",
+    "locate",
+    "parse",
+    "parse_bytes",
+    "resolve",
+    "resolved",
+    "schema",
+    "validate",
+]
+
+
+def load_pipeline(
+    source: str | os.PathLike[str] | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    inputs: Mapping[str, str] | None = None,
+    output: str | None = None,
+    registry: Mapping[str, type[Operation]] | None = None,
+) -> tuple[Pipeline, Document]:
+    """Read, override and check a pipeline; its inputs are not opened.
+
+    Parameters
+    ----------
+    source
+        Path of a pipeline file, or the same as a mapping (whose relative paths begin at the working directory).
+    overrides
+        Assignments as ``--set`` takes them: ``steps.smooth.size=5``.
+    inputs
+        Input name -> path, as ``--input NAME=PATH``: replaces the input's source, or adds the input.
+    output
+        Replaces the output's path, as ``-o``.
+    registry
+        Operations by name; default: all registered ones.
+
+    Returns
+    -------
+    tuple of Pipeline and Document
+        The pipeline, paths absolute, references checked; and the document, for `locate`.
+
+    Raises
+    ------
+    PipelineError
+        With complete text: every problem on a line of its own, each with file, line and column.
+    UsageError
+        Where an override leads nowhere.
+    """
+    document = Document.from_data(source) if isinstance(source, Mapping) else load(source)
+    for name, path in (inputs or {}).items():
+        document.put_input(name, path)
+    if output is not None:
+        document.put(("output", "path"), output, f"-o {output}")
+    for assignment in overrides:
+        document.set(assignment)
+    return validate(document, registry), document

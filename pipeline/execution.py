@@ -1,0 +1,186 @@
+"""Run a plan: passes strip by strip on dask, the journal after every block, stoppable at any moment."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import RasterpipeError, RunInterrupted, RunStopped
+from pipeline.graph import Strip, run_strip, split_into_strips
+from pipeline.journal import Journal
+from pipeline.passes import Fresh, compute_block
+from pipeline.planning import Plan, PlannedPass
+from pipeline.progress import Progress
+from pipeline.region import Region
+from pipeline.storage.reader import Reader
+from pipeline.storage.zarr import ZarrWriter
+from pipeline.worker import BlockDone, PassWorker
+
+
+@dataclass
+class Measured:
+    """What a run did."""
+
+    blocks: int = 0
+    blocks_skipped: int = 0
+    bytes_read: int = 0
+    valid: dict[str, int] = field(default_factory=dict)
+    """raster -> valid values"""
+
+
+OpenReader = Callable[[str], Reader]
+OpenWriter = Callable[[str], ZarrWriter]
+
+
+def warm_up(plan: Plan) -> float:
+    """Compile all kernels that a plan needs, with and without invalid pixels; return the seconds it took."""
+    started = time.monotonic()
+    for planned in plan.passes:
+        first = planned.plan.grid.region
+        pixel = Region(first.top, first.top + 1, first.left, first.left + 1)
+        for invalid in (False, True):
+            compute_block(planned.plan, pixel, _fill_with(planned, invalid), Fresh())
+    return time.monotonic() - started
+
+
+def _fill_with(planned: PlannedPass, invalid: bool) -> Any:
+    def fetch(raster: str, region: Region, out: np.ndarray, periodic: bool) -> None:
+        nodata = planned.plan.specs[raster].nodata
+        out[...] = nodata if invalid and nodata is not None else 1
+
+    return fetch
+
+
+def execute(
+    plan: Plan, open_reader: OpenReader, open_writer: OpenWriter, journal: Journal, progress: Progress
+) -> Measured:
+    """Compute all blocks that the journal does not have.
+
+    Raises
+    ------
+    RunStopped
+        The run stopped, by a fault outside of it or by a signal (RunInterrupted); it can be resumed.
+    """
+    measured = Measured()
+    stop = threading.Event()
+    done = {number: set(blocks) for number, blocks in journal.done.items()}
+    measured.blocks_skipped = sum(len(blocks) for blocks in done.values())
+
+    def record(receipt: BlockDone) -> None:
+        if receipt.block not in journal.done.get(receipt.pass_number, {}):
+            measured.blocks += 1
+            journal.record(receipt)
+            progress.advance()
+
+    progress.start(plan.num_blocks, measured.blocks_skipped)
+    with _signals(stop):
+        for planned in plan.passes:
+            number = planned.plan.number
+            readers = {raster: open_reader(raster) for raster in planned.plan.stored}
+            writers = {raster: open_writer(raster) for raster in planned.plan.writes}
+            worker = PassWorker(planned, readers, writers)
+            worker.stopped = stop.is_set
+            strips = split_into_strips(planned, done.get(number, set()))
+            try:
+                _run_strips(worker, strips, record, plan.settings.workers, stop)
+            finally:
+                journal.flush()
+            measured.bytes_read += worker.bytes_read
+            for i, raster in enumerate(planned.plan.writes):
+                measured.valid[raster] = sum(valid[i] for valid in journal.done.get(number, {}).values())
+    return measured
+
+
+def _run_strips(
+    worker: PassWorker,
+    strips: Iterable[Strip],
+    record: Callable[[BlockDone], None],
+    num_workers: int,
+    stop: threading.Event,
+) -> None:
+    """Run strips one after the other; the next begins when the last has no more blocks left than workers."""
+    from dask.callbacks import Callback
+
+    strip_of: dict[int, int] = {}
+    left: dict[int, int] = {}
+    changed = threading.Condition()
+
+    def finished(key: object, result: object, dsk: object, state: object, worker_id: object) -> None:
+        if isinstance(result, np.ndarray) and result.dtype == object and result.size == 1:
+            result = result.item()
+        if isinstance(result, BlockDone):
+            with changed:
+                record(result)
+                left[strip_of.pop(result.block)] -= 1
+                changed.notify_all()
+
+    running: deque[Future[Any]] = deque()
+    with (
+        ThreadPoolExecutor(num_workers, thread_name_prefix="rasterpipe") as pool,
+        ThreadPoolExecutor(2, thread_name_prefix="rasterpipe-strip") as drivers,
+        Callback(posttask=finished),  # type: ignore[no-untyped-call]
+    ):
+        try:
+            for number, strip in enumerate(strips):
+                if len(running) == 2:
+                    running.popleft().result()
+                left[number] = len(strip.blocks)
+                strip_of.update(dict.fromkeys(strip.blocks, number))
+                running.append(drivers.submit(run_strip, worker, strip, pool, num_workers))
+                with changed:
+                    while not running[-1].done() and left[number] > num_workers:
+                        changed.wait(0.2)
+            for future in running:
+                future.result()
+        except BaseException:
+            stop.set()  # the blocks in work end, the others begin no more
+            raise
+
+
+@contextmanager
+def _signals(stop: threading.Event) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into RunInterrupted, and a fault of the outside world into RunStopped."""
+    received: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        stop.set()
+        raise KeyboardInterrupt
+
+    previous: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except KeyboardInterrupt:
+        name, code = ("SIGTERM", 143) if received[-1:] == [signal.SIGTERM] else ("Ctrl-C", 130)
+        raise RunInterrupted(f"stopped by {name}; --resume continues the run", code) from None
+    except (RasterpipeError, OSError) as error:
+        raise RunStopped(f"{error}; the run stopped, and --resume continues it once that is mended") from error
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def peak_rss_bytes() -> int:
+    """Return the high-water mark of this process's memory, that of its ended children added."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + children
+    # not ru_maxrss: it counts what the parent held when it forked this process
+    own = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(own.split()[1]) * 1024 + children

@@ -1,0 +1,20 @@
+"""How kernels are compiled: one place for the options that exactness and threads depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar, cast
+
+import numba
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def kernel(function: Callable[P, T]) -> Callable[P, T]:
+    """Compile a function with numba: without the GIL, cached on disk, IEEE arithmetic.
+
+    Never `parallel` (dask owns the cores) and never `fastmath`: it reorders sums and contracts products into fused
+    multiply-adds, differently in each loop, and results would depend on the path a block takes.
+    """
+    return cast("Callable[P, T]", numba.njit(nogil=True, cache=True, error_model="numpy")(function))

@@ -1,0 +1,60 @@
+"""Fill the halo of a block where it reaches over the raster's edge."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.region import Region
+
+
+def fill_edges(
+    planes: np.ndarray, lanes: int, origin: tuple[int, int], need: Region, raster: Region, rule: str, value: float | int
+) -> None:
+    """Fill the pixels of `need` outside `raster`, in place, from the pixels inside.
+
+    Parameters
+    ----------
+    planes
+        (plane, row, column x lane); its first pixel is raster row and column `origin`.
+    rule
+        ``reflect`` (d c b a | a b c d), ``mirror`` (d c b | a b c d), ``nearest``, or ``constant`` with `value`:
+        the meaning of scipy.ndimage, also for halos wider than the raster.
+    """
+    view = planes.reshape(planes.shape[0], planes.shape[1], -1, lanes)
+    row, column = origin
+    inside = need.clip(raster)
+    rows = slice(inside.top - row, inside.bottom - row)
+    for first, last in ((need.left, raster.left), (raster.right, need.right)):
+        if first < last:
+            target = slice(first - column, last - column)
+            if rule == "constant":
+                view[:, rows, target] = value
+            else:
+                view[:, rows, target] = view[:, rows, _sources(first, last, raster.left, raster.right, rule) - column]
+    columns = slice(need.left - column, need.right - column)
+    for first, last in ((need.top, raster.top), (raster.bottom, need.bottom)):
+        if first < last and rule == "constant":
+            view[:, first - row : last - row, columns] = value
+        elif first < last:
+            # row by row: no temporary copy of the whole rim
+            for target_row, source in zip(
+                range(first, last), _sources(first, last, raster.top, raster.bottom, rule), strict=True
+            ):
+                view[:, target_row - row, columns] = view[:, source - row, columns]
+
+
+def _sources(first: int, last: int, start: int, stop: int, rule: str) -> np.ndarray:
+    """Return the coordinates inside ``[start, stop)`` that coordinates ``[first, last)`` repeat.
+
+    Examples
+    --------
+    >>> _sources(-3, 0, 0, 2, "reflect").tolist(), _sources(-3, 0, 0, 4, "mirror").tolist()
+    ([1, 1, 0], [3, 2, 1])
+    """
+    length = stop - start
+    index = np.arange(first, last) - start
+    if rule == "nearest" or length == 1:
+        return start + np.clip(index, 0, length - 1)
+    period = 2 * length if rule == "reflect" else 2 * length - 2
+    index %= period
+    return start + np.where(index < length, index, period - index - (rule == "reflect"))

@@ -1,0 +1,162 @@
+"""Statistics of the values in a rectangular window around each pixel: the drivers of the kernels.
+
+All arrays are "planes" (plane, row, column x lanes), C-contiguous: the bands of ``y, x, band`` are lanes, those of
+``band, y, x`` are planes. Two functions fill whatever statistics they are asked for, over `Frame.region`:
+
+- ``moments(values, valid, out, frame)``: any of ``mean, sum, var, std, count`` in `out`;
+- ``extrema(values, valid, out, frame)``: any of ``min, max, range`` in `out`.
+
+Invariants, tested in ``tests/test_window_kernel.py``:
+
+- A pixel's result is a function of the values in its window and of its raster row alone, to the bit: not of the
+  block, not of the lanes, not of invalid pixels elsewhere. No running sums: down the rows, each window is a suffix
+  and a prefix of segments anchored at raster row 0 (van Herk's scheme, applied to sums as well); across the columns
+  it is a sum of blocks of 4^k columns (pairs, for the variance), the same for every column.
+- NaN and inf do not leak beyond the windows that hold them. Parts of a block without invalid pixels take a short
+  way that does not count; the long way repeats its operations in the same order and so gives the same bits.
+- A constant window has exactly this mean, and variance 0. Variances are never negative.
+- `values` and `valid` are only read.
+
+Examples
+--------
+>>> import numpy as np
+>>> values = np.arange(9.0).reshape(1, 3, 3)
+>>> out = {"mean": np.empty((1, 1, 1)), "var": np.empty((1, 1, 1))}
+>>> moments(values, None, out, Frame(region=(1, 2, 1, 2), origin=(0, 0), out_origin=(1, 1), size=(3, 3)))
+>>> float(out["mean"][0, 0, 0]), round(float(out["var"][0, 0, 0]), 12)
+(4.0, 6.666666666667)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.kernels.window_extremum import extremum_windows
+from pipeline.kernels.window_sum import sum_windows
+from pipeline.kernels.window_variance import variance_windows
+
+Place = tuple[int, int, int, int, int, int, int]
+Rule = tuple[int, int, int, int, bool]
+
+TILES = (4096, 4096, 512)
+_ALL_VALID = np.ones((0, 0, 0), bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Where the windows lie, in raster coordinates, and how they treat invalid pixels."""
+
+    region: tuple[int, int, int, int]
+    """Pixels to compute: top, bottom, left, right. `values` holds size // 2 more on each side."""
+    origin: tuple[int, int]
+    """Raster row and column of ``values[:, 0, 0]``."""
+    out_origin: tuple[int, int]
+    """Raster row and column of ``out[name][:, 0, 0]``."""
+    size: tuple[int, int]
+    """Height and width of the window."""
+    lanes: int = 1
+    """Neighbouring elements that belong to one pixel."""
+    min_valid: int = 1
+    """A window with fewer valid pixels has an invalid result."""
+    fill_invalid: bool = False
+    """Whether an invalid pixel gets a result from its valid neighbours."""
+    fill: int | float = 0
+    """What an invalid result is written as in integer outputs; in floating-point ones it is NaN."""
+
+    @property
+    def place(self) -> Place:
+        """First row and its position in its segment, rows, first element of a row, elements, row and element in out."""
+        top, bottom, left, right = self.region
+        height, width = self.size
+        first = top - height // 2
+        return (
+            first - self.origin[0],
+            first % height,
+            bottom - top,
+            (left - width // 2 - self.origin[1]) * self.lanes,
+            (right - left) * self.lanes,
+            top - self.out_origin[0],
+            (left - self.out_origin[1]) * self.lanes,
+        )
+
+    @property
+    def rule(self) -> Rule:
+        return (*self.size, self.lanes, max(1, self.min_valid), self.fill_invalid)
+
+
+def moments(values: np.ndarray, valid: np.ndarray | None, out: Mapping[str, np.ndarray], frame: Frame) -> None:
+    """Fill any of ``mean, sum, var, std, count`` over the frame's region.
+
+    Only finite values count. mean, sum, var and std are floating-point and NaN where the result is invalid; count
+    is unsigned and defined everywhere, also at invalid pixels. mean, var and std have one dtype.
+
+    Everything is summed in float64. The mean is sum / count, but for 64-bit input, where sums would be rounded, the
+    merged mean of the variance. The variance is the population's, by merging (count, mean, squares about the mean):
+    its error does not grow with the offset of the values.
+    """
+    exact = values.dtype.itemsize < 8
+    working = next((out[name].dtype for name in ("mean", "var", "std") if name in out), np.dtype(np.float64))
+    summed = {"sum", "count"} | ({"mean"} if exact else set())
+    mask = _ALL_VALID if valid is None else valid
+    unused = np.empty((0, 0, 0), working)
+    if summed & out.keys():
+        total = np.empty((0, 0, 0), _sum_dtype(values.dtype))
+        sum_windows(
+            values,
+            mask,
+            out.get("mean", unused) if exact else unused,
+            out.get("sum", total),
+            out.get("count", np.empty((0, 0, 0), np.uint32)),
+            frame.place,
+            frame.rule,
+            TILES,
+        )
+    if out.keys() - summed:
+        variance_windows(
+            values,
+            mask,
+            unused if exact else out.get("mean", unused),
+            out.get("var", unused),
+            out.get("std", unused),
+            frame.place,
+            frame.rule,
+            TILES,
+        )
+
+
+def extrema(values: np.ndarray, valid: np.ndarray | None, out: Mapping[str, np.ndarray], frame: Frame) -> None:
+    """Fill any of ``min, max, range`` over the frame's region, in the dtype of `values`.
+
+    Infinities are values for min and max; the range is that of the finite values. Where a range does not fit a
+    signed integer dtype (200 in int8) it is the largest value of this dtype.
+    """
+    if values.dtype == np.float16:  # numba has no arithmetic for it; comparing in float32 is exact
+        wide = {name: array.astype(np.float32) for name, array in out.items()}
+        extrema(values.astype(np.float32), valid, wide, frame)
+        with np.errstate(over="ignore"):
+            for name, array in out.items():
+                array[...] = wide[name]
+        return
+    mask = _ALL_VALID if valid is None else valid
+    unused = np.empty((0, 0, 0), values.dtype)
+    floating = values.dtype.kind == "f"
+    limits = np.array([-np.inf, np.inf, np.nan] if floating else _integer_limits(values.dtype, frame), values.dtype)
+    lowest, highest, span = (out.get(name, unused) for name in ("min", "max", "range"))
+    if not floating or not out.keys() >= {"range"} or out.keys() == {"range"}:
+        finite = "range" in out
+        extremum_windows(values, mask, lowest, highest, span, limits, finite, frame.place, frame.rule, TILES)
+        return
+    extremum_windows(values, mask, lowest, highest, unused, limits, False, frame.place, frame.rule, TILES)
+    extremum_windows(values, mask, unused, unused, span, limits, True, frame.place, frame.rule, TILES)
+
+
+def _integer_limits(dtype: np.dtype, frame: Frame) -> list[int]:
+    info = np.iinfo(dtype)
+    return [int(info.min), int(info.max), int(frame.fill)]
+
+
+def _sum_dtype(dtype: np.dtype) -> np.dtype:
+    return np.dtype(np.float32 if dtype.kind == "f" and dtype.itemsize <= 4 else np.float64)

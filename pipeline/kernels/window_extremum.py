@@ -1,0 +1,155 @@
+"""Minima, maxima and ranges over windows, in the dtype of the values.
+
+Down the rows van Herk's scheme, as in `window_sum`; across the columns two blocks of 2^k columns that may overlap.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.kernels.compile import kernel
+from pipeline.kernels.window_sum import blank, clean_rows, copy, holds_invalid, row_stride, sum_across, sum_down
+
+
+@kernel
+def extremum_windows(values, valid, lowest, highest, span_out, limits, finite, place, rule, tiles):
+    """Fill the minima, maxima and ranges, those that are not empty.
+
+    `limits` are the least and the greatest value of the dtype, and what an invalid result is written as. `finite`:
+    infinities are invalid.
+    """
+    first, phase, rows, begin, length, out_row, out_begin = place
+    height, width, lanes, min_valid, fill_invalid = rule
+    reach = (width - 1) * lanes
+    strip, piece = min(length, tiles[0]), tiles[1]
+    span = row_stride(strip + reach)
+    lows = np.empty((height + 1, span), values.dtype)
+    highs = np.empty((height + 1, span), values.dtype)
+    spare = np.empty((4, span), values.dtype)
+    cleaned = np.empty((0, 0), values.dtype)
+    usable = np.empty((0, 0), np.int32)
+    counts = np.empty((0, 0), np.int32)
+    spare_counts = np.empty((0, 0), np.int32)
+    need_low = lowest.size + span_out.size > 0
+    need_high = highest.size + span_out.size > 0
+    for plane in range(values.shape[0]):
+        mask = valid[plane if valid.size else 0 :]
+        for left in range(0, length, strip):
+            num = min(strip, length - left)
+            row = 0
+            while row < rows:
+                position = (phase + row) % height
+                num_rows = min(height - position, rows - row)
+                source = (first + row, begin + left, num_rows + height - 1, num + reach)
+                inside = (0, 0, source[2], source[3])
+                shape = (height, position, num_rows)
+                clean = min_valid <= height * width and not holds_invalid(values[plane], mask, finite, source)
+                if not clean and not cleaned.size:
+                    cleaned = np.empty((2 * height - 1, span), values.dtype)
+                    usable = np.empty((2 * height - 1, span), np.int32)
+                    counts = np.empty((height + 1, span), np.int32)
+                    spare_counts = np.empty((5, span), np.int32)
+                if need_low:
+                    if clean:
+                        extremum_down(values[plane], source, shape, False, lows, spare)
+                    else:
+                        clean_rows(values[plane], mask, finite, source, limits[1], cleaned, usable)
+                        extremum_down(cleaned, inside, shape, False, lows, spare)
+                if need_high:
+                    if clean:
+                        extremum_down(values[plane], source, shape, True, highs, spare)
+                    else:
+                        clean_rows(values[plane], mask, finite, source, limits[0], cleaned, usable)
+                        extremum_down(cleaned, inside, shape, True, highs, spare)
+                if not clean:
+                    sum_down(usable, inside, shape, tiles[2], counts, spare_counts)
+                for i in range(num_rows):
+                    low = high = spare[3, :num]
+                    if need_low:
+                        low = extremum_across(lows[i, : num + reach], width, lanes, num, False, spare)
+                        copy(low, spare[3, :num])
+                        low = spare[3, :num]
+                    if need_high:
+                        high = extremum_across(highs[i, : num + reach], width, lanes, num, True, spare)
+                    at = (plane, out_row + row + i, out_begin + left, num)
+                    write(low, high, limits[1], lowest, highest, span_out, at)
+                    if not clean:
+                        count_row = sum_across(counts[i, : num + reach], width, lanes, num, spare_counts)
+                        centre = (width // 2) * lanes
+                        centre_row = usable[i + height // 2, centre : centre + num]
+                        for out in (lowest, highest, span_out):
+                            if out.size:
+                                out_part = out[at[0], at[1], at[2] : at[2] + num]
+                                blank(count_row, centre_row, min_valid, fill_invalid, limits[2], out_part)
+                row += num_rows
+
+
+@kernel
+def extremum_down(values, source, shape, greatest, extremes, spare):
+    """Fold the windows' columns: row i of `extremes` becomes that of rows i to i + height - 1 of the source."""
+    top, left, _, num = source
+    height, position, num_rows = shape
+    right = left + num
+    end = height - position
+    for i in range(end - 1, -1, -1):
+        out = extremes[0 if i == position == 0 else i + 1, :num]
+        if i == end - 1:
+            copy(values[top + i, left:right], out)
+        else:
+            fold(extremes[i + 2, :num], values[top + i, left:right], greatest, out)
+    flip = 0
+    for i in range(end, num_rows + height - 1):
+        prefix = spare[flip, :num]
+        if i == end:
+            copy(values[top + i, left:right], prefix)
+        else:
+            fold(spare[1 - flip, :num], values[top + i, left:right], greatest, prefix)
+        flip = 1 - flip
+        window = i - height + 1
+        if window >= 0:
+            fold(extremes[window + 1, :num], prefix, greatest, extremes[window, :num])
+
+
+@kernel
+def extremum_across(row, width, lanes, num, greatest, spare):
+    """Fold `width` columns that begin at each of the first `num` elements of a row; uses three rows of `spare`."""
+    block = row
+    size, flip = 1, 0
+    while size * 2 <= width:
+        step = size * lanes
+        out = spare[flip, : block.size - step]
+        fold(block, block[step:], greatest, out)
+        block = out
+        flip = 1 - flip
+        size *= 2
+    if size == width:
+        return block[:num]
+    out = spare[2, :num]
+    fold(block, block[(width - size) * lanes :], greatest, out)
+    return out
+
+
+@kernel
+def fold(a, b, greatest, out):
+    """The smaller or the greater of two values; of equal ones (0 and -0) the second."""
+    if greatest:
+        for c in range(out.size):
+            out[c] = a[c] if a[c] > b[c] else b[c]
+    else:
+        for c in range(out.size):
+            out[c] = a[c] if a[c] < b[c] else b[c]
+
+
+@kernel
+def write(low, high, greatest, lowest, highest, span_out, at):
+    plane, row, left, num = at
+    if lowest.size:
+        copy(low, lowest[plane, row, left : left + num])
+    if highest.size:
+        copy(high, highest[plane, row, left : left + num])
+    if span_out.size:
+        out = span_out[plane, row, left : left + num]
+        for c in range(num):
+            # the difference in the dtype itself, or the greatest value where it would not fit
+            fits = (low[c] >= 0) | (high[c] <= low[c] + greatest)
+            out[c] = high[c] - low[c] if fits else greatest

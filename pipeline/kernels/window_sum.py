@@ -1,0 +1,310 @@
+"""Sums, means and counts over windows, and the passes that the other window kernels share.
+
+Work goes by strips of columns, and down a strip by groups of rows whose windows begin in the same segment. A block of
+float64 rows holds the sums down the columns of a group; then each row is summed across.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.kernels.compile import kernel
+
+DIRECT = 3
+"""Windows up to this height are summed row by row: three loads are cheaper than a suffix and a prefix."""
+DIRECT_ROWS = 8
+"""Rows of a group then."""
+STRIP = 4096
+"""Least elements of a strip's rows: a group's rows fit the second-level cache, for windows that are not large."""
+
+
+@kernel
+def sum_windows(values, valid, mean, total, count, place, rule, tiles):
+    """Fill mean, total and count, those that are not empty."""
+    first, phase, rows, begin, length, out_row, out_begin = place
+    height, width, lanes, min_valid, fill_invalid = rule
+    reach = (width - 1) * lanes
+    strip, piece = min(length, tiles[0]), tiles[1]
+    span = row_stride(strip + reach)
+    group = DIRECT_ROWS if height <= DIRECT else height
+    sums = np.empty((group + 1, span), np.float64)
+    spare = np.empty((5, span), np.float64)
+    cleaned = np.empty((0, 0), np.float64)
+    usable = np.empty((0, 0), np.int32)
+    counts = np.empty((0, 0), np.int32)
+    spare_counts = np.empty((0, 0), np.int32)
+    for plane in range(values.shape[0]):
+        mask = valid[plane if valid.size else 0 :]
+        for left in range(0, length, strip):
+            num = min(strip, length - left)
+            row = 0
+            while row < rows:
+                position = (phase + row) % height if height > DIRECT else 0
+                num_rows = min(group - position, rows - row)
+                source = (first + row, begin + left, num_rows + height - 1, num + reach)
+                shape = (height, position, num_rows)
+                clean = min_valid <= height * width and not holds_invalid(values[plane], mask, True, source)
+                if clean:
+                    sum_down(values[plane], source, shape, tiles[2], sums, spare)
+                else:
+                    if not cleaned.size:
+                        cleaned = np.empty((group + height - 1, span), np.float64)
+                        usable = np.empty((group + height - 1, span), np.int32)
+                        counts = np.empty((group + 1, span), np.int32)
+                        spare_counts = np.empty((5, span), np.int32)
+                    clean_rows(values[plane], mask, True, source, 0.0, cleaned, usable)
+                    inside = (first - first, begin - begin, source[2], source[3])
+                    sum_down(cleaned, inside, shape, tiles[2], sums, spare)
+                    sum_down(usable, inside, shape, tiles[2], counts, spare_counts)
+                for i in range(num_rows):
+                    for start in range(0, num, piece):
+                        part = min(piece, num - start)
+                        at = (plane, out_row + row + i, out_begin + left + start, part)
+                        sum_row = sum_across(sums[i, start : start + part + reach], width, lanes, part, spare)
+                        if clean:
+                            write_sums(sum_row, height * width, mean, total, count, at)
+                            continue
+                        count_row = sum_across(
+                            counts[i, start : start + part + reach], width, lanes, part, spare_counts
+                        )
+                        centre = (width // 2) * lanes + start
+                        centre_row = usable[i + height // 2, centre : centre + part]
+                        write_masked_sums(
+                            sum_row, count_row, centre_row, min_valid, fill_invalid, mean, total, count, at
+                        )
+                row += num_rows
+
+
+@kernel
+def row_stride(num):
+    """Elements between scratch rows of `num`: not a multiple of 4 KiB, where loads wait for stores to other rows."""
+    return (num + 311) // 512 * 512 + 200
+
+
+@kernel
+def holds_invalid(values, valid, finite, source):
+    """Whether a part of a plane (first row, first element, rows, elements) holds an invalid value."""
+    top, left, num_rows, num = source
+    for i in range(top, top + num_rows):
+        row = values[i, left : left + num]
+        found = 0
+        if finite:
+            for c in range(num):
+                found |= not (row[c] - row[c] == 0)
+        else:
+            for c in range(num):
+                found |= not (row[c] == row[c])
+        if valid.size:
+            mask = valid[0, i, left : left + num]
+            for c in range(num):
+                found |= not mask[c]
+        if found:
+            return True
+    return False
+
+
+@kernel
+def clean_rows(values, valid, finite, source, neutral, cleaned, usable):
+    """Copy a part of a plane with `neutral` for invalid values, and 1 or 0 for valid or not into `usable`."""
+    top, left, num_rows, num = source
+    for i in range(num_rows):
+        row = values[top + i, left : left + num]
+        to = cleaned[i, :num]
+        ok = usable[i, :num]
+        if finite:
+            for c in range(num):
+                ok[c] = row[c] - row[c] == 0
+        else:
+            for c in range(num):
+                ok[c] = row[c] == row[c]
+        if valid.size:
+            mask = valid[0, top + i, left : left + num]
+            for c in range(num):
+                ok[c] &= mask[c]
+        for c in range(num):
+            to[c] = row[c] if ok[c] else neutral
+
+
+@kernel
+def sum_down(values, source, shape, tile, sums, spare):
+    """Sum the windows' columns: row i of `sums` becomes the sum of rows i to i + height - 1 of the source.
+
+    The first row lies at `position` of its segment. Row i + 1 of `sums` first takes the suffix from row i to the
+    segment's end; the prefix of the next segment then grows row by row, and each window is suffix + prefix. A window
+    that is a whole segment is its suffix alone.
+    """
+    top, begin, _, length = source
+    height, position, num_rows = shape
+    end = height - position
+    for left in range(0, length, tile):  # the rows of one tile fit the first-level cache
+        right = min(left + tile, length)
+        start, stop = begin + left, begin + right
+        if height <= DIRECT:
+            for i in range(top, top + num_rows):
+                out = sums[i - top, left:right]
+                if height == 1:
+                    copy(values[i, start:stop], out)
+                elif height == 2:
+                    add(values[i, start:stop], values[i + 1, start:stop], out)
+                else:
+                    add_three(values[i, start:stop], values[i + 1, start:stop], values[i + 2, start:stop], out)
+            continue
+        for i in range(end - 1, -1, -1):
+            out = sums[0 if i == position == 0 else i + 1, left:right]
+            if i == end - 1:
+                copy(values[top + i, start:stop], out)
+            else:
+                add(sums[i + 2, left:right], values[top + i, start:stop], out)
+        prefix = spare[0, left:right]
+        for i in range(end, num_rows + height - 1):
+            if i == end:
+                copy(values[top + i, start:stop], prefix)
+            else:
+                accumulate(values[top + i, start:stop], prefix)
+            window = i - height + 1
+            if window >= 0:
+                add(sums[window + 1, left:right], prefix, sums[window, left:right])
+
+
+@kernel
+def sum_across(row, width, lanes, num, spare):
+    """Return the sums of `width` columns that begin at each of the first `num` elements of a row.
+
+    Sums of 4, 16, 64, ... columns are made of four of the size before. The digits of the width to base 4 say how
+    many of each a window takes: the largest first, and what is right of them is summed already. Four rows of `spare`
+    are used, from 1 on.
+    """
+    block, tail = row, row
+    size, tail_size, flip = 1, 0, 0
+    while True:
+        digit = (width // size) % 4
+        step = size * lanes
+        if digit:
+            out = spare[3 + flip, : num + (width - digit * size - tail_size) * lanes]
+            if tail_size:
+                add_blocks(block, digit, step, tail, out)
+                tail = out
+            elif digit == 1:
+                tail = block
+            else:
+                sum_blocks(block, digit, step, out)
+                tail = out
+            tail_size += digit * size
+        if size * 4 > width:
+            return tail[:num]
+        out = spare[1 + flip, : block.size - 3 * step]
+        add_four(block, step, out)
+        block = out
+        flip = 1 - flip
+        size *= 4
+
+
+@kernel
+def copy(row, out):
+    for c in range(out.size):
+        out[c] = row[c]
+
+
+@kernel
+def accumulate(row, out):
+    for c in range(out.size):
+        out[c] += row[c]
+
+
+@kernel
+def add(a, b, out):
+    for c in range(out.size):
+        out[c] = out.dtype.type(a[c]) + out.dtype.type(b[c])
+
+
+@kernel
+def add_three(a, b, d, out):
+    for c in range(out.size):
+        out[c] = (out.dtype.type(a[c]) + out.dtype.type(b[c])) + out.dtype.type(d[c])
+
+
+@kernel
+def add_four(row, step, out):
+    a, b, d = row[step:], row[2 * step :], row[3 * step :]
+    for c in range(out.size):
+        out[c] = (row[c] + a[c]) + (b[c] + d[c])
+
+
+@kernel
+def sum_blocks(row, digit, step, out):
+    """Sum 2 or 3 blocks side by side."""
+    a, b = row[step:], row[(digit - 1) * step :]
+    if digit == 2:
+        for c in range(out.size):
+            out[c] = row[c] + a[c]
+    else:
+        for c in range(out.size):
+            out[c] = (row[c] + a[c]) + b[c]
+
+
+@kernel
+def add_blocks(row, digit, step, tail, out):
+    """Sum 1, 2 or 3 blocks side by side, and the tail right of them."""
+    a, b, end = row[step:], row[(digit - 1) * step :], tail[digit * step :]
+    if digit == 1:
+        for c in range(out.size):
+            out[c] = row[c] + end[c]
+    elif digit == 2:
+        for c in range(out.size):
+            out[c] = (row[c] + a[c]) + end[c]
+    else:
+        for c in range(out.size):
+            out[c] = ((row[c] + a[c]) + b[c]) + end[c]
+
+
+@kernel
+def write_sums(sums, size, mean, total, count, at):
+    """Write a row without invalid pixels."""
+    plane, row, left, num = at
+    if mean.size:
+        out = mean[plane, row, left : left + num]
+        if mean.itemsize == 4:  # one multiplication in float64 is exact enough for float32, and constants stay
+            reciprocal = 1.0 / size
+            for c in range(num):
+                out[c] = sums[c] * reciprocal
+        else:
+            for c in range(num):
+                out[c] = sums[c] / size
+    if total.size:
+        copy(sums, total[plane, row, left : left + num])
+    if count.size:
+        count[plane, row, left : left + num] = size
+
+
+@kernel
+def write_masked_sums(sums, counts, centre, min_valid, fill_invalid, mean, total, count, at):
+    """Write a row with invalid pixels, by the same operations as without."""
+    plane, row, left, num = at
+    if mean.size:
+        out = mean[plane, row, left : left + num]
+        if mean.itemsize == 4:
+            for c in range(num):
+                reciprocal = 1.0 / max(counts[c], 1)
+                out[c] = sums[c] * reciprocal
+        else:
+            for c in range(num):
+                out[c] = sums[c] / max(counts[c], 1)
+        blank(counts, centre, min_valid, fill_invalid, np.nan, out)
+    if total.size:
+        out = total[plane, row, left : left + num]
+        copy(sums, out)
+        blank(counts, centre, min_valid, fill_invalid, np.nan, out)
+    if count.size:
+        copy(counts, count[plane, row, left : left + num])
+
+
+@kernel
+def blank(counts, centre, min_valid, fill_invalid, fill, out):
+    """Write `fill` where the result is invalid."""
+    least = np.int32(min(min_valid, 2**31 - 1))
+    if fill_invalid:
+        for c in range(out.size):
+            out[c] = out[c] if counts[c] >= least else fill
+    else:
+        for c in range(out.size):
+            out[c] = out[c] if (counts[c] >= least) & (centre[c] != 0) else fill

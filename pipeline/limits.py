@@ -1,0 +1,52 @@
+"""What this process may use: memory and CPUs, cgroups counted."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+
+
+def available_memory_bytes() -> int:
+    """Return the memory of the machine, or of the tightest cgroup around this process."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = [_number(folder / name) for folder in _cgroups() for name in ("memory.max", "memory.limit_in_bytes")]
+    return int(min([total, *(limit for limit in limits if limit)]))
+
+
+def available_cpus() -> int:
+    """Return the CPUs that this process may use, by affinity and by cgroup quota."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for folder in _cgroups():
+        try:
+            quota, period = (folder / "cpu.max").read_text().split()
+        except (OSError, ValueError):
+            continue
+        if quota != "max":
+            cpus = min(cpus, max(1, math.ceil(int(quota) / int(period))))
+    return cpus
+
+
+def _cgroups() -> Iterator[Path]:
+    """Yield the cgroup folders of this process, innermost first (v2, and the memory controller of v1)."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        root = CGROUP_ROOT if not controllers else CGROUP_ROOT / "memory"
+        if controllers in ("", "memory"):
+            folder = root / path.lstrip("/")
+            yield folder
+            yield from (parent for parent in folder.parents if root in (parent, *parent.parents))
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,469 @@
+"""A pass: steps computed in one sweep over the blocks, and how one block of it is computed.
+
+`compute_block` is the one block function: both halo ways, the warm-up, the lazy Python face and (later) workers
+of a cluster call it; they differ only in how `fetch` gets stored pixels. A raster is known by its id: the name of
+an input, or ``step/output``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+
+from pipeline.kernels import validity
+from pipeline.kernels.edge import fill_edges
+from pipeline.operation import Block, Edge, Operation
+from pipeline.raster import RasterSpec, array_shape, array_slices, is_nan, working_dtype
+from pipeline.region import Grid, Halo, Region
+
+
+@dataclass(frozen=True)
+class Use:
+    """One source of one step: which raster, which of its bands, how much around a block, what beyond the edge."""
+
+    key: str
+    raster: str
+    spec: RasterSpec
+    """The raster as the operation sees it: only the bands it asked for."""
+    bands: tuple[int, ...] | None
+    halo: Halo
+    edge: Edge
+
+    @property
+    def periodic(self) -> bool:
+        return self.edge.rule == "wrap"
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """A step with everything known of it before a pixel is read."""
+
+    name: str
+    operation: Operation
+    uses: tuple[Use, ...]
+    natural: Mapping[str, RasterSpec]
+    """Outputs as the operation computes them."""
+    declared: Mapping[str, RasterSpec]
+    """Outputs as every reader sees them: after the step's `dtype` and `nodata`."""
+
+    def raster(self, output: str) -> str:
+        return f"{self.name}/{output}"
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What one block needs: regions in raster coordinates; they may reach over the raster's edge."""
+
+    compute: Mapping[str, Region]
+    """step -> the region over which it computes its outputs; inside the raster."""
+    use: Mapping[tuple[str, str], Region]
+    """(step, source key) -> the region that it is handed at least."""
+    extent: Mapping[tuple[str, bool], Region]
+    """(raster, periodic) -> the region that its buffer spans."""
+    inside: Mapping[str, Region]
+    """raster -> the part of the raster that is read or computed."""
+
+
+@dataclass(frozen=True)
+class PassPlan:
+    """Steps in the order in which they are computed, the stored rasters they read, the rasters they write."""
+
+    number: int
+    steps: tuple[StepPlan, ...]
+    specs: Mapping[str, RasterSpec]
+    """All rasters of the pass, as stored or declared."""
+    stored: tuple[str, ...]
+    """Rasters that are read from a store."""
+    writes: tuple[str, ...]
+    """Rasters that are written."""
+    grid: Grid
+    wanted: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """step -> its outputs that are written or read here; the others are not computed."""
+    stored_dims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Dims of the written rasters in the store, where they differ from those in which they are computed."""
+
+    @cached_property
+    def halos(self) -> dict[str, Halo]:
+        """For every raster, the longest sum of halos along the chains from it to what is written."""
+        halos = dict.fromkeys(self.writes, Halo())
+        for step in reversed(self.steps):
+            own = Halo()
+            for output in self.wanted[step.name]:
+                own |= halos.get(step.raster(output), Halo())
+            for use in step.uses:
+                halos[use.raster] = halos.get(use.raster, Halo()) | (own + use.halo)
+        return halos
+
+    @property
+    def periodic(self) -> frozenset[str]:
+        """The stored rasters that are read beyond their edges as if they repeated."""
+        return frozenset(use.raster for step in self.steps for use in step.uses if use.periodic)
+
+    def needs(self, region: Region) -> Needs:
+        """Return what a block needs, from what is written back to what is read."""
+        inside = dict.fromkeys(self.writes, region)
+        extent = {(raster, False): region for raster in self.writes}
+        compute: dict[str, Region] = {}
+        used: dict[tuple[str, str], Region] = {}
+        for step in reversed(self.steps):
+            rasters = [step.raster(output) for output in self.wanted[step.name]]
+            compute[step.name] = _hull(inside[raster] for raster in rasters if raster in inside)
+            for use in step.uses:
+                need = compute[step.name].grow(use.halo)
+                used[step.name, use.key] = need
+                key = (use.raster, use.periodic)
+                extent[key] = need.hull(extent.get(key, need))
+                if not use.periodic:
+                    clipped = need.clip(self.specs[use.raster].region)
+                    inside[use.raster] = clipped.hull(inside.get(use.raster, clipped))
+        for step in self.steps:  # all outputs of a step are computed over one region
+            for output in self.wanted[step.name]:
+                raster = step.raster(output)
+                inside[raster] = compute[step.name]
+                extent[raster, False] = compute[step.name].hull(extent.get((raster, False), compute[step.name]))
+        return Needs(compute, used, extent, inside)
+
+
+def _hull(regions: Any) -> Region:
+    first, *rest = regions
+    for region in rest:
+        first = first.hull(region)
+    result: Region = first
+    return result
+
+
+# --- buffers ---------------------------------------------------------------------------------------------------
+
+
+class Buffers(Protocol):
+    """Where a block's arrays come from."""
+
+    def take(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray: ...
+
+    def give(self, array: np.ndarray) -> None: ...
+
+
+@dataclass(frozen=True)
+class Slots:
+    """The buffers that a worker thread keeps: their sizes, and which of them serves the k-th request of a block."""
+
+    sizes: tuple[int, ...]
+    order: tuple[int, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(self.sizes)
+
+
+class SlotPlanner:
+    """Assigns the requests of the largest block to slots; an array it hands out occupies no memory."""
+
+    def __init__(self) -> None:
+        self._sizes: list[int] = []
+        self._order: list[int] = []
+        self._free: list[int] = []
+        self._held: dict[int, tuple[int, np.ndarray]] = {}
+
+    def take(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        size = int(np.prod(shape)) * dtype.itemsize
+        fitting = [slot for slot in self._free if self._sizes[slot] >= size]
+        if fitting:
+            slot = min(fitting, key=lambda slot: self._sizes[slot])
+            self._free.remove(slot)
+        elif self._free:
+            slot = max(self._free, key=lambda slot: self._sizes[slot])
+            self._free.remove(slot)
+            self._sizes[slot] = size
+        else:
+            slot = len(self._sizes)
+            self._sizes.append(size)
+        self._order.append(slot)
+        array = np.broadcast_to(np.empty((), dtype), shape)
+        self._held[id(array)] = (slot, array)
+        return array
+
+    def give(self, array: np.ndarray) -> None:
+        self._free.append(self._held.pop(id(array))[0])
+
+    @property
+    def slots(self) -> Slots:
+        return Slots(tuple(self._sizes), tuple(self._order))
+
+
+class Arena:
+    """The buffers of one worker thread, reused block after block.
+
+    Fresh buffers would be page-faulted in by the kernel for every block and would fragment the heap.
+    """
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+        self._buffers: list[np.ndarray | None] = [None] * len(slots.sizes)
+        self._next = 0
+
+    def begin(self) -> None:
+        """Start a block: all buffers are free."""
+        self._next = 0
+
+    def take(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        slot = self._slots.order[self._next]
+        self._next += 1
+        if (buffer := self._buffers[slot]) is None:
+            buffer = self._buffers[slot] = _aligned(self._slots.sizes[slot])
+        size = int(np.prod(shape)) * dtype.itemsize
+        return buffer[:size].view(dtype).reshape(shape)
+
+    def give(self, array: np.ndarray) -> None:
+        """Do nothing: the plan knows when a buffer is free again."""
+
+
+class Fresh:
+    """Plain allocation, where there is no plan for buffers (the lazy Python face, tests)."""
+
+    def take(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        return np.empty(shape, dtype)
+
+    def give(self, array: np.ndarray) -> None:
+        """Do nothing: Python frees the array."""
+
+
+def _aligned(size: int, alignment: int = 64) -> np.ndarray:
+    buffer = np.empty(size + alignment, np.uint8)
+    offset = -buffer.ctypes.data % alignment
+    return buffer[offset : offset + size]
+
+
+# --- computing a block -----------------------------------------------------------------------------------------
+
+
+class Fetch(Protocol):
+    """How stored pixels come: read from a store, or cut from what a neighbour's task handed over."""
+
+    def __call__(self, raster: str, region: Region, out: np.ndarray, periodic: bool) -> None: ...
+
+
+Act = Callable[..., Any]
+
+
+def do(function: Callable[..., Any], *args: Any) -> Any:
+    return function(*args)
+
+
+def skip(function: Callable[..., Any], *args: Any) -> None:
+    """Stand in for `do` where only the requests for buffers matter."""
+
+
+def plan_slots(plan: PassPlan) -> Slots:
+    """Return the buffers that a thread needs for the largest block of a pass."""
+    height, width = plan.grid.largest
+    first = plan.grid.region
+    planner = SlotPlanner()
+    compute_block(plan, Region(first.top, first.top + height, first.left, first.left + width), None, planner, skip)
+    return planner.slots
+
+
+def compute_block(
+    plan: PassPlan, region: Region, fetch: Fetch | None, buffers: Buffers, act: Act = do
+) -> dict[str, np.ndarray]:
+    """Compute one block of a pass; return the stored form of each written raster over `region`.
+
+    The arrays belong to `buffers`: they hold until the next block begins.
+    """
+    needs = plan.needs(region)
+    work = _Work(plan, needs, fetch, buffers, act)
+    for step in plan.steps:
+        work.run(step)
+    return {raster: work.finish(raster, region) for raster in plan.writes}
+
+
+class _Work:
+    """The blocks of one region while it is computed: rasters as declared, and views of them for operations."""
+
+    def __init__(self, plan: PassPlan, needs: Needs, fetch: Fetch | None, buffers: Buffers, act: Act) -> None:
+        self.plan, self.needs, self.fetch, self.buffers, self.act = plan, needs, fetch, buffers, act
+        self.blocks: dict[tuple[str, bool], Block] = {}
+        self.views: dict[Any, Block] = {}
+        self.left: Counter[Any] = Counter()
+        for step in plan.steps:
+            for use in step.uses:
+                self.left[use.raster, use.periodic] += 1
+                self.left[self.view_key(step, use)] += 1
+        for raster in plan.writes:
+            self.left[raster, False] += 1
+
+    def run(self, step: StepPlan) -> None:
+        blocks = {use.key: self.view(step, use) for use in step.uses}
+        natural: dict[str, Block] = {}
+        for output in self.plan.wanted[step.name]:
+            raster, spec = step.raster(output), step.natural[output]
+            natural[output] = self.new_block(raster, compute_dtype(spec.dtype), spec.dims, spec.num_bands)
+            natural[output].fill = spec.nodata
+        self.act(self.apply, step, blocks, natural)
+        for output, block in natural.items():
+            self.blocks[step.raster(output), False] = self.declare(step, output, block)
+        for use in step.uses:
+            self.release(step, use)
+
+    def apply(self, step: StepPlan, blocks: Mapping[str, Block], out: Mapping[str, Block]) -> None:
+        """Call the operation, each source with its edges filled by this step's rule."""
+        for use in step.uses:
+            fill_block_edges(blocks[use.key], self.needs.use[step.name, use.key], use)
+        step.operation.apply(blocks, {}, out, self.needs.compute[step.name])
+
+    def new_block(
+        self, raster: str, dtype: np.dtype, dims: tuple[str, ...], num_bands: int, periodic: bool = False
+    ) -> Block:
+        extent = self.needs.extent[raster, periodic]
+        values = self.buffers.take(array_shape(dims, extent, num_bands), dtype)
+        return Block(values, (extent.top, extent.left), dims)
+
+    # --- a stored raster, or an output, as every reader sees it: NaN in floats, nodata in integers
+
+    def load(self, raster: str, periodic: bool) -> Block:
+        if (raster, periodic) in self.blocks:
+            return self.blocks[raster, periodic]
+        spec = self.plan.specs[raster]
+        block = self.new_block(raster, spec.dtype, spec.dims, spec.num_bands, periodic)
+        wanted = self.needs.extent[raster, True] if periodic else self.needs.inside[raster]
+        self.act(self.fetch_into, raster, wanted, block, periodic)
+        self.blocks[raster, periodic] = block
+        return block
+
+    def fetch_into(self, raster: str, region: Region, block: Block, periodic: bool) -> None:
+        assert self.fetch is not None
+        self.fetch(raster, region, block.values[array_slices(block.dims, region, block.origin)], periodic)
+        mark_nan(block.values, self.plan.specs[raster])
+
+    def declare(self, step: StepPlan, output: str, block: Block) -> Block:
+        """Return the output rounded to its declared dtype: what a reader would get from a store."""
+        natural, declared = step.natural[output], step.declared[output]
+        if block.values.dtype == declared.dtype and natural.nodata == declared.nodata:
+            self.act(mark_nan, block.values, declared)
+            return block
+        if block.values.dtype == declared.dtype and declared.dtype.kind == "f":
+            self.act(mark_nan, block.values, declared)
+            return block
+        target = self.new_block(step.raster(output), declared.dtype, declared.dims, declared.num_bands)
+        self.act(validity.cast, block.values, target.values, natural.nodata, declared.nodata)
+        self.act(mark_nan, target.values, declared)
+        self.buffers.give(block.values)
+        return target
+
+    # --- a raster as an operation wants it: its bands, its dtype, a mask
+
+    def view_key(self, step: StepPlan, use: Use) -> Any:
+        masked = needs_mask(use, step.operation.domain)
+        return ("view", use.raster, use.periodic, use.bands, view_dtype(use.spec, step.operation.domain), masked)
+
+    def view(self, step: StepPlan, use: Use) -> Block:
+        key = self.view_key(step, use)
+        if key in self.views:
+            return self.views[key]
+        source = self.load(use.raster, use.periodic)
+        dtype = view_dtype(use.spec, step.operation.domain)
+        block = Block(source.values, source.origin, source.dims)
+        if dtype != source.values.dtype or use.bands is not None:
+            block = self.new_block(use.raster, dtype, use.spec.dims, use.spec.num_bands, use.periodic)
+            self.act(convert, source.values, block, use)
+        if needs_mask(use, step.operation.domain):
+            block.valid = self.buffers.take(block.values.shape, np.dtype(bool))
+            self.act(mark_valid, block, use.spec)
+        self.views[key] = block
+        return block
+
+    def release(self, step: StepPlan, use: Use) -> None:
+        key = self.view_key(step, use)
+        self.left[key] -= 1
+        if not self.left[key]:
+            view = self.views.pop(key)
+            if view.valid is not None:
+                self.buffers.give(view.valid)
+            if view.values is not self.blocks[use.raster, use.periodic].values:
+                self.buffers.give(view.values)
+        self.left[use.raster, use.periodic] -= 1
+        if not self.left[use.raster, use.periodic]:
+            self.buffers.give(self.blocks.pop((use.raster, use.periodic)).values)
+
+    def finish(self, raster: str, region: Region) -> np.ndarray:
+        """Return the stored form of a written raster over the block, contiguous, in the dims of the store."""
+        spec = self.plan.specs[raster]
+        block = self.blocks[raster, False]
+        if spec.dtype.kind == "f" and spec.nodata is not None and not is_nan(spec.nodata):
+            self.act(validity.nan_to_nodata, block.values.reshape(-1), spec.dtype.type(spec.nodata))
+        dims = self.plan.stored_dims.get(raster, spec.dims)
+        if self.needs.extent[raster, False] == region and dims == spec.dims:
+            return block.values
+        exact = self.buffers.take(array_shape(dims, region, spec.num_bands), spec.dtype)
+        self.act(copy_part, exact, block, region, tuple(spec.dims.index(dim) for dim in dims))
+        return exact
+
+
+def copy_part(out: np.ndarray, block: Block, region: Region, axes: tuple[int, ...]) -> None:
+    """Copy a region of a block into an array whose axes are in another order."""
+    np.copyto(out, block.values[array_slices(block.dims, region, block.origin)].transpose(axes))
+
+
+def compute_dtype(dtype: np.dtype) -> np.dtype:
+    """Return the dtype in which an output is computed: its own, but float32 for float16, which no kernel knows."""
+    return np.dtype(np.float32) if dtype == np.float16 else dtype
+
+
+def view_dtype(spec: RasterSpec, domain: str) -> np.dtype:
+    return working_dtype(spec.dtype) if domain == "float" else compute_dtype(spec.dtype)
+
+
+def needs_mask(use: Use, domain: str) -> bool:
+    """Return whether an operation is handed a mask: integers, of which some pixels can be invalid."""
+    is_integer = use.spec.dtype.kind != "f"
+    return domain == "native" and is_integer and (use.spec.nodata is not None or use.edge.rule == "invalid")
+
+
+def mark_nan(values: np.ndarray, spec: RasterSpec) -> None:
+    """Turn the nodata of a floating-point raster into NaN, in place."""
+    if spec.dtype.kind == "f" and spec.nodata is not None and not is_nan(spec.nodata):
+        if values.dtype == np.float16:
+            values[values == values.dtype.type(spec.nodata)] = np.nan
+        else:
+            validity.nodata_to_nan(values.reshape(-1), values.dtype.type(spec.nodata))
+
+
+def mark_valid(block: Block, spec: RasterSpec) -> None:
+    assert block.valid is not None
+    if spec.nodata is None:
+        block.valid.fill(True)
+    else:
+        np.not_equal(block.values, block.values.dtype.type(spec.nodata), out=block.valid)
+
+
+def convert(values: np.ndarray, block: Block, use: Use) -> None:
+    """Copy a raster into a block: the bands asked for, in the dtype asked for, invalid integers as NaN."""
+    if use.bands is not None:
+        axis = block.dims.index("band") if "band" in block.dims else None
+        values = values if axis is None else np.take(values, use.bands, axis=axis)
+    nodata = use.spec.nodata
+    if values.dtype.kind != "f" and block.values.dtype.kind == "f" and nodata is not None:
+        validity.integers_to_float(
+            np.ascontiguousarray(values).reshape(-1), values.dtype.type(nodata), block.values.reshape(-1)
+        )
+    else:
+        np.copyto(block.values, values, casting="unsafe")
+
+
+def fill_block_edges(block: Block, need: Region, use: Use) -> None:
+    """Fill what a step needs beyond the raster's edge by the step's own rule."""
+    raster, rule = use.spec.region, use.edge.rule
+    if raster.contains(need) or rule == "wrap":  # what wraps was fetched from the far side
+        return
+    value: float | int = use.edge.cval
+    if rule == "invalid":
+        value = float("nan") if block.values.dtype.kind == "f" else 0
+    fill = "constant" if rule in ("constant", "invalid") else rule
+    fill_edges(block.planes(), block.lanes, block.origin, need, raster, fill, value)
+    if block.valid is not None:
+        masked = rule != "invalid"
+        fill_edges(block.planes(block.valid), block.lanes, block.origin, need, raster, fill, masked)

@@ -1,0 +1,240 @@
+"""What was planned, measured and written: as facts for JSON, and as text for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pipeline
+from pipeline.execution import Measured, peak_rss_bytes
+from pipeline.planning import Plan, PlannedPass, StoredArray, format_bytes
+from pipeline.raster import is_nan
+from pipeline.storage.reader import Reader
+from pipeline.target import hash_parts
+
+if TYPE_CHECKING:
+    from pipeline.api import Job
+
+Facts = dict[str, Any]
+
+
+def describe_plan(plan: Plan, output: str, parts: Mapping[str, Any]) -> Facts:
+    """Return the facts of `plan --json`."""
+    return {
+        "output": output,
+        "plan_hash": hash_parts(parts),
+        "version": pipeline.__version__,
+        "workers": plan.settings.workers,
+        "memory_bytes": plan.settings.memory_bytes,
+        "planned_peak_bytes": plan.peak_bytes,
+        "blocks": plan.num_blocks,
+        "tasks": sum(planned.cost.num_tasks for planned in plan.passes),
+        "read_bytes": sum(planned.cost.read_bytes for planned in plan.passes),
+        "write_bytes": sum(planned.cost.write_bytes for planned in plan.passes),
+        "disk_bytes": sum(array.num_bytes for array in plan.arrays.values()),
+        "inputs": {name: _describe_spec(entry.spec) | {"chunk": list(entry.chunk)} for name, entry in plan.inputs.items()},
+        "passes": [_describe_pass(planned) for planned in plan.passes],
+        "outputs": [_describe_array(array) for array in plan.kept.values()],
+        "notes": list(plan.notes),
+    }
+
+
+def _describe_pass(planned: PlannedPass) -> Facts:
+    height, width = planned.plan.grid.largest
+    return {
+        "steps": [step.name for step in planned.plan.steps],
+        "reads": list(planned.plan.stored),
+        "writes": list(planned.plan.writes),
+        "halo": planned.halo,
+        "halo_pixels": {
+            raster: [h.top, h.bottom, h.left, h.right] for raster in planned.plan.stored for h in [planned.plan.halos[raster]]
+        },
+        "block": [height, width],
+        "blocks": len(planned.plan.grid),
+        "panel_blocks": min(planned.plan.grid.panel, len(planned.plan.grid.columns)),
+        "tasks": planned.cost.num_tasks,
+        "worker_bytes": planned.cost.worker_bytes,
+        "cache_bytes": planned.cost.cache_bytes,
+        "planned_peak_bytes": planned.cost.peak_bytes,
+        "read_bytes": planned.cost.read_bytes,
+        "read_amplification": round(planned.cost.amplification, 3),
+        "write_bytes": planned.cost.write_bytes,
+    }
+
+
+def _describe_spec(spec: Any) -> Facts:
+    return {
+        "dims": list(spec.dims),
+        "shape": list(spec.shape),
+        "dtype": spec.dtype.name,
+        "bands": list(spec.bands),
+        "nodata": _json_number(spec.nodata),
+    }
+
+
+def _describe_array(array: StoredArray) -> Facts:
+    return {
+        "path": array.raster,
+        **_describe_spec(array.spec),
+        "shape": list(array.spec.shape_of(array.region)),
+        "chunks": list(array.chunks),
+        "shards": list(array.shards) if array.shards else None,
+        "codec": array.codec,
+        "bytes": array.num_bytes,
+    }
+
+
+def _json_number(value: Any) -> Any:
+    return "nan" if is_nan(value) else value
+
+
+def describe_run(
+    job: Job,
+    provenance: Mapping[str, Any],
+    measured: Measured,
+    seconds: float,
+    compile_seconds: float,
+    warnings: list[str],
+) -> Facts:
+    """Return the facts of `run --json`."""
+    plan = job.plan
+    return {
+        "output": job.output,
+        "seconds": round(seconds, 3),
+        "compile_seconds": round(compile_seconds, 3),
+        "peak_rss_bytes": peak_rss_bytes(),
+        "planned_peak_bytes": plan.peak_bytes,
+        "bytes_read": measured.bytes_read,
+        "bytes_written": sum(array.num_bytes for array in plan.arrays.values()),
+        "blocks": measured.blocks,
+        "blocks_skipped": measured.blocks_skipped,
+        "outputs": [
+            {
+                "path": array.raster,
+                "dtype": array.spec.dtype.name,
+                "shape": list(array.spec.shape_of(array.region)),
+                "bytes": array.num_bytes,
+                "valid_fraction": _valid_fraction(array, measured),
+            }
+            for array in plan.kept.values()
+        ],
+        "warnings": warnings,
+        "plan_hash": provenance["plan_hash"],
+        "version": pipeline.__version__,
+    }
+
+
+def _valid_fraction(array: StoredArray, measured: Measured) -> float:
+    return measured.valid[array.raster] / (array.region.num_pixels * array.spec.num_bands)
+
+
+def describe_finished(plan: Plan, output: str, parts: Mapping[str, Any]) -> Facts:
+    """Return the facts of a run that found its result complete."""
+    return {
+        "output": output,
+        "seconds": 0.0,
+        "compile_seconds": 0.0,
+        "peak_rss_bytes": peak_rss_bytes(),
+        "planned_peak_bytes": plan.peak_bytes,
+        "bytes_read": 0,
+        "bytes_written": 0,
+        "blocks": 0,
+        "blocks_skipped": plan.num_blocks,
+        "outputs": [_describe_array(array) for array in plan.kept.values()],
+        "warnings": [],
+        "plan_hash": hash_parts(parts),
+        "version": pipeline.__version__,
+    }
+
+
+def describe_input(path: str, reader: Reader) -> Facts:
+    """Return the facts of `info --json`."""
+    spec, further = reader.spec, reader.describe()
+    return {
+        "path": path,
+        **_describe_spec(spec),
+        "size": [spec.height, spec.width],
+        "num_bands": spec.num_bands,
+        "bytes": spec.region.num_pixels * spec.pixel_bytes,
+        "scale": list(reader.scale) if reader.scale else None,
+        "chunk": list(reader.chunk),
+        "crs": spec.crs,
+        "transform": list(spec.transform) if spec.transform else None,
+        **further,
+        "inputs_line": f"  image: {path}",
+    }
+
+
+# --- for a person ----------------------------------------------------------------------------------------------
+
+
+def format_plan(facts: Facts) -> Iterator[str]:
+    """Yield the lines of `plan`."""
+    for name, entry in facts["inputs"].items():
+        yield f"input {name}: {_format_raster(entry)}, chunks of {entry['chunk'][0]} x {entry['chunk'][1]}"
+    for number, entry in enumerate(facts["passes"], start=1):
+        height, width = entry["block"]
+        yield f"pass {number}: {', '.join(entry['steps'])}"
+        halos = ", ".join(f"{raster} {max(pixels)}" for raster, pixels in entry["halo_pixels"].items())
+        yield f"  {entry['blocks']} blocks of {height} x {width}, halo of pixels: {halos} ({entry['halo']})"
+        yield (
+            f"  reads {format_bytes(entry['read_bytes'])} decoded ({entry['read_amplification']:.2f} x what is needed), "
+            f"writes {format_bytes(entry['write_bytes'])}"
+        )
+        yield (
+            f"  memory: {format_bytes(entry['planned_peak_bytes'])} = base + {facts['workers']} workers x "
+            f"{format_bytes(entry['worker_bytes'])} + {format_bytes(entry['cache_bytes'])} shared"
+        )
+    for entry in facts["outputs"]:
+        stored = f"chunks {_sides(entry['chunks'])}" + (f" in shards {_sides(entry['shards'])}" if entry["shards"] else "")
+        yield f"output {entry['path']}: {_format_raster(entry)}, {stored}, codec {entry['codec']}"
+    yield f"store: {facts['output']}, up to {format_bytes(facts['disk_bytes'])}"
+    yield (
+        f"peak memory {format_bytes(facts['planned_peak_bytes'])} of {format_bytes(facts['memory_bytes'])}, "
+        f"{facts['blocks']} blocks, {facts['tasks']} tasks"
+    )
+    for note in facts["notes"]:
+        yield f"note: {note}"
+
+
+def _format_raster(entry: Mapping[str, Any]) -> str:
+    nodata = "" if entry["nodata"] is None else f", nodata {entry['nodata']}"
+    return f"{' x '.join(str(n) for n in entry['shape'])} ({','.join(entry['dims'])}) {entry['dtype']}{nodata}"
+
+
+def _sides(sides: list[int]) -> str:
+    return " x ".join(str(side) for side in sides)
+
+
+def format_run(facts: Facts) -> Iterator[str]:
+    """Yield the lines that `run` ends with."""
+    if not facts["blocks"]:
+        yield f"{facts['output']}: complete already, nothing to do"
+        return
+    skipped = f", {facts['blocks_skipped']} done before" if facts["blocks_skipped"] else ""
+    yield (
+        f"{facts['blocks']} blocks in {facts['seconds']:.2f} s{skipped} (and {facts['compile_seconds']:.1f} s to compile); "
+        f"read {format_bytes(facts['bytes_read'])}, wrote {format_bytes(facts['bytes_written'])}; "
+        f"peak memory {format_bytes(facts['peak_rss_bytes'])} (planned {format_bytes(facts['planned_peak_bytes'])})"
+    )
+    for entry in facts["outputs"]:
+        shape = " x ".join(str(n) for n in entry["shape"])
+        yield f"  {entry['path']}: {shape} {entry['dtype']}, {100 * entry['valid_fraction']:.2f} % valid"
+    yield f"result: {facts['output']}"
+
+
+def format_info(facts: Facts) -> Iterator[str]:
+    """Yield the lines of `info`."""
+    yield f"{facts['path']}: {facts['format']}, {format_bytes(facts['bytes'])} of pixels"
+    skip = {"path", "format", "bytes", "inputs_line", "size", "num_bands", "warnings"}
+    for key, value in facts.items():
+        if key in skip or value is None:
+            continue
+        if isinstance(value, list):
+            value = ", ".join(str(item) for item in value)
+        yield f"  {key}: {value}"
+    for warning in facts.get("warnings", []):
+        yield f"  note: {warning}"
+    yield "to use it:"
+    yield "inputs:"
+    yield facts["inputs_line"]

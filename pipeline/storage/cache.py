@@ -1,0 +1,162 @@
+"""Decoded chunks shared by neighbouring blocks, so that a halo does not decode every chunk several times."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipeline.raster import array_slices
+from pipeline.region import Axis, Grid, Halo, Region
+from pipeline.storage.reader import Reader
+
+Key = tuple[str, int, int]
+
+
+@dataclass
+class _Entry:
+    """A decoded chunk, or one that a thread is decoding."""
+
+    decoded: Future[np.ndarray] = field(default_factory=Future)
+    users: int = 0
+    """Threads that wait for it or copy from it; it is not dropped meanwhile."""
+    blocks_left: int = 0
+    """Blocks that have not read it yet."""
+
+
+class ChunkCache:
+    """At most `capacity` bytes of decoded chunks, for all threads of one process and all rasters of a pass.
+
+    A chunk is dropped when the last block that needs it has read it, or, if the blocks come in another order than
+    planned, when it was used longest ago and room is needed. Whoever needs a chunk first decodes it; others wait.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.peak_bytes = 0
+        self._bytes = 0
+        self.lock = threading.Lock()
+        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
+        self._spare: list[np.ndarray] = []
+
+    def acquire(self, key: Key, num_blocks: int) -> tuple[_Entry, bool]:
+        """Return the entry and whether the caller has to decode it."""
+        with self.lock:
+            entry = self._entries.get(key)
+            if entry is None:
+                entry = self._entries[key] = _Entry(blocks_left=num_blocks)
+            self._entries.move_to_end(key)
+            entry.users += 1
+            return entry, entry.users == 1 and not entry.decoded.done()
+
+    def buffer(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Return room for a decoded chunk: a dropped chunk's, where one of its size is at hand."""
+        size = int(np.prod(shape)) * dtype.itemsize
+        with self.lock:
+            self._make_room(size)
+            for i, spare in enumerate(self._spare):
+                if spare.nbytes == size:
+                    return self._spare.pop(i).view(dtype).reshape(shape)
+            self._bytes += size
+            self.peak_bytes = max(self.peak_bytes, self._bytes)
+        return np.empty(size, np.uint8).view(dtype).reshape(shape)
+
+    def release(self, key: Key, entry: _Entry) -> None:
+        with self.lock:
+            entry.users -= 1
+            entry.blocks_left -= 1
+            if entry.users == 0 and (entry.blocks_left <= 0 or not _is_good(entry)):
+                self._drop(key)
+
+    def _make_room(self, size: int) -> None:
+        if any(spare.nbytes == size for spare in self._spare):
+            return
+        while self._spare and self._bytes + size > self.capacity:
+            self._bytes -= self._spare.pop().nbytes
+        for key, entry in list(self._entries.items()):
+            if self._bytes + size <= self.capacity:
+                return
+            if entry.users == 0:
+                self._drop(key)
+                self._bytes -= self._spare.pop().nbytes
+
+    def _drop(self, key: Key) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None and _is_good(entry):
+            self._spare.append(entry.decoded.result().reshape(-1).view(np.uint8))
+
+
+def _is_good(entry: _Entry) -> bool:
+    return entry.decoded.done() and entry.decoded.exception() is None
+
+
+class CachedReader:
+    """Reads regions of one raster for the blocks of one pass, through the cache where chunks are shared."""
+
+    def __init__(
+        self, name: str, reader: Reader, cache: ChunkCache, grid: Grid, halo: Halo, unit: tuple[int, int]
+    ) -> None:
+        self.name, self.reader, self.cache, self.grid, self.halo = name, reader, cache, grid, halo
+        self.unit = unit
+        """Rows and columns kept as one: whole chunks, several where they are small."""
+        self.bytes_read = 0
+        """Decoded bytes so far."""
+
+    def read(self, region: Region, out: np.ndarray) -> None:
+        """Read a region inside the raster into `out`."""
+        height, width = self.unit
+        rows = range(region.top // height, -(-region.bottom // height))
+        columns = range(region.left // width, -(-region.right // width))
+        own_rows = [row for row in rows if self.num_blocks(self.grid.rows, row, height, "rows") == 1]
+        own_columns = [col for col in columns if self.num_blocks(self.grid.columns, col, width, "columns") == 1]
+        own = Region(0, 0, 0, 0)
+        if own_rows and own_columns:  # no other block needs these: straight into the block's buffer
+            own = Region(
+                own_rows[0] * height, (own_rows[-1] + 1) * height, own_columns[0] * width, (own_columns[-1] + 1) * width
+            ).clip(region)
+            self._read(own, out[array_slices(self.reader.spec.dims, own, (region.top, region.left))])
+        for row in rows:
+            for column in columns:
+                chunk = Region(row * height, (row + 1) * height, column * width, (column + 1) * width)
+                if not own.num_pixels or not own.contains(chunk.clip(region)):
+                    self._read_shared(row, column, chunk.clip(self.reader.spec.region), region, out)
+
+    def _read(self, region: Region, out: np.ndarray) -> None:
+        self.reader.read(region, out)
+        with self.cache.lock:
+            self.bytes_read += out.nbytes
+
+    def num_blocks(self, axis: Axis, index: int, size: int, which: str) -> int:
+        """Return how many blocks along an axis need a chunk."""
+        before, after = (self.halo.top, self.halo.bottom) if which == "rows" else (self.halo.left, self.halo.right)
+        first, last = axis.locate(index * size - after, (index + 1) * size + before)
+        return last - first
+
+    def _read_shared(self, row: int, column: int, chunk: Region, region: Region, out: np.ndarray) -> None:
+        height, width = self.unit
+        num_blocks = self.num_blocks(self.grid.rows, row, height, "rows") * self.num_blocks(
+            self.grid.columns, column, width, "columns"
+        )
+        key = (self.name, row, column)
+        entry, mine = self.cache.acquire(key, num_blocks)
+        try:
+            if mine:
+                self._decode(chunk, entry)
+            part, dims = chunk.clip(region), self.reader.spec.dims
+            values = entry.decoded.result()[array_slices(dims, part, (chunk.top, chunk.left))]
+            np.copyto(out[array_slices(dims, part, (region.top, region.left))], values)
+        finally:
+            self.cache.release(key, entry)
+
+    def _decode(self, chunk: Region, entry: _Entry) -> None:
+        try:
+            values = self.cache.buffer(self.reader.spec.shape_of(chunk), self.reader.spec.dtype)
+            self._read(chunk, values)
+        except BaseException as error:
+            entry.decoded.set_exception(error)
+            raise
+        entry.decoded.set_result(values)
+

@@ -1,0 +1,181 @@
+"""Open what the pipeline file names as an input: any format, with the file's own words overridden."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import InputError
+from pipeline.raster import Dims, RasterSpec, grid_difference, holds, working_dtype
+from pipeline.region import Region
+from pipeline.storage.reader import Reader
+
+TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
+REFUSED = {
+    ".vrt": "a VRT is a recipe, not pixels; write it out first: gdal_translate {path} image.tif",
+    ".jp2": "JPEG 2000 has no fast reader of parts here; convert it first: gdal_translate {path} image.tif",
+    ".nc": "NetCDF is not read; convert it first: xarray.open_dataset({path!r}).to_zarr('image.zarr')",
+    ".hdf": "HDF is not read; convert it first: gdal_translate {path} image.tif, or through xarray to Zarr",
+    ".h5": "HDF5 is not read; convert it first: xarray.open_dataset({path!r}).to_zarr('image.zarr')",
+    ".png": "PNG is not read; convert it first: gdal_translate {path} image.tif",
+    ".jpg": "JPEG is not read; convert it first: gdal_translate {path} image.tif",
+    ".img": "Erdas Imagine is not read; convert it first: gdal_translate {path} image.tif",
+    ".zip": "an archive is not read; unpack it first",
+}
+
+
+def open_raster(
+    path: str, array: str | None = None, at: dict[str, Any] | None = None, dims: Dims | None = None
+) -> Reader:
+    """Open one stored raster, Zarr or TIFF, by what it is."""
+    suffix = Path(path.rstrip("/")).suffix.lower()
+    if "://" in path:
+        raise InputError(f"{path}: only local files are read so far; copy it to a disk first")
+    if suffix in REFUSED:
+        raise InputError(f"{path}: " + REFUSED[suffix].format(path=path))
+    if not Path(path).exists():
+        raise InputError(f"{path}: no such file or folder")
+    if Path(path).is_dir():
+        from pipeline.storage.zarr import ZarrReader
+
+        return ZarrReader(path, array, at, dims)
+    if array or at:
+        raise InputError(f"{path}: `array` and `at` are for Zarr groups; this is a file")
+    from pipeline.storage.tiff import TiffReader
+
+    return TiffReader.open(path)
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """How an input is read: the pipeline file's `inputs` entry, paths absolute."""
+
+    paths: tuple[str, ...]
+    arrays: tuple[str | None, ...] = (None,)
+    at: tuple[tuple[str, Any], ...] = ()
+    dims: Dims | None = None
+    bands: tuple[int | str, ...] | None = None
+    nodata: float | int | str | None = None
+    """A value, "none" to ignore the one recorded, None to keep it."""
+    scale: str | tuple[float, float] = "ignore"
+    """"ignore", "apply" (as the file records it), or (factor, offset)."""
+
+
+def open_input(options: InputOptions) -> Reader:
+    """Open an input: one raster, or several one-band rasters as bands; then bands, nodata and scale as asked."""
+    targets = [(path, array) for path in options.paths for array in options.arrays]
+    readers = [open_raster(path, array, dict(options.at), options.dims) for path, array in targets]
+    names = [array or Path(path).name.split(".")[0] for path, array in targets]
+    reader: Reader = readers[0] if len(readers) == 1 else Stack(readers, names)
+    spec, bands = reader.spec.select(options.bands)
+    spec = replace(spec, nodata=_nodata(options, spec))
+    if options.bands is not None or spec != reader.spec:
+        reader = Selected(reader, spec, bands if options.bands is not None else None)
+    factor_offset = reader.scale if options.scale == "apply" else options.scale
+    return Scaled(reader, factor_offset) if isinstance(factor_offset, tuple) else reader
+
+
+def _nodata(options: InputOptions, spec: RasterSpec) -> float | int | None:
+    if options.nodata is None:
+        return spec.nodata
+    if isinstance(options.nodata, str):
+        return float("nan") if options.nodata == "nan" and spec.dtype.kind == "f" else None
+    if not holds(spec.dtype, options.nodata):
+        raise InputError(
+            f"{options.paths[0]}: nodata {options.nodata} cannot occur in {spec.dtype.name} pixels; "
+            "give a value that can, or `nodata: none`"
+        )
+    return options.nodata if spec.dtype.kind == "f" else int(options.nodata)
+
+
+class Selected(Reader):
+    """A reader with some of its bands, or with another nodata."""
+
+    def __init__(self, reader: Reader, spec: RasterSpec, bands: tuple[int, ...] | None) -> None:
+        self.reader, self.spec, self.bands = reader, spec, bands
+        self.chunk, self.scale = reader.chunk, reader.scale
+
+    def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:
+        own = self.bands
+        if bands is not None:
+            own = tuple(bands) if own is None else tuple(own[i] for i in bands)
+        self.reader.read(region, out, own)
+
+    def identity(self) -> dict[str, Any]:
+        return self.reader.identity()
+
+    def describe(self) -> dict[str, Any]:
+        return self.reader.describe()
+
+
+class Scaled(Reader):
+    """A reader whose pixels are stored * factor + offset, in the working dtype, invalid ones as NaN."""
+
+    def __init__(self, reader: Reader, factor_offset: tuple[float, float]) -> None:
+        self.reader, self.factor_offset = reader, factor_offset
+        self.chunk = reader.chunk
+        nodata = None if reader.spec.nodata is None else float("nan")
+        self.spec = replace(reader.spec, dtype=working_dtype(reader.spec.dtype), nodata=nodata)
+
+    def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:
+        stored = np.empty(out.shape, self.reader.spec.dtype)
+        self.reader.read(region, stored, bands)
+        factor, offset = self.factor_offset
+        np.multiply(stored, factor, out=out, casting="unsafe", dtype=np.float64)
+        np.add(out, offset, out=out, casting="unsafe", dtype=np.float64)
+        if (nodata := self.reader.spec.nodata) is not None:
+            out[stored == stored.dtype.type(nodata)] = np.nan
+
+    def identity(self) -> dict[str, Any]:
+        return self.reader.identity()
+
+    def describe(self) -> dict[str, Any]:
+        return self.reader.describe()
+
+
+class Stack(Reader):
+    """Several rasters of one band on one grid, as the bands of one raster (dims band, y, x)."""
+
+    def __init__(self, readers: Sequence[Reader], names: Sequence[str]) -> None:
+        first = readers[0].spec
+        for reader, name in zip(readers, names, strict=True):
+            spec = reader.spec
+            if spec.num_bands != 1:
+                raise InputError(f"{name} has {spec.num_bands} bands; a stack takes rasters of one band")
+            if (spec.height, spec.width, spec.transform, spec.crs) != (
+                first.height, first.width, first.transform, first.crs,
+            ):
+                raise InputError(f"{names[0]} and {name} lie on different grids: {grid_difference(first, spec)}")
+            if (spec.dtype, spec.nodata) != (first.dtype, first.nodata) and repr(spec.nodata) != repr(first.nodata):
+                raise InputError(
+                    f"{names[0]} is {first.dtype.name} with nodata {first.nodata}, {name} is {spec.dtype.name} with "
+                    f"nodata {spec.nodata}; the rasters of a stack must agree"
+                )
+        if len(set(names)) != len(names):
+            names = [f"b{i + 1}" for i in range(len(names))]
+        self.readers = tuple(readers)
+        self.spec = replace(first, dims=("band", "y", "x"), bands=tuple(names), band_coordinates=())
+        self.chunk, self.scale = readers[0].chunk, readers[0].scale
+
+    def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:
+        for plane, index in enumerate(range(len(self.readers)) if bands is None else bands):
+            reader = self.readers[index]
+            axis = reader.spec.dims.index("band") if "band" in reader.spec.dims else None
+            reader.read(region, out[plane] if axis is None else np.expand_dims(out[plane], axis))
+
+    def identity(self) -> dict[str, Any]:
+        return {"stack": [reader.identity() for reader in self.readers]}
+
+    def describe(self) -> dict[str, Any]:
+        return {**self.readers[0].describe(), "files": len(self.readers)}
+
+
+def local_paths(reader: Reader) -> list[str]:
+    """Return the files and folders that a reader reads, to keep the output out of them."""
+    identity = reader.identity()
+    entries = identity.get("stack", [identity])
+    return [str(entry["path"]) for entry in entries]

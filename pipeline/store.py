@@ -1,0 +1,85 @@
+"""The store that a run writes, and the one beside it for what only the run needs."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pipeline
+from pipeline.planning import StoredArray
+from pipeline.storage.reader import Reader
+from pipeline.storage.zarr import ArrayPlan, ZarrReader, ZarrWriter, create_store, finish_store, with_region
+from pipeline.target import Target, grids_to_json, hash_parts, swap_in
+
+if TYPE_CHECKING:
+    from pipeline.api import Job
+    from pipeline.execution import Measured
+
+
+class RunStore:
+    """Creates, opens and completes what a run writes."""
+
+    def __init__(self, job: Job, target: Target, work: Path) -> None:
+        self.job, self.target = job, target
+        scratch = job.pipeline.run.scratch
+        self.intermediates = (Path(scratch) / f"{Path(job.output).name}.{target.run_id}" if scratch else work) / "rasters"
+        self.provenance: dict[str, Any] = {
+            "version": pipeline.__version__,
+            "run_id": target.run_id,
+            "plan_hash": hash_parts(job.parts),
+            "parts": dict(job.parts),
+            "config": job.pipeline.to_dict(),
+            "started": now(),
+            "complete": False,
+        }
+
+    def create(self) -> None:
+        """Create all arrays, so that blocks have only pixels to write."""
+        arrays = self.job.plan.arrays.values()
+        create_store(str(self.target.store), self.provenance, [array_plan(a) for a in arrays if a.is_kept])
+        if passing := [array_plan(array) for array in arrays if not array.is_kept]:
+            self.intermediates.parent.mkdir(parents=True, exist_ok=True)
+            create_store(str(self.intermediates), {"run_id": self.target.run_id}, passing)
+
+    def journal_header(self) -> Mapping[str, Any]:
+        return {
+            "run_id": self.target.run_id,
+            "plan_hash": self.provenance["plan_hash"],
+            "parts": self.provenance["parts"],
+            "grids": grids_to_json([planned.plan.grid for planned in self.job.plan.passes]),
+        }
+
+    def folder_of(self, raster: str) -> str:
+        return str(self.target.store if self.job.plan.arrays[raster].is_kept else self.intermediates)
+
+    def open_reader(self, raster: str) -> Reader:
+        if raster in self.job.readers:
+            return self.job.readers[raster]
+        return ZarrReader(self.folder_of(raster), raster)
+
+    def open_writer(self, raster: str) -> ZarrWriter:
+        return ZarrWriter(self.folder_of(raster), array_plan(self.job.plan.arrays[raster]))
+
+    def finish(self, measured: Measured) -> None:
+        """Declare the result complete and, where it replaces an older one, put it in its place."""
+        self.provenance |= {"complete": True, "finished": now()}
+        shared = {key: self.provenance[key] for key in ("version", "run_id", "plan_hash", "complete")}
+        steps = {step["name"]: step for step in self.provenance["config"]["steps"]}
+        groups = {
+            name: {**shared, "step": steps[name], "inputs": self.job.parts["identities"]}
+            for name in dict.fromkeys(raster.partition("/")[0] for raster in self.job.plan.kept)
+        }
+        finish_store(str(self.target.store), self.provenance, groups)
+        if self.target.replaces:
+            swap_in(self.job.output)
+
+
+def array_plan(array: StoredArray) -> ArrayPlan:
+    spec = with_region(array.spec, array.region)
+    return ArrayPlan(array.raster, spec, array.chunks, array.shards, array.codec)
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

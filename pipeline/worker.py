@@ -1,0 +1,126 @@
+"""What a worker does with one block of a pass: read, compute, write."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import RunStopped
+from pipeline.kernels import validity
+from pipeline.passes import Arena, compute_block
+from pipeline.planning import PlannedPass
+from pipeline.raster import RasterSpec, array_slices
+from pipeline.region import Region, wrap_pieces
+from pipeline.storage.cache import CachedReader, ChunkCache
+from pipeline.storage.reader import Reader
+from pipeline.storage.zarr import ZarrWriter
+
+
+@dataclass(frozen=True, slots=True)
+class BlockDone:
+    """The receipt for a block whose data are written."""
+
+    pass_number: int
+    block: int
+    valid: tuple[int, ...]
+    """Valid values per written raster, in the order of the pass."""
+
+
+class PassWorker:
+    """Computes the blocks of one pass; shared by the threads of a process, and sent to other processes."""
+
+    def __init__(
+        self, planned: PlannedPass, readers: Mapping[str, Reader], writers: Mapping[str, ZarrWriter]
+    ) -> None:
+        self.planned, self.plan = planned, planned.plan
+        self.readers, self.writers = readers, writers
+        self.stopped: Callable[[], bool] = _never
+        self._prepare()
+
+    def _prepare(self) -> None:
+        self._local = threading.local()
+        self.cache = ChunkCache(self.planned.cost.cache_bytes)
+        self._cached = {
+            raster: CachedReader(
+                raster, self.readers[raster], self.cache, self.plan.grid, self.plan.halos[raster], self.planned.units[raster]
+            )
+            for raster in self.plan.stored
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"planned": self.planned, "readers": self.readers, "writers": self.writers}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    @property
+    def bytes_read(self) -> int:
+        """Decoded bytes so far."""
+        return sum(reader.bytes_read for reader in self._cached.values())
+
+    def run_block(self, number: int) -> BlockDone:
+        """Read a block with its halo, compute it, write it."""
+        return self._run(number, self._fetch)
+
+    def run_exchanged(self, number: int, parts: Mapping[str, np.ndarray]) -> BlockDone:
+        """Compute and write a block whose stored rasters, with halo, were handed over by neighbours."""
+        block = self.plan.grid.block(number)
+
+        def fetch(raster: str, region: Region, out: np.ndarray, periodic: bool) -> None:
+            extent = self.extent(raster, block)
+            dims = self.plan.specs[raster].dims
+            np.copyto(out, parts[raster][array_slices(dims, region, (extent.top, extent.left))])
+
+        return self._run(number, fetch)
+
+    def extent(self, raster: str, region: Region) -> Region:
+        """Return what a block or strip needs of a stored raster; beyond the edge only where it wraps."""
+        grown = region.grow(self.plan.halos[raster])
+        return grown if raster in self.plan.periodic else grown.clip(self.plan.specs[raster].region)
+
+    def read_part(self, raster: str, region: Region) -> np.ndarray:
+        """Return a region of a stored raster in its dims, also beyond its edges (periodic)."""
+        out = np.empty(self.plan.specs[raster].shape_of(region), self.plan.specs[raster].dtype)
+        self._fetch(raster, region, out, periodic=True)
+        return out
+
+    def _run(self, number: int, fetch: Any) -> BlockDone:
+        if self.stopped():
+            raise RunStopped(f"stopped before block {number}")
+        if not hasattr(self._local, "arena"):
+            self._local.arena = Arena(self.planned.slots)
+        arena: Arena = self._local.arena
+        arena.begin()
+        block = self.plan.grid.block(number)
+        arrays = compute_block(self.plan, block, fetch, arena)
+        valid = []
+        for raster, values in arrays.items():
+            array = self.planned.arrays[raster]
+            valid.append(count_valid(values, array.spec))
+            self.writers[raster].write(block.shift(-array.region.top, -array.region.left), values)
+        return BlockDone(self.plan.number, number, tuple(valid))
+
+    def _fetch(self, raster: str, region: Region, out: np.ndarray, periodic: bool) -> None:
+        spec = self.plan.specs[raster]
+        if not periodic or spec.region.contains(region):
+            self._cached[raster].read(region, out)
+            return
+        for piece, source in wrap_pieces(region, spec.height, spec.width):
+            self._cached[raster].read(source, out[array_slices(spec.dims, piece, (region.top, region.left))])
+
+
+def _never() -> bool:
+    return False
+
+
+def count_valid(values: np.ndarray, spec: RasterSpec) -> int:
+    """Return how many values of a stored array are valid."""
+    if spec.nodata is None:
+        return values.size
+    if values.dtype == np.float16:
+        return int(np.count_nonzero(~(np.isnan(values) | (values == values.dtype.type(spec.nodata)))))
+    return int(validity.count_valid(values.reshape(-1), values.dtype.type(spec.nodata)))

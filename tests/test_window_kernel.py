@@ -1,0 +1,322 @@
+"""The window kernels against references written out, and against themselves: no bit depends on the block."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.lib.stride_tricks import sliding_window_view
+
+from pipeline.kernels.window import Frame, extrema, moments
+from pipeline.raster import working_dtype
+
+MOMENTS = ("mean", "sum", "var", "std", "count")
+EXTREMA = ("min", "max", "range")
+DTYPES = ("uint8", "int8", "uint16", "int16", "int32", "float32", "float64")
+FILL = 77
+
+Result = dict[str, np.ndarray]
+
+
+def output_dtype(name: str, dtype: np.dtype) -> np.dtype:
+    if name == "count":
+        return np.dtype(np.uint32)
+    if name in EXTREMA:
+        return dtype
+    if name == "sum" and dtype.kind != "f":
+        return np.dtype(np.float64)
+    return working_dtype(dtype)
+
+
+def compute(
+    values: np.ndarray, valid: np.ndarray | None, frame: Frame, names: tuple[str, ...] = MOMENTS + EXTREMA
+) -> Result:
+    """Run the kernels into arrays somewhat larger than the region; what lies outside must stay."""
+    top, bottom, left, right = frame.region
+    row, column = frame.out_origin
+    shape = (values.shape[0], bottom - row + 1, (right - column + 1) * frame.lanes)
+    out = {name: np.full(shape, 99, output_dtype(name, values.dtype)) for name in names}
+    before = values.copy()
+    moments(values, valid, {name: out[name] for name in names if name in MOMENTS}, frame)
+    extrema(values, valid, {name: out[name] for name in names if name in EXTREMA}, frame)
+    np.testing.assert_array_equal(values, before)
+    inside = np.s_[:, top - row : bottom - row, (left - column) * frame.lanes : (right - column) * frame.lanes]
+    for array in out.values():
+        rim = np.ones(shape, bool)
+        rim[inside] = False
+        assert (array[rim] == 99).all()
+    return {name: np.ascontiguousarray(array[inside]) for name, array in out.items()}
+
+
+def reference(values: np.ndarray, valid: np.ndarray | None, frame: Frame) -> Result:
+    """The same for the whole array less its halo, naively; invalid is NaN, also in integer results."""
+    height, width = frame.size
+    planes, rows, _ = values.shape
+    pixels = values.reshape(planes, rows, -1, frame.lanes)
+    mask = np.ones(pixels.shape, bool) if valid is None else valid.reshape(pixels.shape)
+    shape = (planes, rows - height + 1, (pixels.shape[2] - width + 1), frame.lanes)
+    result = {name: np.full(shape, np.nan) for name in MOMENTS + EXTREMA}
+    for place in np.ndindex(shape):
+        plane, row, column, lane = place
+        window = np.s_[plane, row : row + height, column : column + width, lane]
+        centre = (plane, row + height // 2, column + width // 2, lane)
+        known = [v for v, ok in zip(pixels[window].flat, mask[window].flat, strict=True) if ok and not np.isnan(v)]
+        finite = [int(v) if values.dtype.kind != "f" else float(v) for v in known if np.isfinite(v)]
+        result["count"][place] = len(finite)
+        ok = bool(mask[centre]) and not np.isnan(pixels[centre])
+        if len(known) >= max(1, frame.min_valid) and (ok or frame.fill_invalid):
+            result["min"][place], result["max"][place] = min(known), max(known)
+        ok = ok and bool(np.isfinite(pixels[centre]))
+        if len(finite) >= max(1, frame.min_valid) and (ok or frame.fill_invalid):
+            mean = math.fsum(finite) / len(finite)
+            var = math.fsum((v - mean) ** 2 for v in finite) / len(finite)
+            result["sum"][place], result["mean"][place] = math.fsum(finite), mean
+            result["var"][place], result["std"][place] = var, math.sqrt(var)
+            result["range"][place] = max(finite) - min(finite)
+    return {name: array.reshape(*shape[:2], -1) for name, array in result.items()}
+
+
+def largest(values: np.ndarray, valid: np.ndarray | None, frame: Frame) -> np.ndarray:
+    """The greatest finite |value| in each window."""
+    planes, rows, _ = values.shape
+    pixels = np.abs(values.astype(np.float64)).reshape(planes, rows, -1, frame.lanes)
+    pixels = np.where(np.isfinite(pixels), pixels, 0)
+    if valid is not None:
+        pixels = np.where(valid.reshape(pixels.shape), pixels, 0)
+    windows = sliding_window_view(pixels, frame.size, axis=(1, 2)).max(axis=(-2, -1))
+    return windows.reshape(*windows.shape[:2], -1)
+
+
+def check(values: np.ndarray, valid: np.ndarray | None, frame: Frame) -> None:
+    """Compare with the reference, within the bounds of the exactness contract."""
+    got, expected, size = compute(values, valid, frame), reference(values, valid, frame), largest(values, valid, frame)
+    num = frame.size[0] * frame.size[1]
+    np.testing.assert_array_equal(got["count"], expected["count"])
+    for name in EXTREMA:
+        want = expected[name]
+        if values.dtype.kind != "f":
+            want = np.where(np.isnan(want), frame.fill, np.minimum(want, np.iinfo(values.dtype).max))
+            np.testing.assert_array_equal(got[name], want)
+        else:
+            with np.errstate(over="ignore"):
+                np.testing.assert_array_equal(got[name], want.astype(values.dtype))
+    for name, factor in (("mean", 1), ("sum", num)):
+        eps = np.finfo(got[name].dtype).eps
+        np.testing.assert_array_equal(np.isnan(got[name]), np.isnan(expected[name]))
+        assert np.nanmax(np.abs(got[name] - expected[name]) - 4 * eps * factor * size, initial=-1) <= 0, name
+    rounding = (64 * np.finfo(np.float64).eps * size) ** 2
+    for name in ("var", "std"):
+        bound = 1e-6 * expected[name] + (rounding if name == "var" else np.sqrt(rounding))
+        np.testing.assert_array_equal(np.isnan(got[name]), np.isnan(expected[name]))
+        assert np.nanmax(np.abs(got[name] - expected[name]) - bound, initial=-1) <= 0, name
+
+
+sizes = st.tuples(*[st.integers(0, 6).map(lambda half: 2 * half + 1)] * 2)
+densities = st.sampled_from([0.0, 0.02, 0.3, 0.97])
+
+
+@st.composite
+def cases(draw: st.DrawFn, dtypes: tuple[str, ...] = DTYPES) -> tuple[np.ndarray, np.ndarray | None, Frame]:
+    """Draw values with exactly the halo around a region, a mask for integers, and the frame."""
+    dtype = np.dtype(draw(st.sampled_from(dtypes)))
+    size, lanes, planes = draw(sizes), draw(st.integers(1, 5)), draw(st.integers(1, 2))
+    rows, columns = draw(st.integers(1, 9)), draw(st.integers(1, 7))
+    top, left = draw(st.integers(-20, 20)), draw(st.integers(-20, 20))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    shape = (planes, rows + size[0] - 1, (columns + size[1] - 1) * lanes)
+    valid = None
+    if dtype.kind == "f":
+        offset = draw(st.sampled_from([0, 1000, -1e7]))
+        values = (rng.normal(size=shape) + offset).astype(dtype)
+        for special in (np.nan, np.inf, -np.inf):
+            values[rng.random(shape) < draw(densities) / 2] = special
+    else:
+        info = np.iinfo(dtype)
+        values = rng.integers(info.min, int(info.max) + 1, shape).astype(dtype)
+        if draw(st.booleans()):
+            valid = rng.random(shape) >= draw(densities)
+    frame = Frame(
+        region=(top, top + rows, left, left + columns),
+        origin=(top - size[0] // 2, left - size[1] // 2),
+        out_origin=(top - draw(st.integers(0, 2)), left - draw(st.integers(0, 2))),
+        size=size,
+        lanes=lanes,
+        min_valid=draw(st.integers(0, size[0] * size[1] + 1)),
+        fill_invalid=draw(st.booleans()),
+        fill=FILL,
+    )
+    return values, valid, frame
+
+
+@settings(max_examples=200, deadline=None)
+@given(cases())
+def test_agrees_with_the_naive_reference(case: tuple[np.ndarray, np.ndarray | None, Frame]) -> None:
+    check(*case)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64"])
+def test_64_bit_integers_go_through_float64(dtype: str) -> None:
+    rng = np.random.default_rng(5)
+    values = rng.integers(0, 2**53, (1, 12, 14)).astype(dtype)
+    frame = Frame(region=(2, 10, 3, 11), origin=(0, 0), out_origin=(2, 3), size=(5, 7), fill=FILL)
+    check(values, rng.random(values.shape) < 0.7, frame)
+
+
+def scene(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    if np.dtype(dtype).kind == "f":
+        return (rng.normal(size=shape) * 1e3 + rng.normal(size=shape) ** 5 + 1e5).astype(dtype)
+    return rng.integers(0, np.iinfo(dtype).max, shape).astype(dtype)
+
+
+def part(values: np.ndarray | None, region: tuple[int, int, int, int], frame: Frame) -> Any:
+    """Cut a region of raster coordinates out of planes that begin at the frame's origin."""
+    if values is None:
+        return None
+    row, column = frame.origin
+    top, bottom, left, right = region
+    cut = values[:, top - row : bottom - row, (left - column) * frame.lanes : (right - column) * frame.lanes]
+    return np.ascontiguousarray(cut)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_bits_do_not_depend_on_the_block(data: st.DataObject) -> None:
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    dtype = data.draw(st.sampled_from(["float32", "float64", "int16"]))
+    size = data.draw(sizes)
+    reach = (size[0] // 2, size[1] // 2)
+    lanes, rows, columns = data.draw(st.integers(1, 4)), 40, 30
+    values = scene(rng, dtype, (1, rows + 2 * reach[0], (columns + 2 * reach[1]) * lanes))
+    valid = None
+    if data.draw(st.booleans()):
+        valid = rng.random(values.shape) > 0.02
+        if values.dtype.kind == "f":
+            values[~valid], valid = np.nan, None
+    row, column = data.draw(st.integers(-60, 60)), data.draw(st.integers(-60, 60))
+    whole = Frame(
+        region=(row, row + rows, column, column + columns),
+        origin=(row - reach[0], column - reach[1]),
+        out_origin=(row, column),
+        size=size,
+        lanes=lanes,
+        fill=FILL,
+    )
+    expected = compute(values, valid, whole)
+    for _ in range(4):
+        top, left = data.draw(st.integers(row, row + rows - 1)), data.draw(st.integers(column, column + columns - 1))
+        bottom = data.draw(st.integers(top + 1, row + rows))
+        right = data.draw(st.integers(left + 1, column + columns))
+        more = [data.draw(st.integers(0, 6)) for _ in range(4)]
+        extent = (
+            max(row - reach[0], top - reach[0] - more[0]),
+            min(row + rows + reach[0], bottom + reach[0] + more[1]),
+            max(column - reach[1], left - reach[1] - more[2]),
+            min(column + columns + reach[1], right + reach[1] + more[3]),
+        )
+        block = replace(whole, region=(top, bottom, left, right), origin=(extent[0], extent[2]), out_origin=(top, left))
+        got = compute(part(values, extent, whole), part(valid, extent, whole), block)
+        for name, array in got.items():
+            inner = replace(whole, origin=(row, column))
+            np.testing.assert_array_equal(
+                array.view(np.uint8), part(expected[name], (top, bottom, left, right), inner).view(np.uint8), name
+            )
+
+
+@pytest.mark.parametrize("density", [0, 0.05])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("size", [(1, 1), (3, 3), (5, 7), (15, 15), (101, 51)])
+def test_bits_do_not_depend_on_the_lanes(size: tuple[int, int], dtype: str, density: float) -> None:
+    rng = np.random.default_rng(1)
+    lanes = 3
+    pixels = scene(rng, dtype, (33 + size[0] - 1, 29 + size[1] - 1, lanes))
+    pixels[rng.random(pixels.shape) < density] = np.nan
+    origin = (-7 - size[0] // 2, 4 - size[1] // 2)
+    frame = Frame(region=(-7, 26, 4, 33), origin=origin, out_origin=(-7, 4), size=size, lanes=lanes)
+    last = compute(pixels.reshape(1, pixels.shape[0], -1), None, frame)
+    first = compute(np.ascontiguousarray(np.moveaxis(pixels, 2, 0)), None, replace(frame, lanes=1))
+    for name, array in last.items():
+        np.testing.assert_array_equal(np.moveaxis(array.reshape(33, 29, lanes), 2, 0), first[name], name)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint16"])
+@pytest.mark.parametrize("size", [(1, 1), (3, 3), (3, 9), (15, 15), (31, 5)])
+def test_invalid_pixels_change_no_other_windows(size: tuple[int, int], dtype: str) -> None:
+    rng = np.random.default_rng(2)
+    shape = (1, 60 + size[0] - 1, 50 + size[1] - 1)
+    values = scene(rng, dtype, shape)
+    frame = Frame(
+        region=(0, 60, 0, 50), origin=(-(size[0] // 2), -(size[1] // 2)), out_origin=(0, 0), size=size, fill=FILL
+    )
+    clean = compute(values, None, frame)
+    valid = np.ones(shape, bool)
+    valid[0, rng.integers(0, shape[1], 5), rng.integers(0, shape[2], 5)] = False
+    if values.dtype.kind == "f":
+        values[~valid] = [np.nan, np.inf, -np.inf, np.nan, np.nan][: (~valid).sum()]
+    dirty = compute(values, valid if values.dtype.kind != "f" else None, frame)
+    whole = dirty["count"] == size[0] * size[1]
+    assert whole.any()
+    if size != (1, 1):
+        assert not whole.all()
+    for name, array in clean.items():
+        np.testing.assert_array_equal(array[whole], dirty[name][whole], name)
+
+
+@pytest.mark.parametrize("invalid", [False, True])
+@pytest.mark.parametrize("size", [(3, 3), (5, 5), (7, 3), (15, 15), (51, 101)])
+@pytest.mark.parametrize("constant", [0.1, -12345.678, 1 / 3, 1e7 + 0.1])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_constant_window_is_exact(dtype: str, constant: float, size: tuple[int, int], invalid: bool) -> None:
+    values = np.full((1, 40 + size[0] - 1, 17 + size[1] - 1), constant, dtype)
+    if invalid:
+        values[np.random.default_rng(3).random(values.shape) < 0.3] = np.nan
+    frame = Frame(
+        region=(-3, 37, 8, 25),
+        origin=(-3 - size[0] // 2, 8 - size[1] // 2),
+        out_origin=(-3, 8),
+        size=size,
+        fill_invalid=True,
+    )
+    got = compute(values, None, frame)
+    known = got["count"] > 0
+    assert (got["mean"][known] == values.dtype.type(constant)).all()
+    assert (got["var"][known] == 0).all()
+    assert (got["std"][known] == 0).all()
+    assert (got["range"][known] == 0).all()
+
+
+@pytest.mark.parametrize("size", [(3, 3), (15, 15), (101, 101)])
+@pytest.mark.parametrize(("dtype", "offset", "bound"), [("float64", 1e7, 1e-6), ("float32", 1e7, 1e-6)])
+def test_variance_is_stable_at_large_offsets(size: tuple[int, int], dtype: str, offset: float, bound: float) -> None:
+    rng = np.random.default_rng(4)
+    values = (rng.normal(size=(1, 12 + size[0] - 1, 12 + size[1] - 1)) + offset).astype(dtype)
+    frame = Frame(region=(0, 12, 0, 12), origin=(-(size[0] // 2), -(size[1] // 2)), out_origin=(0, 0), size=size)
+    got = compute(values, None, frame, ("var",))["var"]
+    windows = sliding_window_view(values[0].astype(np.float64) - offset, size)
+    expected = windows.var(axis=(-2, -1))
+    np.testing.assert_allclose(got[0], expected, rtol=max(bound, np.finfo(dtype).eps))
+    assert (got >= 0).all()
+
+
+def test_variance_is_never_negative() -> None:
+    rng = np.random.default_rng(6)
+    values = (1e9 + 1e-6 * rng.integers(0, 2, (1, 80, 80))).astype(np.float64)
+    frame = Frame(region=(0, 66, 0, 66), origin=(-7, -7), out_origin=(0, 0), size=(15, 15))
+    got = compute(values, None, frame, ("var", "std"))
+    assert (got["var"] >= 0).all()
+    np.testing.assert_array_equal(got["std"], np.sqrt(got["var"]))
+
+
+def test_half_precision_extrema() -> None:
+    rng = np.random.default_rng(7)
+    values = rng.normal(size=(1, 9, 9)).astype(np.float16)
+    values[0, 4, 4] = np.nan
+    frame = Frame(region=(1, 8, 1, 8), origin=(0, 0), out_origin=(1, 1), size=(3, 3), fill_invalid=True)
+    got = compute(values, None, frame, ("min", "max"))
+    windows = sliding_window_view(values[0], (3, 3))
+    np.testing.assert_array_equal(got["min"][0], np.nanmin(windows, axis=(-2, -1)))
+    np.testing.assert_array_equal(got["max"][0], np.nanmax(windows, axis=(-2, -1)))
