@@ -209,7 +209,7 @@ def run(
         PipelineError, InputError or OutputError before anything is written; RunStopped after, see errors.
     """
     job = load(source, **options)
-    facts = _run_or_resume(job, lambda grids: load(source, **options, grids=grids), resume, overwrite, quiet)
+    facts = _run_or_resume(job, lambda grids: load(source, **{**options, "grids": grids}), resume, overwrite, quiet)
     if quicklook is not None:
         facts["quicklook"] = draw(job, str(quicklook))
     return facts

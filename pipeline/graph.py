@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from pipeline.passes import PassPlan
 from pipeline.planning import PlannedPass
 from pipeline.region import Region
 from pipeline.worker import BlockDone, PassWorker
@@ -59,31 +61,72 @@ def run_strip(worker: PassWorker, strip: Strip, pool: Executor, num_workers: int
     return list(receipts.ravel())
 
 
-def exchange_strip(worker: PassWorker, strip: Strip):  # type: ignore[no-untyped-def]  # a dask array
+Intervals = Sequence[tuple[int, int]]
+Parts = Mapping[str, np.ndarray]
+
+
+def exchange_strip(worker: PassWorker, strip: Strip) -> Any:
     """Return a lazy array of receipts, one per block: blocks are read once and hand their rims to neighbours."""
     import dask.array
 
     plan = worker.plan
-    halo = {raster: plan.halos[raster] for raster in plan.stored}
     rows = [plan.grid.rows.interval(i) for i in range(*strip.rows)]
     columns = [plan.grid.columns.interval(i) for i in range(*strip.columns)]
-    sources = [_source(worker, raster, rows, columns) for raster in plan.stored]
-    depth = [
-        {0: (halo[raster].top, halo[raster].bottom), 1: (halo[raster].left, halo[raster].right), 2: 0}
-        for raster in plan.stored
-    ]
+    region = Region(rows[0][0], rows[-1][1], columns[0][0], columns[-1][1])
+
+    def source(raster: str) -> Any:
+        """Return a stored raster over the strip: a chunk per block, the strip's rim in the outer ones."""
+        tops, lefts = rim_edges(plan.extent(raster, region), rows, columns)
+
+        def read(block_id: tuple[int, ...]) -> np.ndarray:
+            i, j, _ = block_id
+            part = Region(tops[i], tops[i + 1], lefts[j], lefts[j + 1])
+            return common_dims(worker.read_part(raster, part), plan.specs[raster].dims)
+
+        spec = plan.specs[raster]
+        chunks = (tuple(np.diff(tops).tolist()), tuple(np.diff(lefts).tolist()), (spec.num_bands,))
+        return dask.array.map_blocks(
+            read, chunks=chunks, dtype=spec.dtype, meta=np.empty((0, 0, 0), spec.dtype)
+        )
+
+    def compute(row: int, column: int, parts: Parts) -> BlockDone:
+        number = (strip.rows[0] + row) * len(plan.grid.columns) + strip.columns[0] + column
+        return worker.run_exchanged(number, parts)
+
+    return overlap(plan, {raster: source(raster) for raster in plan.stored}, rows, columns, compute)
+
+
+def overlap(
+    plan: PassPlan,
+    sources: Mapping[str, Any],
+    rows: Intervals,
+    columns: Intervals,
+    compute: Callable[[int, int, Parts], Any],
+) -> Any:
+    """Return a lazy array of one object per block: `compute` of what the block needs of each stored raster.
+
+    Parameters
+    ----------
+    sources
+        Dask arrays (y, x, band), a chunk per block, the outer ones with what lies around all blocks.
+    rows, columns
+        First row (column) of each block and the one after its last.
+    """
+    import dask.array
 
     def run(*parts: np.ndarray, block_id: tuple[int, ...]) -> np.ndarray:
-        row, column = strip.rows[0] + block_id[0], strip.columns[0] + block_id[1]
-        views = {raster: _own_dims(worker, raster, part) for raster, part in zip(plan.stored, parts, strict=True)}
-        receipt = np.empty((1, 1, 1), dtype=object)
-        receipt[0, 0, 0] = worker.run_exchanged(row * len(plan.grid.columns) + column, views)
-        return receipt
+        views = {
+            raster: own_dims(part, plan.specs[raster].dims) for raster, part in zip(sources, parts, strict=True)
+        }
+        result = np.empty((1, 1, 1), dtype=object)
+        result[0, 0, 0] = compute(block_id[0], block_id[1], views)
+        return result
 
+    halos = [plan.halos[raster] for raster in sources]
     return dask.array.map_overlap(
         run,
-        *sources,
-        depth=depth,
+        *sources.values(),
+        depth=[{0: (h.top, h.bottom), 1: (h.left, h.right), 2: 0} for h in halos],
         boundary="none",
         trim=False,
         allow_rechunk=False,
@@ -94,33 +137,20 @@ def exchange_strip(worker: PassWorker, strip: Strip):  # type: ignore[no-untyped
     )
 
 
-def _source(  # type: ignore[no-untyped-def]  # a dask array
-    worker: PassWorker, raster: str, rows: Sequence[tuple[int, int]], columns: Sequence[tuple[int, int]]
-):
-    """Return a stored raster over a strip as y, x, band: one chunk per block, the strip's rim in the outer ones."""
-    import dask.array
-
-    spec = worker.plan.specs[raster]
-    strip = Region(rows[0][0], rows[-1][1], columns[0][0], columns[-1][1])
-    extent = worker.extent(raster, strip)
-    tops = [extent.top, *(first for first, _ in rows[1:]), extent.bottom]
-    lefts = [extent.left, *(first for first, _ in columns[1:]), extent.right]
-
-    def read(block_id: tuple[int, ...]) -> np.ndarray:
-        i, j, _ = block_id
-        part = worker.read_part(raster, Region(tops[i], tops[i + 1], lefts[j], lefts[j + 1]))
-        return np.moveaxis(part, 0, -1) if spec.dims[0] == "band" else part.reshape((*part.shape[:2], -1))
-
-    return dask.array.map_blocks(
-        read,
-        chunks=(tuple(np.diff(tops).tolist()), tuple(np.diff(lefts).tolist()), (spec.num_bands,)),
-        dtype=spec.dtype,
-        meta=np.empty((0, 0, 0), spec.dtype),
+def rim_edges(extent: Region, rows: Intervals, columns: Intervals) -> tuple[list[int], list[int]]:
+    """Return the edges of one chunk per block that together span an extent around all blocks."""
+    return (
+        [extent.top, *(first for first, _ in rows[1:]), extent.bottom],
+        [extent.left, *(first for first, _ in columns[1:]), extent.right],
     )
 
 
-def _own_dims(worker: PassWorker, raster: str, part: np.ndarray) -> np.ndarray:
-    dims = worker.plan.specs[raster].dims
+def common_dims(part: np.ndarray, dims: Sequence[str]) -> np.ndarray:
+    """Return an array as y, x, band: in one graph all arrays must have their axes alike."""
+    return np.moveaxis(part, 0, -1) if dims[0] == "band" else part.reshape((*part.shape[:2], -1))
+
+
+def own_dims(part: np.ndarray, dims: Sequence[str]) -> np.ndarray:
     if dims[0] == "band":
         return np.moveaxis(part, -1, 0)
     return part if dims[-1] == "band" else part[..., 0]

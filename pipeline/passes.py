@@ -104,6 +104,11 @@ class PassPlan:
         """The stored rasters that are read beyond their edges as if they repeated."""
         return frozenset(use.raster for step in self.steps for use in step.uses if use.periodic)
 
+    def extent(self, raster: str, region: Region) -> Region:
+        """Return what a block or strip needs of a stored raster; beyond the edge only where it wraps."""
+        grown = region.grow(self.halos[raster])
+        return grown if raster in self.periodic else grown.clip(self.specs[raster].region)
+
     def needs(self, region: Region) -> Needs:
         """Return what a block needs, from what is written back to what is read."""
         inside = dict.fromkeys(self.writes, region)
@@ -245,6 +250,16 @@ class Fetch(Protocol):
     """How stored pixels come: read from a store, or cut from what a neighbour's task handed over."""
 
     def __call__(self, raster: str, region: Region, out: np.ndarray, periodic: bool) -> None: ...
+
+
+def cut_from(plan: PassPlan, block: Region, parts: Mapping[str, np.ndarray]) -> Fetch:
+    """Return a fetch from arrays that hold what the block needs of each stored raster, in its dims."""
+
+    def fetch(raster: str, region: Region, out: np.ndarray, periodic: bool) -> None:
+        extent = plan.extent(raster, block)
+        np.copyto(out, parts[raster][array_slices(plan.specs[raster].dims, region, (extent.top, extent.left))])
+
+    return fetch
 
 
 Act = Callable[..., Any]

@@ -497,7 +497,11 @@ def _shard_shape(array: StoredArray, settings: Settings, num_files: int) -> tupl
         return None
     if settings.shards != "auto":
         sizes = dict(zip(("y", "x", "band"), settings.shards, strict=False))
-        shards = tuple(sizes.get(dim, chunk) for dim, chunk in zip(array.spec.dims, array.chunks, strict=True))
+        limits = array.spec.shape_of(array.region)
+        shards = tuple(
+            chunk if chunk >= limit else sizes.get(dim, chunk)
+            for dim, chunk, limit in zip(array.spec.dims, array.chunks, limits, strict=True)
+        )
         if any(shard % chunk for shard, chunk in zip(shards, array.chunks, strict=True)):
             raise PipelineError(
                 f"a shard of {shards} is not whole chunks of {array.chunks} ({array.raster})", ("output", "shards")

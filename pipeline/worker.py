@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.errors import RunStopped
 from pipeline.kernels import validity
-from pipeline.passes import Arena, compute_block
+from pipeline.passes import Arena, Fetch, compute_block, cut_from
 from pipeline.planning import PlannedPass
 from pipeline.raster import RasterSpec, array_slices
 from pipeline.region import Region, wrap_pieces
@@ -68,19 +68,7 @@ class PassWorker:
 
     def run_exchanged(self, number: int, parts: Mapping[str, np.ndarray]) -> BlockDone:
         """Compute and write a block whose stored rasters, with halo, were handed over by neighbours."""
-        block = self.plan.grid.block(number)
-
-        def fetch(raster: str, region: Region, out: np.ndarray, periodic: bool) -> None:
-            extent = self.extent(raster, block)
-            dims = self.plan.specs[raster].dims
-            np.copyto(out, parts[raster][array_slices(dims, region, (extent.top, extent.left))])
-
-        return self._run(number, fetch)
-
-    def extent(self, raster: str, region: Region) -> Region:
-        """Return what a block or strip needs of a stored raster; beyond the edge only where it wraps."""
-        grown = region.grow(self.plan.halos[raster])
-        return grown if raster in self.plan.periodic else grown.clip(self.plan.specs[raster].region)
+        return self._run(number, cut_from(self.plan, self.plan.grid.block(number), parts))
 
     def read_part(self, raster: str, region: Region) -> np.ndarray:
         """Return a region of a stored raster in its dims, also beyond its edges (periodic)."""
@@ -88,7 +76,7 @@ class PassWorker:
         self._fetch(raster, region, out, periodic=True)
         return out
 
-    def _run(self, number: int, fetch: Any) -> BlockDone:
+    def _run(self, number: int, fetch: Fetch) -> BlockDone:
         if self.stopped():
             raise RunStopped(f"stopped before block {number}")
         if not hasattr(self._local, "arena"):

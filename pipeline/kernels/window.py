@@ -41,7 +41,10 @@ from pipeline.kernels.window_variance import variance_windows
 Place = tuple[int, int, int, int, int, int, int]
 Rule = tuple[int, int, int, int, bool]
 
-TILES = (4096, 4096, 512)
+STRIP = 4096
+"""Least elements of the strips that a block is cut into: a group's rows then fit the second-level cache."""
+TILE = 1024
+"""Elements that are summed down at a time: a few rows of them fit the first-level cache."""
 _ALL_VALID = np.ones((0, 0, 0), bool)
 
 
@@ -86,6 +89,12 @@ class Frame:
     def rule(self) -> Rule:
         return (*self.size, self.lanes, max(1, self.min_valid), self.fill_invalid)
 
+    @property
+    def tiles(self) -> tuple[int, int]:
+        """Elements of a strip (neighbours sum their margins twice, so not too few) and of a tile."""
+        _, _, left, right = self.region
+        return min((right - left) * self.lanes, max(STRIP, 8 * (self.size[1] - 1) * self.lanes)), TILE
+
 
 def moments(values: np.ndarray, valid: np.ndarray | None, out: Mapping[str, np.ndarray], frame: Frame) -> None:
     """Fill any of ``mean, sum, var, std, count`` over the frame's region.
@@ -112,7 +121,7 @@ def moments(values: np.ndarray, valid: np.ndarray | None, out: Mapping[str, np.n
             out.get("count", np.empty((0, 0, 0), np.uint32)),
             frame.place,
             frame.rule,
-            TILES,
+            frame.tiles,
         )
     if out.keys() - summed:
         variance_windows(
@@ -123,7 +132,7 @@ def moments(values: np.ndarray, valid: np.ndarray | None, out: Mapping[str, np.n
             out.get("std", unused),
             frame.place,
             frame.rule,
-            TILES,
+            frame.tiles,
         )
 
 
@@ -147,10 +156,10 @@ def extrema(values: np.ndarray, valid: np.ndarray | None, out: Mapping[str, np.n
     lowest, highest, span = (out.get(name, unused) for name in ("min", "max", "range"))
     if not floating or not out.keys() >= {"range"} or out.keys() == {"range"}:
         finite = "range" in out
-        extremum_windows(values, mask, lowest, highest, span, limits, finite, frame.place, frame.rule, TILES)
+        extremum_windows(values, mask, lowest, highest, span, limits, finite, frame.place, frame.rule, frame.tiles)
         return
-    extremum_windows(values, mask, lowest, highest, unused, limits, False, frame.place, frame.rule, TILES)
-    extremum_windows(values, mask, unused, unused, span, limits, True, frame.place, frame.rule, TILES)
+    extremum_windows(values, mask, lowest, highest, unused, limits, False, frame.place, frame.rule, frame.tiles)
+    extremum_windows(values, mask, unused, unused, span, limits, True, frame.place, frame.rule, frame.tiles)
 
 
 def _integer_limits(dtype: np.dtype, frame: Frame) -> list[int]:

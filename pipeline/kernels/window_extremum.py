@@ -21,7 +21,7 @@ def extremum_windows(values, valid, lowest, highest, span_out, limits, finite, p
     first, phase, rows, begin, length, out_row, out_begin = place
     height, width, lanes, min_valid, fill_invalid = rule
     reach = (width - 1) * lanes
-    strip, piece = min(length, tiles[0]), tiles[1]
+    strip, tile = tiles
     span = row_stride(strip + reach)
     lows = np.empty((height + 1, span), values.dtype)
     highs = np.empty((height + 1, span), values.dtype)
@@ -62,7 +62,7 @@ def extremum_windows(values, valid, lowest, highest, span_out, limits, finite, p
                         clean_rows(values[plane], mask, finite, source, limits[0], cleaned, usable)
                         extremum_down(cleaned, inside, shape, True, highs, spare)
                 if not clean:
-                    sum_down(usable, inside, shape, tiles[2], counts, spare_counts)
+                    sum_down(usable, inside, shape, tile, counts, spare_counts)
                 for i in range(num_rows):
                     low = high = spare[3, :num]
                     if need_low:

@@ -24,7 +24,7 @@ def sum_windows(values, valid, mean, total, count, place, rule, tiles):
     first, phase, rows, begin, length, out_row, out_begin = place
     height, width, lanes, min_valid, fill_invalid = rule
     reach = (width - 1) * lanes
-    strip, piece = min(length, tiles[0]), tiles[1]
+    strip, tile = tiles
     span = row_stride(strip + reach)
     group = DIRECT_ROWS if height <= DIRECT else height
     sums = np.empty((group + 1, span), np.float64)
@@ -33,6 +33,7 @@ def sum_windows(values, valid, mean, total, count, place, rule, tiles):
     usable = np.empty((0, 0), np.int32)
     counts = np.empty((0, 0), np.int32)
     spare_counts = np.empty((0, 0), np.int32)
+    only_means = mean.size > 0 and total.size + count.size == 0
     for plane in range(values.shape[0]):
         mask = valid[plane if valid.size else 0 :]
         for left in range(0, length, strip):
@@ -45,7 +46,7 @@ def sum_windows(values, valid, mean, total, count, place, rule, tiles):
                 shape = (height, position, num_rows)
                 clean = min_valid <= height * width and not holds_invalid(values[plane], mask, True, source)
                 if clean:
-                    sum_down(values[plane], source, shape, tiles[2], sums, spare)
+                    sum_down(values[plane], source, shape, tile, sums, spare)
                 else:
                     if not cleaned.size:
                         cleaned = np.empty((group + height - 1, span), np.float64)
@@ -53,25 +54,25 @@ def sum_windows(values, valid, mean, total, count, place, rule, tiles):
                         counts = np.empty((group + 1, span), np.int32)
                         spare_counts = np.empty((5, span), np.int32)
                     clean_rows(values[plane], mask, True, source, 0.0, cleaned, usable)
-                    inside = (first - first, begin - begin, source[2], source[3])
-                    sum_down(cleaned, inside, shape, tiles[2], sums, spare)
-                    sum_down(usable, inside, shape, tiles[2], counts, spare_counts)
+                    inside = (0 * first, 0 * begin, source[2], source[3])
+                    sum_down(cleaned, inside, shape, tile, sums, spare)
+                    sum_down(usable, inside, shape, tile, counts, spare_counts)
                 for i in range(num_rows):
-                    for start in range(0, num, piece):
-                        part = min(piece, num - start)
-                        at = (plane, out_row + row + i, out_begin + left + start, part)
-                        sum_row = sum_across(sums[i, start : start + part + reach], width, lanes, part, spare)
-                        if clean:
-                            write_sums(sum_row, height * width, mean, total, count, at)
-                            continue
-                        count_row = sum_across(
-                            counts[i, start : start + part + reach], width, lanes, part, spare_counts
-                        )
-                        centre = (width // 2) * lanes + start
-                        centre_row = usable[i + height // 2, centre : centre + part]
-                        write_masked_sums(
-                            sum_row, count_row, centre_row, min_valid, fill_invalid, mean, total, count, at
-                        )
+                    at = (plane, out_row + row + i, out_begin + left, num)
+                    column_sums = sums[i, : num + reach]
+                    if clean and width == 3 and only_means:
+                        write_means_of_three(column_sums, lanes, height * width, mean, at)
+                        continue
+                    sum_row = sum_across(column_sums, width, lanes, num, spare)
+                    if clean:
+                        write_sums(sum_row, height * width, mean, total, count, at)
+                        continue
+                    count_row = sum_across(counts[i, : num + reach], width, lanes, num, spare_counts)
+                    centre = (width // 2) * lanes
+                    centre_row = usable[i + height // 2, centre : centre + num]
+                    write_masked_sums(
+                        sum_row, count_row, centre_row, min_valid, fill_invalid, mean, total, count, at
+                    )
                 row += num_rows
 
 
@@ -87,13 +88,13 @@ def holds_invalid(values, valid, finite, source):
     top, left, num_rows, num = source
     for i in range(top, top + num_rows):
         row = values[i, left : left + num]
-        found = 0
+        found = False
         if finite:
             for c in range(num):
-                found |= not (row[c] - row[c] == 0)
+                found |= row[c] - row[c] != 0
         else:
             for c in range(num):
-                found |= not (row[c] == row[c])
+                found |= row[c] != row[c]
         if valid.size:
             mask = valid[0, i, left : left + num]
             for c in range(num):
@@ -175,12 +176,14 @@ def sum_across(row, width, lanes, num, spare):
     are used, from 1 on.
     """
     block, tail = row, row
-    size, tail_size, flip = 1, 0, 0
+    size, tail_size = 1, 0
+    flip, tail_flip = 0, 0
     while True:
         digit = (width // size) % 4
         step = size * lanes
         if digit:
-            out = spare[3 + flip, : num + (width - digit * size - tail_size) * lanes]
+            out = spare[3 + tail_flip, : num + (width - digit * size - tail_size) * lanes]
+            tail_flip = 1 - tail_flip
             if tail_size:
                 add_blocks(block, digit, step, tail, out)
                 tail = out
@@ -274,6 +277,21 @@ def write_sums(sums, size, mean, total, count, at):
         copy(sums, total[plane, row, left : left + num])
     if count.size:
         count[plane, row, left : left + num] = size
+
+
+@kernel
+def write_means_of_three(sums, lanes, size, mean, at):
+    """Sum three columns and write the means, as `sum_across` and `write_sums` do it in two passes."""
+    plane, row, left, num = at
+    out = mean[plane, row, left : left + num]
+    a, b = sums[lanes:], sums[2 * lanes :]
+    if mean.itemsize == 4:
+        reciprocal = 1.0 / size
+        for c in range(num):
+            out[c] = ((sums[c] + a[c]) + b[c]) * reciprocal
+    else:
+        for c in range(num):
+            out[c] = ((sums[c] + a[c]) + b[c]) / size
 
 
 @kernel

@@ -26,7 +26,7 @@ def variance_windows(values, valid, mean, var, std, place, rule, tiles):
     first, phase, rows, begin, length, out_row, out_begin = place
     height, width, lanes, min_valid, fill_invalid = rule
     reach = (width - 1) * lanes
-    strip, piece = min(length, tiles[0]), tiles[1]
+    strip, tile = tiles
     span = row_stride(strip + reach)
     sets = np.empty((2 * (height + 1 + SPARE), span), np.float64)
     counts = np.empty((0, 0), np.int32)
@@ -49,26 +49,21 @@ def variance_windows(values, valid, mean, var, std, place, rule, tiles):
                         usable = np.empty((2 * height - 1, span), np.int32)
                         counts = np.empty((height + 1 + SPARE, span), np.int32)
                     clean_rows(values[plane], mask, True, source, 0.0, cleaned, usable)
-                    source = (first - first, begin - begin, source[2], source[3])
-                    merge_down(cleaned, usable, source, shape, masked, sets, counts, tiles[2])
+                    source = (0 * first, 0 * begin, source[2], source[3])
+                    merge_down(cleaned, usable, source, shape, masked, sets, counts, tile)
                 else:
-                    merge_down(values[plane], usable, source, shape, masked, sets, counts, tiles[2])
+                    merge_down(values[plane], usable, source, shape, masked, sets, counts, tile)
                 for i in range(num_rows):
-                    for start in range(0, num, piece):
-                        part = min(piece, num - start)
-                        at = (plane, out_row + row + i, out_begin + left + start, part)
-                        k, offset = merge_across(i, start, (height, width, lanes, part), masked, sets, counts)
-                        means = sets[2 * k, offset : offset + part]
-                        squares = sets[2 * k + 1, offset : offset + part]
-                        if masked:
-                            centre = (width // 2) * lanes + start
-                            centre_row = usable[i + height // 2, centre : centre + part]
-                            count_row = counts[k, offset : offset + part]
-                            write_masked(
-                                means, squares, count_row, centre_row, min_valid, fill_invalid, mean, var, std, at
-                            )
-                        else:
-                            write(means, squares, height * width, mean, var, std, at)
+                    at = (plane, out_row + row + i, out_begin + left, num)
+                    k = merge_across(i, (height, width, lanes, num), masked, sets, counts)
+                    means, squares = sets[2 * k, :num], sets[2 * k + 1, :num]
+                    if masked:
+                        centre = (width // 2) * lanes
+                        centre_row = usable[i + height // 2, centre : centre + num]
+                        count_row = counts[k, :num]
+                        write_masked(means, squares, count_row, centre_row, min_valid, fill_invalid, mean, var, std, at)
+                    else:
+                        write(means, squares, height * width, mean, var, std, at)
                 row += num_rows
 
 
@@ -97,34 +92,33 @@ def merge_down(values, usable, source, shape, masked, sets, counts, tile):
 
 
 @kernel
-def merge_across(k, offset, shape, masked, sets, counts):
-    """Merge `width` columns that begin at each of `num` elements of set k, from `offset`; return set and offset.
+def merge_across(k, shape, masked, sets, counts):
+    """Merge `width` columns that begin at each of the first `num` elements of set k, and return the set they are in.
 
     Blocks of 2, 4, 8, ... columns are two of the size before. The binary digits of the width say which of them make
     a window: the largest first, and what is right of them is merged already.
     """
     height, width, lanes, num = shape
     spare = height + 3
-    tail, tail_offset, tail_size = k, offset, 0
+    tail, tail_size = k, 0
     size, flip = 1, 0
     while True:
-        step = size * lanes
+        step, block_size = size * lanes, size * height
         if width & size:
             if tail_size:
-                to = spare + 2 + flip
-                a, b = size * height, tail_size * height
+                to = 2 * spare + 5 - tail if tail >= spare else spare + 2  # the one of two that the tail is not in
                 places = num + (width - size - tail_size) * lanes
-                merge(k, offset, a, tail, tail_offset + step, b, masked, sets, counts, to, 0, places)
-                tail, tail_offset = to, 0
+                merge(k, 0, block_size, tail, step, tail_size * height, masked, sets, counts, to, 0, places)
+                tail = to
             else:
-                tail, tail_offset = k, offset
+                tail = k
             tail_size += size
         if size * 2 > width:
-            return tail, tail_offset
+            return tail
         to = spare + flip
         places = num + (width - 2 * size) * lanes
-        merge(k, offset, size * height, k, offset + step, size * height, masked, sets, counts, to, 0, places)
-        k, offset = to, 0
+        merge(k, 0, block_size, k, step, block_size, masked, sets, counts, to, 0, places)
+        k = to
         flip = 1 - flip
         size *= 2
 

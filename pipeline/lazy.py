@@ -1,0 +1,195 @@
+"""Steps applied lazily to a dask or xarray array, through `dask.array.map_overlap`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise
+from typing import Any
+
+import numpy as np
+
+from pipeline.config import load_pipeline, resolve
+from pipeline.errors import UsageError
+from pipeline.graph import Intervals, Parts, common_dims, overlap, own_dims, rim_edges
+from pipeline.passes import Fresh, PassPlan, compute_block, cut_from
+from pipeline.planning import InputSpec, Plan, Settings, make_plan
+from pipeline.raster import DIMS, Dims, Number, RasterSpec
+from pipeline.region import Region, wrap_pieces
+
+
+def apply(
+    steps: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    array: Any,
+    *,
+    dims: str | None = None,
+    nodata: Number | None = None,
+    keep: Sequence[str] | None = None,
+) -> Any:
+    """Apply steps to an array without computing anything.
+
+    Parameters
+    ----------
+    steps
+        One step or a list of steps, as in a pipeline file; they read the array as ``image``.
+    array
+        dask array, numpy array, or xarray DataArray (whose dims are y, x and maybe band).
+    dims
+        ``y,x``, ``y,x,band`` or ``band,y,x``; an xarray array names them itself. Default by the number of axes:
+        y,x or y,x,band.
+    nodata
+        Value of invalid pixels; NaN is always invalid. An xarray array may say it in `_FillValue`.
+    keep
+        The rasters wanted, as in a pipeline file. Default: the steps that no other step reads.
+
+    Returns
+    -------
+    dask.array.Array or xarray.DataArray
+        The result, chunked as the array (chunks thinner than the halo are merged); a dict from ``step/output``
+        to such arrays where several are kept. The bits are those of a run.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> scene = da.ones((100, 120, 3), chunks=(50, 50, 3), dtype="float32")
+    >>> apply({"name": "smooth", "op": "window", "size": 5}, scene)
+    dask.array<lambda, shape=(100, 120, 3), dtype=float32, chunksize=(50, 50, 3), chunktype=numpy.ndarray>
+    """
+    import dask.array
+
+    is_xarray = hasattr(array, "dims") and hasattr(array, "coords")
+    names = _dims(array, dims, is_xarray)
+    data = array.data if is_xarray else array
+    if not isinstance(data, dask.array.Array):
+        data = dask.array.from_array(np.asarray(data))
+    spec = _spec(array, data, names, nodata, is_xarray)
+    plan = _plan([steps] if isinstance(steps, Mapping) else list(steps), spec, keep)
+    lazy = {"image": data}
+    for planned in plan.passes:
+        lazy.update(_apply_pass(planned.plan, {raster: lazy[raster] for raster in planned.plan.stored}))
+    results = {raster: lazy[raster] for raster in plan.kept}
+    if is_xarray:
+        results = {raster: _wrap(array, result, plan.kept[raster].spec, raster) for raster, result in results.items()}
+    return next(iter(results.values())) if len(results) == 1 else results
+
+
+def _dims(array: Any, dims: str | None, is_xarray: bool) -> Dims:
+    if dims is not None:
+        names = tuple(name.strip() for name in dims.split(","))
+    elif is_xarray:
+        names = tuple(str(name) for name in array.dims)
+    else:
+        names = ("y", "x", "band")[: array.ndim]
+    if names not in DIMS or len(names) != array.ndim:
+        raise UsageError(f"dims are {','.join(names)}; they must be y,x or y,x,band or band,y,x: rename or say `dims=`")
+    return names
+
+
+def _spec(array: Any, data: Any, dims: Dims, nodata: Number | None, is_xarray: bool) -> RasterSpec:
+    sizes = dict(zip(dims, data.shape, strict=True))
+    if data.dtype.kind not in "iuf":
+        raise UsageError(f"the array has dtype {data.dtype}; rasters are integers or floating point")
+    if nodata is None and is_xarray:
+        nodata = array.attrs.get("_FillValue", array.encoding.get("_FillValue"))
+    num_bands = sizes.get("band", 1)
+    names = [str(name) for name in array.coords["band"].values] if is_xarray and "band" in array.coords else []
+    bands = tuple(names) if len(names) == num_bands else tuple(f"b{i + 1}" for i in range(num_bands))
+    return RasterSpec(sizes["y"], sizes["x"], data.dtype, dims, bands, nodata)
+
+
+def _plan(steps: Sequence[Mapping[str, Any]], spec: RasterSpec, keep: Sequence[str] | None) -> Plan:
+    named = [{"name": f"step{number}", **step} for number, step in enumerate(steps)]
+    output = {"path": "unused.zarr"} if keep is None else {"path": "unused.zarr", "keep": list(keep)}
+    config, _ = load_pipeline({"inputs": {"image": "unused.zarr"}, "steps": named, "output": output})
+    settings = Settings(memory_bytes=2**62, workers=1, keep=config.output.keep, halo="read")
+    inputs = {"image": InputSpec("image", spec, (spec.height, spec.width))}
+    return make_plan(config.steps, resolve(config), inputs, settings)
+
+
+def _apply_pass(plan: PassPlan, sources: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a pass writes, as lazy arrays in their dims."""
+    import dask.array
+
+    first = plan.stored[0]
+    chunks = common_dims_lazy(sources[first], plan.specs[first].dims).chunks
+    halos = plan.halos.values()
+    rows = _intervals(chunks[0], max(max(h.top, h.bottom) for h in halos))
+    columns = _intervals(chunks[1], max(max(h.left, h.right) for h in halos))
+    whole = Region(0, rows[-1][1], 0, columns[-1][1])
+    parts = {raster: _with_rim(plan, raster, array, whole, rows, columns) for raster, array in sources.items()}
+
+    def compute(row: int, column: int, blocks: Parts) -> dict[str, np.ndarray]:
+        block = Region(*rows[row], *columns[column])
+        return compute_block(plan, block, cut_from(plan, block, blocks), Fresh())
+
+    bundles = overlap(plan, parts, rows, columns, compute)
+
+    def output(raster: str) -> Any:
+        spec = plan.specs[raster]
+        return dask.array.map_blocks(
+            lambda bundle: common_dims(bundle.item()[raster], spec.dims),
+            bundles,
+            chunks=(_lengths(rows), _lengths(columns), (spec.num_bands,)),
+            dtype=spec.dtype,
+            meta=np.empty((0, 0, 0), spec.dtype),
+        )
+
+    return {raster: own_dims_lazy(output(raster), plan.specs[raster].dims) for raster in plan.writes}
+
+
+def common_dims_lazy(array: Any, dims: Dims) -> Any:
+    import dask.array
+
+    if dims[0] == "band":
+        return dask.array.moveaxis(array, 0, -1)
+    return array if dims[-1] == "band" else array[..., np.newaxis]
+
+
+def own_dims_lazy(array: Any, dims: Dims) -> Any:
+    import dask.array
+
+    return dask.array.moveaxis(array, -1, 0) if dims[0] == "band" else own_dims(array, dims)
+
+
+def _intervals(lengths: Sequence[int], shortest: int) -> Intervals:
+    """Return the chunks of an axis as intervals, those thinner than the halo merged with their neighbours."""
+    merged: list[int] = []
+    for length in lengths:
+        if merged and (merged[-1] < shortest or length < shortest):
+            merged[-1] += length
+        else:
+            merged.append(length)
+    return list(pairwise(accumulate(merged, initial=0)))
+
+
+def _lengths(intervals: Intervals) -> tuple[int, ...]:
+    return tuple(last - first for first, last in intervals)
+
+
+def _with_rim(plan: PassPlan, raster: str, array: Any, whole: Region, rows: Intervals, columns: Intervals) -> Any:
+    """Return a raster as y, x, band, one chunk per block; where it wraps, with its far sides around it."""
+    import dask.array
+
+    spec = plan.specs[raster]
+    common = common_dims_lazy(array, spec.dims)
+    extent = plan.extent(raster, whole)
+    pieces: dict[tuple[int, int], list[Any]] = {}
+    for piece, source in wrap_pieces(extent, spec.height, spec.width):
+        pieces.setdefault((piece.top, piece.bottom), []).append(common[source.slices()])
+    lines = [dask.array.concatenate(line, axis=1) if len(line) > 1 else line[0] for line in pieces.values()]
+    joined = dask.array.concatenate(lines, axis=0) if len(lines) > 1 else lines[0]
+    tops, lefts = rim_edges(extent, rows, columns)
+    return joined.rechunk((tuple(np.diff(tops).tolist()), tuple(np.diff(lefts).tolist()), (spec.num_bands,)))
+
+
+def _wrap(array: Any, result: Any, spec: RasterSpec, name: str) -> Any:
+    """Return a result as an xarray array with the coordinates of the source that still fit."""
+    import xarray
+
+
+    coordinates = {
+        key: value
+        for key, value in array.coords.items()
+        if set(value.dims) <= set(spec.dims) and ("band" not in value.dims or value.sizes["band"] == spec.num_bands)
+    }
+    attributes = {} if spec.nodata is None else {"_FillValue": spec.nodata}
+    return xarray.DataArray(result, dims=spec.dims, coords=coordinates, name=name.replace("/", "_"), attrs=attributes)

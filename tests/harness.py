@@ -1,0 +1,188 @@
+"""What the contract tests share: rasters on disk, runs with a forced layout, results as (band, y, x)."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from pipeline import api
+from pipeline.execution import execute
+from pipeline.journal import Journal
+from pipeline.passes import Fresh, compute_block
+from pipeline.progress import Progress
+from pipeline.raster import array_slices
+from pipeline.region import Axis, Grid, Region, wrap_pieces
+from pipeline.storage.zarr import configure
+from pipeline.store import RunStore
+from pipeline.target import Target
+
+
+@dataclass(frozen=True)
+class Raster:
+    """A raster to be stored: its pixels in its dims, and how."""
+
+    values: np.ndarray
+    dims: tuple[str, ...]
+    nodata: float | int | None = None
+    chunks: tuple[int, ...] | None = None
+    shards: tuple[int, ...] | None = None
+    zarr_format: int = 3
+
+    def planes(self) -> np.ndarray:
+        """Return (band, y, x) in float64, invalid pixels NaN."""
+        planes = to_planes(self.values, self.dims).astype(np.float64)
+        if self.nodata is not None:
+            planes[to_planes(self.values, self.dims) == self.values.dtype.type(self.nodata)] = np.nan
+        return planes
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a run is cut: nothing here may change a bit of the result."""
+
+    block: tuple[int, int] | None = None
+    """In chunks of the output; None leaves it to the planner."""
+    panel: int = 2**31
+    strip: tuple[int, int] = (64, 64)
+    chunks: tuple[int, int] | None = None
+    shards: tuple[int, int] | None = None
+    halo: str = "read"
+    workers: int = 1
+    dims: str = "auto"
+
+
+def to_planes(values: np.ndarray, dims: Sequence[str]) -> np.ndarray:
+    if "band" not in dims:
+        return values[np.newaxis]
+    return np.moveaxis(values, dims.index("band"), 0)
+
+
+def store(raster: Raster, path: Path) -> str:
+    shape = raster.values.shape
+    attributes: dict[str, Any] = {} if raster.nodata is None else {"missing_value": raster.nodata}
+    names: dict[str, Any] = {"dimension_names": raster.dims}
+    if raster.zarr_format == 2:
+        attributes["_ARRAY_DIMENSIONS"] = list(raster.dims)
+        names = {}
+    array = zarr.create_array(
+        str(path),
+        shape=shape,
+        dtype=raster.values.dtype,
+        chunks=raster.chunks or shape,
+        shards=raster.shards,
+        zarr_format=raster.zarr_format,
+        attributes=attributes,
+        config={"write_empty_chunks": True},
+        **names,
+    )
+    array[...] = raster.values
+    return str(path)
+
+
+@contextmanager
+def workspace() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="rasterpipe-test-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def document(source: str, steps: Sequence[dict[str, Any]], target: Path, **output: Any) -> dict[str, Any]:
+    return {"inputs": {"image": source}, "steps": list(steps), "output": {"path": str(target), **output}}
+
+
+def run(
+    source: str, steps: Sequence[dict[str, Any]], folder: Path, layout: Layout | None = None, **output: Any
+) -> dict[str, np.ndarray]:
+    """Run steps with a forced layout; return what is kept, by path, as (band, y, x)."""
+    layout = layout or Layout()
+    target = folder / f"{uuid.uuid4().hex}.zarr"
+    if layout.chunks:
+        output["chunks"] = list(layout.chunks)
+    if layout.shards:
+        output["shards"] = list(layout.shards)
+    config = document(source, steps, target, dims=layout.dims, **output)
+    config["run"] = {"halo": layout.halo, "workers": layout.workers, "memory": "4 GiB"}
+    job = api.load(config)
+    if layout.block:
+        grids = tuple(_grid(planned, layout) for planned in job.plan.passes)
+        job = api.load(config, grids=grids)
+    passes = tuple(
+        dataclasses.replace(p, strip=layout.strip if p.halo == "exchange" else (1, layout.strip[0] * layout.strip[1]))
+        for p in job.plan.passes
+    )
+    job = dataclasses.replace(job, plan=dataclasses.replace(job.plan, passes=passes))
+    execute_job(job)
+    return {path: read(target, path) for path in job.plan.kept}
+
+
+def execute_job(job: api.Job) -> None:
+    journal = Journal(job.output)
+    work = RunStore(job, Target("start", Path(job.output), "test", replaces=False), journal.folder)
+    work.create()
+    configure(job.plan.settings.workers)
+    journal.start(work.journal_header())
+    measured = execute(job.plan, work.open_reader, work.open_writer, journal, Progress(quiet=True))
+    work.finish(measured)
+    journal.remove()
+
+
+def _grid(planned: Any, layout: Layout) -> Grid:
+    """Return a grid of `layout.block` units of what is written whole."""
+    assert layout.block
+    region: Region = planned.plan.grid.region
+    rows, columns = (
+        max(array.unit[axis] for array in planned.arrays.values()) * layout.block[axis] for axis in (0, 1)
+    )
+    return Grid(Axis(region.top, region.bottom, rows), Axis(region.left, region.right, columns), layout.panel)
+
+
+def read(target: Path, path: str) -> np.ndarray:
+    array = zarr.open_array(str(target), path=path, mode="r")
+    return to_planes(np.asarray(array[...]), array.metadata.dimension_names)
+
+
+def whole(source: str, steps: Sequence[dict[str, Any]], folder: Path, **output: Any) -> dict[str, np.ndarray]:
+    """Compute steps on the whole raster as one block, without a store to write: what every layout must equal."""
+    job = api.load(document(source, steps, folder / "never-written.zarr", **output))
+    results: dict[str, np.ndarray] = {}
+    for planned in job.plan.passes:
+
+        def fetch(raster: str, region: Region, out: np.ndarray, periodic: bool, planned: Any = planned) -> None:
+            spec = planned.plan.specs[raster]
+            full = results[raster] if raster in results else _full(job, raster)
+            for piece, origin in wrap_pieces(region, spec.height, spec.width):
+                out[array_slices(spec.dims, piece, (region.top, region.left))] = full[array_slices(spec.dims, origin)]
+
+        arrays = compute_block(planned.plan, planned.plan.grid.region, fetch, Fresh())
+        results.update({raster: values.copy() for raster, values in arrays.items()})
+    return {path: to_planes(results[path], array.spec.dims) for path, array in job.plan.kept.items()}
+
+
+def _full(job: api.Job, raster: str) -> np.ndarray:
+    reader = job.readers[raster]
+    values = np.empty(reader.spec.shape, reader.spec.dtype)
+    reader.read(reader.spec.region, values)
+    return values
+
+
+def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    """Return whether two arrays agree in dtype, shape and every bit (any NaN equals any NaN)."""
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    if a.dtype.kind != "f":
+        return bool(np.array_equal(a, b))
+    both_nan = np.isnan(a) & np.isnan(b)
+    bits = np.dtype(f"u{a.dtype.itemsize}")
+    return bool(np.all(both_nan | (np.ascontiguousarray(a).view(bits) == np.ascontiguousarray(b).view(bits))))

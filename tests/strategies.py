@@ -1,0 +1,94 @@
+"""What hypothesis draws: rasters, steps, chains of steps, layouts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from tests.harness import Layout, Raster
+
+DIMS = (("y", "x", "band"), ("band", "y", "x"), ("y", "x"))
+DTYPES = ("uint8", "int16", "uint16", "int32", "float32", "float64")
+BOUNDARIES = ("reflect", "nearest", "mirror", "constant", "wrap", "shrink")
+STATISTICS = ("mean", "sum", "var", "std", "min", "max", "range", "count")
+
+
+@st.composite
+def rasters(draw: st.DrawFn, dtypes: tuple[str, ...] = DTYPES, largest: int = 40) -> Raster:
+    """Draw a raster with some invalid pixels, chunked at random, of either Zarr format."""
+    height, width = draw(st.integers(1, largest)), draw(st.integers(1, largest))
+    dims = draw(st.sampled_from(DIMS))
+    sizes = {"y": height, "x": width, "band": draw(st.integers(1, 3))}
+    shape = tuple(sizes[dim] for dim in dims)
+    dtype = np.dtype(draw(st.sampled_from(dtypes)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    nodata: float | int | None = None
+    density = draw(st.sampled_from([0.0, 0.0, 0.05, 0.5, 1.0]))
+    if dtype.kind == "f":
+        values = (rng.normal(size=shape) * draw(st.sampled_from([1.0, 1e4]))).astype(dtype)
+        values[rng.random(shape) < density] = draw(st.sampled_from([np.nan, np.inf, -np.inf]))
+        if density and draw(st.booleans()):
+            nodata = -9999.0
+            values[rng.random(shape) < density] = nodata
+    else:
+        info = np.iinfo(dtype)
+        values = rng.integers(max(info.min, -(10**6)), min(info.max, 10**6), shape, dtype=dtype, endpoint=True)
+        if density:
+            nodata = draw(st.sampled_from([0, 7, int(info.max)]))
+            values[rng.random(shape) < density] = nodata
+    chunks = tuple(draw(st.integers(1, size)) for size in shape)
+    zarr_format = draw(st.sampled_from([3, 3, 2]))
+    shards = tuple(chunk * 2 for chunk in chunks) if zarr_format == 3 and draw(st.booleans()) else None
+    return Raster(values, dims, nodata, chunks, shards, zarr_format)
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> Layout:
+    chunks = draw(st.integers(3, 20)), draw(st.integers(3, 20))
+    shards = (chunks[0] * 2, chunks[1] * 2) if draw(st.booleans()) else None
+    return Layout(
+        block=(draw(st.integers(1, 3)), draw(st.integers(1, 3))),
+        panel=draw(st.sampled_from([1, 2, 2**31])),
+        strip=(draw(st.integers(1, 3)), draw(st.integers(1, 3))),
+        chunks=chunks,
+        shards=shards,
+        halo=draw(st.sampled_from(["read", "auto"])),
+        workers=draw(st.sampled_from([1, 2])),
+        dims=draw(st.sampled_from(["auto", "y,x,band", "band,y,x"])),
+    )
+
+
+@st.composite
+def window_steps(draw: st.DrawFn, name: str = "step", statistics: tuple[str, ...] = STATISTICS) -> dict[str, Any]:
+    size = [2 * draw(st.integers(0, 5)) + 1, 2 * draw(st.integers(0, 5)) + 1]
+    boundary = draw(st.sampled_from(BOUNDARIES))
+    step: dict[str, Any] = {"name": name, "op": "window", "size": size, "boundary": boundary}
+    step["statistics"] = draw(st.lists(st.sampled_from(statistics), min_size=1, max_size=3, unique=True))
+    if boundary == "constant":
+        step["cval"] = draw(st.integers(0, 100))
+    step["min_valid"] = draw(st.integers(1, min(4, size[0] * size[1])))
+    step["fill_invalid"] = draw(st.booleans())
+    return step
+
+
+STEPS = {"window": window_steps}
+"""One strategy per operation."""
+
+
+@st.composite
+def chains(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Draw up to four steps with one output each, every one reading any before it."""
+    steps: list[dict[str, Any]] = []
+    for number in range(draw(st.integers(2, 4))):
+        strategy = STEPS[draw(st.sampled_from(sorted(STEPS)))]
+        step = draw(strategy(name=f"s{number}"))
+        step["statistics"] = step["statistics"][:1]
+        step["input"] = draw(st.sampled_from(["image", *(earlier["name"] for earlier in steps)]))
+        if step.get("cval") is not None:
+            step["cval"] = draw(st.integers(0, 100))
+        if draw(st.integers(0, 3)) == 0:
+            step["dtype"], step["nodata"] = draw(st.sampled_from([("int16", -999), ("float32", -1.0), ("float64", 5.0)]))
+        steps.append(step)
+    return steps

@@ -1,0 +1,215 @@
+"""The contract of exactness, for every operation in the registry."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline import api
+from pipeline.errors import PipelineError
+from pipeline.operation import Block, registry
+from pipeline.passes import Fresh, compute_block
+from pipeline.region import Region
+from tests import harness, strategies
+from tests.harness import Layout, Raster, same_bits
+from tests.references import REFERENCES
+
+SLOW = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+OPERATIONS = sorted(registry())
+
+
+def test_every_operation_has_a_reference_and_a_strategy() -> None:
+    assert set(OPERATIONS) == set(REFERENCES) == set(strategies.STEPS)
+
+
+def loadable(source: str, steps: list[dict[str, Any]], folder: Any) -> bool:
+    """Return whether the drawn parameters fit the drawn raster; a refusal is not what these tests are about."""
+    try:
+        api.load(harness.document(source, steps, folder / "x.zarr"))
+    except PipelineError as error:
+        assert any(words in str(error) for words in ("cannot occur", "has no value for them")), error
+        return False
+    return True
+
+
+@pytest.mark.parametrize("op", OPERATIONS)
+@SLOW
+@given(data=st.data())
+def test_equals_the_reference(op: str, data: st.DataObject) -> None:
+    raster = data.draw(strategies.rasters())
+    step = data.draw(strategies.STEPS[op]())
+    with harness.workspace() as folder:
+        source = harness.store(raster, folder / "in.zarr")
+        if not loadable(source, [step], folder):
+            return
+        got = harness.whole(source, [step], folder)
+        job = api.load(harness.document(source, [step], folder / "x.zarr"))
+    operation = job.pipeline.steps[0]
+    expected = REFERENCES[op](operation, raster.planes(), raster.values.dtype)
+    assert got.keys() == {f"step/{name}" for name in expected}
+    for name, (values, bound) in expected.items():
+        result, spec = got[f"step/{name}"], job.plan.kept[f"step/{name}"].spec
+        assert result.dtype == spec.dtype
+        assert result.shape == (spec.num_bands, spec.height, spec.width)
+        check_close(result, values, bound, spec.nodata)
+
+
+def check_close(result: np.ndarray, expected: np.ndarray, bound: np.ndarray | None, nodata: Any) -> None:
+    invalid = np.isnan(expected)
+    if result.dtype.kind == "f":
+        np.testing.assert_array_equal(np.isnan(result), invalid)
+    elif invalid.any():
+        assert nodata is not None
+        assert np.all(result[invalid] == nodata)
+    if bound is None:
+        if result.dtype.kind in "iu":
+            info = np.iinfo(result.dtype)
+            expected = np.clip(expected, info.min, info.max)
+        np.testing.assert_array_equal(result[~invalid].astype(np.float64), expected[~invalid])
+    else:
+        error = np.abs(result.astype(np.float64) - expected)[~invalid]
+        tiny = np.finfo(result.dtype).tiny
+        assert np.all(error <= bound[~invalid] + tiny), (error - bound[~invalid]).max()
+
+
+@pytest.mark.parametrize("op", OPERATIONS)
+@SLOW
+@given(data=st.data())
+def test_same_bits_for_every_layout(op: str, data: st.DataObject) -> None:
+    raster, layout = data.draw(strategies.rasters()), data.draw(strategies.layouts())
+    step = data.draw(strategies.STEPS[op]())
+    with harness.workspace() as folder:
+        source = harness.store(raster, folder / "in.zarr")
+        if not loadable(source, [step], folder):
+            return
+        expected = harness.whole(source, [step], folder)
+        check_same(harness.run(source, [step], folder, layout), expected)
+
+
+def check_same(got: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert got.keys() == expected.keys()
+    for path, values in expected.items():
+        assert same_bits(got[path], values), path
+
+
+@SLOW
+@given(data=st.data())
+def test_fused_equals_step_by_step_and_both_halo_ways(data: st.DataObject) -> None:
+    raster, layout = data.draw(strategies.rasters()), data.draw(strategies.layouts())
+    steps = data.draw(strategies.chains())
+    with harness.workspace() as folder:
+        source = harness.store(raster, folder / "in.zarr")
+        if not loadable(source, steps, folder):
+            return
+        keep = [step["name"] for step in steps]
+        expected = step_by_step(source, steps, folder)
+        check_same(harness.run(source, steps, folder, layout, keep=keep), expected)
+        last = f"{steps[-1]['name']}/{steps[-1]['statistics'][0]}"
+        fused = harness.run(source, steps, folder, layout, keep=[last])
+        assert same_bits(fused[last], expected[last])
+        wide = dataclasses.replace(layout, halo="exchange", block=(40, 40))  # blocks no thinner than any halo
+        check_same(harness.run(source, steps, folder, wide, keep=keep), expected)
+
+
+def step_by_step(source: str, steps: list[dict[str, Any]], folder: Any) -> dict[str, np.ndarray]:
+    """Run every step as a pipeline of its own, from the stored result of the one it reads."""
+    stored, results = {"image": source}, {}
+    for step in steps:
+        target = folder / f"alone-{step['name']}.zarr"
+        alone = {**step, "input": "image"}
+        api.run({"inputs": {"image": stored[step["input"]]}, "steps": [alone], "output": {"path": str(target)}})
+        output = f"{step['name']}/{step['statistics'][0]}"
+        stored[step["name"]] = str(target / output)
+        results[output] = harness.read(target, output)
+    return results
+
+
+@SLOW
+@given(data=st.data())
+def test_exchange_of_halos_gives_the_bits_of_reading_them(data: st.DataObject) -> None:
+    raster = data.draw(strategies.rasters(largest=60))
+    step = data.draw(strategies.window_steps())
+    chunks = max(6, step["size"][0]), max(6, step["size"][1])
+    strip = data.draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    layout = Layout(block=(1, 1), chunks=chunks, strip=strip, workers=2)
+    with harness.workspace() as folder:
+        source = harness.store(raster, folder / "in.zarr")
+        if not loadable(source, [step], folder):
+            return
+        expected = harness.run(source, [step], folder, layout)
+        exchanged = dataclasses.replace(layout, halo="exchange")
+        check_same(harness.run(source, [step], folder, exchanged), expected)
+
+
+@pytest.mark.parametrize("op", OPERATIONS)
+@SLOW
+@given(data=st.data())
+def test_halo_is_sufficient_and_minimal(op: str, data: st.DataObject) -> None:
+    """A pixel just outside of the halo of a block changes nothing; one at its rim does, for some raster."""
+    step = data.draw(strategies.STEPS[op]())
+    step |= {"fill_invalid": True, "min_valid": 1, "boundary": "reflect", "statistics": ["mean"]}
+    step.pop("cval", None)
+    values = np.random.default_rng(0).normal(size=(60, 60))
+    block = Region(25, 31, 27, 33)
+    with harness.workspace() as folder:
+        source = harness.store(Raster(values, ("y", "x")), folder / "in.zarr")
+        planned = api.load(harness.document(source, [step], folder / "x.zarr")).plan.passes[0]
+    halo = planned.plan.halos["image"]
+
+    def compute(array: np.ndarray) -> np.ndarray:
+        def fetch(raster: str, region: Region, out: np.ndarray, periodic: bool) -> None:
+            out[...] = array[region.slices()]
+
+        (result,) = compute_block(planned.plan, block, fetch, Fresh()).values()
+        return result.copy()
+
+    expected, grown = compute(values), block.grow(halo)
+    outside = values + 1e3
+    outside[grown.slices()] = values[grown.slices()]
+    assert same_bits(compute(outside), expected)
+    for row, column in ((grown.top, block.left), (grown.bottom - 1, block.left), (block.top, grown.left), (block.top, grown.right - 1)):
+        changed = values.copy()
+        changed[row, column] += 1e3
+        assert not same_bits(compute(changed), expected), (row, column)
+
+
+@pytest.mark.parametrize("op", OPERATIONS)
+@SLOW
+@given(data=st.data())
+def test_survives_pickling_and_yaml_and_leaves_its_input_alone(op: str, data: st.DataObject) -> None:
+    operation = registry()[op].model_validate(data.draw(strategies.STEPS[op]()))
+    assert pickle.loads(pickle.dumps(operation)) == operation
+    assert type(operation).model_validate(json.loads(operation.model_dump_json(exclude_none=True))) == operation
+    raster = data.draw(strategies.rasters())
+    with harness.workspace() as folder:
+        source = harness.store(raster, folder / "in.zarr")
+        step = json.loads(operation.model_dump_json(exclude_none=True))
+        if not loadable(source, [step], folder):
+            return
+        planned = api.load(harness.document(source, [step], folder / "x.zarr")).plan.passes[0]
+    seen: list[tuple[Block, np.ndarray]] = []
+    bound = planned.plan.steps[0].operation
+
+    class Watched(type(bound)):  # type: ignore[misc]
+        def apply(self, blocks: Any, tables: Any, out: Any, region: Region) -> None:
+            copies = {key: block.values.copy() for key, block in blocks.items()}
+            super().apply(blocks, tables, out, region)
+            seen.extend((blocks[key], copies[key]) for key in blocks)
+
+    steps = (dataclasses.replace(planned.plan.steps[0], operation=Watched.model_construct(**dict(bound))),)
+    plan = dataclasses.replace(planned.plan, steps=steps)
+
+    def fetch(name: str, region: Region, out: np.ndarray, periodic: bool) -> None:
+        out[...] = 3
+
+    compute_block(plan, planned.plan.grid.region, fetch, Fresh())
+    assert seen
+    for block, before in seen:
+        assert same_bits(block.values, before)
