@@ -23,7 +23,8 @@ import numpy as np
 
 import pipeline
 from pipeline.api import load
-from pipeline.storage.zarr import ZarrReader, ZarrWriter, configure, create_store
+from pipeline.storage.zarr import ZarrReader, configure
+from pipeline.storage.zarr_store import ZarrWriter, create_store
 from pipeline.store import array_plan
 from pipeline.synth import synth
 

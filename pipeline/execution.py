@@ -25,7 +25,7 @@ from pipeline.planning import Plan, PlannedPass
 from pipeline.progress import Progress
 from pipeline.region import Region
 from pipeline.storage.reader import Reader
-from pipeline.storage.zarr import ZarrWriter
+from pipeline.storage.zarr_store import ZarrWriter
 from pipeline.worker import BlockDone, PassWorker
 
 

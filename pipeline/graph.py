@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.passes import PassPlan
 from pipeline.planning import PlannedPass
-from pipeline.region import Region
+from pipeline.region import Halo, Region
 from pipeline.worker import BlockDone, PassWorker
 
 
@@ -122,11 +122,18 @@ def overlap(
         result[0, 0, 0] = compute(block_id[0], block_id[1], views)
         return result
 
-    halos = [plan.halos[raster] for raster in sources]
+    def depth(halo: Halo) -> dict[int, int | tuple[int, int]]:
+        """Return what is exchanged: nothing along an axis with one block, which dask would refuse if it is thin."""
+        return {
+            0: (halo.top, halo.bottom) if len(rows) > 1 else 0,
+            1: (halo.left, halo.right) if len(columns) > 1 else 0,
+            2: 0,
+        }
+
     return dask.array.map_overlap(
         run,
         *sources.values(),
-        depth=[{0: (h.top, h.bottom), 1: (h.left, h.right), 2: 0} for h in halos],
+        depth=[depth(plan.halos[raster]) for raster in sources],
         boundary="none",
         trim=False,
         allow_rechunk=False,

@@ -557,6 +557,11 @@ class _Fitter:
             candidates = list(self.candidates_of(self.settings.grids[number]))
         else:
             candidates = [c for grid in self.grids() for c in self.candidates_of(grid)]
+        if not candidates:
+            raise PipelineError(
+                "`exchange` needs blocks no thinner than the halo, and within the memory there are none; use `halo: read`",
+                ("run", "halo"),
+            )
         fitting = [c for c in candidates if c.cost.peak_bytes <= self.settings.memory_bytes]
         if not fitting:
             self.refuse(min(candidates, key=lambda c: c.cost.peak_bytes))
@@ -583,14 +588,14 @@ class _Fitter:
         )
 
     def candidates_of(self, grid: Grid) -> Iterator[_Candidate]:
-        slots = plan_slots(self.build(grid))
         ways = ("read", "exchange") if self.settings.halo == "auto" else (self.settings.halo,)
         if "read" in ways:
+            slots = plan_slots(self.build(grid))
             panels = _multiples(1, len(grid.columns)) if self.settings.grids is None else [grid.panel]
             for panel in panels:
                 yield self.read_candidate(replace(grid, panel=panel), slots)
         if "exchange" in ways:
-            yield from self.exchange_candidates(replace(grid, panel=len(grid.columns)), slots)
+            yield from self.exchange_candidates(replace(grid, panel=len(grid.columns)))
 
     def read_candidate(self, grid: Grid, slots: Slots) -> _Candidate:
         """Each block reads itself and its halo; a cache holds the chunks that neighbours share."""
@@ -609,16 +614,25 @@ class _Fitter:
         cost = self.cost(plan, worker, cache, read, source, len(grid), calls * CALL_SECONDS)
         return _Candidate(plan, slots, cost, "read", (1, min(len(grid), STRIP_BLOCKS)))
 
-    def exchange_candidates(self, grid: Grid, slots: Slots) -> Iterator[_Candidate]:
+    def exchange_candidates(self, grid: Grid) -> Iterator[_Candidate]:
         """Blocks are read once and exchange their rims through map_overlap, a strip of blocks at a time."""
-        plan = self.build(grid)
-        height, width = grid.largest
         halo = Halo()
-        for raster in plan.stored:
-            halo |= plan.halos[raster]
-        thin = min(grid.rows.step, self.region.height) < max(halo.top, halo.bottom)
-        if thin or min(grid.columns.step, self.region.width) < max(halo.left, halo.right):
+        for raster in self.probe.stored:
+            halo |= self.probe.halos[raster]
+        around = max(halo.top, halo.bottom), max(halo.left, halo.right)
+        if self.settings.grids is None:  # a block hands its rim to its neighbours, so none may be thinner
+            rows, columns = (
+                replace(axis, shortest=max(axis.shortest, most))
+                for axis, most in zip((grid.rows, grid.columns), around, strict=True)
+            )
+            grid = replace(grid, rows=rows, columns=columns)
+        if any(
+            len(axis) > 1 and axis.thinnest < most for axis, most in zip((grid.rows, grid.columns), around, strict=True)
+        ):
             return
+        plan = self.build(grid)
+        slots = plan_slots(plan)
+        height, width = grid.largest
         pixel = sum(plan.specs[raster].pixel_bytes for raster in plan.stored)
         worker = slots.num_bytes + self.scratch_bytes(plan, (height, width)) + self.codec_bytes(plan)
         for side in _multiples(1, max(len(grid.rows), len(grid.columns))):

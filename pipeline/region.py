@@ -179,6 +179,11 @@ class Axis:
         last = self.interval(len(self) - 1)
         return max(min(self.step, self.stop - self.start), last[1] - last[0])
 
+    @property
+    def thinnest(self) -> int:
+        last = self.interval(len(self) - 1)
+        return min(self.step, last[1] - last[0])
+
 
 @dataclass(frozen=True, slots=True)
 class Grid:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pipeline
 from pipeline.planning import StoredArray
 from pipeline.storage.reader import Reader
-from pipeline.storage.zarr import ArrayPlan, ZarrReader, ZarrWriter, create_store, finish_store, with_region
+from pipeline.storage.zarr import ZarrReader
+from pipeline.storage.zarr_store import ArrayPlan, ZarrWriter, create_store, finish_store, with_region
 from pipeline.target import Target, grids_to_json, hash_parts, swap_in
 
 if TYPE_CHECKING:

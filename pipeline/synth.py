@@ -23,7 +23,7 @@ from pipeline.region import Axis, Grid, Region
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pipeline.storage.zarr import ArrayPlan
+    from pipeline.storage.zarr_store import ArrayPlan
 
 MARKER = "rasterpipe_synth"
 """Group attribute that says that a store is ours and may be overwritten; it holds the parameters."""
@@ -137,7 +137,7 @@ class _Product:
         return (*chunk, self.spec.num_bands) if "band" in self.spec.dims else chunk
 
     def summary(self) -> dict[str, Any]:
-        from pipeline.storage.zarr import stored_bytes
+        from pipeline.storage.zarr_store import stored_bytes
 
         return {
             "path": str(self.path),
@@ -329,7 +329,7 @@ def _codec_settings() -> Iterator[None]:
 
 
 def _write(product: _Product, path: Path) -> None:
-    from pipeline.storage.zarr import ArrayPlan, ZarrWriter
+    from pipeline.storage.zarr_store import ArrayPlan, ZarrWriter
 
     plan = ArrayPlan(product.array, product.spec, product.chunks, None, "fast")
     _create(product, plan, path)
@@ -347,7 +347,7 @@ def _write(product: _Product, path: Path) -> None:
 def _create(product: _Product, plan: ArrayPlan, path: Path) -> None:
     import zarr
 
-    from pipeline.storage.zarr import consolidate, create_array, write_coordinates
+    from pipeline.storage.zarr_store import consolidate, create_array, write_coordinates
 
     root = zarr.create_group(str(path), zarr_format=3, attributes={MARKER: {"version": VERSION, **product.parameters}})
     write_coordinates(root, product.spec)

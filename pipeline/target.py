@@ -16,7 +16,7 @@ from pipeline.errors import OutputError
 from pipeline.journal import Journal, work_folder
 from pipeline.planning import format_bytes
 from pipeline.region import Axis, Grid
-from pipeline.storage.zarr import root_attributes
+from pipeline.storage.zarr_store import root_attributes
 
 Parts = Mapping[str, Any]
 

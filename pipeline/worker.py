@@ -17,7 +17,7 @@ from pipeline.raster import RasterSpec, array_slices
 from pipeline.region import Region, wrap_pieces
 from pipeline.storage.cache import CachedReader, ChunkCache
 from pipeline.storage.reader import Reader
-from pipeline.storage.zarr import ZarrWriter
+from pipeline.storage.zarr_store import ZarrWriter
 
 
 @dataclass(frozen=True, slots=True)

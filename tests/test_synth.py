@@ -253,7 +253,7 @@ def test_an_interrupted_run_leaves_what_was_there(
     def fail(*_: object) -> None:
         raise failure
 
-    monkeypatch.setattr("pipeline.storage.zarr.ZarrWriter.write", fail)
+    monkeypatch.setattr("pipeline.storage.zarr_store.ZarrWriter.write", fail)
     expected = OutputError if isinstance(failure, OSError) else failure if isinstance(failure, type) else type(failure)
     with pytest.raises(expected):
         synth(path, size=(40, 40), bands=2, labels=tmp_path / "l.zarr", num_labels=4, overwrite=True)

@@ -18,3 +18,12 @@ def kernel(function: Callable[P, T]) -> Callable[P, T]:
     multiply-adds, differently in each loop, and results would depend on the path a block takes.
     """
     return cast("Callable[P, T]", numba.njit(nogil=True, cache=True, error_model="numpy")(function))
+
+
+def inner(function: Callable[P, T]) -> Callable[P, T]:
+    """Compile a function that only kernels call, without a cache file of its own: it is cached with its callers.
+
+    numba looks at the date of the caller's file alone: after a change to an inner function in another file, save the
+    caller's file too, or delete ``__pycache__``.
+    """
+    return cast("Callable[P, T]", numba.njit(nogil=True, error_model="numpy")(function))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.kernels.compile import kernel
+from pipeline.kernels.compile import inner, kernel
 from pipeline.kernels.window_sum import blank, clean_rows, copy, holds_invalid, row_stride, sum_across, sum_down
 
 
@@ -25,13 +25,12 @@ def extremum_windows(values, valid, lowest, highest, span_out, limits, finite, p
     span = row_stride(strip + reach)
     lows = np.empty((height + 1, span), values.dtype)
     highs = np.empty((height + 1, span), values.dtype)
-    spare = np.empty((4, span), values.dtype)
+    spare = np.empty((7, span), values.dtype)
     cleaned = np.empty((0, 0), values.dtype)
     usable = np.empty((0, 0), np.int32)
     counts = np.empty((0, 0), np.int32)
     spare_counts = np.empty((0, 0), np.int32)
-    need_low = lowest.size + span_out.size > 0
-    need_high = highest.size + span_out.size > 0
+    needed = (lowest.size + span_out.size > 0, highest.size + span_out.size > 0)
     for plane in range(values.shape[0]):
         mask = valid[plane if valid.size else 0 :]
         for left in range(0, length, strip):
@@ -41,7 +40,7 @@ def extremum_windows(values, valid, lowest, highest, span_out, limits, finite, p
                 position = (phase + row) % height
                 num_rows = min(height - position, rows - row)
                 source = (first + row, begin + left, num_rows + height - 1, num + reach)
-                inside = (0, 0, source[2], source[3])
+                inside = (0 * first, 0 * begin, source[2], source[3])
                 shape = (height, position, num_rows)
                 clean = min_valid <= height * width and not holds_invalid(values[plane], mask, finite, source)
                 if not clean and not cleaned.size:
@@ -49,30 +48,22 @@ def extremum_windows(values, valid, lowest, highest, span_out, limits, finite, p
                     usable = np.empty((2 * height - 1, span), np.int32)
                     counts = np.empty((height + 1, span), np.int32)
                     spare_counts = np.empty((5, span), np.int32)
-                if need_low:
-                    if clean:
-                        extremum_down(values[plane], source, shape, False, lows, spare)
-                    else:
-                        clean_rows(values[plane], mask, finite, source, limits[1], cleaned, usable)
-                        extremum_down(cleaned, inside, shape, False, lows, spare)
-                if need_high:
-                    if clean:
-                        extremum_down(values[plane], source, shape, True, highs, spare)
-                    else:
-                        clean_rows(values[plane], mask, finite, source, limits[0], cleaned, usable)
-                        extremum_down(cleaned, inside, shape, True, highs, spare)
+                for side in range(2):
+                    extremes = highs if side else lows
+                    if needed[side] and clean:
+                        extremum_down(values[plane], source, shape, side, tile, extremes, spare)
+                    elif needed[side]:
+                        clean_rows(values[plane], mask, finite, source, limits[1 - side], cleaned, usable)
+                        extremum_down(cleaned, inside, shape, side, tile, extremes, spare)
                 if not clean:
                     sum_down(usable, inside, shape, tile, counts, spare_counts)
                 for i in range(num_rows):
-                    low = high = spare[3, :num]
-                    if need_low:
-                        low = extremum_across(lows[i, : num + reach], width, lanes, num, False, spare)
-                        copy(low, spare[3, :num])
-                        low = spare[3, :num]
-                    if need_high:
-                        high = extremum_across(highs[i, : num + reach], width, lanes, num, True, spare)
+                    for side in range(2):
+                        if needed[side]:
+                            extremes = highs if side else lows
+                            extremum_across(extremes[i, : num + reach], width, lanes, num, side, spare)
                     at = (plane, out_row + row + i, out_begin + left, num)
-                    write(low, high, limits[1], lowest, highest, span_out, at)
+                    write(spare, limits[1], lowest, highest, span_out, at)
                     if not clean:
                         count_row = sum_across(counts[i, : num + reach], width, lanes, num, spare_counts)
                         centre = (width // 2) * lanes
@@ -84,55 +75,57 @@ def extremum_windows(values, valid, lowest, highest, span_out, limits, finite, p
                 row += num_rows
 
 
-@kernel
-def extremum_down(values, source, shape, greatest, extremes, spare):
-    """Fold the windows' columns: row i of `extremes` becomes that of rows i to i + height - 1 of the source."""
-    top, left, _, num = source
+@inner
+def extremum_down(values, source, shape, side, tile, extremes, spare):
+    """Fold the windows' columns, by suffix and prefix: see `window_sum.sum_down`."""
+    top, begin, _, length = source
     height, position, num_rows = shape
-    right = left + num
     end = height - position
-    for i in range(end - 1, -1, -1):
-        out = extremes[0 if i == position == 0 else i + 1, :num]
-        if i == end - 1:
-            copy(values[top + i, left:right], out)
-        else:
-            fold(extremes[i + 2, :num], values[top + i, left:right], greatest, out)
-    flip = 0
-    for i in range(end, num_rows + height - 1):
-        prefix = spare[flip, :num]
-        if i == end:
-            copy(values[top + i, left:right], prefix)
-        else:
-            fold(spare[1 - flip, :num], values[top + i, left:right], greatest, prefix)
-        flip = 1 - flip
-        window = i - height + 1
-        if window >= 0:
-            fold(extremes[window + 1, :num], prefix, greatest, extremes[window, :num])
+    for left in range(0, length, tile):
+        right = min(left + tile, length)
+        start, stop = begin + left, begin + right
+        for i in range(end - 1, -1, -1):
+            out = extremes[0 if i == position == 0 else i + 1, left:right]
+            if i == end - 1:
+                copy(values[top + i, start:stop], out)
+            else:
+                fold(extremes[i + 2, left:right], values[top + i, start:stop], side, out)
+        flip = 0
+        for i in range(end, num_rows + height - 1):
+            prefix = spare[flip, left:right]
+            if i == end:
+                copy(values[top + i, start:stop], prefix)
+            else:
+                fold(spare[1 - flip, left:right], values[top + i, start:stop], side, prefix)
+            flip = 1 - flip
+            window = i - height + 1
+            if window >= 0:
+                fold(extremes[window + 1, left:right], prefix, side, extremes[window, left:right])
 
 
-@kernel
-def extremum_across(row, width, lanes, num, greatest, spare):
-    """Fold `width` columns that begin at each of the first `num` elements of a row; uses three rows of `spare`."""
+@inner
+def extremum_across(row, width, lanes, num, side, spare):
+    """Fold `width` columns that begin at each of the first `num` elements of a row, into row 5 + `side` of `spare`."""
+    out = spare[5 + side, :num]
     block = row
     size, flip = 1, 0
     while size * 2 <= width:
         step = size * lanes
-        out = spare[flip, : block.size - step]
-        fold(block, block[step:], greatest, out)
-        block = out
+        pairs = spare[flip, : num + (width - 2 * size) * lanes]
+        fold(block, block[step:], side, pairs)
+        block = pairs
         flip = 1 - flip
         size *= 2
     if size == width:
-        return block[:num]
-    out = spare[2, :num]
-    fold(block, block[(width - size) * lanes :], greatest, out)
-    return out
+        copy(block[:num], out)
+    else:
+        fold(block, block[(width - size) * lanes :], side, out)
 
 
-@kernel
-def fold(a, b, greatest, out):
-    """The smaller or the greater of two values; of equal ones (0 and -0) the second."""
-    if greatest:
+@inner
+def fold(a, b, side, out):
+    """The smaller (side 0) or greater (side 1) of two values; of equal ones (0 and -0) the second."""
+    if side:
         for c in range(out.size):
             out[c] = a[c] if a[c] > b[c] else b[c]
     else:
@@ -140,9 +133,11 @@ def fold(a, b, greatest, out):
             out[c] = a[c] if a[c] < b[c] else b[c]
 
 
-@kernel
-def write(low, high, greatest, lowest, highest, span_out, at):
+@inner
+def write(folded, greatest, lowest, highest, span_out, at):
+    """Write what `extremum_across` left, and the ranges."""
     plane, row, left, num = at
+    low, high = folded[5, :num], folded[6, :num]
     if lowest.size:
         copy(low, lowest[plane, row, left : left + num])
     if highest.size:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.kernels.compile import kernel
+from pipeline.kernels.compile import inner, kernel
 
 DIRECT = 3
 """Windows up to this height are summed row by row: three loads are cheaper than a suffix and a prefix."""
@@ -29,7 +29,7 @@ def sum_windows(values, valid, mean, total, count, place, rule, tiles):
     group = DIRECT_ROWS if height <= DIRECT else height
     sums = np.empty((group + 1, span), np.float64)
     spare = np.empty((5, span), np.float64)
-    cleaned = np.empty((0, 0), np.float64)
+    cleaned = np.empty((0, 0), values.dtype)
     usable = np.empty((0, 0), np.int32)
     counts = np.empty((0, 0), np.int32)
     spare_counts = np.empty((0, 0), np.int32)
@@ -49,11 +49,11 @@ def sum_windows(values, valid, mean, total, count, place, rule, tiles):
                     sum_down(values[plane], source, shape, tile, sums, spare)
                 else:
                     if not cleaned.size:
-                        cleaned = np.empty((group + height - 1, span), np.float64)
+                        cleaned = np.empty((group + height - 1, span), values.dtype)
                         usable = np.empty((group + height - 1, span), np.int32)
                         counts = np.empty((group + 1, span), np.int32)
                         spare_counts = np.empty((5, span), np.int32)
-                    clean_rows(values[plane], mask, True, source, 0.0, cleaned, usable)
+                    clean_rows(values[plane], mask, True, source, values.dtype.type(0), cleaned, usable)
                     inside = (0 * first, 0 * begin, source[2], source[3])
                     sum_down(cleaned, inside, shape, tile, sums, spare)
                     sum_down(usable, inside, shape, tile, counts, spare_counts)
@@ -76,13 +76,13 @@ def sum_windows(values, valid, mean, total, count, place, rule, tiles):
                 row += num_rows
 
 
-@kernel
+@inner
 def row_stride(num):
     """Elements between scratch rows of `num`: not a multiple of 4 KiB, where loads wait for stores to other rows."""
     return (num + 311) // 512 * 512 + 200
 
 
-@kernel
+@inner
 def holds_invalid(values, valid, finite, source):
     """Whether a part of a plane (first row, first element, rows, elements) holds an invalid value."""
     top, left, num_rows, num = source
@@ -104,7 +104,7 @@ def holds_invalid(values, valid, finite, source):
     return False
 
 
-@kernel
+@inner
 def clean_rows(values, valid, finite, source, neutral, cleaned, usable):
     """Copy a part of a plane with `neutral` for invalid values, and 1 or 0 for valid or not into `usable`."""
     top, left, num_rows, num = source
@@ -126,7 +126,7 @@ def clean_rows(values, valid, finite, source, neutral, cleaned, usable):
             to[c] = row[c] if ok[c] else neutral
 
 
-@kernel
+@inner
 def sum_down(values, source, shape, tile, sums, spare):
     """Sum the windows' columns: row i of `sums` becomes the sum of rows i to i + height - 1 of the source.
 
@@ -167,7 +167,7 @@ def sum_down(values, source, shape, tile, sums, spare):
                 add(sums[window + 1, left:right], prefix, sums[window, left:right])
 
 
-@kernel
+@inner
 def sum_across(row, width, lanes, num, spare):
     """Return the sums of `width` columns that begin at each of the first `num` elements of a row.
 
@@ -202,38 +202,38 @@ def sum_across(row, width, lanes, num, spare):
         size *= 4
 
 
-@kernel
+@inner
 def copy(row, out):
     for c in range(out.size):
         out[c] = row[c]
 
 
-@kernel
+@inner
 def accumulate(row, out):
     for c in range(out.size):
         out[c] += row[c]
 
 
-@kernel
+@inner
 def add(a, b, out):
     for c in range(out.size):
         out[c] = out.dtype.type(a[c]) + out.dtype.type(b[c])
 
 
-@kernel
+@inner
 def add_three(a, b, d, out):
     for c in range(out.size):
         out[c] = (out.dtype.type(a[c]) + out.dtype.type(b[c])) + out.dtype.type(d[c])
 
 
-@kernel
+@inner
 def add_four(row, step, out):
     a, b, d = row[step:], row[2 * step :], row[3 * step :]
     for c in range(out.size):
         out[c] = (row[c] + a[c]) + (b[c] + d[c])
 
 
-@kernel
+@inner
 def sum_blocks(row, digit, step, out):
     """Sum 2 or 3 blocks side by side."""
     a, b = row[step:], row[(digit - 1) * step :]
@@ -245,7 +245,7 @@ def sum_blocks(row, digit, step, out):
             out[c] = (row[c] + a[c]) + b[c]
 
 
-@kernel
+@inner
 def add_blocks(row, digit, step, tail, out):
     """Sum 1, 2 or 3 blocks side by side, and the tail right of them."""
     a, b, end = row[step:], row[(digit - 1) * step :], tail[digit * step :]
@@ -260,7 +260,7 @@ def add_blocks(row, digit, step, tail, out):
             out[c] = ((row[c] + a[c]) + b[c]) + end[c]
 
 
-@kernel
+@inner
 def write_sums(sums, size, mean, total, count, at):
     """Write a row without invalid pixels."""
     plane, row, left, num = at
@@ -279,7 +279,7 @@ def write_sums(sums, size, mean, total, count, at):
         count[plane, row, left : left + num] = size
 
 
-@kernel
+@inner
 def write_means_of_three(sums, lanes, size, mean, at):
     """Sum three columns and write the means, as `sum_across` and `write_sums` do it in two passes."""
     plane, row, left, num = at
@@ -294,7 +294,7 @@ def write_means_of_three(sums, lanes, size, mean, at):
             out[c] = ((sums[c] + a[c]) + b[c]) / size
 
 
-@kernel
+@inner
 def write_masked_sums(sums, counts, centre, min_valid, fill_invalid, mean, total, count, at):
     """Write a row with invalid pixels, by the same operations as without."""
     plane, row, left, num = at
@@ -316,7 +316,7 @@ def write_masked_sums(sums, counts, centre, min_valid, fill_invalid, mean, total
         copy(counts, count[plane, row, left : left + num])
 
 
-@kernel
+@inner
 def blank(counts, centre, min_valid, fill_invalid, fill, out):
     """Write `fill` where the result is invalid."""
     least = np.int32(min(min_valid, 2**31 - 1))

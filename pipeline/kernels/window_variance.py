@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.kernels.compile import kernel
+from pipeline.kernels.compile import inner, kernel
 from pipeline.kernels.window_sum import blank, clean_rows, copy, holds_invalid, row_stride
 
 SPARE = 6
@@ -30,7 +30,7 @@ def variance_windows(values, valid, mean, var, std, place, rule, tiles):
     span = row_stride(strip + reach)
     sets = np.empty((2 * (height + 1 + SPARE), span), np.float64)
     counts = np.empty((0, 0), np.int32)
-    cleaned = np.empty((0, 0), np.float64)
+    cleaned = np.empty((0, 0), values.dtype)
     usable = np.empty((0, 0), np.int32)
     for plane in range(values.shape[0]):
         mask = valid[plane if valid.size else 0 :]
@@ -45,10 +45,10 @@ def variance_windows(values, valid, mean, var, std, place, rule, tiles):
                 masked = min_valid > height * width or holds_invalid(values[plane], mask, True, source)
                 if masked:
                     if not cleaned.size:
-                        cleaned = np.empty((2 * height - 1, span), np.float64)
+                        cleaned = np.empty((2 * height - 1, span), values.dtype)
                         usable = np.empty((2 * height - 1, span), np.int32)
                         counts = np.empty((height + 1 + SPARE, span), np.int32)
-                    clean_rows(values[plane], mask, True, source, 0.0, cleaned, usable)
+                    clean_rows(values[plane], mask, True, source, values.dtype.type(0), cleaned, usable)
                     source = (0 * first, 0 * begin, source[2], source[3])
                     merge_down(cleaned, usable, source, shape, masked, sets, counts, tile)
                 else:
@@ -67,7 +67,7 @@ def variance_windows(values, valid, mean, var, std, place, rule, tiles):
                 row += num_rows
 
 
-@kernel
+@inner
 def merge_down(values, usable, source, shape, masked, sets, counts, tile):
     """Merge the windows' columns into the first sets, by suffix and prefix: see `window_sum.sum_down`."""
     top, begin, _, length = source
@@ -76,7 +76,7 @@ def merge_down(values, usable, source, shape, masked, sets, counts, tile):
     end = height - position
     for left in range(0, length, tile):  # the rows of one tile fit the first-level cache
         num = min(tile, length - left)
-        to = 0
+        to = spare
         for i in range(end - 1, -1, -1):
             old, to = to, (0 if i == position == 0 else i + 1)
             new = values[top + i, begin + left : begin + left + num]
@@ -91,7 +91,7 @@ def merge_down(values, usable, source, shape, masked, sets, counts, tile):
                 merge(window + 1, left, end - window, to, left, i - end + 1, masked, sets, counts, window, left, num)
 
 
-@kernel
+@inner
 def merge_across(k, shape, masked, sets, counts):
     """Merge `width` columns that begin at each of the first `num` elements of set k, and return the set they are in.
 
@@ -100,6 +100,7 @@ def merge_across(k, shape, masked, sets, counts):
     """
     height, width, lanes, num = shape
     spare = height + 3
+    at = 0 * num  # as a literal 0 numba would compile another merge for it
     tail, tail_size = k, 0
     size, flip = 1, 0
     while True:
@@ -108,7 +109,7 @@ def merge_across(k, shape, masked, sets, counts):
             if tail_size:
                 to = 2 * spare + 5 - tail if tail >= spare else spare + 2  # the one of two that the tail is not in
                 places = num + (width - size - tail_size) * lanes
-                merge(k, 0, block_size, tail, step, tail_size * height, masked, sets, counts, to, 0, places)
+                merge(k, at, block_size, tail, step, tail_size * height, masked, sets, counts, to, at, places)
                 tail = to
             else:
                 tail = k
@@ -117,13 +118,13 @@ def merge_across(k, shape, masked, sets, counts):
             return tail
         to = spare + flip
         places = num + (width - 2 * size) * lanes
-        merge(k, 0, block_size, k, step, block_size, masked, sets, counts, to, 0, places)
+        merge(k, at, block_size, k, step, block_size, masked, sets, counts, to, at, places)
         k = to
         flip = 1 - flip
         size *= 2
 
 
-@kernel
+@inner
 def append(new, usable, row, k, size, masked, sets, counts, to, left):
     """Set `to` becomes set k, of `size` values if all are valid, and one new value each; set k unread if size is 0."""
     num = new.size
@@ -135,7 +136,7 @@ def append(new, usable, row, k, size, masked, sets, counts, to, left):
             means[c] = new[c]
             squares[c] = 0
         if masked:
-            counts[to, left:right] = usable[row, left:right]
+            copy(usable[row, left:right], counts[to, left:right])
     elif masked:
         ok, old_counts, out_counts = usable[row, left:right], counts[k, left:right], counts[to, left:right]
         for c in range(num):
@@ -155,7 +156,7 @@ def append(new, usable, row, k, size, masked, sets, counts, to, left):
             squares[c] = old_squares[c] + d * weight * d
 
 
-@kernel
+@inner
 def merge(i, i_offset, i_size, j, j_offset, j_size, masked, sets, counts, to, to_offset, num):
     """Set `to` becomes the union of sets i and j, which have these sizes if all values are valid."""
     i_end, j_end, end = i_offset + num, j_offset + num, to_offset + num
@@ -181,7 +182,7 @@ def merge(i, i_offset, i_size, j, j_offset, j_size, masked, sets, counts, to, to
             squares[c] = (i_squares[c] + j_squares[c]) + d * weight * d
 
 
-@kernel
+@inner
 def write(means, squares, size, mean, var, std, at):
     """Write a row without invalid pixels."""
     plane, row, left, num = at
@@ -198,7 +199,7 @@ def write(means, squares, size, mean, var, std, at):
             out[c] = np.sqrt(squares[c] * reciprocal)
 
 
-@kernel
+@inner
 def write_masked(means, squares, counts, centre, min_valid, fill_invalid, mean, var, std, at):
     """Write a row with invalid pixels, by the same operations as without."""
     plane, row, left, num = at
