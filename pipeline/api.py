@@ -8,18 +8,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pipeline import report
 from pipeline.config import Document, Input, Pipeline, RegionConfig, Scale, load_pipeline, locate, resolve
-from pipeline.errors import PipelineError
+from pipeline.config.document import format_path, look_up
+from pipeline.errors import InputError, OutputError, PipelineError, RasterpipeError, RunStopped
 from pipeline.execution import execute, warm_up
 from pipeline.journal import Journal
 from pipeline.limits import available_cpus, available_memory_bytes
 from pipeline.operation import find_operation
 from pipeline.planning import InputSpec, Plan, Settings, make_plan
 from pipeline.progress import Progress
-from pipeline.quicklook import draw
+from pipeline.quicklook import check_quicklook_path, draw
 from pipeline.raster import RasterSpec
 from pipeline.region import Grid, Region
 from pipeline.storage.inputs import InputOptions, local_paths, open_input, open_raster
@@ -31,9 +33,11 @@ from pipeline.target import (
     check_free_space,
     check_output_path,
     choose_target,
+    discard,
+    find_unfinished,
     finish_swap,
     grids_from_json,
-    journal_exists,
+    is_begun,
     prepare,
 )
 
@@ -59,7 +63,7 @@ class Job:
 def load(
     source: Source,
     *,
-    overrides: Sequence[str] = (),
+    overrides: Sequence[str | tuple[str, str]] = (),
     inputs: Mapping[str, str] | None = None,
     output: str | None = None,
     grids: tuple[Grid, ...] | None = None,
@@ -67,7 +71,7 @@ def load(
     """Read a pipeline file (or mapping), open its inputs and plan the run; nothing is written."""
     config, document = load_pipeline(source, overrides, inputs, output)
     try:
-        readers = {name: open_input(_input_options(entry)) for name, entry in config.inputs.items()}
+        readers = {name: _open(name, entry, document) for name, entry in config.inputs.items()}
         specs = {name: _input_spec(name, reader) for name, reader in readers.items()}
         settings = _settings(config, next(iter(specs.values())).spec, grids)
         plan = make_plan(config.steps, resolve(config), specs, settings)
@@ -75,6 +79,27 @@ def load(
         raise PipelineError(locate(document, error), error.path) from None
     plan = dataclasses.replace(plan, notes=(*_input_notes(config, readers), *plan.notes))
     return Job(config, document, readers, plan, _parts(config, readers))
+
+
+def _open(name: str, entry: Input, document: Document) -> Reader:
+    """Open an input; errors say where the file names it."""
+    try:
+        return open_input(_input_options(entry))
+    except PipelineError as error:
+        raise PipelineError(str(error), ("inputs", name, *error.path)) from error.__cause__
+    except InputError as error:
+        place = _place_of_input(document, name)
+        raise InputError(f"{place}: {error}" if place else str(error)) from error.__cause__
+
+
+def _place_of_input(document: Document, name: str) -> str:
+    """Return where the file, or the option that overrides it, names an input; empty for a mapping from Python."""
+    path: tuple[str, ...] = ("inputs", name)
+    entry = look_up(document.data, path)
+    if isinstance(entry, Mapping):
+        path = (*path, "stack" if "stack" in entry else "path")
+    origin = document.origin(path)
+    return f"{origin}: {format_path(path)}" if origin else ""
 
 
 def _input_options(entry: Input) -> InputOptions:
@@ -175,9 +200,7 @@ def validate(source: Source, *, check_inputs: bool = True, **options: Any) -> di
     """Check a pipeline file; with `check_inputs`, also that it fits its inputs (only their metadata are read)."""
     if check_inputs:
         return {"valid": True, "steps": len(load(source, **options).pipeline.steps), "inputs_checked": True}
-    config, _ = load_pipeline(
-        source, options.get("overrides", ()), options.get("inputs"), options.get("output")
-    )
+    config, _ = load_pipeline(source, options.get("overrides", ()), options.get("inputs"), options.get("output"))
     return {"valid": True, "steps": len(config.steps), "inputs_checked": False}
 
 
@@ -208,6 +231,8 @@ def run(
     RasterpipeError
         PipelineError, InputError or OutputError before anything is written; RunStopped after, see errors.
     """
+    if quicklook is not None:
+        check_quicklook_path(str(quicklook))
     job = load(source, **options)
     facts = _run_or_resume(job, lambda grids: load(source, **{**options, "grids": grids}), resume, overwrite, quiet)
     if quicklook is not None:
@@ -218,58 +243,113 @@ def run(
 def _run_or_resume(
     job: Job, reload: Callable[[tuple[Grid, ...]], Job], resume: bool, overwrite: bool, quiet: bool
 ) -> dict[str, Any]:
-    check_output_path(job.output, [path for reader in job.readers.values() for path in local_paths(reader)])
-    finish_swap(job.output)
-    if not journal_exists(job.output):  # a refusal leaves nothing behind, not even a journal
-        choose_target(job.output, job.parts, None, resume=resume, overwrite=overwrite)
-    with closing(Journal(job.output)) as journal:
-        target = choose_target(job.output, job.parts, journal, resume=resume, overwrite=overwrite)
+    sources = [path for entry in job.pipeline.inputs.values() for path in entry.paths]
+    sources += [path for reader in job.readers.values() for path in local_paths(reader)]
+    check_output_path(job.output, sources)
+    choose = partial(choose_target, job.output, job.parts, resume=resume, overwrite=overwrite)
+    if not is_begun(job.output):  # a refusal leaves nothing behind, not even a journal
+        target = choose(None)
         if target.action == "finished":
-            journal.remove()
-            return report.describe_finished(job.plan, job.output, job.parts)
-        if target.action == "continue":
-            assert journal.header is not None
-            job = reload(grids_from_json(journal.header["grids"]))
-        return _run(job, target, journal, Progress(quiet=quiet))
+            return report.describe_finished(job, target)
+        _check_room(job)
+    with closing(Journal(job.output)) as journal:
+        try:
+            finish_swap(job.output, journal.header)
+            target = choose(journal)
+            if target.action == "finished":
+                if journal.header is None or find_unfinished(job.output, journal.header) is None:
+                    journal.remove()
+                return report.describe_finished(job, target)
+            if target.action == "continue":
+                assert journal.header is not None
+                job = reload(grids_from_json(journal.header["grids"]))
+            return _run(job, target, journal, Progress(quiet=quiet))
+        except RasterpipeError:
+            if journal.header is None:  # nothing has begun
+                journal.remove()
+            raise
+
+
+def _check_room(job: Job) -> str | None:
+    return check_free_space(job.output, sum(array.num_bytes for array in job.plan.arrays.values()))
 
 
 def _run(job: Job, target: Target, journal: Journal, progress: Progress) -> dict[str, Any]:
     """Run a planned job into its target; the journal says what is done already."""
-    warning = check_free_space(job.output, sum(array.num_bytes for array in job.plan.arrays.values()))
+    warning = _check_room(job) if target.action == "start" else None
     warnings = [*job.plan.notes, *([warning] if warning else [])]
     for text in warnings:
         progress.say(f"note: {text}")
     store = RunStore(job, target, journal.folder)
     configure(job.plan.settings.workers)
     if target.action == "start":
-        prepare(target, job.output)
-        store.create()
-        journal.start(store.journal_header())
+        _begin(job, target, journal, store)
+    else:
+        store.check_continued()
     with progress:
         compile_seconds = warm_up(job.plan)
         started = time.monotonic()
         measured = execute(job.plan, store.open_reader, store.open_writer, journal, progress)
-    store.finish(measured)
+    _check_inputs_unchanged(job)
+    try:
+        store.finish(measured)
+    except OSError as error:
+        raise RunStopped(f"{error}; the run stopped, and --resume continues it once that is mended") from error
     seconds = time.monotonic() - started
     journal.remove()
     return report.describe_run(job, store.provenance, measured, seconds, compile_seconds, warnings)
 
 
+def _begin(job: Job, target: Target, journal: Journal, store: RunStore) -> None:
+    try:
+        prepare(target, job.output)
+        store.create()
+        journal.start(store.journal_header())
+    except OSError as error:
+        discard(target)
+        raise OutputError(f"{job.output}: cannot be written: {error}") from error
+
+
+def _check_inputs_unchanged(job: Job) -> None:
+    """Refuse to call a result complete whose inputs were changed while the run read them."""
+    for name, entry in job.pipeline.inputs.items():
+        if _open(name, entry, job.document).identity() != job.parts["identities"][name]:
+            raise InputError(
+                f"the input {name} ({', '.join(entry.paths)}) changed while the run read it; "
+                f"the result stays incomplete: run again with --overwrite"
+            )
+
+
 def apply_operation(
-    operation: str, parameters: Mapping[str, str], source: str, target: str, *, limits: Mapping[str, Any], **options: Any
+    operation: str,
+    parameters: Mapping[str, str],
+    source: str,
+    target: str,
+    *,
+    limits: Sequence[tuple[str, str]] = (),
+    **options: Any,
 ) -> dict[str, Any]:
-    """Run one operation from a raster to a store, without a pipeline file; parameter values are YAML."""
+    """Run one operation from a raster to a store, without a pipeline file.
+
+    Parameters
+    ----------
+    parameters
+        Of the operation; the values are YAML.
+    limits
+        Overrides of `run`, each with the option that messages name.
+    options
+        As for `run`: resume, overwrite, quiet.
+    """
     find_operation(operation)
     document = {
         "inputs": {"source": source},
         "steps": [{"name": operation, "op": operation}],
         "output": {"path": target},
-        "run": {key: value for key, value in limits.items() if value is not None},
     }
-    overrides = [f"steps.{operation}.{key}={value}" for key, value in parameters.items()]
-    return run(document, overrides=overrides, **options)
+    overrides = [(f"steps.{operation}.{key}={value}", f"{key}={value}") for key, value in parameters.items()]
+    return run(document, overrides=[*overrides, *limits], **options)
 
 
 def info(path: str | os.PathLike[str], array: str | None = None) -> dict[str, Any]:
     """Return what a raster file or store is: dims, bands, dtype, nodata, chunks, CRS, and how to name it as input."""
-    return report.describe_input(str(path), open_raster(str(path), array))
+    return report.describe_input(str(path), open_raster(str(path), array), array)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipeline.errors import PipelineError, UsageError
 from pipeline.operation import Operation, find_operation, registry
 
 COMMON = tuple(name for name in Operation.model_fields if name != "op")
@@ -18,7 +19,10 @@ def describe_operations() -> dict[str, Any]:
 
 def describe_operation(name: str) -> dict[str, Any]:
     """Return the facts of `ops NAME --json`."""
-    cls = find_operation(name)
+    try:
+        cls = find_operation(name)
+    except PipelineError as error:
+        raise UsageError(str(error)) from None
     properties = cls.model_json_schema()["properties"]
     own = [key for key in cls.model_fields if key not in Operation.model_fields]
     return {
@@ -97,7 +101,9 @@ def _format_parameter(entry: Mapping[str, Any]) -> Iterator[str]:
 def _word(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(_word(item) for item in value)}]"
-    return {None: "none", True: "true", False: "false"}.get(value, str(value)) if not isinstance(value, int) or isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "none" if value is None else str(value)
 
 
 def operations_table() -> str:
@@ -107,5 +113,3 @@ def operations_table() -> str:
         outputs = ", ".join(f"`{output}`" for output in cls.outputs_text)
         lines.append(f"| `{name}` | {_summary(cls)} | {outputs} | `{cls.example}` |")
     return "\n".join(lines)
-
-

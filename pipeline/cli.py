@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
+import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -23,24 +30,57 @@ class _Group(click.Group):
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
-        debug = "--debug" in sys.argv
+        _quiet_asyncio()
         try:
-            return super().invoke(ctx)
+            with _terminable():
+                return super().invoke(ctx)
         except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise
         except BrokenPipeError:
             sys.stderr.close()
             sys.exit(1)
+        except _Terminated:
+            _fail("stopped by SIGTERM", 143)
         except KeyboardInterrupt:
             _fail("stopped by Ctrl-C", 130)
         except Exception as error:
             from pipeline.errors import RasterpipeError
 
-            if debug:
+            if ctx.meta.get(_DEBUG):
                 raise
             if isinstance(error, RasterpipeError):
                 _fail(str(error), error.exit_code)
             _fail(f"a fault of rasterpipe: {type(error).__name__}: {error}; --debug shows where", 1)
+
+
+_DEBUG = "rasterpipe.debug"
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: means what Ctrl-C means."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end the command as Ctrl-C does."""
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _quiet_asyncio() -> None:
+    """Say nothing of zarr's tasks that an error leaves behind: the error is told already."""
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
 
 
 def _fail(message: str, code: int) -> NoReturn:
@@ -64,12 +104,18 @@ def _combined(options: Iterable[Callable[[Command], Command]]) -> Callable[[Comm
 
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print the facts as one JSON object.")
-_debug_option = click.option("--debug", is_flag=True, expose_value=False, help="Show where an error comes from.")
+_debug_option = click.option(
+    "--debug",
+    is_flag=True,
+    expose_value=False,
+    callback=lambda ctx, parameter, value: ctx.meta.__setitem__(_DEBUG, value),
+    help="Show where an error comes from.",
+)
 _quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress, no notes.")
 
 _override_options = _combined(
     [
-        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override, e.g. steps.smooth.size=5."),
+        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set, e.g. steps.smooth.size=5."),
         click.option("--input", "inputs", multiple=True, metavar="NAME=PATH", help="Replace an input."),
         click.option("-o", "--output", metavar="PATH", help="Replace the output path."),
         click.option("--memory", metavar="SIZE", help="What the whole run stays below, e.g. '2 GiB'."),
@@ -98,30 +144,44 @@ def _with_load_options(command: Callable[..., Any]) -> Callable[..., Any]:
         scheduler: str | None,
         **rest: Any,
     ) -> Any:
-        run = {"memory": memory, "workers": workers, "scheduler": scheduler}
-        values = [*overrides, *(f"run.{key}={value}" for key, value in run.items() if value is not None)]
-        options = {"overrides": values, "inputs": _pairs(inputs), "output": output}
+        limits = _limits(memory=memory, workers=workers, scheduler=scheduler)
+        options = {"overrides": [*overrides, *limits], "inputs": _pairs(inputs), "output": output}
         return command(options=options, **rest)
 
     return _override_options(wrapper)
 
 
-def _pairs(texts: Iterable[str]) -> dict[str, str]:
+def _limits(**values: Any) -> list[tuple[str, str]]:
+    """Return overrides of `run`, each with the option that messages name."""
+    given = {key: value for key, value in values.items() if value is not None}
+    return [(f"run.{key}={value}", f"--{key} {value}") for key, value in given.items()]
+
+
+def _pairs(texts: Iterable[str], form: str = "NAME=PATH") -> dict[str, str]:
     pairs = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name or not value:
-            raise click.UsageError(f"expected NAME=VALUE, got {text!r}")
+            raise click.UsageError(f"expected {form}, got {text!r}")
         pairs[name] = value
     return pairs
 
 
 def _print(facts: Mapping[str, Any], as_json: bool, lines: Iterable[str]) -> None:
     if as_json:
-        click.echo(json.dumps(facts, indent=2))
+        click.echo(json.dumps(_plain(facts), indent=2, allow_nan=False))
     else:
         for line in lines:
             click.echo(line)
+
+
+def _plain(value: Any) -> Any:
+    """Return data that JSON can hold: NaN and the infinities become text."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @main.command()
@@ -166,7 +226,8 @@ def validate(file: str, no_inputs: bool, as_json: bool, options: dict[str, Any])
     from pipeline import api
 
     facts = api.validate(file, check_inputs=not no_inputs, **options)
-    _print(facts, as_json, [f"{file}: valid, {facts['steps']} steps" + (" (inputs not opened)" if no_inputs else "")])
+    steps = "1 step" if facts["steps"] == 1 else f"{facts['steps']} steps"
+    _print(facts, as_json, [f"{file}: valid, {steps}" + (" (inputs not opened)" if no_inputs else "")])
 
 
 @main.command()
@@ -195,6 +256,8 @@ def ops(name: str | None, as_json: bool) -> None:
 
 
 @main.command()
+@click.option("--json", is_flag=True, expose_value=False, help="It is JSON in any case.")
+@_debug_option
 def schema() -> None:
     """Print the JSON schema of pipeline files, for editors."""
     from pipeline.config import schema as build
@@ -250,14 +313,15 @@ def apply(
     from pipeline import api, report
 
     *assignments, source, target = arguments if len(arguments) > 1 else (*arguments, "")
-    if not target:
-        raise click.UsageError("give SRC and DST: the raster to read and the store to write")
+    for path in (source, target):
+        if not path or ("=" in path and not Path(path).exists()):
+            raise click.UsageError("give SRC and DST at the end: the raster to read and the store to write")
     facts = api.apply_operation(
         operation,
-        _pairs(assignments),
+        _pairs(assignments, "KEY=VALUE"),
         str(Path(source).absolute()) if "://" not in source else source,
         target,
-        limits={"memory": memory, "workers": workers},
+        limits=_limits(memory=memory, workers=workers),
         resume=resume,
         overwrite=overwrite,
         quiet=quiet,

@@ -70,9 +70,11 @@ def unknown(kind: str, value: object, valid: Iterable[object]) -> str:
     --------
     >>> unknown("statistic", "maen", ["mean", "max"])
     "unknown statistic 'maen'; did you mean 'mean'? (valid: mean, max)"
+    >>> unknown("band", 7, ["red", "nir"])
+    "unknown band '7' (valid: red, nir)"
     """
     names = [str(name) for name in valid]
     near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    hint = f"; did you mean {near[0]!r}?" if near else ""
     listed = ", ".join(names) if names else "none"
-    return f"unknown {kind} {str(value)!r}; {hint}(valid: {listed})"
+    return f"unknown {kind} {str(value)!r}{hint} (valid: {listed})"

@@ -36,6 +36,8 @@ class Measured:
     blocks: int = 0
     blocks_skipped: int = 0
     bytes_read: int = 0
+    bytes_written: int = 0
+    """Of the blocks computed now, before compression."""
     valid: dict[str, int] = field(default_factory=dict)
     """raster -> valid values"""
 
@@ -81,6 +83,7 @@ def execute(
     def record(receipt: BlockDone) -> None:
         if receipt.block not in journal.done.get(receipt.pass_number, {}):
             measured.blocks += 1
+            measured.bytes_written += _block_bytes(plan.passes[receipt.pass_number], receipt.block)
             journal.record(receipt)
             progress.advance()
 
@@ -103,6 +106,10 @@ def execute(
     return measured
 
 
+def _block_bytes(planned: PlannedPass, block: int) -> int:
+    return planned.plan.grid.block(block).num_pixels * sum(array.spec.pixel_bytes for array in planned.arrays.values())
+
+
 def _run_strips(
     worker: PassWorker,
     strips: Iterable[Strip],
@@ -120,8 +127,8 @@ def _run_strips(
     def finished(key: object, result: object, dsk: object, state: object, worker_id: object) -> None:
         if isinstance(result, np.ndarray) and result.dtype == object and result.size == 1:
             result = result.item()
-        if isinstance(result, BlockDone):
-            with changed:
+        with changed:  # a receipt may pass by again, in a task that only gathers
+            if isinstance(result, BlockDone) and result.block in strip_of:
                 record(result)
                 left[strip_of.pop(result.block)] -= 1
                 changed.notify_all()

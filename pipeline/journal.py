@@ -7,15 +7,17 @@ has it open, and the lock dies with the process.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import shutil
 import socket
 import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 from pipeline.errors import OutputError
 from pipeline.worker import BlockDone
@@ -33,49 +35,60 @@ class Journal:
 
     def __init__(self, output: str) -> None:
         self.folder = work_folder(output)
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.header: dict[str, Any] | None = None
         self.done: dict[int, dict[int, tuple[int, ...]]] = {}
         """pass -> block -> valid values per written raster"""
         self._mutex = threading.Lock()
         self._flushed = time.monotonic()
-        self._file = _open_locked(self.folder / "journal", output)
-        self._read()
+        try:
+            self._file = _open_locked(self.folder / "journal", output)
+            self._read()
+        except OSError as error:
+            raise OutputError(f"{output}: the journal {self.folder} cannot be kept: {error}") from None
 
     def _read(self) -> None:
         self._file.seek(0)
         good = 0
         for line in self._file:
-            try:
-                entry = json.loads(line)
-            except ValueError:  # torn by a crash, with all that follows
+            if not self._take(line):  # torn by a crash, with all that follows
                 break
-            if not line.endswith("\n"):
-                break
-            good += len(line.encode())
-            if isinstance(entry, dict):
-                self.header = entry
-            else:
-                self.done.setdefault(entry[0], {})[entry[1]] = tuple(entry[2:])
+            good += len(line)
         self._file.truncate(good)
         self._file.seek(0, os.SEEK_END)
+
+    def _take(self, line: bytes) -> bool:
+        """Take in a line: first the header, then blocks; return whether it is whole."""
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            return False
+        if not line.endswith(b"\n") or isinstance(entry, dict) != (self.header is None):
+            return False
+        if isinstance(entry, dict):
+            self.header = entry
+        else:
+            self.done.setdefault(entry[0], {})[entry[1]] = tuple(entry[2:])
+        return True
 
     def start(self, header: Mapping[str, Any]) -> None:
         """Forget what is recorded and begin a new run."""
         self._file.seek(0)
         self._file.truncate()
         self.header, self.done = dict(header), {}
-        self._file.write(json.dumps(self.header) + "\n")
+        self._write(self.header)
         self.flush()
 
     def record(self, receipt: BlockDone) -> None:
         """Record a block whose data are written; reaches the disk within a second."""
         with self._mutex:
-            self._file.write(json.dumps([receipt.pass_number, receipt.block, *receipt.valid]) + "\n")
+            self._write([receipt.pass_number, receipt.block, *receipt.valid])
             self.done.setdefault(receipt.pass_number, {})[receipt.block] = receipt.valid
             if time.monotonic() - self._flushed > FLUSH_SECONDS:
                 self._file.flush()
                 self._flushed = time.monotonic()
+
+    def _write(self, entry: Any) -> None:
+        self._file.write(json.dumps(entry).encode() + b"\n")
 
     def flush(self) -> None:
         with self._mutex:
@@ -90,20 +103,40 @@ class Journal:
 
     def remove(self) -> None:
         """Delete the journal and its folder: the run is over."""
-        import shutil
-
         shutil.rmtree(self.folder, ignore_errors=True)
         self._file.close()
 
 
-def _open_locked(path: Path, output: str) -> IO[str]:
+def _open_locked(path: Path, output: str) -> BinaryIO:
+    """Open the journal and lock it; raise OutputError, naming host and process, where another run holds it."""
     owner = path.with_name("owner")
-    file = path.open("a+", encoding="utf-8")
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+b")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.close()
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+            raise OutputError(
+                f"{output}: another run writes it ({_read_owner(owner)}); wait for it, or choose another output"
+            ) from None
+        if _is_at(file, path):
+            owner.write_text(f"host {socket.gethostname()}, pid {os.getpid()}")
+            return file
+        file.close()  # the run that held the lock ended just now, and took the file with it
+
+
+def _read_owner(path: Path) -> str:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return path.read_text() or "another process"
     except OSError:
-        file.close()
-        who = owner.read_text() if owner.exists() else "another process"
-        raise OutputError(f"{output}: another run writes it ({who}); wait for it, or choose another output") from None
-    owner.write_text(f"host {socket.gethostname()}, pid {os.getpid()}")
-    return file
+        return "another process"
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

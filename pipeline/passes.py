@@ -109,8 +109,11 @@ class PassPlan:
         grown = region.grow(self.halos[raster])
         return grown if raster in self.periodic else grown.clip(self.specs[raster].region)
 
-    def needs(self, region: Region) -> Needs:
-        """Return what a block needs, from what is written back to what is read."""
+    def needs(self, region: Region, *, everywhere: bool = False) -> Needs:
+        """Return what a block needs, from what is written back to what is read.
+
+        With `everywhere`, as if the raster had no edge: no block of this size needs more.
+        """
         inside = dict.fromkeys(self.writes, region)
         extent = {(raster, False): region for raster in self.writes}
         compute: dict[str, Region] = {}
@@ -124,7 +127,7 @@ class PassPlan:
                 key = (use.raster, use.periodic)
                 extent[key] = need.hull(extent.get(key, need))
                 if not use.periodic:
-                    clipped = need.clip(self.specs[use.raster].region)
+                    clipped = need if everywhere else need.clip(self.specs[use.raster].region)
                     inside[use.raster] = clipped.hull(inside.get(use.raster, clipped))
         for step in self.steps:  # all outputs of a step are computed over one region
             for output in self.wanted[step.name]:
@@ -278,18 +281,19 @@ def plan_slots(plan: PassPlan) -> Slots:
     height, width = plan.grid.largest
     first = plan.grid.region
     planner = SlotPlanner()
-    compute_block(plan, Region(first.top, first.top + height, first.left, first.left + width), None, planner, skip)
+    region = Region(first.top, first.top + height, first.left, first.left + width)
+    compute_block(plan, region, None, planner, skip, plan.needs(region, everywhere=True))
     return planner.slots
 
 
 def compute_block(
-    plan: PassPlan, region: Region, fetch: Fetch | None, buffers: Buffers, act: Act = do
+    plan: PassPlan, region: Region, fetch: Fetch | None, buffers: Buffers, act: Act = do, needs: Needs | None = None
 ) -> dict[str, np.ndarray]:
     """Compute one block of a pass; return the stored form of each written raster over `region`.
 
     The arrays belong to `buffers`: they hold until the next block begins.
     """
-    needs = plan.needs(region)
+    needs = needs or plan.needs(region)
     work = _Work(plan, needs, fetch, buffers, act)
     for step in plan.steps:
         work.run(step)

@@ -662,7 +662,7 @@ class _Fitter:
         return PassCost(worker, shared, peak, read, source, written, num_tasks, total)
 
     def scratch_bytes(self, plan: PassPlan, shape: tuple[int, int]) -> int:
-        needs = plan.needs(Region(0, shape[0], 0, shape[1]))
+        needs = plan.needs(Region(0, shape[0], 0, shape[1]), everywhere=True)
         return max(
             step.operation.scratch_bytes({use.key: use.spec for use in step.uses}, needs.compute[step.name].shape)
             for step in plan.steps
@@ -680,9 +680,11 @@ class _Fitter:
         step = max(smallest.plan.steps, key=lambda step: _step_bytes(smallest.plan, step))
         need, have = smallest.cost.peak_bytes, self.settings.memory_bytes
         height, width = smallest.plan.grid.largest
+        busy = min(self.settings.workers, len(smallest.plan.grid))
+        workers = "1 worker" if busy == 1 else f"{busy} workers"
         raise PipelineError(
             f"the run may use {format_bytes(have)}, but needs at least {format_bytes(need)}: "
-            f"{self.settings.workers} workers with blocks of {height} x {width}, of which step {step.name!r} takes most; "
+            f"{workers} with blocks of {height} x {width}, of which step {step.name!r} takes most; "
             f"set it to {format_bytes(need, up=True)} or more, use fewer workers, or smaller output chunks",
             ("run", "memory"),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,12 +22,21 @@ GAP = 8
 MAX_PANELS = 8
 
 
+def check_quicklook_path(path: str) -> None:
+    """Refuse what is no PNG, or cannot be written, before the run."""
+    if Path(path).suffix.lower() != ".png":
+        raise OutputError(f"{path}: a quicklook is a PNG; give a name that ends in .png")
+    if Path(path).is_dir():
+        raise OutputError(f"{path}: is a folder; give the quicklook another name")
+    parent = next(folder for folder in Path(path).absolute().parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{path}: {parent} is not a folder that can be written to; give the quicklook another place")
+
+
 def draw(job: Job, path: str) -> str:
     """Draw the first input and up to seven outputs, each stretched between its 2nd and 98th percentile."""
     import imagecodecs
 
-    if Path(path).suffix.lower() != ".png":
-        raise OutputError(f"{path}: a quicklook is a PNG; give a name that ends in .png")
     arrays = list(job.plan.kept.values())
     panels = [_panel(next(iter(job.readers.values())), arrays[0].region)]
     for array in arrays[: MAX_PANELS - 1]:
@@ -39,8 +49,11 @@ def draw(job: Job, path: str) -> str:
     for panel in panels:
         sheet[: panel.shape[0], left : left + panel.shape[1]] = panel
         left += panel.shape[1] + GAP
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_bytes(imagecodecs.png_encode(sheet))
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_bytes(imagecodecs.png_encode(sheet))
+    except OSError as error:
+        raise OutputError(f"{path}: the result {job.output} is complete, but the quicklook failed: {error}") from error
     return path
 
 

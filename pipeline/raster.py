@@ -130,6 +130,18 @@ def holds(dtype: np.dtype, value: Number) -> bool:
     return int(info.min) <= int(value) <= int(info.max)
 
 
+def fit(value: Number, dtype: np.dtype) -> Number | None:
+    """Return the value as the dtype holds it, None if it is beyond its range, or a fraction among integers."""
+    if dtype.kind != "f":
+        return int(value) if holds(dtype, value) else None
+    try:
+        with np.errstate(over="ignore"):
+            rounded = float(dtype.type(value))
+    except OverflowError:
+        return None
+    return None if math.isinf(rounded) and math.isfinite(value) else rounded
+
+
 def grid_difference(first: RasterSpec, second: RasterSpec) -> str:
     """Return in words what is different between two grids; empty where nothing is."""
     parts = []
@@ -143,6 +155,19 @@ def grid_difference(first: RasterSpec, second: RasterSpec) -> str:
             parts.append(f"upper left corner at ({a[2]:.10g}, {a[5]:.10g}) against ({b[2]:.10g}, {b[5]:.10g})")
         if not parts:
             parts.append(f"transform {a} against {b}")
-    if first.crs and second.crs and first.crs != second.crs:
+    if first.crs and second.crs and not same_crs(first.crs, second.crs):
         parts.append(f"CRS {first.crs[:60]} against {second.crs[:60]}")
     return "; ".join(parts)
+
+
+def same_crs(first: str, second: str) -> bool:
+    """Return whether two CRS, given as EPSG:n or WKT, are the same, however they are spelled."""
+    if first == second:
+        return True
+    import pyproj
+    import pyproj.exceptions
+
+    try:
+        return pyproj.CRS(first).equals(pyproj.CRS(second), ignore_axis_order=True)
+    except pyproj.exceptions.CRSError:
+        return False

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pipeline
 from pipeline.execution import Measured, peak_rss_bytes
 from pipeline.planning import Plan, PlannedPass, StoredArray, format_bytes
-from pipeline.raster import is_nan
 from pipeline.storage.reader import Reader
-from pipeline.target import hash_parts
+from pipeline.storage.zarr_store import root_attributes
+from pipeline.target import Target, hash_parts
 
 if TYPE_CHECKING:
     from pipeline.api import Job
@@ -32,7 +33,9 @@ def describe_plan(plan: Plan, output: str, parts: Mapping[str, Any]) -> Facts:
         "read_bytes": sum(planned.cost.read_bytes for planned in plan.passes),
         "write_bytes": sum(planned.cost.write_bytes for planned in plan.passes),
         "disk_bytes": sum(array.num_bytes for array in plan.arrays.values()),
-        "inputs": {name: _describe_spec(entry.spec) | {"chunk": list(entry.chunk)} for name, entry in plan.inputs.items()},
+        "inputs": {
+            name: _describe_spec(entry.spec) | {"chunk": list(entry.chunk)} for name, entry in plan.inputs.items()
+        },
         "passes": [_describe_pass(planned) for planned in plan.passes],
         "outputs": [_describe_array(array) for array in plan.kept.values()],
         "notes": list(plan.notes),
@@ -41,14 +44,13 @@ def describe_plan(plan: Plan, output: str, parts: Mapping[str, Any]) -> Facts:
 
 def _describe_pass(planned: PlannedPass) -> Facts:
     height, width = planned.plan.grid.largest
+    halos = {raster: planned.plan.halos[raster] for raster in planned.plan.stored}
     return {
         "steps": [step.name for step in planned.plan.steps],
         "reads": list(planned.plan.stored),
         "writes": list(planned.plan.writes),
         "halo": planned.halo,
-        "halo_pixels": {
-            raster: [h.top, h.bottom, h.left, h.right] for raster in planned.plan.stored for h in [planned.plan.halos[raster]]
-        },
+        "halo_pixels": {raster: [h.top, h.bottom, h.left, h.right] for raster, h in halos.items()},
         "block": [height, width],
         "blocks": len(planned.plan.grid),
         "panel_blocks": min(planned.plan.grid.panel, len(planned.plan.grid.columns)),
@@ -85,7 +87,8 @@ def _describe_array(array: StoredArray) -> Facts:
 
 
 def _json_number(value: Any) -> Any:
-    return "nan" if is_nan(value) else value
+    """Return a number as JSON can hold it: NaN and the infinities as text."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def describe_run(
@@ -105,33 +108,33 @@ def describe_run(
         "peak_rss_bytes": peak_rss_bytes(),
         "planned_peak_bytes": plan.peak_bytes,
         "bytes_read": measured.bytes_read,
-        "bytes_written": sum(array.num_bytes for array in plan.arrays.values()),
+        "bytes_written": measured.bytes_written,
         "blocks": measured.blocks,
         "blocks_skipped": measured.blocks_skipped,
-        "outputs": [
-            {
-                "path": array.raster,
-                "dtype": array.spec.dtype.name,
-                "shape": list(array.spec.shape_of(array.region)),
-                "bytes": array.num_bytes,
-                "valid_fraction": _valid_fraction(array, measured),
-            }
-            for array in plan.kept.values()
-        ],
+        "outputs": [_describe_result(array, measured.valid) for array in plan.kept.values()],
         "warnings": warnings,
         "plan_hash": provenance["plan_hash"],
         "version": pipeline.__version__,
     }
 
 
-def _valid_fraction(array: StoredArray, measured: Measured) -> float:
-    return measured.valid[array.raster] / (array.region.num_pixels * array.spec.num_bands)
-
-
-def describe_finished(plan: Plan, output: str, parts: Mapping[str, Any]) -> Facts:
-    """Return the facts of a run that found its result complete."""
+def _describe_result(array: StoredArray, valid: Mapping[str, int]) -> Facts:
+    count = valid.get(array.raster)
     return {
-        "output": output,
+        "path": array.raster,
+        "dtype": array.spec.dtype.name,
+        "shape": list(array.spec.shape_of(array.region)),
+        "bytes": array.num_bytes,
+        "valid_fraction": None if count is None else count / (array.region.num_pixels * array.spec.num_bands),
+    }
+
+
+def describe_finished(job: Job, target: Target) -> Facts:
+    """Return the facts of a run that found its result complete."""
+    plan = job.plan
+    provenance = root_attributes(str(target.store)) or {}
+    return {
+        "output": job.output,
         "seconds": 0.0,
         "compile_seconds": 0.0,
         "peak_rss_bytes": peak_rss_bytes(),
@@ -140,14 +143,14 @@ def describe_finished(plan: Plan, output: str, parts: Mapping[str, Any]) -> Fact
         "bytes_written": 0,
         "blocks": 0,
         "blocks_skipped": plan.num_blocks,
-        "outputs": [_describe_array(array) for array in plan.kept.values()],
-        "warnings": [],
-        "plan_hash": hash_parts(parts),
+        "outputs": [_describe_result(array, provenance.get("valid", {})) for array in plan.kept.values()],
+        "warnings": list(plan.notes),
+        "plan_hash": hash_parts(job.parts),
         "version": pipeline.__version__,
     }
 
 
-def describe_input(path: str, reader: Reader) -> Facts:
+def describe_input(path: str, reader: Reader, array: str | None = None) -> Facts:
     """Return the facts of `info --json`."""
     spec, further = reader.spec, reader.describe()
     return {
@@ -156,12 +159,12 @@ def describe_input(path: str, reader: Reader) -> Facts:
         "size": [spec.height, spec.width],
         "num_bands": spec.num_bands,
         "bytes": spec.region.num_pixels * spec.pixel_bytes,
-        "scale": list(reader.scale) if reader.scale else None,
+        "scale": [_json_number(value) for value in reader.scale] if reader.scale else None,
         "chunk": list(reader.chunk),
         "crs": spec.crs,
         "transform": list(spec.transform) if spec.transform else None,
         **further,
-        "inputs_line": f"  image: {path}",
+        "inputs_line": f"  image: {{path: {path}, array: {array}}}" if array else f"  image: {path}",
     }
 
 
@@ -176,22 +179,24 @@ def format_plan(facts: Facts) -> Iterator[str]:
         height, width = entry["block"]
         yield f"pass {number}: {', '.join(entry['steps'])}"
         halos = ", ".join(f"{raster} {max(pixels)}" for raster, pixels in entry["halo_pixels"].items())
-        yield f"  {entry['blocks']} blocks of {height} x {width}, halo of pixels: {halos} ({entry['halo']})"
+        busy = min(facts["workers"], entry["blocks"])
+        yield f"  {_count(entry['blocks'], 'block')} of {height} x {width}, halo of pixels: {halos} ({entry['halo']})"
         yield (
-            f"  reads {format_bytes(entry['read_bytes'])} decoded ({entry['read_amplification']:.2f} x what is needed), "
-            f"writes {format_bytes(entry['write_bytes'])}"
+            f"  reads {format_bytes(entry['read_bytes'])} decoded ({entry['read_amplification']:.2f} x what is "
+            f"needed), writes {format_bytes(entry['write_bytes'])}"
         )
         yield (
-            f"  memory: {format_bytes(entry['planned_peak_bytes'])} = base + {facts['workers']} workers x "
+            f"  memory: {format_bytes(entry['planned_peak_bytes'])} = base + {_count(busy, 'worker')} x "
             f"{format_bytes(entry['worker_bytes'])} + {format_bytes(entry['cache_bytes'])} shared"
         )
     for entry in facts["outputs"]:
-        stored = f"chunks {_sides(entry['chunks'])}" + (f" in shards {_sides(entry['shards'])}" if entry["shards"] else "")
+        shards = f" in shards {_sides(entry['shards'])}" if entry["shards"] else ""
+        stored = f"chunks {_sides(entry['chunks'])}{shards}"
         yield f"output {entry['path']}: {_format_raster(entry)}, {stored}, codec {entry['codec']}"
     yield f"store: {facts['output']}, up to {format_bytes(facts['disk_bytes'])}"
     yield (
         f"peak memory {format_bytes(facts['planned_peak_bytes'])} of {format_bytes(facts['memory_bytes'])}, "
-        f"{facts['blocks']} blocks, {facts['tasks']} tasks"
+        f"{_count(facts['blocks'], 'block')}, {_count(facts['tasks'], 'task')}"
     )
     for note in facts["notes"]:
         yield f"note: {note}"
@@ -202,6 +207,10 @@ def _format_raster(entry: Mapping[str, Any]) -> str:
     return f"{' x '.join(str(n) for n in entry['shape'])} ({','.join(entry['dims'])}) {entry['dtype']}{nodata}"
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def _sides(sides: list[int]) -> str:
     return " x ".join(str(side) for side in sides)
 
@@ -209,11 +218,12 @@ def _sides(sides: list[int]) -> str:
 def format_run(facts: Facts) -> Iterator[str]:
     """Yield the lines that `run` ends with."""
     if not facts["blocks"]:
-        yield f"{facts['output']}: complete already, nothing to do"
+        yield f"{facts['output']}: complete; all {facts['blocks_skipped']} blocks were done before"
         return
     skipped = f", {facts['blocks_skipped']} done before" if facts["blocks_skipped"] else ""
     yield (
-        f"{facts['blocks']} blocks in {facts['seconds']:.2f} s{skipped} (and {facts['compile_seconds']:.1f} s to compile); "
+        f"{_count(facts['blocks'], 'block')} in {facts['seconds']:.2f} s{skipped} "
+        f"(and {facts['compile_seconds']:.1f} s to compile); "
         f"read {format_bytes(facts['bytes_read'])}, wrote {format_bytes(facts['bytes_written'])}; "
         f"peak memory {format_bytes(facts['peak_rss_bytes'])} (planned {format_bytes(facts['planned_peak_bytes'])})"
     )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import datetime
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pipeline
+from pipeline.errors import OutputError
 from pipeline.planning import StoredArray
 from pipeline.storage.reader import Reader
 from pipeline.storage.zarr import ZarrReader
-from pipeline.storage.zarr_store import ArrayPlan, ZarrWriter, create_store, finish_store, with_region
+from pipeline.storage.zarr_store import ArrayPlan, ZarrWriter, create_store, finish_store
 from pipeline.target import Target, grids_to_json, hash_parts, swap_in
 
 if TYPE_CHECKING:
@@ -25,7 +27,8 @@ class RunStore:
     def __init__(self, job: Job, target: Target, work: Path) -> None:
         self.job, self.target = job, target
         scratch = job.pipeline.run.scratch
-        self.intermediates = (Path(scratch) / f"{Path(job.output).name}.{target.run_id}" if scratch else work) / "rasters"
+        own = Path(scratch) / f"{Path(job.output).name}.{target.run_id}" if scratch else work
+        self.intermediates = own / "rasters"
         self.provenance: dict[str, Any] = {
             "version": pipeline.__version__,
             "run_id": target.run_id,
@@ -40,9 +43,18 @@ class RunStore:
         """Create all arrays, so that blocks have only pixels to write."""
         arrays = self.job.plan.arrays.values()
         create_store(str(self.target.store), self.provenance, [array_plan(a) for a in arrays if a.is_kept])
+        shutil.rmtree(self.intermediates, ignore_errors=True)  # of an earlier run, given up
         if passing := [array_plan(array) for array in arrays if not array.is_kept]:
             self.intermediates.parent.mkdir(parents=True, exist_ok=True)
             create_store(str(self.intermediates), {"run_id": self.target.run_id}, passing)
+
+    def check_continued(self) -> None:
+        """Refuse to continue without the intermediate results that the journal counts as done."""
+        if any(not array.is_kept for array in self.job.plan.arrays.values()) and not self.intermediates.exists():
+            raise OutputError(
+                f"{self.job.output}: the intermediate results of the unfinished run, in {self.intermediates}, "
+                "are gone; --overwrite starts anew"
+            )
 
     def journal_header(self) -> Mapping[str, Any]:
         return {
@@ -65,7 +77,8 @@ class RunStore:
 
     def finish(self, measured: Measured) -> None:
         """Declare the result complete and, where it replaces an older one, put it in its place."""
-        self.provenance |= {"complete": True, "finished": now()}
+        valid = {raster: measured.valid[raster] for raster in self.job.plan.kept}
+        self.provenance |= {"complete": True, "finished": now(), "valid": valid}
         shared = {key: self.provenance[key] for key in ("version", "run_id", "plan_hash", "complete")}
         steps = {step["name"]: step for step in self.provenance["config"]["steps"]}
         groups = {
@@ -75,11 +88,12 @@ class RunStore:
         finish_store(str(self.target.store), self.provenance, groups)
         if self.target.replaces:
             swap_in(self.job.output)
+        if self.job.pipeline.run.scratch:  # beside the output they go with the journal
+            shutil.rmtree(self.intermediates.parent, ignore_errors=True)
 
 
 def array_plan(array: StoredArray) -> ArrayPlan:
-    spec = with_region(array.spec, array.region)
-    return ArrayPlan(array.raster, spec, array.chunks, array.shards, array.codec)
+    return ArrayPlan(array.raster, array.spec, array.chunks, array.shards, array.codec, array.region)
 
 
 def now() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
@@ -42,6 +43,7 @@ def check_output_path(output: str, inputs: Sequence[str]) -> None:
     if "://" in output:
         raise OutputError(f"{output}: only local outputs are written so far")
     path = Path(output).resolve()
+    new, old = swap_paths(str(path))
     for source in inputs:
         other = Path(source).resolve()
         if path == other:
@@ -49,6 +51,10 @@ def check_output_path(output: str, inputs: Sequence[str]) -> None:
         if other in path.parents or path in other.parents:
             word = "inside" if other in path.parents else "around"
             raise OutputError(f"{output}: lies {word} the input {source}; choose an output path beside it")
+        for folder in (new, old.parent):
+            if folder == other or folder in other.parents:
+                words = f"the run builds in {folder}, which holds the input {source}; move the input"
+                raise OutputError(f"{output}: {words}")
     if path == path.parent:
         raise OutputError(f"{output}: is a root folder; choose a path for a new store")
     parent = next(p for p in path.parents if p.exists())
@@ -82,17 +88,19 @@ def check_free_space(output: str, num_bytes: int) -> str | None:
 
 def swap_paths(output: str) -> tuple[Path, Path]:
     """Return where the new store is built, and where the old one goes for the moment of the swap."""
-    base = output.rstrip("/")
-    return Path(base + ".new"), Path(base + ".old")
+    return Path(output.rstrip("/") + ".new"), work_folder(output) / "old"
 
 
-def finish_swap(output: str) -> None:
-    """Finish what a crash between the renames of an overwriting run left."""
+def finish_swap(output: str, header: Mapping[str, Any] | None) -> None:
+    """Finish what a crash at the end of an overwriting run left; the journal, whose header is given, must be locked."""
     path, (new, old) = Path(output), swap_paths(output)
-    if not path.exists() and old.exists():
-        finished = (root_attributes(str(new)) or {}).get("complete") is True
+    attributes = root_attributes(str(new)) or {}
+    finished = attributes.get("complete") is True
+    if not path.exists() and old.exists():  # between the renames
         os.rename(new if finished else old, path)
-    if path.exists() and old.exists() and root_attributes(str(old)) is not None:
+    elif header and finished and attributes.get("run_id") == header.get("run_id"):  # before them
+        swap_in(output)
+    if path.exists() and old.exists():
         shutil.rmtree(old)
 
 
@@ -101,7 +109,12 @@ def swap_in(output: str) -> None:
     path, (new, old) = Path(output), swap_paths(output)
     if path.exists():  # somebody may have removed it meanwhile
         os.rename(path, old)
-    os.rename(new, path)
+    try:
+        os.rename(new, path)
+    except OSError:
+        if old.exists():
+            os.rename(old, path)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -119,37 +132,57 @@ def choose_target(output: str, parts: Parts, journal: Journal | None, *, resume:
     if resume and here and here.get("complete") is True and here.get("plan_hash") == plan_hash:
         return Target("finished", path, str(here.get("run_id")), replaces=False)
     header = journal.header if journal else None
-    unfinished = _unfinished_store(header, [new, path])
-    if resume and header and unfinished:
+    if header and (unfinished := find_unfinished(output, header)) and not (overwrite and not resume):
+        if not resume:
+            words = "an unfinished run is there; --resume continues it, --overwrite starts it anew"
+            raise OutputError(f"{output}: {words}")
         if header["plan_hash"] == plan_hash:
             return Target("continue", unfinished, header["run_id"], replaces=unfinished == new)
         if not overwrite:
             raise OutputError(_other_plan(output, header["parts"], parts, "the unfinished run"))
     if here is None:
         return Target("start", path, uuid.uuid4().hex, replaces=False)
-    if overwrite:
-        return Target("start", new, uuid.uuid4().hex, replaces=True)
-    if resume and here.get("complete") is True:
-        raise OutputError(_other_plan(output, here.get("parts", {}), parts, "the finished output"))
-    if resume:  # ours, unfinished, and its journal is gone: nothing in it can be trusted
-        return Target("start", new, uuid.uuid4().hex, replaces=True)
+    if not overwrite:
+        _check_may_rebuild(output, here, parts, resume)
+    _check_replaceable(new)
+    return Target("start", new, uuid.uuid4().hex, replaces=True)
+
+
+def _check_may_rebuild(output: str, here: Mapping[str, Any], parts: Parts, resume: bool) -> None:
+    """Refuse to touch an existing output without `--overwrite`, unless it is unfinished and was to be resumed."""
     if here.get("complete") is True:
+        if resume:
+            raise OutputError(_other_plan(output, here.get("parts", {}), parts, "the finished output"))
         raise OutputError(f"{output}: exists; --overwrite replaces it once the new result is complete")
-    raise OutputError(f"{output}: exists, unfinished; --resume continues it, --overwrite replaces it")
+    if not resume:
+        raise OutputError(f"{output}: exists, unfinished; --resume continues it, --overwrite replaces it")
+    # its journal is gone: nothing in it can be trusted, and it is replaced
 
 
-def _unfinished_store(header: Mapping[str, Any] | None, folders: Sequence[Path]) -> Path | None:
-    """Return the store that a journal belongs to: the one that carries its run id."""
-    for folder in folders:
+def _check_replaceable(new: Path) -> None:
+    """Refuse to build where something lies that no interrupted run left."""
+    attributes = root_attributes(str(new))
+    if attributes is not None and attributes.get("complete") is True:
+        raise OutputError(f"{new}: a finished output is in the way, and the new result is built there; move it away")
+    if attributes is None and new.exists() and not _is_empty_folder(new):
+        raise OutputError(f"{new}: is in the way and not an output of rasterpipe; move it away")
+
+
+def find_unfinished(output: str, header: Mapping[str, Any]) -> Path | None:
+    """Return the store that a journal belongs to: the unfinished one that carries its run id."""
+    for folder in (swap_paths(output)[0], Path(output)):
         attributes = root_attributes(str(folder))
-        if header and attributes and attributes.get("run_id") == header.get("run_id") and not attributes.get("complete"):
+        if attributes and attributes.get("run_id") == header.get("run_id") and attributes.get("complete") is not True:
             return folder
     return None
 
 
 def _other_plan(output: str, old: Parts, new: Parts, what: str) -> str:
+    words = difference(old, json.loads(json.dumps(new)))
+    if match := re.match(r"identities\.([^. ]+)\.?([^ ]*)", words):
+        words = f"the input {match[1]} has changed since ({match[2]})"
     return (
-        f"{output}: {what} is of another plan: {difference(old, new)}; "
+        f"{output}: {what} is of another plan: {words}; "
         "undo the change, choose another output, or replace it with --overwrite"
     )
 
@@ -179,12 +212,18 @@ def _short(value: Any) -> str:
 
 
 def prepare(target: Target, output: str) -> None:
-    """Make room for the store: remove what an earlier, given up run left in its place."""
-    if target.action == "start" and target.store.exists():
-        if root_attributes(str(target.store)) is None and not _is_empty_folder(target.store):
-            raise OutputError(f"{target.store}: is in the way and not an output of rasterpipe; move it away")
-        shutil.rmtree(target.store)
+    """Make room for the store: remove what an earlier, given up run left."""
+    new = swap_paths(output)[0]
+    attributes = root_attributes(str(new))
+    if attributes is not None and attributes.get("complete") is not True:
+        shutil.rmtree(new)
     target.store.parent.mkdir(parents=True, exist_ok=True)
+
+
+def discard(target: Target) -> None:
+    """Remove a store that could not be created."""
+    if (root_attributes(str(target.store)) or {}).get("run_id") == target.run_id:
+        shutil.rmtree(target.store, ignore_errors=True)
 
 
 def grids_to_json(grids: Sequence[Grid]) -> list[list[int]]:
@@ -199,5 +238,6 @@ def grids_from_json(values: Sequence[Sequence[int]]) -> tuple[Grid, ...]:
     return tuple(Grid(Axis(*v[0:4]), Axis(*v[4:8]), v[8]) for v in values)
 
 
-def journal_exists(output: str) -> bool:
-    return (work_folder(output) / "journal").exists()
+def is_begun(output: str) -> bool:
+    """Return whether a run has been here and has not ended."""
+    return any(path.exists() for path in (work_folder(output) / "journal", swap_paths(output)[1]))

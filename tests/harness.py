@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,11 @@ def run(
 
 
 def execute_job(job: api.Job) -> None:
-    journal = Journal(job.output)
+    with closing(Journal(job.output)) as journal:
+        _execute(job, journal)
+
+
+def _execute(job: api.Job, journal: Journal) -> None:
     work = RunStore(job, Target("start", Path(job.output), "test", replaces=False), journal.folder)
     work.create()
     configure(job.plan.settings.workers)
@@ -145,7 +149,11 @@ def _grid(planned: Any, layout: Layout) -> Grid:
     rows, columns = (
         max(array.unit[axis] for array in planned.arrays.values()) * layout.block[axis] for axis in (0, 1)
     )
-    return Grid(Axis(region.top, region.bottom, rows), Axis(region.left, region.right, columns), layout.panel)
+    # blocks that exchange rims are never thinner than the halo: a remainder joins its neighbour
+    shortest = (rows, columns) if layout.halo == "exchange" else (1, 1)
+    return Grid(
+        Axis(region.top, region.bottom, rows, shortest[0]), Axis(region.left, region.right, columns, shortest[1]), layout.panel
+    )
 
 
 def read(target: Path, path: str) -> np.ndarray:

@@ -229,7 +229,7 @@ OTHER_STEPS = {
     ),
     "source in inputs": (
         ["{name: a, op: calc, inputs: {a: image, b: nope}}"],
-        "4:47: steps[0] (a).inputs.b: unknown input or step 'nope'; (valid: image, labels)",
+        "4:47: steps[0] (a).inputs.b: unknown input or step 'nope' (valid: image, labels)",
     ),
     "bad reference": (
         ["{name: a, op: bank}", "{name: b, op: bank, input: a/b/c}"],
@@ -295,7 +295,7 @@ SECTION_ERRORS = {
     "inputs: {a: x}\noutput: {path: o}\nrun: {memory: 2}": "3:15: run.memory: must be at least 1 MiB, got 2 bytes; "
     "give a unit: `2 GiB`",
     "inputs: {a: x}\noutput: {path: o}\nrun: {scheduler: tcp://h:1}": "3:18: run.scheduler: unknown scheduler "
-    "'tcp://h:1'; (valid: threads)",
+    "'tcp://h:1' (valid: threads)",
     "inputs: {a: x}\noutput: {path: o}\nrun: {workers: 0}": "3:16: run.workers: must be at least 1, got 0",
     "inputs: {a: x}\noutput: {path: o}\nstpes: 3": "3:1: unknown key 'stpes'; did you mean 'steps'?",
     "version: 2\nfoo: 3": "1:10: version: the file is of version 2, this rasterpipe reads up to 1; upgrade rasterpipe",
@@ -624,8 +624,8 @@ def test_inputs_and_output_replaced(demo: Path, tmp_path: Path) -> None:
         ("=3", "must read KEY=VALUE, for example --set steps.smooth.size=5"),
         ("steps..size=3", "must read KEY=VALUE, for example --set steps.smooth.size=5"),
         ("steps.smoth.size=3", "unknown step 'smoth'; did you mean 'smooth'? (valid: smooth, texture)"),
-        ("steps.7.size=3", "unknown step '7'; (valid: smooth, texture)"),
-        ("output.keep.5=smooth", "unknown entry of output.keep '5'; (valid: smooth, texture)"),
+        ("steps.7.size=3", "unknown step '7' (valid: smooth, texture)"),
+        ("output.keep.5=smooth", "unknown entry of output.keep '5' (valid: smooth, texture)"),
         ("output.path.x=3", "output.path is a single value and has no 'x'"),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from pipeline import api
@@ -21,7 +21,12 @@ from tests import harness, strategies
 from tests.harness import Layout, Raster, same_bits
 from tests.references import REFERENCES
 
-SLOW = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+SLOW = settings(
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=list(HealthCheck),
+    phases=[phase for phase in Phase if phase not in (Phase.shrink, Phase.explain)],  # runs are slow, layouts small
+)
 OPERATIONS = sorted(registry())
 
 

@@ -61,7 +61,7 @@ __all__ = [
 
 def load_pipeline(
     source: str | os.PathLike[str] | Mapping[str, Any],
-    overrides: Sequence[str] = (),
+    overrides: Sequence[str | tuple[str, str]] = (),
     inputs: Mapping[str, str] | None = None,
     output: str | None = None,
     registry: Mapping[str, type[Operation]] | None = None,
@@ -73,7 +73,7 @@ def load_pipeline(
     source
         Path of a pipeline file, or the same as a mapping (whose relative paths begin at the working directory).
     overrides
-        Assignments as ``--set`` takes them: ``steps.smooth.size=5``.
+        Assignments as ``--set`` takes them: ``steps.smooth.size=5``; a pair adds what messages call it.
     inputs
         Input name -> path, as ``--input NAME=PATH``: replaces the input's source, or adds the input.
     output
@@ -98,6 +98,7 @@ def load_pipeline(
         document.put_input(name, path)
     if output is not None:
         document.put(("output", "path"), output, f"-o {output}")
-    for assignment in overrides:
-        document.set(assignment)
+    for override in overrides:
+        assignment, origin = (override, "") if isinstance(override, str) else override
+        document.set(assignment, origin=origin)
     return validate(document, registry), document

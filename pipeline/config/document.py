@@ -87,12 +87,13 @@ class Document:
         """Return the document of a mapping built in Python; `${VAR}` is expanded in it as in a file."""
         return cls(_copy_mapping(data, (), _Budget()), folder=(folder or Path.cwd()).resolve())
 
-    def set(self, assignment: str, option: str = "--set") -> None:
+    def set(self, assignment: str, option: str = "--set", origin: str = "") -> None:
         """Apply ``steps.smooth.size=5``: list items by name or by index from 0, the value in YAML.
 
+        `origin` is what messages call it, the option and the assignment by default.
         Raises UsageError where the path leads nowhere. Missing keys of a mapping are created, missing steps not.
         """
-        origin = f"{option} {assignment}"
+        origin = origin or f"{option} {assignment}"
         dotted, equals, text = assignment.partition("=")
         keys = _INDEX.sub(r".\1", dotted.strip()).split(".")
         if not equals or not all(keys):

@@ -6,6 +6,10 @@ All arrays are "planes" (plane, row, column x lanes), C-contiguous: the bands of
 - ``moments(values, valid, out, frame)``: any of ``mean, sum, var, std, count`` in `out`;
 - ``extrema(values, valid, out, frame)``: any of ``min, max, range`` in `out`.
 
+`valid` is None where all pixels are valid, and for floating-point values, whose invalid pixels are NaN. Windows have
+an odd height and width. The outputs have the dtypes of the design: ``count`` uint32, ``sum`` float64 for integers,
+``mean, sum, var, std`` else the working dtype, ``min, max, range`` that of `values`.
+
 Invariants, tested in ``tests/test_window_kernel.py``:
 
 - A pixel's result is a function of the values in its window and of its raster row alone, to the bit: not of the
@@ -35,7 +39,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.kernels.window_extremum import extremum_windows
-from pipeline.kernels.window_sum import sum_windows
+from pipeline.kernels.window_sum import DIRECT_ROWS, sum_windows
 from pipeline.kernels.window_variance import variance_windows
 
 Place = tuple[int, int, int, int, int, int, int]
@@ -106,6 +110,8 @@ def moments(values: np.ndarray, valid: np.ndarray | None, out: Mapping[str, np.n
     merged mean of the variance. The variance is the population's, by merging (count, mean, squares about the mean):
     its error does not grow with the offset of the values.
     """
+    if values.dtype == np.float16:  # numba has no arithmetic for it
+        values = values.astype(np.float32)
     exact = values.dtype.itemsize < 8
     working = next((out[name].dtype for name in ("mean", "var", "std") if name in out), np.dtype(np.float64))
     summed = {"sum", "count"} | ({"mean"} if exact else set())
@@ -154,12 +160,27 @@ def extrema(values: np.ndarray, valid: np.ndarray | None, out: Mapping[str, np.n
     floating = values.dtype.kind == "f"
     limits = np.array([-np.inf, np.inf, np.nan] if floating else _integer_limits(values.dtype, frame), values.dtype)
     lowest, highest, span = (out.get(name, unused) for name in ("min", "max", "range"))
-    if not floating or not out.keys() >= {"range"} or out.keys() == {"range"}:
-        finite = "range" in out
-        extremum_windows(values, mask, lowest, highest, span, limits, finite, frame.place, frame.rule, frame.tiles)
+    where = (frame.place, frame.rule, frame.tiles)
+    if not floating:
+        if out:
+            extremum_windows(values, mask, lowest, highest, span, limits, True, *where)
         return
-    extremum_windows(values, mask, lowest, highest, unused, limits, False, frame.place, frame.rule, frame.tiles)
-    extremum_windows(values, mask, unused, unused, span, limits, True, frame.place, frame.rule, frame.tiles)
+    if out.keys() & {"min", "max"}:
+        extremum_windows(values, mask, lowest, highest, unused, limits, False, *where)
+    if "range" in out:
+        extremum_windows(values, mask, unused, unused, span, limits, True, *where)
+
+
+def scratch_bytes(shape: tuple[int, int], size: tuple[int, int], lanes: int, itemsize: int) -> int:
+    """Return a bound of what `moments` and `extrema` allocate for a region of `shape`, whatever the number of planes.
+
+    Rows of sums for a strip of columns, and of cleaned values and counts where pixels are invalid; 16-bit floats are
+    widened besides (not counted here).
+    """
+    group = max(size[0], DIRECT_ROWS)
+    reach = (size[1] - 1) * lanes
+    strip = min(shape[1] * lanes, max(STRIP, 8 * reach))
+    return (strip + reach + 512) * (20 * (group + 7) + (group + size[0]) * (max(4, itemsize) + 4))
 
 
 def _integer_limits(dtype: np.dtype, frame: Frame) -> list[int]:

@@ -5,6 +5,8 @@ Down the rows van Herk's scheme, as in `window_sum`; across the columns two bloc
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from pipeline.kernels.compile import inner, kernel
@@ -12,7 +14,18 @@ from pipeline.kernels.window_sum import blank, clean_rows, copy, holds_invalid, 
 
 
 @kernel
-def extremum_windows(values, valid, lowest, highest, span_out, limits, finite, place, rule, tiles):
+def extremum_windows(
+    values: Any,
+    valid: Any,
+    lowest: Any,
+    highest: Any,
+    span_out: Any,
+    limits: Any,
+    finite: Any,
+    place: Any,
+    rule: Any,
+    tiles: Any,
+) -> None:
     """Fill the minima, maxima and ranges, those that are not empty.
 
     `limits` are the least and the greatest value of the dtype, and what an invalid result is written as. `finite`:
@@ -76,7 +89,7 @@ def extremum_windows(values, valid, lowest, highest, span_out, limits, finite, p
 
 
 @inner
-def extremum_down(values, source, shape, side, tile, extremes, spare):
+def extremum_down(values: Any, source: Any, shape: Any, side: Any, tile: Any, extremes: Any, spare: Any) -> None:
     """Fold the windows' columns, by suffix and prefix: see `window_sum.sum_down`."""
     top, begin, _, length = source
     height, position, num_rows = shape
@@ -104,7 +117,7 @@ def extremum_down(values, source, shape, side, tile, extremes, spare):
 
 
 @inner
-def extremum_across(row, width, lanes, num, side, spare):
+def extremum_across(row: Any, width: Any, lanes: Any, num: Any, side: Any, spare: Any) -> None:
     """Fold `width` columns that begin at each of the first `num` elements of a row, into row 5 + `side` of `spare`."""
     out = spare[5 + side, :num]
     block = row
@@ -123,7 +136,7 @@ def extremum_across(row, width, lanes, num, side, spare):
 
 
 @inner
-def fold(a, b, side, out):
+def fold(a: Any, b: Any, side: Any, out: Any) -> None:
     """The smaller (side 0) or greater (side 1) of two values; of equal ones (0 and -0) the second."""
     if side:
         for c in range(out.size):
@@ -134,7 +147,7 @@ def fold(a, b, side, out):
 
 
 @inner
-def write(folded, greatest, lowest, highest, span_out, at):
+def write(folded: Any, greatest: Any, lowest: Any, highest: Any, span_out: Any, at: Any) -> None:
     """Write what `extremum_across` left, and the ranges."""
     plane, row, left, num = at
     low, high = folded[5, :num], folded[6, :num]

@@ -6,27 +6,25 @@ float64 rows holds the sums down the columns of a group; then each row is summed
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from pipeline.kernels.compile import inner, kernel
 
-DIRECT = 3
-"""Windows up to this height are summed row by row: three loads are cheaper than a suffix and a prefix."""
 DIRECT_ROWS = 8
-"""Rows of a group then."""
-STRIP = 4096
-"""Least elements of a strip's rows: a group's rows fit the second-level cache, for windows that are not large."""
+"""Rows of a group for windows of height 3: three rows are added directly, cheaper than a suffix and a prefix."""
 
 
 @kernel
-def sum_windows(values, valid, mean, total, count, place, rule, tiles):
+def sum_windows(values: Any, valid: Any, mean: Any, total: Any, count: Any, place: Any, rule: Any, tiles: Any) -> None:
     """Fill mean, total and count, those that are not empty."""
     first, phase, rows, begin, length, out_row, out_begin = place
     height, width, lanes, min_valid, fill_invalid = rule
     reach = (width - 1) * lanes
     strip, tile = tiles
     span = row_stride(strip + reach)
-    group = DIRECT_ROWS if height <= DIRECT else height
+    group = DIRECT_ROWS if height == 3 else height
     sums = np.empty((group + 1, span), np.float64)
     spare = np.empty((5, span), np.float64)
     cleaned = np.empty((0, 0), values.dtype)
@@ -40,7 +38,7 @@ def sum_windows(values, valid, mean, total, count, place, rule, tiles):
             num = min(strip, length - left)
             row = 0
             while row < rows:
-                position = (phase + row) % height if height > DIRECT else 0
+                position = 0 if height == 3 else (phase + row) % height
                 num_rows = min(group - position, rows - row)
                 source = (first + row, begin + left, num_rows + height - 1, num + reach)
                 shape = (height, position, num_rows)
@@ -70,20 +68,18 @@ def sum_windows(values, valid, mean, total, count, place, rule, tiles):
                     count_row = sum_across(counts[i, : num + reach], width, lanes, num, spare_counts)
                     centre = (width // 2) * lanes
                     centre_row = usable[i + height // 2, centre : centre + num]
-                    write_masked_sums(
-                        sum_row, count_row, centre_row, min_valid, fill_invalid, mean, total, count, at
-                    )
+                    write_masked_sums(sum_row, count_row, centre_row, min_valid, fill_invalid, mean, total, count, at)
                 row += num_rows
 
 
 @inner
-def row_stride(num):
+def row_stride(num: Any) -> Any:
     """Elements between scratch rows of `num`: not a multiple of 4 KiB, where loads wait for stores to other rows."""
     return (num + 311) // 512 * 512 + 200
 
 
 @inner
-def holds_invalid(values, valid, finite, source):
+def holds_invalid(values: Any, valid: Any, finite: Any, source: Any) -> bool:
     """Whether a part of a plane (first row, first element, rows, elements) holds an invalid value."""
     top, left, num_rows, num = source
     for i in range(top, top + num_rows):
@@ -105,7 +101,7 @@ def holds_invalid(values, valid, finite, source):
 
 
 @inner
-def clean_rows(values, valid, finite, source, neutral, cleaned, usable):
+def clean_rows(values: Any, valid: Any, finite: Any, source: Any, neutral: Any, cleaned: Any, usable: Any) -> None:
     """Copy a part of a plane with `neutral` for invalid values, and 1 or 0 for valid or not into `usable`."""
     top, left, num_rows, num = source
     for i in range(num_rows):
@@ -127,7 +123,7 @@ def clean_rows(values, valid, finite, source, neutral, cleaned, usable):
 
 
 @inner
-def sum_down(values, source, shape, tile, sums, spare):
+def sum_down(values: Any, source: Any, shape: Any, tile: Any, sums: Any, spare: Any) -> None:
     """Sum the windows' columns: row i of `sums` becomes the sum of rows i to i + height - 1 of the source.
 
     The first row lies at `position` of its segment. Row i + 1 of `sums` first takes the suffix from row i to the
@@ -140,15 +136,10 @@ def sum_down(values, source, shape, tile, sums, spare):
     for left in range(0, length, tile):  # the rows of one tile fit the first-level cache
         right = min(left + tile, length)
         start, stop = begin + left, begin + right
-        if height <= DIRECT:
+        if height == 3:
             for i in range(top, top + num_rows):
                 out = sums[i - top, left:right]
-                if height == 1:
-                    copy(values[i, start:stop], out)
-                elif height == 2:
-                    add(values[i, start:stop], values[i + 1, start:stop], out)
-                else:
-                    add_three(values[i, start:stop], values[i + 1, start:stop], values[i + 2, start:stop], out)
+                add_three(values[i, start:stop], values[i + 1, start:stop], values[i + 2, start:stop], out)
             continue
         for i in range(end - 1, -1, -1):
             out = sums[0 if i == position == 0 else i + 1, left:right]
@@ -168,7 +159,7 @@ def sum_down(values, source, shape, tile, sums, spare):
 
 
 @inner
-def sum_across(row, width, lanes, num, spare):
+def sum_across(row: Any, width: Any, lanes: Any, num: Any, spare: Any) -> Any:
     """Return the sums of `width` columns that begin at each of the first `num` elements of a row.
 
     Sums of 4, 16, 64, ... columns are made of four of the size before. The digits of the width to base 4 say how
@@ -203,38 +194,38 @@ def sum_across(row, width, lanes, num, spare):
 
 
 @inner
-def copy(row, out):
+def copy(row: Any, out: Any) -> None:
     for c in range(out.size):
         out[c] = row[c]
 
 
 @inner
-def accumulate(row, out):
+def accumulate(row: Any, out: Any) -> None:
     for c in range(out.size):
         out[c] += row[c]
 
 
 @inner
-def add(a, b, out):
+def add(a: Any, b: Any, out: Any) -> None:
     for c in range(out.size):
         out[c] = out.dtype.type(a[c]) + out.dtype.type(b[c])
 
 
 @inner
-def add_three(a, b, d, out):
+def add_three(a: Any, b: Any, d: Any, out: Any) -> None:
     for c in range(out.size):
         out[c] = (out.dtype.type(a[c]) + out.dtype.type(b[c])) + out.dtype.type(d[c])
 
 
 @inner
-def add_four(row, step, out):
+def add_four(row: Any, step: Any, out: Any) -> None:
     a, b, d = row[step:], row[2 * step :], row[3 * step :]
     for c in range(out.size):
         out[c] = (row[c] + a[c]) + (b[c] + d[c])
 
 
 @inner
-def sum_blocks(row, digit, step, out):
+def sum_blocks(row: Any, digit: Any, step: Any, out: Any) -> None:
     """Sum 2 or 3 blocks side by side."""
     a, b = row[step:], row[(digit - 1) * step :]
     if digit == 2:
@@ -246,7 +237,7 @@ def sum_blocks(row, digit, step, out):
 
 
 @inner
-def add_blocks(row, digit, step, tail, out):
+def add_blocks(row: Any, digit: Any, step: Any, tail: Any, out: Any) -> None:
     """Sum 1, 2 or 3 blocks side by side, and the tail right of them."""
     a, b, end = row[step:], row[(digit - 1) * step :], tail[digit * step :]
     if digit == 1:
@@ -261,7 +252,7 @@ def add_blocks(row, digit, step, tail, out):
 
 
 @inner
-def write_sums(sums, size, mean, total, count, at):
+def write_sums(sums: Any, size: Any, mean: Any, total: Any, count: Any, at: Any) -> None:
     """Write a row without invalid pixels."""
     plane, row, left, num = at
     if mean.size:
@@ -280,7 +271,7 @@ def write_sums(sums, size, mean, total, count, at):
 
 
 @inner
-def write_means_of_three(sums, lanes, size, mean, at):
+def write_means_of_three(sums: Any, lanes: Any, size: Any, mean: Any, at: Any) -> None:
     """Sum three columns and write the means, as `sum_across` and `write_sums` do it in two passes."""
     plane, row, left, num = at
     out = mean[plane, row, left : left + num]
@@ -295,7 +286,9 @@ def write_means_of_three(sums, lanes, size, mean, at):
 
 
 @inner
-def write_masked_sums(sums, counts, centre, min_valid, fill_invalid, mean, total, count, at):
+def write_masked_sums(
+    sums: Any, counts: Any, centre: Any, min_valid: Any, fill_invalid: Any, mean: Any, total: Any, count: Any, at: Any
+) -> None:
     """Write a row with invalid pixels, by the same operations as without."""
     plane, row, left, num = at
     if mean.size:
@@ -317,7 +310,7 @@ def write_masked_sums(sums, counts, centre, min_valid, fill_invalid, mean, total
 
 
 @inner
-def blank(counts, centre, min_valid, fill_invalid, fill, out):
+def blank(counts: Any, centre: Any, min_valid: Any, fill_invalid: Any, fill: Any, out: Any) -> None:
     """Write `fill` where the result is invalid."""
     least = np.int32(min(min_valid, 2**31 - 1))
     if fill_invalid:

@@ -11,6 +11,8 @@ row; else it is computed for each pixel, by the same division.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from pipeline.kernels.compile import inner, kernel
@@ -21,7 +23,7 @@ SPARE = 6
 
 
 @kernel
-def variance_windows(values, valid, mean, var, std, place, rule, tiles):
+def variance_windows(values: Any, valid: Any, mean: Any, var: Any, std: Any, place: Any, rule: Any, tiles: Any) -> None:
     """Fill mean, var and std, those that are not empty."""
     first, phase, rows, begin, length, out_row, out_begin = place
     height, width, lanes, min_valid, fill_invalid = rule
@@ -68,7 +70,9 @@ def variance_windows(values, valid, mean, var, std, place, rule, tiles):
 
 
 @inner
-def merge_down(values, usable, source, shape, masked, sets, counts, tile):
+def merge_down(
+    values: Any, usable: Any, source: Any, shape: Any, masked: Any, sets: Any, counts: Any, tile: Any
+) -> None:
     """Merge the windows' columns into the first sets, by suffix and prefix: see `window_sum.sum_down`."""
     top, begin, _, length = source
     height, position, num_rows = shape
@@ -92,7 +96,7 @@ def merge_down(values, usable, source, shape, masked, sets, counts, tile):
 
 
 @inner
-def merge_across(k, shape, masked, sets, counts):
+def merge_across(k: Any, shape: Any, masked: Any, sets: Any, counts: Any) -> Any:
     """Merge `width` columns that begin at each of the first `num` elements of set k, and return the set they are in.
 
     Blocks of 2, 4, 8, ... columns are two of the size before. The binary digits of the width say which of them make
@@ -125,7 +129,9 @@ def merge_across(k, shape, masked, sets, counts):
 
 
 @inner
-def append(new, usable, row, k, size, masked, sets, counts, to, left):
+def append(
+    new: Any, usable: Any, row: Any, k: Any, size: Any, masked: Any, sets: Any, counts: Any, to: Any, left: Any
+) -> None:
     """Set `to` becomes set k, of `size` values if all are valid, and one new value each; set k unread if size is 0."""
     num = new.size
     right = left + num
@@ -157,7 +163,20 @@ def append(new, usable, row, k, size, masked, sets, counts, to, left):
 
 
 @inner
-def merge(i, i_offset, i_size, j, j_offset, j_size, masked, sets, counts, to, to_offset, num):
+def merge(
+    i: Any,
+    i_offset: Any,
+    i_size: Any,
+    j: Any,
+    j_offset: Any,
+    j_size: Any,
+    masked: Any,
+    sets: Any,
+    counts: Any,
+    to: Any,
+    to_offset: Any,
+    num: Any,
+) -> None:
     """Set `to` becomes the union of sets i and j, which have these sizes if all values are valid."""
     i_end, j_end, end = i_offset + num, j_offset + num, to_offset + num
     means, squares = sets[2 * to, to_offset:end], sets[2 * to + 1, to_offset:end]
@@ -183,7 +202,7 @@ def merge(i, i_offset, i_size, j, j_offset, j_size, masked, sets, counts, to, to
 
 
 @inner
-def write(means, squares, size, mean, var, std, at):
+def write(means: Any, squares: Any, size: Any, mean: Any, var: Any, std: Any, at: Any) -> None:
     """Write a row without invalid pixels."""
     plane, row, left, num = at
     reciprocal = 1.0 / size
@@ -200,7 +219,18 @@ def write(means, squares, size, mean, var, std, at):
 
 
 @inner
-def write_masked(means, squares, counts, centre, min_valid, fill_invalid, mean, var, std, at):
+def write_masked(
+    means: Any,
+    squares: Any,
+    counts: Any,
+    centre: Any,
+    min_valid: Any,
+    fill_invalid: Any,
+    mean: Any,
+    var: Any,
+    std: Any,
+    at: Any,
+) -> None:
     """Write a row with invalid pixels, by the same operations as without."""
     plane, row, left, num = at
     if mean.size:

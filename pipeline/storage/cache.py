@@ -64,6 +64,11 @@ class ChunkCache:
             self.peak_bytes = max(self.peak_bytes, self._bytes)
         return np.empty(size, np.uint8).view(dtype).reshape(shape)
 
+    def give_back(self, values: np.ndarray) -> None:
+        """Take back the room of a chunk that could not be decoded."""
+        with self.lock:
+            self._spare.append(values.reshape(-1).view(np.uint8))
+
     def release(self, key: Key, entry: _Entry) -> None:
         with self.lock:
             entry.users -= 1
@@ -152,10 +157,13 @@ class CachedReader:
             self.cache.release(key, entry)
 
     def _decode(self, chunk: Region, entry: _Entry) -> None:
+        values = None
         try:
             values = self.cache.buffer(self.reader.spec.shape_of(chunk), self.reader.spec.dtype)
             self._read(chunk, values)
         except BaseException as error:
+            if values is not None:
+                self.cache.give_back(values)
             entry.decoded.set_exception(error)
             raise
         entry.decoded.set_result(values)

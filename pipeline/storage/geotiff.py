@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.raster import Number, holds
+from pipeline.raster import Number, fit
 
 Tags = Mapping[int, Any]
 Affine = tuple[float, float, float, float, float, float]
@@ -81,7 +81,7 @@ def parse_nodata(tags: Tags, dtype: np.dtype, warnings: list[str]) -> Number | N
     if text is None:
         return None
     value = _number(text)
-    fitted = None if value is None else _fit(value, dtype)
+    fitted = None if value is None else fit(value, dtype)
     if fitted is None:
         warnings.append(f"the recorded nodata value {text!r} is ignored: {dtype} cannot hold it")
     return fitted
@@ -191,15 +191,3 @@ def _is_finite(value: Number | None) -> bool:
         return value is not None and math.isfinite(value)
     except OverflowError:  # an integer beyond the doubles
         return False
-
-
-def _fit(value: Number, dtype: np.dtype) -> Number | None:
-    """Return the value as the dtype holds it, None if it is beyond its range."""
-    if dtype.kind == "f":
-        try:
-            with np.errstate(over="ignore"):
-                rounded = float(dtype.type(value))
-        except OverflowError:
-            return None
-        return None if math.isinf(rounded) and math.isfinite(value) else rounded
-    return int(value) if holds(dtype, value) else None

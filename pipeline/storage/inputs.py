@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.raster import Dims, RasterSpec, grid_difference, holds, working_dtype
+from pipeline.raster import Dims, RasterSpec, fit, grid_difference, working_dtype
 from pipeline.region import Region
 from pipeline.storage.reader import Reader
 
@@ -82,14 +83,15 @@ def open_input(options: InputOptions) -> Reader:
 def _nodata(options: InputOptions, spec: RasterSpec) -> float | int | None:
     if options.nodata is None:
         return spec.nodata
-    if isinstance(options.nodata, str):
-        return float("nan") if options.nodata == "nan" and spec.dtype.kind == "f" else None
-    if not holds(spec.dtype, options.nodata):
+    if options.nodata == "none":
+        return None
+    nodata = fit(math.nan if isinstance(options.nodata, str) else options.nodata, spec.dtype)
+    if nodata is None:
         raise InputError(
             f"{options.paths[0]}: nodata {options.nodata} cannot occur in {spec.dtype.name} pixels; "
             "give a value that can, or `nodata: none`"
         )
-    return options.nodata if spec.dtype.kind == "f" else int(options.nodata)
+    return nodata
 
 
 class Selected(Reader):
@@ -125,10 +127,12 @@ class Scaled(Reader):
         stored = np.empty(out.shape, self.reader.spec.dtype)
         self.reader.read(region, stored, bands)
         factor, offset = self.factor_offset
-        np.multiply(stored, factor, out=out, casting="unsafe", dtype=np.float64)
-        np.add(out, offset, out=out, casting="unsafe", dtype=np.float64)
-        if (nodata := self.reader.spec.nodata) is not None:
-            out[stored == stored.dtype.type(nodata)] = np.nan
+        axis, nodata = self.spec.dims.index("y"), self.reader.spec.nodata
+        for row, scaled in zip(np.moveaxis(stored, axis, 0), np.moveaxis(out, axis, 0), strict=True):
+            with np.errstate(over="ignore", invalid="ignore"):  # inf in, inf out
+                scaled[...] = np.multiply(row, factor, dtype=np.float64) + offset  # rounded once; small temporaries
+            if nodata is not None:
+                scaled[row == row.dtype.type(nodata)] = np.nan
 
     def identity(self) -> dict[str, Any]:
         return self.reader.identity()
@@ -146,11 +150,9 @@ class Stack(Reader):
             spec = reader.spec
             if spec.num_bands != 1:
                 raise InputError(f"{name} has {spec.num_bands} bands; a stack takes rasters of one band")
-            if (spec.height, spec.width, spec.transform, spec.crs) != (
-                first.height, first.width, first.transform, first.crs,
-            ):
-                raise InputError(f"{names[0]} and {name} lie on different grids: {grid_difference(first, spec)}")
-            if (spec.dtype, spec.nodata) != (first.dtype, first.nodata) and repr(spec.nodata) != repr(first.nodata):
+            if words := grid_difference(first, spec):
+                raise InputError(f"{names[0]} and {name} lie on different grids: {words}")
+            if spec.dtype != first.dtype or repr(spec.nodata) != repr(first.nodata):  # NaN != NaN
                 raise InputError(
                     f"{names[0]} is {first.dtype.name} with nodata {first.nodata}, {name} is {spec.dtype.name} with "
                     f"nodata {spec.nodata}; the rasters of a stack must agree"
@@ -159,7 +161,8 @@ class Stack(Reader):
             names = [f"b{i + 1}" for i in range(len(names))]
         self.readers = tuple(readers)
         self.spec = replace(first, dims=("band", "y", "x"), bands=tuple(names), band_coordinates=())
-        self.chunk, self.scale = readers[0].chunk, readers[0].scale
+        self.chunk = readers[0].chunk
+        self.scale = readers[0].scale if len({reader.scale for reader in readers}) == 1 else None
 
     def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:
         for plane, index in enumerate(range(len(self.readers)) if bands is None else bands):
@@ -171,7 +174,11 @@ class Stack(Reader):
         return {"stack": [reader.identity() for reader in self.readers]}
 
     def describe(self) -> dict[str, Any]:
-        return {**self.readers[0].describe(), "files": len(self.readers)}
+        facts = [reader.describe() for reader in self.readers]
+        warnings = list(dict.fromkeys(text for fact in facts for text in fact.get("warnings", [])))
+        if len({reader.scale for reader in self.readers}) > 1:
+            warnings.append("the recorded scales and offsets are ignored: they differ between the bands")
+        return {**facts[0], "files": len(self.readers), "warnings": warnings}
 
 
 def local_paths(reader: Reader) -> list[str]:

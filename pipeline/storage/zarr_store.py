@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import struct
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,8 +13,10 @@ import numpy as np
 import zarr
 import zarr.codecs
 
+from pipeline.errors import OutputError
 from pipeline.raster import Number, RasterSpec, array_slices
 from pipeline.region import Region
+from pipeline.storage import cf
 
 CODECS: dict[str, dict[str, Any] | None] = {
     "fast": {"cname": "lz4", "clevel": 5, "shuffle": "shuffle"},
@@ -32,9 +32,17 @@ class ArrayPlan:
 
     path: str
     spec: RasterSpec
+    """Over the whole raster; the stored array spans `region` of it."""
     chunks: tuple[int, ...]
     shards: tuple[int, ...] | None
     codec: str
+    region: Region | None = None
+    """None: the whole raster."""
+
+    @property
+    def stored(self) -> RasterSpec:
+        """The stored array as a raster of its own."""
+        return self.spec if self.region is None else with_region(self.spec, self.region)
 
     @property
     def unit(self) -> tuple[int, int]:
@@ -44,31 +52,32 @@ class ArrayPlan:
 
     @property
     def num_files(self) -> int:
-        return int(np.prod([-(-n // c) for n, c in zip(self.spec.shape, self.shards or self.chunks, strict=True)]))
+        return int(np.prod([-(-n // c) for n, c in zip(self.stored.shape, self.shards or self.chunks, strict=True)]))
 
 
 def create_store(path: str, attributes: Mapping[str, Any], arrays: Sequence[ArrayPlan]) -> None:
     """Create the group, its step groups with coordinates, and all arrays; everything but the pixels."""
     root = zarr.create_group(path, zarr_format=3, attributes={"rasterpipe": dict(attributes)})
-    groups: dict[str, RasterSpec] = {}
+    groups: dict[str, zarr.Group] = {}
     for plan in arrays:
         group_path = plan.path.rpartition("/")[0]
         if group_path not in groups:
-            groups[group_path] = plan.spec
-            group = root.create_group(group_path) if group_path else root
-            write_coordinates(group, plan.spec)
+            groups[group_path] = root.create_group(group_path) if group_path else root
+            write_coordinates(groups[group_path], plan.spec, plan.region)
         create_array(root, plan)
 
 
 def create_array(root: zarr.Group, plan: ArrayPlan) -> None:
-    spec, codec = plan.spec, CODECS[plan.codec]
+    spec, codec = plan.stored, CODECS[plan.codec]
     attributes: dict[str, Any] = {}
+    coordinates = [name for name, _ in spec.band_coordinates]
     if spec.crs or spec.transform:
         attributes["grid_mapping"] = "spatial_ref"
-    if spec.nodata is not None and spec.dtype.kind != "f":
-        attributes["_FillValue"] = spec.nodata
-    elif spec.nodata is not None:
-        attributes["_FillValue"] = base64.standard_b64encode(struct.pack("<d", float(spec.nodata))).decode()
+        coordinates.append("spatial_ref")
+    if coordinates:
+        attributes["coordinates"] = " ".join(coordinates)
+    if spec.nodata is not None:
+        attributes["_FillValue"] = cf.format_nodata(spec)
     root.create_array(
         plan.path,
         shape=spec.shape,
@@ -90,18 +99,21 @@ def fill_value(spec: RasterSpec) -> Number:
     return float("nan") if spec.dtype.kind == "f" else int(np.iinfo(spec.dtype).max)
 
 
-def write_coordinates(group: zarr.Group, spec: RasterSpec) -> None:
-    """Write `y`, `x`, `band` and `spatial_ref` as xarray and GDAL read them (CF)."""
-    a, b, c, d, e, f = spec.transform or (1.0, 0.0, -0.5, 0.0, 1.0, -0.5)
+def write_coordinates(group: zarr.Group, spec: RasterSpec, region: Region | None = None) -> None:
+    """Write `y`, `x`, `band` and `spatial_ref` of a raster, or a part of it, as xarray and GDAL read them (CF)."""
+    region = region or spec.region
+    part = with_region(spec, region)
+    a, b, c, d, e, f = spec.transform or cf.INDEX
     if not (b or d):  # a rotated grid has no coordinates along its axes; its transform says all
-        _put(group, "y", f + e * (np.arange(spec.height) + 0.5), ("y",))
-        _put(group, "x", c + a * (np.arange(spec.width) + 0.5), ("x",))
+        _put(group, "y", f + e * (np.arange(region.top, region.bottom) + 0.5), ("y",))
+        _put(group, "x", c + a * (np.arange(region.left, region.right) + 0.5), ("x",))
     if "band" in spec.dims:
         _put(group, "band", list(spec.bands), ("band",))
         for name, values in spec.band_coordinates:
             _put(group, name, list(values), ("band",))
     if spec.transform or spec.crs:
-        _put(group, "spatial_ref", np.array(0), (), _grid_mapping(spec))
+        _put(group, "spatial_ref", np.array(0), (), cf.grid_mapping(part))
+        group.update_attributes(cf.conventions(part))
 
 
 def _put(
@@ -111,33 +123,14 @@ def _put(
     if data.dtype.kind == "U":
         data = np.asarray(values, dtype=np.dtypes.StringDType())
     array = group.create_array(
-        name, shape=data.shape, dtype=data.dtype, chunks=data.shape, dimension_names=dims, attributes=dict(attributes or {})
+        name,
+        shape=data.shape,
+        dtype=data.dtype,
+        chunks=data.shape,
+        dimension_names=dims,
+        attributes=dict(attributes or {}),
     )
     array[...] = data
-
-
-def _grid_mapping(spec: RasterSpec) -> dict[str, Any]:
-    attributes: dict[str, Any] = {}
-    if spec.crs:
-        attributes["crs_wkt"] = crs_wkt(spec.crs)
-        attributes["spatial_ref"] = attributes["crs_wkt"]
-    if spec.transform:
-        a, b, c, d, e, f = spec.transform
-        attributes["GeoTransform"] = " ".join(repr(value) for value in (c, a, b, f, d, e))
-    return attributes
-
-
-def crs_wkt(crs: str) -> str:
-    """Return a CRS given as EPSG:n or WKT as WKT; unchanged where pyproj does not know it."""
-    if not crs.upper().startswith("EPSG:"):
-        return crs
-    import pyproj
-    import pyproj.exceptions
-
-    try:
-        return str(pyproj.CRS.from_user_input(crs).to_wkt())
-    except pyproj.exceptions.CRSError:
-        return crs
 
 
 class ZarrWriter:
@@ -158,16 +151,25 @@ class ZarrWriter:
 
         Anything else would read, change and write a chunk that another task may be writing: it is refused.
         """
-        spec = self.plan.spec
-        for (start, stop), unit, size in zip(
-            ((region.top, region.bottom), (region.left, region.right)), self.plan.unit, (spec.height, spec.width), strict=True
+        spec, unit = self.plan.stored, self.plan.unit
+        for start, stop, step, size in (
+            (region.top, region.bottom, unit[0], spec.height),
+            (region.left, region.right, unit[1], spec.width),
         ):
-            if start % unit or (stop % unit and stop != size):
+            if not 0 <= start < stop <= size or start % step or (stop % step and stop != size):
                 raise ValueError(
-                    f"{self.plan.path}: {region} is not whole chunks or shards of {self.plan.unit}; "
+                    f"{self.plan.path}: {region} is not whole chunks or shards of {unit} in {spec.shape}; "
                     "writing it could lose what another task writes"
                 )
-        self._array[array_slices(spec.dims, region)] = values
+        if values.shape != spec.shape_of(region) or values.dtype != spec.dtype:
+            raise ValueError(
+                f"{self.plan.path}: {region} takes {spec.shape_of(region)} {spec.dtype}, "
+                f"not {values.shape} {values.dtype}"
+            )
+        try:
+            self._array[array_slices(spec.dims, region)] = values
+        except Exception as error:  # a full disk comes as OSError or, from zarrs, as RuntimeError
+            raise OutputError(f"{self.store}/{self.plan.path}: cannot write {region}: {error}") from error
 
 
 def finish_store(path: str, attributes: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]]) -> None:

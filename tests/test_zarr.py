@@ -1,0 +1,637 @@
+"""The Zarr reader: layouts, dims, metadata as xarray, dask, OME-Zarr and our own output write them, and damage."""
+
+from __future__ import annotations
+
+import base64
+import json
+import pickle
+import shutil
+import struct
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import dask.array
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import InputError
+from pipeline.raster import RasterSpec
+from pipeline.region import Region
+from pipeline.storage import cf
+from pipeline.storage.zarr import ZarrReader
+from pipeline.storage.zarr_store import create_store, write_coordinates
+from tests import harness, strategies
+
+DRAWN = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32", "float64")
+CODECS = ("zarr.core.codec_pipeline.BatchedCodecPipeline", "zarrs.ZarrsCodecPipeline")
+WKT = cf.crs_wkt("EPSG:32633")
+
+
+@pytest.fixture(params=CODECS, ids=["zarr", "zarrs"])
+def codecs(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Read with zarr's own codec pipeline (metadata, before a run) and with that of zarrs (a run)."""
+    with zarr.config.set({"codec_pipeline.path": request.param}):
+        yield
+
+
+def pixels(shape: tuple[int, ...], dtype: str = "float32", seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 100, shape).astype(dtype)
+
+
+def write(path: Path, values: np.ndarray, dims: tuple[str, ...] | None = ("y", "x"), **options: Any) -> str:
+    """Write an array, its dims named as the format does."""
+    attributes = dict(options.pop("attributes", {}))
+    if dims and options.get("zarr_format") == 2:
+        attributes["_ARRAY_DIMENSIONS"] = list(dims)
+    elif dims:
+        options["dimension_names"] = dims
+    options.setdefault("chunks", values.shape)
+    array = zarr.create_array(str(path), shape=values.shape, dtype=values.dtype, attributes=attributes, **options)
+    array[...] = values
+    return str(path)
+
+
+def group(path: Path, attributes: dict[str, Any] | None = None, **arrays: tuple[tuple[str, ...], Any]) -> str:
+    """Write a group of arrays, each (dims, values) or (dims, values, attributes)."""
+    root = zarr.create_group(str(path), attributes=attributes or {})
+    for name, (dims, values, *rest) in arrays.items():
+        data = np.asarray(values)
+        data = data.astype(np.dtypes.StringDType()) if data.dtype.kind == "U" else data
+        root.create_array(name, data=data, dimension_names=dims, attributes=rest[0] if rest else {})
+    return str(path)
+
+
+def quietly(function: Any, *args: Any, **options: Any) -> Any:
+    """Call what warns of our test data (dtypes without a v3 specification, consolidated metadata)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return function(*args, **options)
+
+
+def read(reader: Any, region: Region | None = None, bands: list[int] | None = None) -> np.ndarray:
+    """Read into a non-contiguous array that is filled with rubbish first, and into a contiguous one."""
+    spec = reader.spec.select(None if bands is None else [band + 1 for band in bands])[0]
+    shape = spec.shape_of(region or spec.region)
+    strided = np.full((*shape[:-1], shape[-1] * 2), 77, spec.dtype)[..., ::2]
+    plain = np.full(shape, 78, spec.dtype)
+    for out in (strided, plain):
+        reader.read(region or spec.region, out, bands)
+    assert harness.same_bits(strided, plain)
+    return plain
+
+
+# --- pixels ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("codecs")
+@DRAWN
+@given(data=st.data())
+def test_regions_and_bands_of_any_layout(data: st.DataObject) -> None:
+    raster = data.draw(strategies.rasters(dtypes=DTYPES[1:]))
+    with harness.workspace() as folder:
+        reader = ZarrReader(harness.store(raster, folder / "in.zarr"))
+        spec = reader.spec
+        assert (spec.dims, spec.shape, spec.dtype) == (raster.dims, raster.values.shape, raster.values.dtype)
+        assert reader.chunk == tuple(n for n, dim in zip(raster.chunks or (), raster.dims, strict=True) if dim != "band")
+        top, left = data.draw(st.integers(0, spec.height - 1)), data.draw(st.integers(0, spec.width - 1))
+        region = Region(
+            top, data.draw(st.integers(top + 1, spec.height)), left, data.draw(st.integers(left + 1, spec.width))
+        )
+        bands = data.draw(st.none() | st.lists(st.integers(0, spec.num_bands - 1), min_size=1, max_size=4))
+        planes = harness.to_planes(raster.values, raster.dims)[:, *region.slices()]
+        got = harness.to_planes(read(reader, region, bands), spec.dims)
+        assert harness.same_bits(got, planes if bands is None or "band" not in spec.dims else planes[bands])
+
+
+@pytest.mark.usefixtures("codecs")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_dtypes_come_in_native_byte_order(tmp_path: Path, dtype: str, order: str, zarr_format: int) -> None:
+    values = pixels((7, 9), dtype)
+    stored = values.astype(values.dtype.newbyteorder(order))
+    reader = ZarrReader(write(tmp_path / "a.zarr", stored, chunks=(4, 4), zarr_format=zarr_format, fill_value=1))
+    assert reader.spec.dtype == np.dtype("uint8" if dtype == "bool" else dtype)
+    assert reader.spec.dtype.isnative
+    np.testing.assert_array_equal(read(reader), values)
+
+
+@pytest.mark.usefixtures("codecs")
+@pytest.mark.parametrize("dtype", [">i2", "<i2", "bool", "float32"])
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_missing_chunks_read_as_the_fill_value(tmp_path: Path, dtype: str, zarr_format: int) -> None:
+    array = zarr.create_array(
+        str(tmp_path / "a.zarr"), shape=(6, 8), chunks=(4, 4), dtype=dtype, fill_value=1, zarr_format=zarr_format
+    )
+    array[:4, :4] = np.zeros((4, 4), dtype)
+    expected = np.ones((6, 8))
+    expected[:4, :4] = 0
+    reader = ZarrReader(str(tmp_path / "a.zarr"))
+    np.testing.assert_array_equal(read(reader), expected)
+    assert reader.spec.nodata is None
+
+
+@pytest.mark.usefixtures("codecs")
+def test_chunks_larger_than_the_array_and_inner_chunks_of_shards(tmp_path: Path) -> None:
+    values = pixels((5, 7))
+    big = ZarrReader(write(tmp_path / "big.zarr", values, chunks=(64, 100)))
+    sharded = ZarrReader(write(tmp_path / "sharded.zarr", values, chunks=(2, 3), shards=(4, 6)))
+    assert (big.chunk, sharded.chunk, sharded.describe()["shards"]) == ((64, 100), (2, 3), [4, 6])
+    for reader in (big, sharded):
+        np.testing.assert_array_equal(read(reader), values)
+        np.testing.assert_array_equal(read(reader, Region(3, 5, 5, 7)), values[3:, 5:])
+
+
+@pytest.mark.usefixtures("codecs")
+@pytest.mark.parametrize("options", [{}, {"zarr_format": 2}])
+def test_pickles_and_reads_from_threads(tmp_path: Path, options: dict[str, Any]) -> None:
+    values = pixels((40, 50, 3), "int16")
+    path = write(tmp_path / "a.zarr", values, ("y", "x", "band"), chunks=(7, 9, 2), **options)
+    reader = pickle.loads(pickle.dumps(ZarrReader(path)))
+    regions = [Region(i % 30, i % 30 + 10, i % 40, i % 40 + 10) for i in range(100)]
+    with ThreadPoolExecutor(8) as pool:
+        for region, got in zip(regions, pool.map(lambda region: read(reader, region), regions), strict=True):
+            np.testing.assert_array_equal(got, values[region.slices()])
+
+
+# --- dims ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dims", "expected"),
+    [
+        (("lat", "lon"), ("y", "x")),
+        (("Y", "X"), ("y", "x")),
+        (("row", "col", "channel"), ("y", "x", "band")),
+        (("c", "y", "x"), ("band", "y", "x")),
+        (("time", "band", "latitude", "longitude"), ("band", "y", "x")),
+        (("t", "c", "z", "y", "x"), ("band", "y", "x")),
+        (("northing", "easting", "wavelength"), ("y", "x", "band")),
+    ],
+)
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_names_of_dims(tmp_path: Path, dims: tuple[str, ...], expected: tuple[str, ...], zarr_format: int) -> None:
+    roles = {"time": 1, "t": 1, "z": 1}
+    values = pixels(tuple(roles.get(dim, 4 + i) for i, dim in enumerate(dims)))
+    reader = ZarrReader(write(tmp_path / "a.zarr", values, dims, zarr_format=zarr_format))
+    assert reader.spec.dims == expected
+    assert reader.describe()["stored_dims"] == list(dims)
+    np.testing.assert_array_equal(read(reader), values.squeeze())
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((5, 6), ("y", "x")), ((5, 6, 3), ("y", "x", "band")), ((3, 5, 6), ("band", "y", "x")), ((1, 5, 6), ("band", "y", "x"))],
+)
+@pytest.mark.parametrize("dims", [None, ("", "", "")])
+def test_dims_without_names_are_guessed_where_the_shape_is_clear(
+    tmp_path: Path, shape: tuple[int, ...], expected: tuple[str, ...], dims: tuple[str, ...] | None
+) -> None:
+    names = dims and tuple(None for _ in shape)  # Zarr v3 allows null for single dims
+    assert ZarrReader(write(tmp_path / "a.zarr", pixels(shape), names)).spec.dims == expected
+
+
+@pytest.mark.parametrize("shape", [(5, 5, 5), (5, 3, 6), (2, 3, 4, 5)])
+def test_unclear_dims_are_refused_and_may_be_told(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    path = write(tmp_path / "a.zarr", pixels(shape), None)
+    with pytest.raises(InputError, match=r"names no dims.*say them, for instance `dims: y,x,band`"):
+        ZarrReader(path)
+    if len(shape) == 3:
+        assert ZarrReader(path, dims=("band", "y", "x")).spec.dims == ("band", "y", "x")
+    else:
+        with pytest.raises(InputError, match="`dims` names 3 dims, the array has 4"):
+            ZarrReader(path, dims=("band", "y", "x"))
+
+
+@pytest.mark.parametrize("dims", [("x", "y"), ("lon", "lat"), ("x", "y", "band"), ("y", "band", "x"), ("y", "y")])
+def test_transposed_dims_are_refused(tmp_path: Path, dims: tuple[str, ...]) -> None:
+    path = write(tmp_path / "a.zarr", pixels((4, 5, 6)[: len(dims)]), dims)
+    with pytest.raises(InputError, match=rf"dims are {','.join(dims)}; they must be y,x or .* in this order.*`dims:`"):
+        ZarrReader(path)
+
+
+def test_further_dims_are_cut_by_position_or_label(tmp_path: Path) -> None:
+    values = pixels((2, 3, 5, 6))
+    path = group(
+        tmp_path / "a.zarr",
+        image=(("time", "level", "y", "x"), values),
+        time=(("time",), [0, 152], {"units": "days since 2020-01-01 00:00:00", "calendar": "proleptic_gregorian"}),
+        level=(("level",), [1000.0, 850.0, 500.0]),
+    )
+    for at in ({"time": 1, "level": -1}, {"time": "2020-06-01", "level": "500.0"}, {"time": "2020-06", "level": 500.0}):
+        reader = ZarrReader(path, at=at)
+        np.testing.assert_array_equal(read(reader), values[1, 2])
+        np.testing.assert_array_equal(read(pickle.loads(pickle.dumps(reader))), values[1, 2])
+    assert ZarrReader(path, at={"time": 0, "level": 0}).identity() != ZarrReader(path, at={"time": 1, "level": 0}).identity()
+    with pytest.raises(InputError, match=r"dim 'time' has 2 entries; pick one, for instance `at: \{time: 0\}`"):
+        ZarrReader(path)
+    with pytest.raises(InputError, match=r"`at: \{time: 2\}` is outside; time has 2 entries"):
+        ZarrReader(path, at={"time": 2, "level": 0})
+    with pytest.raises(InputError, match=r"no entry '2021-01-01' \(2020-01-01T00:00:00, 2020-06-01T00:00:00\)"):
+        ZarrReader(path, at={"time": "2021-01-01", "level": 0})
+    with pytest.raises(InputError, match="time has 2 entries '2020'"):
+        ZarrReader(path, at={"time": "2020", "level": 0})
+    with pytest.raises(InputError, match="`at`: unknown dim 'tine'; did you mean 'time'"):
+        ZarrReader(path, at={"time": 0, "level": 0, "tine": 0})
+    with pytest.raises(InputError, match=r"`at`: y has no entry 'a' \(it has no coordinate\)"):
+        ZarrReader(path, at={"time": 0, "level": 0, "y": "a"})
+    assert ZarrReader(path, at={"time": 0, "level": 0}).spec.dims == ("y", "x")
+
+
+def test_a_band_may_be_cut_too(tmp_path: Path) -> None:
+    values = pixels((3, 5, 6))
+    path = group(tmp_path / "a.zarr", image=(("band", "y", "x"), values), band=(("band",), ["B02", "B03", "B04"]))
+    reader = ZarrReader(path, at={"band": "B04"})
+    assert (reader.spec.dims, reader.spec.bands) == (("y", "x"), ("b1",))
+    np.testing.assert_array_equal(read(reader), values[2])
+
+
+# --- which array -----------------------------------------------------------------------------------------------
+
+
+def test_a_group_of_one_raster_needs_no_name(tmp_path: Path) -> None:
+    values = pixels((5, 6))
+    path = group(
+        tmp_path / "a.zarr",
+        image=(("y", "x"), values, {"coordinates": "longitude2d"}),
+        longitude2d=(("y", "x"), pixels((5, 6))),
+        y_bounds=(("y", "bounds"), pixels((5, 2))),
+        y=(("y",), np.arange(5.0)),
+        spatial_ref=((), 0),
+    )
+    (tmp_path / "a.zarr" / "notes.txt").write_text("stray files do not matter")
+    np.testing.assert_array_equal(read(ZarrReader(path)), values)
+    assert ZarrReader(path).describe()["array"] == "image"
+
+
+def test_several_rasters_are_named(tmp_path: Path) -> None:
+    path = group(tmp_path / "a.zarr", red=(("y", "x"), pixels((5, 6))), green=(("y", "x"), pixels((5, 6))))
+    zarr.open_group(path).create_array("deep/er/blue", data=pixels((5, 6)), dimension_names=("y", "x"))
+    with pytest.raises(InputError, match="holds 3 rasters: deep/er/blue, green, red; name one with `array:`"):
+        ZarrReader(path)
+    assert ZarrReader(path, "deep/er/blue").spec.shape == (5, 6)
+    with pytest.raises(InputError, match="unknown array 'gren'; did you mean 'green'"):
+        ZarrReader(path, "gren")
+    with pytest.raises(InputError, match="deep is a group; unknown array"):
+        ZarrReader(path, "deep")
+    with pytest.raises(InputError, match="is one array, so `array: red` names nothing in it"):
+        ZarrReader(f"{path}/red", "red")
+    with pytest.raises(InputError, match="it holds no raster"):
+        ZarrReader(group(tmp_path / "b.zarr", y=(("y",), [1, 2])))
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_level_0_of_ome_zarr(tmp_path: Path, zarr_format: int) -> None:
+    names = ["t", "c", "z", "y", "x"]
+    scales = [{"axes": [{"name": name} for name in names], "datasets": [{"path": "0"}, {"path": "1"}]}]
+    attributes: dict[str, Any] = {"multiscales": scales} if zarr_format == 2 else {"ome": {"multiscales": scales}}
+    root = zarr.create_group(str(tmp_path / "a.zarr"), zarr_format=zarr_format, attributes=attributes)
+    values = pixels((1, 3, 1, 8, 10))
+    root.create_array("0", data=values)
+    root.create_array("1", data=values[..., ::2, ::2])
+    for reader in (ZarrReader(root.store_path.store.root.as_posix()), ZarrReader(str(tmp_path / "a.zarr" / "0"))):
+        assert (reader.spec.dims, reader.describe()["levels"]) == (("band", "y", "x"), 2)
+        np.testing.assert_array_equal(read(reader), values[0, :, 0])
+    np.testing.assert_array_equal(read(ZarrReader(str(tmp_path / "a.zarr"), "1")), values[0, :, 0, ::2, ::2])
+
+
+def test_an_array_added_after_consolidation_is_found(tmp_path: Path) -> None:
+    path = group(tmp_path / "a.zarr", red=(("y", "x"), pixels((5, 6))))
+    quietly(zarr.consolidate_metadata, path)
+    quietly(zarr.open_group, path, use_consolidated=False).create_array("blue", data=pixels((5, 6), "uint8"))
+    assert ZarrReader(path, "blue").spec.dtype == np.uint8
+
+
+# --- what attributes and coordinates say -----------------------------------------------------------------------
+
+
+def base64_of(value: float) -> str:
+    return base64.standard_b64encode(struct.pack("<d", value)).decode()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "attributes", "nodata"),
+    [
+        ("int16", {"_FillValue": -9999}, -9999),
+        ("int16", {"missing_value": [-9999]}, -9999),
+        ("int16", {"_FillValue": -9999.0}, -9999),
+        ("float32", {"_FillValue": base64_of(-9999)}, -9999.0),
+        ("float32", {"_FillValue": base64_of(np.nan)}, np.nan),
+        ("float32", {"_FillValue": "NaN", "missing_value": -9999.0}, -9999.0),
+        ("float32", {"missing_value": 0.1}, float(np.float32(0.1))),
+        ("float32", {"missing_value": -3.4028235e38}, -float(np.finfo("float32").max)),
+        ("uint64", {"_FillValue": 2**64 - 1}, 2**64 - 1),
+        ("int64", {"_FillValue": -(2**63)}, -(2**63)),
+        ("float32", {}, None),
+        ("uint8", {"_FillValue": True}, None),
+    ],
+)
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_nodata(tmp_path: Path, dtype: str, attributes: dict[str, Any], nodata: float | None, zarr_format: int) -> None:
+    path = write(tmp_path / "a.zarr", pixels((2, 3), dtype), attributes=attributes, zarr_format=zarr_format, fill_value=7)
+    reader = ZarrReader(path)
+    assert repr(reader.spec.nodata) == repr(nodata)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"), [("uint8", -9999), ("uint8", 0.5), ("uint8", float("nan")), ("float16", 1e10), ("uint8", 256)]
+)
+def test_nodata_that_cannot_occur_is_left_out_aloud(tmp_path: Path, dtype: str, value: float) -> None:
+    reader = ZarrReader(write(tmp_path / "a.zarr", pixels((2, 3), dtype), attributes={"_FillValue": value}))
+    assert reader.spec.nodata is None
+    assert reader.describe()["warnings"] == [f"the recorded nodata value {value} is ignored: {dtype} cannot hold it"]
+
+
+def test_a_fill_value_is_no_nodata_but_xarrays_is_spoken_of(tmp_path: Path) -> None:
+    plain = ZarrReader(write(tmp_path / "a.zarr", pixels((2, 3)), zarr_format=2, fill_value=0))
+    assert (plain.spec.nodata, plain.describe()["warnings"]) == (None, [])
+    reader = ZarrReader(write(tmp_path / "b.zarr", pixels((2, 3)), zarr_format=2, fill_value=-9999))
+    assert reader.spec.nodata is None
+    assert "say `nodata: -9999.0`" in reader.describe()["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "scale"),
+    [
+        ({"scale_factor": 0.0001, "add_offset": -0.1}, (0.0001, -0.1)),
+        ({"scale_factor": [0.5]}, (0.5, 0.0)),
+        ({"add_offset": 3}, (1.0, 3.0)),
+        ({"scale_factor": 1.0, "add_offset": 0.0}, None),
+        ({}, None),
+    ],
+)
+def test_scale(tmp_path: Path, attributes: dict[str, Any], scale: tuple[float, float] | None) -> None:
+    reader = ZarrReader(write(tmp_path / "a.zarr", pixels((2, 3)), attributes=attributes))
+    assert reader.scale == scale
+    assert reader.describe()["warnings"] == []
+
+
+@pytest.mark.parametrize("attributes", [{"scale_factor": 0}, {"add_offset": "much"}, {"scale_factor": float("inf")}])
+def test_a_useless_scale_is_ignored_aloud(tmp_path: Path, attributes: dict[str, Any]) -> None:
+    reader = ZarrReader(write(tmp_path / "a.zarr", pixels((2, 3)), attributes=attributes))
+    assert reader.scale is None
+    assert "scale and offset are ignored" in reader.describe()["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["B02", "B03", "B04"], ("B02", "B03", "B04")),
+        ([1, 2, 3], ("b1", "b2", "b3")),
+        ([0, 1, 2], ("b1", "b2", "b3")),
+        ([4, 3, 2], ("4", "3", "2")),
+        ([490.0, 560.5, 665.0], ("490.0", "560.5", "665.0")),
+        (["red", "red", "blue"], ("b1", "b2", "b3")),
+        (["red", "blue"], ("b1", "b2", "b3")),
+        ([b"B02", b"B03", b"B04"], ("B02", "B03", "B04")),
+    ],
+)
+def test_band_names(tmp_path: Path, names: list[Any], expected: tuple[str, ...]) -> None:
+    path = quietly(group, tmp_path / "a.zarr", image=(("c", "y", "x"), pixels((3, 5, 6))), c=(("c",), names))
+    assert ZarrReader(path).spec.bands == expected
+
+
+UTM = (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0)
+ROTATED = (8.0, 6.0, 500000.0, 6.0, -8.0, 5000000.0)
+
+
+def geo_text(transform: tuple[float, ...]) -> str:
+    a, b, c, d, e, f = transform
+    return f"{c} {a} {b} {f} {d} {e}"
+
+
+@pytest.mark.parametrize("transform", [UTM, ROTATED])
+def test_georeference_by_cf_and_by_the_zarr_conventions(tmp_path: Path, transform: tuple[float, ...]) -> None:
+    image = (("y", "x"), pixels((5, 6)))
+    mapped = (*image, {"grid_mapping": "crs"})
+    mapping = {"crs_wkt": WKT, "GeoTransform": geo_text(transform)}
+    attributes = {"proj:code": "EPSG:32633", "spatial:transform": list(transform)}
+    a, b, c, d, e, f = transform
+    centre = [a, b, c + (a + b) / 2, d, e, f + (d + e) / 2]
+    stores = {
+        "cf": group(tmp_path / "cf.zarr", image=mapped, crs=((), 0, mapping)),
+        "rioxarray": group(tmp_path / "rio.zarr", image=image, spatial_ref=((), 0, mapping)),
+        "group": group(tmp_path / "group.zarr", attributes, image=image),
+        "array": group(tmp_path / "array.zarr", image=(*image, attributes)),
+        "node": group(
+            tmp_path / "node.zarr", {**attributes, "spatial:transform": centre, "spatial:registration": "node"}, image=image
+        ),
+    }
+    for name, path in stores.items():
+        spec = ZarrReader(path).spec
+        assert spec.transform == transform, name
+        assert spec.crs == (WKT if name in ("cf", "rioxarray") else "EPSG:32633"), name
+
+
+@pytest.mark.parametrize(
+    ("y", "x", "transform"),
+    [
+        (np.arange(5) * -10.0 + 95, np.arange(6) * 10.0 + 5, (10.0, 0.0, 0.0, 0.0, -10.0, 100.0)),
+        (np.arange(5, dtype="uint32")[::-1] * 10, np.arange(6), (1.0, 0.0, -0.5, 0.0, -10.0, 45.0)),
+        (np.arange(5), np.arange(6), None),
+        (np.arange(5) + 0.5, np.arange(6) + 0.5, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)),
+        (np.arange(5) + 100, np.arange(6) + 50, (1.0, 0.0, 49.5, 0.0, 1.0, 99.5)),
+        (np.arange(4), np.arange(6), None),
+    ],
+)
+def test_transform_of_regular_coordinates(tmp_path: Path, y: Any, x: Any, transform: tuple[float, ...] | None) -> None:
+    path = group(tmp_path / "a.zarr", image=(("lat", "lon"), pixels((5, 6))), lat=(("lat",), y), lon=(("lon",), x))
+    reader = ZarrReader(path)
+    assert reader.spec.transform == transform
+    assert reader.describe()["warnings"] == []
+
+
+def test_coordinates_in_single_precision_are_regular_and_uneven_ones_are_not(tmp_path: Path) -> None:
+    longitude = np.linspace(-179.995, 179.995, 36000).astype("float32")
+    path = group(
+        tmp_path / "a.zarr",
+        image=(("lat", "lon"), np.zeros((2, 36000), "uint8")),
+        lat=(("lat",), [1.0, 0.99]),
+        lon=(("lon",), longitude),
+    )
+    assert ZarrReader(path).spec.transform == pytest.approx((0.01, 0, -180, 0, -0.01, 1.005), rel=1e-4)
+    uneven = group(
+        tmp_path / "b.zarr", image=(("y", "x"), pixels((3, 3))), y=(("y",), [0.0, 1, 3]), x=(("x",), [0.0, 1, 2])
+    )
+    assert ZarrReader(uneven).spec.transform is None
+    assert ZarrReader(uneven).describe()["warnings"] == ["the coordinates are ignored: they are not regular"]
+
+
+@pytest.mark.parametrize("text", ["0 0 0 0 0 0", "nan 1 0 0 0 1", "0 1 1 0 1 1"])
+def test_a_transform_that_cannot_be_inverted_is_ignored_aloud(tmp_path: Path, text: str) -> None:
+    path = group(tmp_path / "a.zarr", image=(("y", "x"), pixels((3, 3))), spatial_ref=((), 0, {"GeoTransform": text}))
+    assert ZarrReader(path).spec.transform is None
+    assert "cannot be inverted" in ZarrReader(path).describe()["warnings"][0]
+
+
+# --- as others write it ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("codecs")
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_as_xarray_writes_it(tmp_path: Path, zarr_format: int) -> None:
+    values = np.random.default_rng(0).normal(size=(2, 3, 6, 7)).astype("float32")
+    values[0, 0, 0, 0] = np.nan
+    coordinates = {
+        "time": np.array(["2020-01-01", "2020-06-01"], "M8[ns]"),
+        "band": ["B02", "B03", "B04"],
+        "y": np.arange(6) * -10.0 + 95,
+        "x": np.arange(7) * 10.0 + 5,
+        "wavelength_nm": ("band", [490, 560, 665]),
+        "spatial_ref": ((), 0, {"crs_wkt": WKT}),
+    }
+    scene = xr.DataArray(values, dims=("time", "band", "y", "x"), coords=coordinates, name="reflectance")
+    scene.encoding = {"_FillValue": -9999.0, "grid_mapping": "spatial_ref", "chunks": (1, 2, 4, 4)}
+    path = str(tmp_path / "a.zarr")
+    quietly(scene.to_dataset().to_zarr, path, zarr_format=zarr_format)
+    reader = ZarrReader(path, at={"time": "2020-01-01"})
+    assert reader.spec == RasterSpec(
+        height=6,
+        width=7,
+        dtype=np.dtype("float32"),
+        dims=("band", "y", "x"),
+        bands=("B02", "B03", "B04"),
+        nodata=-9999.0 if zarr_format == 3 else None,  # in Zarr v2 xarray writes it as the fill value
+        band_coordinates=(("wavelength_nm", (490, 560, 665)),),
+        transform=(10.0, 0.0, 0.0, 0.0, -10.0, 100.0),
+        crs=WKT,
+    )
+    assert bool(reader.describe()["warnings"]) == (zarr_format == 2)
+    np.testing.assert_array_equal(read(reader), np.where(np.isnan(values[0]), -9999, values[0]))
+
+
+@pytest.mark.usefixtures("codecs")
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_as_dask_writes_it(tmp_path: Path, zarr_format: int) -> None:
+    values = pixels((20, 30, 3))
+    chunked = dask.array.from_array(values, chunks=(8, 8, 3))
+    chunked.to_zarr(str(tmp_path / "a.zarr"), zarr_format=zarr_format)
+    reader = ZarrReader(str(tmp_path / "a.zarr"))
+    assert reader.spec.dims == ("y", "x", "band")
+    np.testing.assert_array_equal(read(reader), values)
+
+
+def test_as_we_write_it(tmp_path: Path) -> None:
+    spec = RasterSpec(
+        5, 6, np.dtype("int16"), ("y", "x", "band"), ("B02", "B03"), -1, (("wavelength", (490.0, 560.0)), ("kind", ("a", "b"))),
+        UTM, "EPSG:32633",
+    )  # fmt: skip
+    from pipeline.storage.zarr_store import ArrayPlan
+
+    create_store(str(tmp_path / "a.zarr"), {}, [ArrayPlan("smooth/mean", spec, (4, 4, 2), None, "fast")])
+    expected = spec.__class__(**{field: getattr(spec, field) for field in spec.__slots__} | {"crs": "EPSG:32633"})
+    for reader in (ZarrReader(str(tmp_path / "a.zarr" / "smooth" / "mean")), ZarrReader(str(tmp_path / "a.zarr"))):
+        assert reader.spec == expected
+
+
+# --- what is refused -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128", "U4", "S4", "M8[ns]"])
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_other_dtypes_are_refused(tmp_path: Path, dtype: str, zarr_format: int) -> None:
+    path = str(tmp_path / "a.zarr")
+    quietly(zarr.create_array, path, shape=(4, 5), chunks=(4, 5), dtype=dtype, zarr_format=zarr_format)
+    with pytest.raises(InputError, match="rasters are integers or floating point up to 64 bit"):
+        ZarrReader(path)
+
+
+def test_empty_and_flat_arrays_are_refused(tmp_path: Path) -> None:
+    for i, shape in enumerate([(0, 5), (5, 0, 3), (5, 4, 0)]):
+        array = zarr.create_array(str(tmp_path / f"{i}.zarr"), shape=shape, chunks=(1,) * len(shape), dtype="uint8")
+        with pytest.raises(InputError, match=r"the raster is empty: shape|names no dims"):
+            ZarrReader(str(tmp_path / f"{i}.zarr"), dims=("y", "x", "band")[: array.ndim])
+    for i, shape in enumerate([(), (5,)]):
+        zarr.create_array(str(tmp_path / f"flat{i}.zarr"), shape=shape, chunks=shape, dtype="uint8")
+        with pytest.raises(InputError, match=rf"the array has {len(shape)} dimension\(s\); a raster has y and x"):
+            ZarrReader(str(tmp_path / f"flat{i}.zarr"))
+
+
+def test_what_is_no_zarr_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nothing\.zarr: no such file or folder"):
+        ZarrReader(str(tmp_path / "nothing.zarr"))
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="is not a Zarr array or group"):
+        ZarrReader(str(tmp_path / "folder"))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"node_type": "array"}', '{"zarr_format": 3, "node_type": "group", "attributes": 5}', "\0\xff"]
+)
+@pytest.mark.parametrize("inner", [False, True])
+def test_damaged_metadata(tmp_path: Path, text: str, inner: bool) -> None:
+    path = group(tmp_path / "a.zarr", image=(("y", "x"), pixels((4, 5))))
+    damaged = Path(path, "image" if inner else "", "zarr.json")
+    if inner and "group" in text:
+        pytest.skip("a group in the place of the array is no damage")
+    damaged.write_text(text)
+    with pytest.raises(InputError, match=r"a\.zarr.*: .*cannot be opened"):
+        ZarrReader(path, "image")
+    with pytest.raises(InputError, match=r"a\.zarr"):
+        ZarrReader(path)
+
+
+@pytest.mark.usefixtures("codecs")
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"\xff" * len(data), lambda data: b""])
+def test_a_damaged_chunk_names_file_and_region(tmp_path: Path, damage: Any) -> None:
+    path = write(tmp_path / "a.zarr", pixels((8, 8)), chunks=(4, 4), compressors=zarr.codecs.ZstdCodec(checksum=True))
+    chunk = tmp_path / "a.zarr" / "c" / "0" / "1"
+    chunk.write_bytes(damage(chunk.read_bytes()))
+    reader = ZarrReader(path)
+    with pytest.raises(InputError, match=r"a\.zarr: cannot read rows 0:8, columns 0:8 \(chunks of 4 x 4\)"):
+        read(reader)
+    assert read(reader, Region(4, 8, 0, 8)).shape == (4, 8)
+
+
+# --- identity --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shards", [None, (4, 4)])
+@pytest.mark.parametrize("way", ["zarr", "in place", "bands", "attributes", "removed"])
+def test_identity_changes_with_the_raster_and_only_then(tmp_path: Path, shards: Any, way: str) -> None:
+    path = group(tmp_path / "a.zarr", band=(("band",), ["a", "b"]))
+    root = zarr.open_group(path)
+    array = root.create_array(
+        "image", shape=(8, 8, 2), chunks=(2, 2, 2), shards=shards and (*shards, 2), dtype="uint8",
+        dimension_names=("y", "x", "band"),
+    )  # fmt: skip
+    array[...] = 1
+    before = ZarrReader(path).identity()
+    read(ZarrReader(path))
+    assert json.loads(json.dumps(ZarrReader(path).identity())) == before
+    chunk = next(f for f in Path(path, "image", "c").rglob("*") if f.is_file())
+    if way == "zarr":
+        array[:4, :4] = 2
+    elif way == "in place":  # as zarrs writes: the folder does not change
+        with chunk.open("r+b") as file:
+            file.write(file.read()[::-1])
+    elif way == "bands":
+        root["band"][...] = np.array(["c", "d"], np.dtypes.StringDType())
+    elif way == "attributes":
+        array.attrs["missing_value"] = 3
+    else:
+        chunk.unlink()
+    assert ZarrReader(path).identity() != before
+
+
+def test_identity_of_a_moved_store_differs_only_in_its_path(tmp_path: Path) -> None:
+    before = ZarrReader(write(tmp_path / "a.zarr", pixels((4, 4)))).identity()
+    shutil.move(tmp_path / "a.zarr", tmp_path / "b.zarr")
+    after = ZarrReader(str(tmp_path / "b.zarr")).identity()
+    assert {key for key in before if before[key] != after[key]} == {"path"}
+
+
+def test_rotated_grids_have_no_coordinates(tmp_path: Path) -> None:
+    root = zarr.create_group(str(tmp_path / "a.zarr"))
+    write_coordinates(root, RasterSpec(5, 6, np.dtype("uint8"), transform=ROTATED), Region(1, 3, 2, 4))
+    assert set(root) == {"spatial_ref"}
+    text = root["spatial_ref"].attrs["GeoTransform"]
+    assert text == geo_text((8.0, 6.0, 500022.0, 6.0, -8.0, 5000004.0))
