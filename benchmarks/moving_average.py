@@ -96,7 +96,8 @@ def main() -> None:
     print(
         f"rasterpipe {pipeline.__version__}, {arguments.size} x {arguments.size} x {arguments.bands} float32: "
         f"run {statistics.median(r[0] for r in rows):.2f} s, floor {statistics.median(r[1] for r in rows):.2f} s, "
-        f"ratio {ratio:.2f} (median of {arguments.rounds}), planned peak {facts['planned_peak_bytes'] / 2**20:.0f} MiB, "
+        f"ratio {ratio:.2f} (median of {arguments.rounds}); "
+        f"planned peak {facts['planned_peak_bytes'] / 2**20:.0f} MiB, "
         f"measured {max(r[2] for r in rows):.0f} MiB"
     )
 

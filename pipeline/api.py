@@ -271,7 +271,7 @@ def _run_or_resume(
 
 
 def _check_room(job: Job) -> str | None:
-    return check_free_space(job.output, sum(array.num_bytes for array in job.plan.arrays.values()))
+    return check_free_space(job.output, sum(array.num_bytes for array in job.plan.arrays))
 
 
 def _run(job: Job, target: Target, journal: Journal, progress: Progress) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from pipeline.errors import RasterpipeError, RunInterrupted, RunStopped
 from pipeline.graph import Strip, run_strip, split_into_strips
 from pipeline.journal import Journal
 from pipeline.passes import Fresh, compute_block
-from pipeline.planning import Plan, PlannedPass
+from pipeline.planning import Plan, PlannedPass, StoredArray
 from pipeline.progress import Progress
 from pipeline.region import Region
 from pipeline.storage.reader import Reader
@@ -43,7 +43,7 @@ class Measured:
 
 
 OpenReader = Callable[[str], Reader]
-OpenWriter = Callable[[str], ZarrWriter]
+OpenWriter = Callable[[StoredArray], ZarrWriter]
 
 
 def warm_up(plan: Plan) -> float:
@@ -92,7 +92,7 @@ def execute(
         for planned in plan.passes:
             number = planned.plan.number
             readers = {raster: open_reader(raster) for raster in planned.plan.stored}
-            writers = {raster: open_writer(raster) for raster in planned.plan.writes}
+            writers = {raster: open_writer(planned.arrays[raster]) for raster in planned.plan.writes}
             worker = PassWorker(planned, readers, writers)
             worker.stopped = stop.is_set
             strips = split_into_strips(planned, done.get(number, set()))
@@ -102,6 +102,8 @@ def execute(
                 journal.flush()
             measured.bytes_read += worker.bytes_read
             for i, raster in enumerate(planned.plan.writes):
+                if not planned.arrays[raster].is_kept:
+                    continue
                 measured.valid[raster] = sum(valid[i] for valid in journal.done.get(number, {}).values())
     return measured
 

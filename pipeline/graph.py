@@ -85,9 +85,7 @@ def exchange_strip(worker: PassWorker, strip: Strip) -> Any:
 
         spec = plan.specs[raster]
         chunks = (tuple(np.diff(tops).tolist()), tuple(np.diff(lefts).tolist()), (spec.num_bands,))
-        return dask.array.map_blocks(
-            read, chunks=chunks, dtype=spec.dtype, meta=np.empty((0, 0, 0), spec.dtype)
-        )
+        return dask.array.map_blocks(read, chunks=chunks, dtype=spec.dtype, meta=np.empty((0, 0, 0), spec.dtype))
 
     def compute(row: int, column: int, parts: Parts) -> BlockDone:
         number = (strip.rows[0] + row) * len(plan.grid.columns) + strip.columns[0] + column
@@ -115,9 +113,7 @@ def overlap(
     import dask.array
 
     def run(*parts: np.ndarray, block_id: tuple[int, ...]) -> np.ndarray:
-        views = {
-            raster: own_dims(part, plan.specs[raster].dims) for raster, part in zip(sources, parts, strict=True)
-        }
+        views = {raster: own_dims(part, plan.specs[raster].dims) for raster, part in zip(sources, parts, strict=True)}
         result = np.empty((1, 1, 1), dtype=object)
         result[0, 0, 0] = compute(block_id[0], block_id[1], views)
         return result

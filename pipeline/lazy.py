@@ -185,7 +185,6 @@ def _wrap(array: Any, result: Any, spec: RasterSpec, name: str) -> Any:
     """Return a result as an xarray array with the coordinates of the source that still fit."""
     import xarray
 
-
     coordinates = {
         key: value
         for key, value in array.coords.items()

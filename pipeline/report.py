@@ -32,7 +32,7 @@ def describe_plan(plan: Plan, output: str, parts: Mapping[str, Any]) -> Facts:
         "tasks": sum(planned.cost.num_tasks for planned in plan.passes),
         "read_bytes": sum(planned.cost.read_bytes for planned in plan.passes),
         "write_bytes": sum(planned.cost.write_bytes for planned in plan.passes),
-        "disk_bytes": sum(array.num_bytes for array in plan.arrays.values()),
+        "disk_bytes": sum(array.num_bytes for array in plan.arrays),
         "inputs": {
             name: _describe_spec(entry.spec) | {"chunk": list(entry.chunk)} for name, entry in plan.inputs.items()
         },

@@ -41,7 +41,7 @@ class RunStore:
 
     def create(self) -> None:
         """Create all arrays, so that blocks have only pixels to write."""
-        arrays = self.job.plan.arrays.values()
+        arrays = self.job.plan.arrays
         create_store(str(self.target.store), self.provenance, [array_plan(a) for a in arrays if a.is_kept])
         shutil.rmtree(self.intermediates, ignore_errors=True)  # of an earlier run, given up
         if passing := [array_plan(array) for array in arrays if not array.is_kept]:
@@ -50,7 +50,7 @@ class RunStore:
 
     def check_continued(self) -> None:
         """Refuse to continue without the intermediate results that the journal counts as done."""
-        if any(not array.is_kept for array in self.job.plan.arrays.values()) and not self.intermediates.exists():
+        if any(not array.is_kept for array in self.job.plan.arrays) and not self.intermediates.exists():
             raise OutputError(
                 f"{self.job.output}: the intermediate results of the unfinished run, in {self.intermediates}, "
                 "are gone; --overwrite starts anew"
@@ -64,16 +64,15 @@ class RunStore:
             "grids": grids_to_json([planned.plan.grid for planned in self.job.plan.passes]),
         }
 
-    def folder_of(self, raster: str) -> str:
-        return str(self.target.store if self.job.plan.arrays[raster].is_kept else self.intermediates)
-
     def open_reader(self, raster: str) -> Reader:
+        """Open what a pass reads: an input, or a whole raster that an earlier pass wrote."""
         if raster in self.job.readers:
             return self.job.readers[raster]
-        return ZarrReader(self.folder_of(raster), raster)
+        passing = any(array.raster == raster and not array.is_kept for array in self.job.plan.arrays)
+        return ZarrReader(str(self.intermediates if passing else self.target.store), raster)
 
-    def open_writer(self, raster: str) -> ZarrWriter:
-        return ZarrWriter(self.folder_of(raster), array_plan(self.job.plan.arrays[raster]))
+    def open_writer(self, array: StoredArray) -> ZarrWriter:
+        return ZarrWriter(str(self.target.store if array.is_kept else self.intermediates), array_plan(array))
 
     def finish(self, measured: Measured) -> None:
         """Declare the result complete and, where it replaces an older one, put it in its place."""

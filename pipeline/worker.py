@@ -33,9 +33,7 @@ class BlockDone:
 class PassWorker:
     """Computes the blocks of one pass; shared by the threads of a process, and sent to other processes."""
 
-    def __init__(
-        self, planned: PlannedPass, readers: Mapping[str, Reader], writers: Mapping[str, ZarrWriter]
-    ) -> None:
+    def __init__(self, planned: PlannedPass, readers: Mapping[str, Reader], writers: Mapping[str, ZarrWriter]) -> None:
         self.planned, self.plan = planned, planned.plan
         self.readers, self.writers = readers, writers
         self.stopped: Callable[[], bool] = _never
@@ -46,7 +44,12 @@ class PassWorker:
         self.cache = ChunkCache(self.planned.cost.cache_bytes)
         self._cached = {
             raster: CachedReader(
-                raster, self.readers[raster], self.cache, self.plan.grid, self.plan.halos[raster], self.planned.units[raster]
+                raster,
+                self.readers[raster],
+                self.cache,
+                self.plan.grid,
+                self.plan.halos[raster],
+                self.planned.units[raster],
             )
             for raster in self.plan.stored
         }

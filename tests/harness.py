@@ -146,13 +146,13 @@ def _grid(planned: Any, layout: Layout) -> Grid:
     """Return a grid of `layout.block` units of what is written whole."""
     assert layout.block
     region: Region = planned.plan.grid.region
-    rows, columns = (
-        max(array.unit[axis] for array in planned.arrays.values()) * layout.block[axis] for axis in (0, 1)
-    )
+    rows, columns = (max(array.unit[axis] for array in planned.arrays.values()) * layout.block[axis] for axis in (0, 1))
     # blocks that exchange rims are never thinner than the halo: a remainder joins its neighbour
     shortest = (rows, columns) if layout.halo == "exchange" else (1, 1)
     return Grid(
-        Axis(region.top, region.bottom, rows, shortest[0]), Axis(region.left, region.right, columns, shortest[1]), layout.panel
+        Axis(region.top, region.bottom, rows, shortest[0]),
+        Axis(region.left, region.right, columns, shortest[1]),
+        layout.panel,
     )
 
 

@@ -58,9 +58,7 @@ def window(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
     }
 
 
-def _window_statistic(
-    name: str, windows: np.ndarray, finite: np.ndarray, eps: float
-) -> tuple[np.ndarray, np.ndarray]:
+def _window_statistic(name: str, windows: np.ndarray, finite: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray]:
     import warnings
 
     with warnings.catch_warnings(), np.errstate(all="ignore"):

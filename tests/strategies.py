@@ -89,6 +89,8 @@ def chains(draw: st.DrawFn) -> list[dict[str, Any]]:
         if step.get("cval") is not None:
             step["cval"] = draw(st.integers(0, 100))
         if draw(st.integers(0, 3)) == 0:
-            step["dtype"], step["nodata"] = draw(st.sampled_from([("int16", -999), ("float32", -1.0), ("float64", 5.0)]))
+            step["dtype"], step["nodata"] = draw(
+                st.sampled_from([("int16", -999), ("float32", -1.0), ("float64", 5.0)])
+            )
         steps.append(step)
     return steps

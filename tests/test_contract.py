@@ -39,8 +39,9 @@ def loadable(source: str, steps: list[dict[str, Any]], folder: Any) -> bool:
     try:
         api.load(harness.document(source, steps, folder / "x.zarr"))
     except PipelineError as error:
-        assert any(words in str(error) for words in ("cannot occur", "has no value for them")), error
-        return False
+        if any(words in str(error) for words in ("cannot occur", "has no value for them")):
+            return False
+        raise
     return True
 
 
@@ -179,7 +180,12 @@ def test_halo_is_sufficient_and_minimal(op: str, data: st.DataObject) -> None:
     outside = values + 1e3
     outside[grown.slices()] = values[grown.slices()]
     assert same_bits(compute(outside), expected)
-    for row, column in ((grown.top, block.left), (grown.bottom - 1, block.left), (block.top, grown.left), (block.top, grown.right - 1)):
+    for row, column in (
+        (grown.top, block.left),
+        (grown.bottom - 1, block.left),
+        (block.top, grown.left),
+        (block.top, grown.right - 1),
+    ):
         changed = values.copy()
         changed[row, column] += 1e3
         assert not same_bits(compute(changed), expected), (row, column)

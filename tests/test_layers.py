@@ -67,7 +67,9 @@ def test_imports_go_downwards(path: Path) -> None:
     assert not upwards, f"{path.name} imports from above: {upwards}"
 
 
-@pytest.mark.parametrize(("names", "allowed"), [({"yaml"}, {"config"}), ({"numba"}, {"kernels"}), ({"tifffile"}, {"storage"})])
+@pytest.mark.parametrize(
+    ("names", "allowed"), [({"yaml"}, {"config"}), ({"numba"}, {"kernels"}), ({"tifffile"}, {"storage"})]
+)
 def test_libraries_stay_in_their_layer(names: set[str], allowed: set[str]) -> None:
     for path in modules():
         tree = ast.parse(path.read_text())
@@ -90,6 +92,7 @@ def test_version_needs_no_heavy_library() -> None:
 
 
 def test_planning_and_a_threads_run_need_neither_dask_array_nor_distributed() -> None:
-    code = "import sys, pipeline.api\nprint(sorted({'dask.array', 'distributed', 'scipy.ndimage', 'tifffile'} & set(sys.modules)))"
+    heavy = "{'dask.array', 'distributed', 'scipy.ndimage', 'tifffile'}"
+    code = f"import sys, pipeline.api\nprint(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

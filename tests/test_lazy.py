@@ -56,7 +56,9 @@ def test_lazy_gives_the_bits_of_a_run(data: st.DataObject) -> None:
 
 def test_xarray_keeps_its_coordinates() -> None:
     values = np.random.default_rng(0).normal(size=(3, 20, 30)).astype("float32")
-    array = xr.DataArray(values, dims=("band", "y", "x"), coords={"band": ["red", "green", "blue"], "x": np.arange(30.0)})
+    array = xr.DataArray(
+        values, dims=("band", "y", "x"), coords={"band": ["red", "green", "blue"], "x": np.arange(30.0)}
+    )
     result = pipeline.apply({"op": "window", "size": 3, "bands": ["blue"]}, array)
     assert result.dims == ("band", "y", "x")
     assert result.shape == (1, 20, 30)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.kernels.compile import inner, kernel
-from pipeline.kernels.window_sum import blank, clean_rows, copy, holds_invalid, row_stride, sum_across, sum_down
+from pipeline.kernels.window_sum import blank, clean_rows, copy, holds_invalid, scratch, sum_across, sum_down
 
 
 @kernel
@@ -35,10 +35,10 @@ def extremum_windows(
     height, width, lanes, min_valid, fill_invalid = rule
     reach = (width - 1) * lanes
     strip, tile = tiles
-    span = row_stride(strip + reach)
-    lows = np.empty((height + 1, span), values.dtype)
-    highs = np.empty((height + 1, span), values.dtype)
-    spare = np.empty((7, span), values.dtype)
+    span = strip + reach
+    lows = scratch(height + 1, span, values.dtype)
+    highs = scratch(height + 1, span, values.dtype)
+    spare = scratch(7, span, values.dtype)
     cleaned = np.empty((0, 0), values.dtype)
     usable = np.empty((0, 0), np.int32)
     counts = np.empty((0, 0), np.int32)
@@ -57,10 +57,10 @@ def extremum_windows(
                 shape = (height, position, num_rows)
                 clean = min_valid <= height * width and not holds_invalid(values[plane], mask, finite, source)
                 if not clean and not cleaned.size:
-                    cleaned = np.empty((2 * height - 1, span), values.dtype)
-                    usable = np.empty((2 * height - 1, span), np.int32)
-                    counts = np.empty((height + 1, span), np.int32)
-                    spare_counts = np.empty((5, span), np.int32)
+                    cleaned = scratch(2 * height - 1, span, values.dtype)
+                    usable = scratch(2 * height - 1, span, np.int32)
+                    counts = scratch(height + 1, span, np.int32)
+                    spare_counts = scratch(5, span, np.int32)
                 for side in range(2):
                     extremes = highs if side else lows
                     if needed[side] and clean:

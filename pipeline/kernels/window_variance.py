@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.kernels.compile import inner, kernel
-from pipeline.kernels.window_sum import blank, clean_rows, copy, holds_invalid, row_stride
+from pipeline.kernels.window_sum import blank, clean_rows, copy, holds_invalid, scratch
 
 SPARE = 6
 """Sets kept besides those of a group's rows: two for a growing prefix, four to merge across."""
@@ -29,8 +29,8 @@ def variance_windows(values: Any, valid: Any, mean: Any, var: Any, std: Any, pla
     height, width, lanes, min_valid, fill_invalid = rule
     reach = (width - 1) * lanes
     strip, tile = tiles
-    span = row_stride(strip + reach)
-    sets = np.empty((2 * (height + 1 + SPARE), span), np.float64)
+    span = strip + reach
+    sets = scratch(2 * (height + 1 + SPARE), span, np.float64)
     counts = np.empty((0, 0), np.int32)
     cleaned = np.empty((0, 0), values.dtype)
     usable = np.empty((0, 0), np.int32)
@@ -47,9 +47,9 @@ def variance_windows(values: Any, valid: Any, mean: Any, var: Any, std: Any, pla
                 masked = min_valid > height * width or holds_invalid(values[plane], mask, True, source)
                 if masked:
                     if not cleaned.size:
-                        cleaned = np.empty((2 * height - 1, span), values.dtype)
-                        usable = np.empty((2 * height - 1, span), np.int32)
-                        counts = np.empty((height + 1 + SPARE, span), np.int32)
+                        cleaned = scratch(2 * height - 1, span, values.dtype)
+                        usable = scratch(2 * height - 1, span, np.int32)
+                        counts = scratch(height + 1 + SPARE, span, np.int32)
                     clean_rows(values[plane], mask, True, source, values.dtype.type(0), cleaned, usable)
                     source = (0 * first, 0 * begin, source[2], source[3])
                     merge_down(cleaned, usable, source, shape, masked, sets, counts, tile)

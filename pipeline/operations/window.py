@@ -126,7 +126,9 @@ class Window(Operation):
         lanes = source.num_bands if source.dims[-1] == "band" else 1
         height, width = shape[0] + self.size[0] - 1, shape[1] + self.size[1] - 1
         widened = 0
-        if any(spec.dtype != source.dtype for name, spec in self.outputs(specs).items() if name in ("min", "max", "range")):
+        if any(
+            spec.dtype != source.dtype for name, spec in self.outputs(specs).items() if name in ("min", "max", "range")
+        ):
             widened = height * width * source.num_bands * 9
         return widened + (3 * self.size[0] + 8) * width * lanes * 8
 

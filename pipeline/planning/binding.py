@@ -1,0 +1,141 @@
+"""Steps bound to what they read: specs folded through the steps, so that all is known before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pipeline.config.model import Ref
+from pipeline.errors import PipelineError, unknown
+from pipeline.operation import Edge, Operation, require_exact
+from pipeline.passes import StepPlan, Use
+from pipeline.planning.plan import InputSpec
+from pipeline.raster import RasterSpec, grid_difference, holds
+from pipeline.region import Halo, Region
+
+
+@dataclass
+class Graph:
+    """Steps bound to what they read: raster ids and specs, in the order of the file."""
+
+    steps: dict[str, Operation]
+    index: dict[str, int]
+    sources: dict[str, dict[str, str]]
+    """step -> source key -> raster id"""
+    specs: dict[str, RasterSpec]
+    """raster id -> spec as every reader sees it"""
+    plans: dict[str, StepPlan]
+    inputs: Mapping[str, InputSpec]
+    notes: list[str]
+
+    @property
+    def region(self) -> Region:
+        return next(iter(self.specs.values())).region
+
+    def producer(self, raster: str) -> str | None:
+        """Return the step that computes a raster; None for an input."""
+        name = raster.partition("/")[0]
+        return name if name in self.steps else None
+
+    def bind(self, name: str, specs: Mapping[str, RasterSpec]) -> StepPlan:
+        return bind_step(self.steps[name], self.sources[name], specs)
+
+
+def bind(
+    steps: Sequence[Operation], references: Mapping[tuple[int, str], Ref], inputs: Mapping[str, InputSpec]
+) -> Graph:
+    notes: list[str] = []
+    specs = {name: _input_spec(entry) for name, entry in inputs.items()}
+    graph = Graph({}, {}, {}, specs, {}, inputs, notes)
+    for number, step in enumerate(steps):
+        try:
+            graph.sources[step.name] = {key: _resolve(references[number, key], graph) for key in step.sources()}
+            graph.steps[step.name], graph.index[step.name] = step, number
+            plan = graph.bind(step.name, specs)
+        except PipelineError as error:
+            raise PipelineError(str(error), ("steps", number, *error.path)) from None
+        graph.plans[step.name] = plan
+        specs.update({plan.raster(output): spec for output, spec in plan.declared.items()})
+        notes.extend(_notes(plan))
+    return graph
+
+
+def _input_spec(entry: InputSpec) -> RasterSpec:
+    """Return an input's spec; a floating-point raster can always hold NaN."""
+    spec = entry.spec
+    if spec.dtype.kind == "f" and spec.nodata is None:
+        return replace(spec, nodata=float("nan"))
+    return spec
+
+
+def _resolve(reference: Ref, graph: Graph) -> str:
+    if reference.name in graph.inputs:
+        if reference.output is not None:
+            raise PipelineError(f"{reference.name!r} is an input; it has no output {reference.output!r}", ("input",))
+        return reference.name
+    outputs = tuple(graph.plans[reference.name].declared)
+    if reference.output is None and len(outputs) > 1:
+        listed = ", ".join(f"{reference.name}/{output}" for output in outputs)
+        raise PipelineError(f"{reference.name!r} has several outputs; name one: {listed}", ("input",))
+    if reference.output is not None and reference.output not in outputs:
+        raise PipelineError(unknown(f"output of {reference.name!r}", reference.output, outputs), ("input",))
+    return f"{reference.name}/{reference.output or outputs[0]}"
+
+
+def bind_step(operation: Operation, sources: Mapping[str, str], specs: Mapping[str, RasterSpec]) -> StepPlan:
+    """Fold the specs of a step's sources through its operation."""
+    selected, bands = {}, {}
+    for key, raster in sources.items():
+        keys = operation.bands if key == "input" else None
+        selected[key], indices = specs[raster].select(keys)
+        bands[key] = indices if keys is not None else None
+        if operation.domain == "float":
+            require_exact(operation, selected[key])
+    natural = operation.outputs(selected)
+    halos, edges = operation.halo(selected), operation.edges(selected)
+    uses = tuple(
+        Use(key, raster, selected[key], bands[key], halos.get(key, Halo()), edges.get(key, Edge()))
+        for key, raster in sources.items()
+    )
+    declared = {output: _declare(operation, output, spec) for output, spec in natural.items()}
+    return StepPlan(operation.name, operation, uses, natural, declared)
+
+
+def check_grids(inputs: Mapping[str, InputSpec]) -> None:
+    (first, entry), *others = inputs.items()
+    for name, other in others:
+        if words := grid_difference(entry.spec, other.spec):
+            raise PipelineError(f"{first!r} and {name!r} lie on different grids: {words}", ("inputs", name))
+
+
+def _declare(operation: Operation, output: str, spec: RasterSpec) -> RasterSpec:
+    """Return the spec of an output after the step's own `dtype` and `nodata`."""
+    dtype = np.dtype(operation.dtype) if operation.dtype else spec.dtype
+    nodata = spec.nodata
+    if operation.nodata is not None:
+        if not holds(dtype, operation.nodata):
+            raise PipelineError(f"{operation.nodata} cannot occur in {dtype.name} ({output})", ("nodata",))
+        nodata = operation.nodata if dtype.kind == "f" else int(operation.nodata)
+    elif nodata is not None and dtype.kind == "f":
+        nodata = float("nan") if spec.dtype.kind != "f" else nodata
+    elif nodata is not None and not holds(dtype, nodata):
+        raise PipelineError(
+            f"{output} can have invalid pixels, and {dtype.name} has no value for them; "
+            "say which with `nodata:`, or leave `dtype` out",
+            ("dtype",),
+        )
+    return replace(spec, dtype=dtype, nodata=nodata)
+
+
+def _notes(plan: StepPlan) -> Iterator[str]:
+    source = plan.uses[0].spec
+    for output, spec in plan.declared.items():
+        if (
+            source.dtype.kind != "f"
+            and spec.dtype.kind != "f"
+            and spec.nodata is not None
+            and plan.operation.nodata is None
+        ):
+            yield f"{plan.raster(output)}: invalid pixels are {spec.nodata}, as in the input"

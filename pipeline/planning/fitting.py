@@ -1,0 +1,252 @@
+"""Blocks that fit the memory: the shape, panel width and halo way that are predicted to be fastest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Literal
+
+import numpy as np
+
+from pipeline.errors import PipelineError
+from pipeline.passes import PassPlan, Slots, StepPlan, plan_slots
+from pipeline.planning.plan import PassCost, PlannedPass, Settings, StoredArray, format_bytes
+from pipeline.raster import RasterSpec
+from pipeline.region import Axis, Grid, Halo, Region
+
+MIB = 2**20
+BASE_BYTES = 340 * MIB
+"""Python, libraries, compiled kernels and what compiling them leaves: measured, see docs/design.md."""
+STRIP_BLOCKS = 1024
+DECODE_RATE = 1.7e9
+COMPUTE_RATE = 2.5e9
+COPY_RATE = 5e9
+BLOCK_SECONDS = 2e-3
+CALL_SECONDS = 5e-4
+EXCHANGE_TASKS = 15
+EXCHANGE_SECONDS = 4e-4
+MEMORY_PENALTY = 0.05 / 2**30
+"""Seconds per byte: of two plans about as fast, the smaller one; bytes and seconds as measured, see docs/design.md."""
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    plan: PassPlan
+    slots: Slots
+    cost: PassCost
+    halo: Literal["read", "exchange"]
+    strip: tuple[int, int]
+
+
+class Fitter:
+    """Chooses block shape, panel width and halo way of one pass by predicted cost, within the memory."""
+
+    def __init__(
+        self,
+        build: Callable[[Grid], PassPlan],
+        arrays: Mapping[str, StoredArray],
+        chunks: Mapping[str, tuple[int, int]],
+        settings: Settings,
+        region: Region,
+    ) -> None:
+        self.build, self.arrays, self.settings, self.region = build, arrays, settings, region
+        self.probe = build(Grid(Axis(region.top, region.bottom, 1), Axis(region.left, region.right, 1), 1))
+        self.units = {raster: _coarse_unit(chunk, self.probe.specs[raster]) for raster, chunk in chunks.items()}
+        self.block_unit = tuple(
+            math.lcm(*(min(array.unit[axis], region.shape[axis]) for array in arrays.values())) for axis in (0, 1)
+        )
+
+    def fit(self, number: int) -> PlannedPass:
+        if self.settings.grids is not None:
+            candidates = list(self.candidates_of(self.settings.grids[number]))
+        else:
+            candidates = [c for grid in self.grids() for c in self.candidates_of(grid)]
+        if not candidates:
+            raise PipelineError(
+                "`exchange` needs blocks no thinner than the halo, and none fits the memory; use `halo: read`",
+                ("run", "halo"),
+            )
+        fitting = [c for c in candidates if c.cost.peak_bytes <= self.settings.memory_bytes]
+        if not fitting:
+            self.refuse(min(candidates, key=lambda c: c.cost.peak_bytes))
+        best = min(fitting, key=lambda c: c.cost.seconds + c.cost.peak_bytes * MEMORY_PENALTY)
+        return PlannedPass(best.plan, self.arrays, self.units, best.slots, best.cost, best.halo, best.strip)
+
+    def grids(self) -> Iterator[Grid]:
+        """Yield block grids worth looking at: whole units, up to a quarter of the memory per block."""
+        height, width = self.region.shape
+        rows = _multiples(self.block_unit[0], height)
+        columns = _multiples(self.block_unit[1], width)
+        pixel = max(array.spec.pixel_bytes for array in self.arrays.values())
+        for block_rows, block_columns in product(rows, columns):
+            small = block_rows == rows[0] and block_columns == columns[0]
+            if small or block_rows * block_columns * pixel <= self.settings.memory_bytes / 4:
+                yield self.grid(block_rows, block_columns)
+
+    def grid(self, rows: int, columns: int) -> Grid:
+        region = self.region
+        return Grid(
+            Axis(region.top, region.bottom, rows, max(1, rows // 4)),
+            Axis(region.left, region.right, columns, max(1, columns // 4)),
+            panel=2**31,
+        )
+
+    def candidates_of(self, grid: Grid) -> Iterator[_Candidate]:
+        ways = ("read", "exchange") if self.settings.halo == "auto" else (self.settings.halo,)
+        if "read" in ways:
+            slots = plan_slots(self.build(grid))
+            panels = _multiples(1, len(grid.columns)) if self.settings.grids is None else [grid.panel]
+            for panel in panels:
+                yield self.read_candidate(replace(grid, panel=panel), slots)
+        if "exchange" in ways:
+            yield from self.exchange_candidates(replace(grid, panel=len(grid.columns)))
+
+    def read_candidate(self, grid: Grid, slots: Slots) -> _Candidate:
+        """Each block reads itself and its halo; a cache holds the chunks that neighbours share."""
+        plan = self.build(grid)
+        height, width = grid.largest
+        cache = read = source = calls = 0
+        for raster in plan.stored:
+            spec, unit, halo = plan.specs[raster], self.units[raster], plan.halos[raster]
+            touch = _Touches(grid, unit, halo, spec)
+            pixel = unit[0] * unit[1] * spec.pixel_bytes
+            cache += touch.cached_chunks * pixel
+            read += touch.decoded * pixel
+            source += touch.distinct * pixel
+            calls += touch.decoded
+        worker = slots.num_bytes + self.scratch_bytes(plan, (height, width)) + self.codec_bytes(plan)
+        cost = self.cost(plan, worker, cache, read, source, len(grid), calls * CALL_SECONDS)
+        return _Candidate(plan, slots, cost, "read", (1, min(len(grid), STRIP_BLOCKS)))
+
+    def exchange_candidates(self, grid: Grid) -> Iterator[_Candidate]:
+        """Blocks are read once and exchange their rims through map_overlap, a strip of blocks at a time."""
+        halo = Halo()
+        for raster in self.probe.stored:
+            halo |= self.probe.halos[raster]
+        around = max(halo.top, halo.bottom), max(halo.left, halo.right)
+        if self.settings.grids is None:  # a block hands its rim to its neighbours, so none may be thinner
+            tall, wide = (
+                replace(axis, shortest=max(axis.shortest, most))
+                for axis, most in zip((grid.rows, grid.columns), around, strict=True)
+            )
+            grid = replace(grid, rows=tall, columns=wide)
+        if any(
+            len(axis) > 1 and axis.thinnest < most for axis, most in zip((grid.rows, grid.columns), around, strict=True)
+        ):
+            return
+        plan = self.build(grid)
+        slots = plan_slots(plan)
+        height, width = grid.largest
+        pixel = sum(plan.specs[raster].pixel_bytes for raster in plan.stored)
+        worker = slots.num_bytes + self.scratch_bytes(plan, (height, width)) + self.codec_bytes(plan)
+        for side in _multiples(1, max(len(grid.rows), len(grid.columns))):
+            strip = min(side, len(grid.rows)), min(side, len(grid.columns))
+            rows = strip[0] * height + halo.top + halo.bottom
+            columns = strip[1] * width + halo.left + halo.right
+            # dask keeps the blocks as read, their rims cut out, and the blocks with rims pasted
+            live = int(2.2 * rows * columns * pixel)
+            rim = rows * columns / (strip[0] * height * strip[1] * width)
+            source = self.region.num_pixels * pixel
+            seconds = len(grid) * EXCHANGE_TASKS * EXCHANGE_SECONDS + 3 * source / COPY_RATE / self.settings.workers
+            cost = self.cost(plan, worker, live, int(source * rim), source, len(grid) * EXCHANGE_TASKS, seconds)
+            yield _Candidate(plan, slots, cost, "exchange", strip)
+
+    def cost(
+        self, plan: PassPlan, worker: int, shared: int, read: int, source: int, num_tasks: int, seconds: float
+    ) -> PassCost:
+        workers = min(self.settings.workers, len(plan.grid))
+        written = sum(array.num_bytes for array in self.arrays.values())
+        height, width = plan.grid.largest
+        grown = max(
+            ((height + h.top + h.bottom) * (width + h.left + h.right) / (height * width)) for h in plan.halos.values()
+        )
+        busy = read / DECODE_RATE + read / COPY_RATE + (source + written) * grown / COMPUTE_RATE
+        rounds = -(-len(plan.grid) // workers)
+        idle = rounds * workers / len(plan.grid)
+        total = (busy * idle + len(plan.grid) * BLOCK_SECONDS) / workers + seconds
+        peak = BASE_BYTES + workers * worker + shared
+        return PassCost(worker, shared, peak, read, source, written, num_tasks, total)
+
+    def scratch_bytes(self, plan: PassPlan, shape: tuple[int, int]) -> int:
+        needs = plan.needs(Region(0, shape[0], 0, shape[1]), everywhere=True)
+        return max(
+            step.operation.scratch_bytes({use.key: use.spec for use in step.uses}, needs.compute[step.name].shape)
+            for step in plan.steps
+        )
+
+    def codec_bytes(self, plan: PassPlan) -> int:
+        """Return what encoding or decoding holds beside the block: a chunk as it is, and encoded."""
+        read = [2 * math.prod(self.units[raster]) * plan.specs[raster].pixel_bytes for raster in plan.stored]
+        written = [
+            2 * math.prod(array.shards or array.chunks) * array.spec.dtype.itemsize for array in self.arrays.values()
+        ]
+        return max(read + written)
+
+    def refuse(self, smallest: _Candidate) -> None:
+        step = max(smallest.plan.steps, key=lambda step: _step_bytes(smallest.plan, step))
+        need, have = smallest.cost.peak_bytes, self.settings.memory_bytes
+        height, width = smallest.plan.grid.largest
+        busy = min(self.settings.workers, len(smallest.plan.grid))
+        workers = "1 worker" if busy == 1 else f"{busy} workers"
+        raise PipelineError(
+            f"the run may use {format_bytes(have)}, but needs at least {format_bytes(need)}: "
+            f"{workers} with blocks of {height} x {width}, of which step {step.name!r} takes most; "
+            f"set it to {format_bytes(need, up=True)} or more, use fewer workers, or smaller output chunks",
+            ("run", "memory"),
+        )
+
+
+def _step_bytes(plan: PassPlan, step: StepPlan) -> int:
+    return sum(use.spec.pixel_bytes for use in step.uses) + sum(spec.pixel_bytes for spec in step.natural.values())
+
+
+def _coarse_unit(chunk: tuple[int, int], spec: RasterSpec) -> tuple[int, int]:
+    """Return rows and columns to read at once: whole chunks, several where they are below 1 MiB."""
+    rows, columns = chunk
+    while rows * columns * spec.pixel_bytes < MIB and (rows < spec.height or columns < spec.width):
+        if (rows <= columns and rows < spec.height) or columns >= spec.width:
+            rows *= 2
+        else:
+            columns *= 2
+    return rows, columns
+
+
+def _multiples(unit: int, size: int) -> list[int]:
+    """Return multiples of a unit up to the first that spans the size: all small ones, then ever coarser."""
+    factors = [1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024]
+    most = -(-size // unit)
+    return [unit * factor for factor in factors if factor < most] + [unit * most]
+
+
+class _Touches:
+    """How often chunks are decoded: blocks against the chunks that they and their halos meet."""
+
+    def __init__(self, grid: Grid, unit: tuple[int, int], halo: Halo, spec: RasterSpec) -> None:
+        rows = _intervals(grid.rows, halo.top, halo.bottom, unit[0], spec.height)
+        columns = _intervals(grid.columns, halo.left, halo.right, unit[1], spec.width)
+        starts = np.arange(0, len(grid.columns), min(grid.panel, len(grid.columns)))
+        ends = np.minimum(starts + grid.panel, len(grid.columns))
+        panels = columns[0][starts], columns[1][ends - 1]
+        self.distinct = int((rows[1][-1] - rows[0][0]) * (columns[1][-1] - columns[0][0]))
+        panel_columns = int((panels[1] - panels[0]).sum())
+        self.decoded = int(rows[1][-1] - rows[0][0]) * panel_columns
+        shared_rows = int(np.max(rows[1][:-1] - rows[0][1:], initial=0))
+        shared_columns = int(np.max(columns[1][:-1] - columns[0][1:], initial=0))
+        widest = int(np.max(panels[1] - panels[0]))
+        # the rows of chunks that the next row of blocks needs again, and around the blocks in work what
+        # their neighbours to the left and right share
+        high = int(np.max(rows[1] - rows[0]))
+        wide = int(np.max(columns[1] - columns[0]))
+        self.cached_chunks = shared_rows * widest + (
+            (high * wide if shared_rows else high * shared_columns) if shared_rows or shared_columns else 0
+        )
+
+
+def _intervals(axis: Axis, before: int, after: int, unit: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each interval of an axis, with its halo, the first chunk that it meets and the one after its last."""
+    index = np.arange(len(axis))
+    start = axis.start + index * axis.step
+    stop = np.append(start[1:], axis.stop)
+    return np.maximum(start - before, 0) // unit, -(-np.minimum(stop + after, size) // unit)

@@ -1,0 +1,404 @@
+"""Inputs as the pipeline file describes them, and the cache of decoded chunks that blocks share."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+import random
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline import api
+from pipeline.errors import InputError, PipelineError
+from pipeline.planning import _Touches
+from pipeline.raster import RasterSpec, array_slices, grid_difference
+from pipeline.region import Axis, Grid, Halo, Region
+from pipeline.storage import cf
+from pipeline.storage.cache import CachedReader, ChunkCache
+from pipeline.storage.inputs import REFUSED, InputOptions, local_paths, open_input, open_raster
+from pipeline.storage.reader import Reader
+from tests import harness, strategies
+from tests.test_zarr import UTM, geo_text, group, pixels, read, write
+
+DRAWN = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def open_as(*paths: str, **options: Any) -> Reader:
+    """Open an input, and check that it survives a pickle and describes itself in JSON."""
+    reader = open_input(InputOptions(paths=paths, **options))
+    json.dumps([reader.identity(), reader.describe()])
+    copy: Reader = pickle.loads(pickle.dumps(reader))
+    np.testing.assert_array_equal(read(copy), read(reader))
+    return reader
+
+
+def tiff(path: Path, values: np.ndarray, **options: Any) -> str:
+    tifffile.imwrite(path, values, photometric="minisblack", metadata=None, **options)
+    return str(path)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> tuple[str, np.ndarray]:
+    values = pixels((8, 9, 4), "int16")
+    values[0, 0, 1] = -1
+    path = group(
+        tmp_path / "scene.zarr",
+        image=(("y", "x", "band"), values, {"missing_value": -1, "scale_factor": 0.1, "add_offset": -2.0}),
+        band=(("band",), ["B02", "B03", "B04", "B08"]),
+        y=(("y",), np.arange(8) * -10.0 + 95),
+        x=(("x",), np.arange(9) * 10.0 + 5),
+    )
+    return path, values
+
+
+# --- bands, nodata, scale --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bands", "indices"), [((1,), [0]), ((4, 3, 2), [3, 2, 1]), (("B08", 1), [3, 0]), ((2, 3), [1, 2]), ((1, 1), [0, 0])]
+)
+def test_bands_by_position_and_by_name(scene: Any, bands: tuple[Any, ...], indices: list[int]) -> None:
+    path, values = scene
+    reader = open_as(path, bands=bands)
+    assert reader.spec.bands == tuple(("B02", "B03", "B04", "B08")[i] for i in indices)
+    np.testing.assert_array_equal(read(reader), values[..., indices])
+    np.testing.assert_array_equal(read(reader, Region(1, 3, 4, 9), [len(indices) - 1]), values[1:3, 4:, indices[-1:]])
+
+
+def test_bands_that_do_not_exist(scene: Any) -> None:
+    with pytest.raises(PipelineError, match="band 5 does not exist: the raster has 4"):
+        open_as(scene[0], bands=(5,))
+    with pytest.raises(PipelineError, match="unknown band 'B8'; did you mean 'B08'"):
+        open_as(scene[0], bands=("B8",))
+
+
+def test_the_bands_of_a_raster_without_a_band_axis(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.zarr", pixels((4, 5)))
+    np.testing.assert_array_equal(read(open_as(path, bands=(1,))), pixels((4, 5)))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata", "expected"),
+    [
+        ("int16", None, -1),
+        ("int16", "none", None),
+        ("int16", -7, -7),
+        ("int16", 3.0, 3),
+        ("float32", "nan", math.nan),
+        ("float32", 0.1, float(np.float32(0.1))),
+        ("float32", "none", None),
+    ],
+)
+def test_nodata_of_the_pipeline_file(tmp_path: Path, dtype: str, nodata: Any, expected: Any) -> None:
+    path = write(tmp_path / "a.zarr", pixels((4, 5), dtype), attributes={"missing_value": -1})
+    reader = open_as(path, nodata=nodata)
+    assert repr(reader.spec.nodata) == repr(expected)
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), [("uint8", -1), ("uint8", 0.5), ("int16", "nan"), ("float16", 1e6)])
+def test_nodata_that_cannot_occur_is_refused(tmp_path: Path, dtype: str, nodata: Any) -> None:
+    path = write(tmp_path / "a.zarr", pixels((4, 5), dtype))
+    with pytest.raises(InputError, match=rf"nodata {nodata} cannot occur in {dtype} pixels"):
+        open_as(path, nodata=nodata)
+
+
+def test_scale_is_ignored_aloud_or_applied_or_replaced(scene: Any, tmp_path: Path) -> None:
+    path, values = scene
+    ignored = open_as(path)
+    assert (ignored.spec.dtype, ignored.scale) == (np.dtype("int16"), (0.1, -2.0))
+    applied, replaced = open_as(path, scale="apply"), open_as(path, scale=(2.0, 0.5), bands=(2,))
+    expected = (values * 0.1 - 2.0).astype("float32")
+    expected[0, 0, 1] = np.nan
+    assert applied.spec.dtype == np.float32
+    assert math.isnan(applied.spec.nodata or 0)
+    assert applied.scale is None
+    np.testing.assert_array_equal(read(applied), expected)
+    np.testing.assert_array_equal(read(replaced)[1:, 1:, 0], (values * 2.0 + 0.5)[1:, 1:, 1])
+    plan = api.plan(harness.document(path, [{"name": "s", "op": "window", "size": 3}], tmp_path / "out.zarr"))
+    assert any("records scale 0.1 and offset -2; they are ignored (`scale: apply` uses them)" in n for n in plan["notes"])
+
+
+def test_scaling_rounds_once(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 2**16, (30, 40), "uint16")
+    reader = open_as(write(tmp_path / "a.zarr", values), scale=(1.0001, -30000.0))
+    assert harness.same_bits(read(reader), (values * 1.0001 - 30000.0).astype("float32"))
+    assert np.isinf(read(open_as(write(tmp_path / "b.zarr", values.astype("float32")), scale=(1e300, 0.0)))).all()
+
+
+# --- several stores as one raster ------------------------------------------------------------------------------
+
+
+def test_stacks_of_stores_tiffs_and_arrays(tmp_path: Path) -> None:
+    planes = [pixels((8, 9), "uint16", seed) for seed in range(3)]
+    zarrs = [write(tmp_path / f"B0{i}.zarr", plane) for i, plane in enumerate(planes)]
+    tiffs = [tiff(tmp_path / f"B0{i}.tif", plane) for i, plane in enumerate(planes)]
+    store = group(tmp_path / "all.zarr", **{f"B0{i}": (("y", "x"), plane) for i, plane in enumerate(planes)})
+    one_band = write(tmp_path / "B00.axis.zarr", planes[0][..., np.newaxis], ("y", "x", "band"))
+    for reader in (
+        open_as(*zarrs),
+        open_as(*tiffs),
+        open_as(zarrs[0], tiffs[1], zarrs[2]),
+        open_as(store, arrays=("B00", "B01", "B02")),
+        open_as(one_band, *zarrs[1:]),
+    ):
+        assert (reader.spec.dims, reader.spec.bands) == (("band", "y", "x"), ("B00", "B01", "B02"))
+        np.testing.assert_array_equal(read(reader), np.stack(planes))
+        np.testing.assert_array_equal(read(reader, Region(2, 5, 3, 4), [2, 0]), np.stack(planes)[[2, 0], 2:5, 3:4])
+    np.testing.assert_array_equal(read(open_as(*zarrs, bands=("B02", 1))), np.stack(planes)[[2, 0]])
+    assert local_paths(open_as(*zarrs)) == zarrs
+    assert local_paths(open_as(*zarrs, bands=(1,), scale=(2.0, 0.0))) == zarrs
+    assert open_as(zarrs[0], zarrs[0]).spec.bands == ("b1", "b2")
+
+
+def test_stacks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    first = write(tmp_path / "a.zarr", pixels((8, 9), "uint16"))
+    others = {
+        "8 x 9 pixels against 9 x 9": write(tmp_path / "b.zarr", pixels((9, 9), "uint16")),
+        "c is uint8 with nodata None": write(tmp_path / "c.zarr", pixels((8, 9), "uint8")),
+        "d is uint16 with nodata 3": write(tmp_path / "d.zarr", pixels((8, 9), "uint16"), attributes={"_FillValue": 3}),
+        "e has 2 bands": write(tmp_path / "e.zarr", pixels((8, 9, 2), "uint16"), ("y", "x", "band")),
+    }
+    for words, path in others.items():
+        with pytest.raises(InputError, match=words):
+            open_as(first, path)
+
+
+def test_stacks_compare_grids_by_what_they_mean(tmp_path: Path) -> None:
+    image = (("y", "x"), pixels((5, 6)))
+    wkt = group(
+        tmp_path / "a.zarr", image=image, spatial_ref=((), 0, {"crs_wkt": cf.crs_wkt("EPSG:32633"), "GeoTransform": geo_text(UTM)})
+    )
+    code = group(tmp_path / "b.zarr", {"proj:code": "EPSG:32633", "spatial:transform": list(UTM)}, image=image)
+    assert open_as(wkt, code).spec.transform == UTM
+    other = group(tmp_path / "c.zarr", {"proj:code": "EPSG:32634", "spatial:transform": list(UTM)}, image=image)
+    with pytest.raises(InputError, match="different grids: CRS"):
+        open_as(wkt, other)
+    moved = group(tmp_path / "d.zarr", {"spatial:transform": [10, 0, 500010, 0, -10, 5000000]}, image=image)
+    with pytest.raises(InputError, match="different grids: upper left corner at"):
+        open_as(wkt, moved)
+    spec = open_as(code).spec
+    assert grid_difference(spec, RasterSpec(5, 6, np.dtype("uint8"), crs="no CRS at all")).startswith("CRS EPSG:32633")
+
+
+def test_scales_that_differ_between_bands_are_not_applied(tmp_path: Path) -> None:
+    paths = [
+        write(tmp_path / f"B{i}.zarr", pixels((4, 5)), attributes={"scale_factor": 0.1 * (1 + i // 2)}) for i in range(3)
+    ]
+    assert open_as(*paths[:2]).scale == (0.1, 0.0)
+    assert open_as(*paths).scale is None
+    assert "differ between the bands" in open_as(*paths).describe()["warnings"][0]
+
+
+def test_an_array_of_a_store_and_a_path_inside_it(scene: Any) -> None:
+    path, values = scene
+    zarr.open_group(path).create_array("other", data=values[..., 0], dimension_names=("y", "x"))
+    for reader in (open_as(path, arrays=("image",)), open_as(f"{path}/image"), open_as(f"{path}/image/")):
+        assert reader.spec.bands == ("B02", "B03", "B04", "B08")
+        assert reader.spec.transform == (10.0, 0.0, 0.0, 0.0, -10.0, 100.0)
+        np.testing.assert_array_equal(read(reader), values)
+
+
+# --- what is refused -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", sorted(REFUSED))
+def test_other_formats_are_refused_with_a_way_in(tmp_path: Path, suffix: str) -> None:
+    with pytest.raises(InputError, match=rf"scene\{suffix}: .*(first|convert|unpack)"):
+        open_raster(str(tmp_path / f"scene{suffix}"))
+
+
+def test_missing_files_urls_and_misplaced_options(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file or folder"):
+        open_raster(str(tmp_path / "nothing.tif"))
+    with pytest.raises(InputError, match="only local files"):
+        open_raster("s3://bucket/scene.zarr")
+    with pytest.raises(InputError, match="`array` and `at` are for Zarr groups"):
+        open_raster(tiff(tmp_path / "a.tif", pixels((4, 5), "uint8")), array="image")
+
+
+# --- the cache -------------------------------------------------------------------------------------------------
+
+
+class Recorded(Reader):
+    """A raster in memory that counts how often each pixel is read, and may fail."""
+
+    def __init__(self, values: np.ndarray, dims: tuple[str, ...], chunk: tuple[int, int], delay: float = 0) -> None:
+        sizes = dict(zip(dims, values.shape, strict=True))
+        bands = tuple(f"b{i + 1}" for i in range(sizes.get("band", 1)))
+        self.spec = RasterSpec(sizes["y"], sizes["x"], values.dtype, dims, bands)
+        self.values, self.chunk, self.delay = values, chunk, delay
+        self.count = np.zeros((sizes["y"], sizes["x"]), int)
+        self.failures = 0
+        self.lock = threading.Lock()
+
+    def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:
+        with self.lock:
+            self.count[region.slices()] += 1
+            failing = self.failures > 0
+            self.failures -= failing
+        time.sleep(self.delay)
+        if failing:
+            out[...] = 99
+            raise InputError("a damaged chunk")
+        np.copyto(out, self.values[array_slices(self.spec.dims, region)])
+
+    def identity(self) -> dict[str, Any]:
+        return {}
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+
+def recorded(shape: tuple[int, ...], dims: tuple[str, ...] = ("y", "x"), chunk: tuple[int, int] = (4, 4), **options: Any) -> Recorded:
+    return Recorded(np.random.default_rng(0).normal(size=shape).astype("float32"), dims, chunk, **options)
+
+
+def read_block(cached: CachedReader, number: int) -> None:
+    spec = cached.reader.spec
+    extent = cached.grid.block(number).grow(cached.halo).clip(spec.region)
+    out = np.full(spec.shape_of(extent), 77, spec.dtype)
+    cached.read(extent, out)
+    assert isinstance(cached.reader, Recorded)
+    np.testing.assert_array_equal(out, cached.reader.values[array_slices(spec.dims, extent)])
+
+
+@st.composite
+def cached_readers(draw: st.DrawFn) -> CachedReader:
+    height, width = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    dims = draw(st.sampled_from(strategies.DIMS))
+    sizes = {"y": height, "x": width, "band": draw(st.integers(1, 3))}
+    reader = recorded(tuple(sizes[dim] for dim in dims), dims)
+    top, left = draw(st.integers(0, height - 1)), draw(st.integers(0, width - 1))
+    rows = Axis(top, draw(st.integers(top + 1, height)), draw(st.integers(1, 20)), draw(st.integers(1, 4)))
+    columns = Axis(left, draw(st.integers(left + 1, width)), draw(st.integers(1, 20)), draw(st.integers(1, 4)))
+    grid = Grid(rows, columns, draw(st.sampled_from([1, 2, 2**31])))
+    halo = Halo(*(draw(st.integers(0, 9)) for _ in range(4)))
+    unit = draw(st.integers(1, 50)), draw(st.integers(1, 50))
+    return CachedReader("raster", reader, ChunkCache(draw(st.sampled_from([0, 500, 2**20]))), grid, halo, unit)
+
+
+
+
+
+@DRAWN
+@given(cached_readers(), st.data())
+def test_cached_reads_equal_plain_ones(cached: CachedReader, data: st.DataObject) -> None:
+    for number in data.draw(st.permutations(range(len(cached.grid)))):
+        read_block(cached, number)
+    spec = cached.reader.spec  # any region, as a step that wraps reads it
+    top, left = data.draw(st.integers(0, spec.height - 1)), data.draw(st.integers(0, spec.width - 1))
+    region = Region(top, spec.height, left, spec.width)
+    out = np.empty(spec.shape_of(region), spec.dtype)
+    cached.read(region, out)
+    assert isinstance(cached.reader, Recorded)
+    np.testing.assert_array_equal(out, cached.reader.values[array_slices(spec.dims, region)])
+
+
+@DRAWN
+@given(cached_readers())
+def test_each_chunk_is_decoded_once_in_planned_order(cached: CachedReader) -> None:
+    cached.cache.capacity = 2**20
+    for number in range(len(cached.grid)):
+        read_block(cached, number)
+    assert isinstance(cached.reader, Recorded)
+    assert cached.reader.count.max() == 1
+    assert not cached.cache._entries  # nothing is kept once the last block that needs it is done
+    assert cached.bytes_read == cached.reader.count.sum() * cached.reader.spec.pixel_bytes
+
+
+@DRAWN
+@given(cached_readers())
+def test_the_planned_capacity_gives_the_planned_decodings(cached: CachedReader) -> None:
+    unit, spec = cached.unit, cached.reader.spec
+    touches = _Touches(cached.grid, unit, cached.halo, spec)
+    cached.cache.capacity = touches.cached_chunks * unit[0] * unit[1] * spec.pixel_bytes
+    for number in range(len(cached.grid)):
+        read_block(cached, number)
+    assert isinstance(cached.reader, Recorded)
+    decoded = sum(cached.reader.count[r, c] for r in range(0, spec.height, unit[0]) for c in range(0, spec.width, unit[1]))
+    assert decoded <= touches.decoded
+    assert cached.cache.peak_bytes <= max(cached.cache.capacity, 0)
+
+
+@pytest.mark.parametrize("capacity_chunks", [0, 1, 5, 40])
+def test_threads_in_random_order_with_a_tiny_capacity(capacity_chunks: int) -> None:
+    reader = recorded((64, 64, 2), ("y", "x", "band"), delay=1e-5)
+    chunk_bytes, threads = 4 * 4 * 2 * 4, 8
+    cache = ChunkCache(capacity_chunks * chunk_bytes)
+    cached = CachedReader("raster", reader, cache, Grid(Axis(0, 64, 8), Axis(0, 64, 8), 3), Halo(5, 2, 3, 5), (4, 4))
+    numbers = [number for number in range(64) for _ in range(4)]
+    random.Random(0).shuffle(numbers)
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda number: read_block(cached, number), numbers))
+    # a thread holds one chunk at a time: no more than its threads hold is beyond the capacity
+    assert cache.peak_bytes <= max(cache.capacity, threads * chunk_bytes)
+    assert cache._bytes <= cache.peak_bytes
+    held = sum(e.decoded.result().nbytes for e in cache._entries.values()) + sum(s.nbytes for s in cache._spare)
+    assert cache._bytes == held
+    assert all(entry.users == 0 for entry in cache._entries.values())
+
+
+def test_threads_share_one_decoding() -> None:
+    reader = recorded((8, 8), chunk=(8, 8), delay=0.05)
+    grid = Grid(Axis(0, 8, 4), Axis(0, 8, 4), 2)
+    cached = CachedReader("raster", reader, ChunkCache(2**20), grid, Halo(), (8, 8))
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: read_block(cached, number), range(4)))
+    assert reader.count.max() == 1
+
+
+def test_an_error_reaches_all_who_wait_and_is_not_kept() -> None:
+    reader = recorded((8, 8), chunk=(8, 8), delay=0.05)
+    reader.failures = 1
+    grid = Grid(Axis(0, 8, 4), Axis(0, 8, 4), 2)
+    cached = CachedReader("raster", reader, ChunkCache(2**20), grid, Halo(), (8, 8))
+    with ThreadPoolExecutor(4) as pool:  # all four ask while the first decodes
+        waiting = [pool.submit(read_block, cached, number) for number in range(4)]
+        assert [str(future.exception()) for future in waiting] == ["a damaged chunk"] * 4
+    for number in range(4):
+        read_block(cached, number)
+
+
+def test_failures_do_not_eat_the_capacity() -> None:
+    reader = recorded((8, 8), chunk=(4, 4))
+    cached = CachedReader("raster", reader, ChunkCache(4 * 64), Grid(Axis(0, 8, 2), Axis(0, 8, 2), 4), Halo(), (4, 4))
+    reader.failures = 50
+    for _ in range(50):
+        with pytest.raises(InputError, match="a damaged chunk"):
+            read_block(cached, 0)
+    assert cached.cache._bytes <= 64
+    for number in range(16):
+        read_block(cached, number)
+    assert cached.cache.peak_bytes <= 4 * 64
+
+
+@DRAWN
+@given(st.data())
+def test_spare_buffers_serve_any_dtype_and_shape(data: st.DataObject) -> None:
+    """Rasters of a pass share the cache: a chunk of one may lie where a chunk of another was."""
+    rng = np.random.default_rng(0)
+    cache = ChunkCache(data.draw(st.sampled_from([0, 300, 1000, 2**20])))
+    readers = []
+    for number in range(3):
+        dtype = np.dtype(data.draw(st.sampled_from(["uint8", "int16", "float16", "float32", "float64"])))
+        dims = data.draw(st.sampled_from(strategies.DIMS))
+        shape = tuple({"y": 12, "x": 16, "band": data.draw(st.integers(1, 3))}[dim] for dim in dims)
+        reader = Recorded(rng.integers(0, 200, shape).astype(dtype), dims, (4, 4))
+        unit = data.draw(st.sampled_from([(4, 4), (8, 2), (16, 16), (5, 3)]))
+        grid = Grid(Axis(0, 12, 4), Axis(0, 16, 4), 2)
+        readers.append(CachedReader(f"raster {number}", reader, cache, grid, Halo(1, 2, 3, 0), unit))
+    for number in range(12):
+        for cached in readers:
+            read_block(cached, number)
