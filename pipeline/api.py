@@ -186,8 +186,15 @@ def _parts(config: Pipeline, readers: Mapping[str, Reader]) -> dict[str, Any]:
         **data,
         "output": output,
         "operations": {step.op: type(step).version for step in config.steps},
-        "identities": {name: reader.identity() for name, reader in readers.items()},
+        "identities": {name: _identify(name, reader) for name, reader in readers.items()},
     }
+
+
+def _identify(name: str, reader: Reader) -> dict[str, Any]:
+    try:
+        return reader.identity()
+    except OSError as error:
+        raise InputError(f"the input {name} cannot be read: {error}") from error
 
 
 def plan(source: Source, **options: Any) -> dict[str, Any]:
@@ -313,7 +320,7 @@ def _begin(job: Job, target: Target, journal: Journal, store: RunStore) -> None:
 def _check_inputs_unchanged(job: Job) -> None:
     """Refuse to call a result complete whose inputs were changed while the run read them."""
     for name, entry in job.pipeline.inputs.items():
-        if _open(name, entry, job.document).identity() != job.parts["identities"][name]:
+        if _identify(name, _open(name, entry, job.document)) != job.parts["identities"][name]:
             raise InputError(
                 f"the input {name} ({', '.join(entry.paths)}) changed while the run read it; "
                 f"the result stays incomplete: run again with --overwrite"

@@ -185,9 +185,11 @@ def _plain(value: Any) -> Any:
 
 
 @main.command()
-@click.argument("file", type=click.Path())
+@click.argument("file", type=click.Path(readable=False))
 @_exists_options
-@click.option("--quicklook", metavar="PNG", type=click.Path(), help="Draw input and outputs, small, into a PNG.")
+@click.option(
+    "--quicklook", metavar="PNG", type=click.Path(readable=False), help="Draw input and outputs, small, into a PNG."
+)
 @_with_load_options
 @_quiet_option
 @_json_option
@@ -203,7 +205,7 @@ def run(
 
 
 @main.command()
-@click.argument("file", type=click.Path())
+@click.argument("file", type=click.Path(readable=False))
 @_with_load_options
 @_json_option
 @_debug_option
@@ -216,7 +218,7 @@ def plan(file: str, as_json: bool, options: dict[str, Any]) -> None:
 
 
 @main.command()
-@click.argument("file", type=click.Path())
+@click.argument("file", type=click.Path(readable=False))
 @click.option("--no-inputs", is_flag=True, help="Check the file alone; open no input.")
 @_with_load_options
 @_json_option
@@ -231,7 +233,7 @@ def validate(file: str, no_inputs: bool, as_json: bool, options: dict[str, Any])
 
 
 @main.command()
-@click.argument("path", type=click.Path())
+@click.argument("path", type=click.Path(readable=False))
 @click.option("--array", help="The array in a Zarr group that holds several.")
 @_json_option
 @_debug_option
@@ -266,12 +268,12 @@ def schema() -> None:
 
 
 @main.command()
-@click.argument("path", type=click.Path())
+@click.argument("path", type=click.Path(readable=False))
 @click.option("--size", nargs=2, type=int, required=True, metavar="H W", help="Height and width in pixels.")
 @click.option("--bands", type=int, default=16, show_default=True)
 @click.option("--dtype", default="float32", show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--labels", type=click.Path(), help="Write a raster of labelled segments there, too.")
+@click.option("--labels", type=click.Path(readable=False), help="Write a raster of labelled segments there, too.")
 @click.option("--num-labels", type=int, default=1000, show_default=True, help="About how many segments.")
 @click.option("--overwrite", is_flag=True, help="Replace what synth wrote there before.")
 @_json_option

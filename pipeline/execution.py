@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import RasterpipeError, RunInterrupted, RunStopped
+from pipeline.errors import InputError, RasterpipeError, RunInterrupted, RunStopped
 from pipeline.graph import Strip, run_strip, split_into_strips
 from pipeline.journal import Journal
 from pipeline.passes import Fresh, compute_block
@@ -139,7 +139,7 @@ def _run_strips(
     with (
         ThreadPoolExecutor(num_workers, thread_name_prefix="rasterpipe") as pool,
         ThreadPoolExecutor(2, thread_name_prefix="rasterpipe-strip") as drivers,
-        Callback(posttask=finished),  # type: ignore[no-untyped-call]
+        Callback(posttask=finished),
     ):
         try:
             for number, strip in enumerate(strips):
@@ -176,6 +176,9 @@ def _signals(stop: threading.Event) -> Iterator[None]:
     except KeyboardInterrupt:
         name, code = ("SIGTERM", 143) if received[-1:] == [signal.SIGTERM] else ("Ctrl-C", 130)
         raise RunInterrupted(f"stopped by {name}; --resume continues the run", code) from None
+    except InputError as error:  # mended, it is another input than the one that the finished blocks were made of
+        remedy = "--resume continues it if the input is as it was, else --overwrite starts anew"
+        raise RunStopped(f"{error}; the run stopped: {remedy}") from error
     except (RasterpipeError, OSError) as error:
         raise RunStopped(f"{error}; the run stopped, and --resume continues it once that is mended") from error
     finally:

@@ -42,6 +42,13 @@ def check_output_path(output: str, inputs: Sequence[str]) -> None:
     """Refuse an output equal to, inside or around an input, and one that is no store of ours."""
     if "://" in output:
         raise OutputError(f"{output}: only local outputs are written so far")
+    try:
+        _check_local_path(output, inputs)
+    except OSError as error:  # a name too long, no permission to look
+        raise OutputError(f"{output}: {error.strerror or error}; choose another output path") from error
+
+
+def _check_local_path(output: str, inputs: Sequence[str]) -> None:
     path = Path(output).resolve()
     new, old = swap_paths(str(path))
     for source in inputs:

@@ -223,7 +223,7 @@ FILES: dict[str, tuple[str, str, int, str]] = {
         "workers: 2",
         "memory: 3 MiB",
         3,
-        "pipeline.yaml:6:15: run.memory: the run may use 3.0 MiB, but needs at least 28",
+        "pipeline.yaml:6:15: run.memory: the run may use 3.0 MiB, but needs at least ",
     ),
     "shards": (
         "[32, 32]",
@@ -322,11 +322,29 @@ INPUTS = {
     "group.zarr": "is a group and it holds 2 rasters: nir, red; name one with `array:`",
     "hollow.zarr": "is a group and it holds no raster",
     "image.vrt": "a VRT is a recipe, not pixels; write it out first: gdal_translate {zoo}/image.vrt image.tif",
-    "image.jp2": "JPEG 2000 has no fast reader of parts here; convert it first: gdal_translate {zoo}/image.jp2 image.tif",
+    "image.jp2": "JPEG 2000 has no fast reader of parts here; convert it first: gdal_translate {zoo}/image.jp2",
     "image.nc": "NetCDF is not read; convert it first: xarray.open_dataset('{zoo}/image.nc').to_zarr('image.zarr')",
     "image.hdf": "HDF is not read; convert it first: gdal_translate {zoo}/image.hdf image.tif",
     "s3://bucket/scene.zarr": "s3://bucket/scene.zarr: only local files are read so far",
 }
+
+
+def test_an_input_that_may_not_be_read_is_refused(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests may be root, who may read all."""
+
+    def deny(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.chdir(zoo)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "is_dir", deny)
+        result = call("info", "scene.zarr")
+    assert (result.exit_code, result.stderr) == (4, "error: scene.zarr: cannot be opened: Permission denied\n")
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.storage.zarr.ZarrReader.identity", deny)
+        result = call("plan", "pipeline.yaml")
+    assert result.exit_code == 4
+    assert result.stderr.startswith("error: the input image cannot be read: [Errno 13] Permission denied")
 
 
 @pytest.mark.parametrize("source", INPUTS)
@@ -381,7 +399,7 @@ ARGUMENTS: dict[str, tuple[list[str], int, str]] = {
         "nothing.yaml: cannot read the pipeline file: no such file or directory",
     ),
     "folder as file": (["plan", "."], 3, ".: cannot read the pipeline file: is a directory"),
-    "raster as file": (["run", "good.tif"], 3, "good.tif:1:4: the file is not UTF-8 text; save it as UTF-8"),
+    "raster as file": (["run", "good.tif"], 3, "good.tif:1:79: the file is not UTF-8 text; save it as UTF-8"),
     "no such option": (["run", "pipeline.yaml", "--overwirte"], 2, "No such option"),
     "workers": (["run", "pipeline.yaml", "--workers", "0"], 2, "0 is not in the range x>=1"),
     "workers in words": (["run", "pipeline.yaml", "--workers", "two"], 2, "'two' is not a valid integer"),
@@ -427,6 +445,13 @@ ARGUMENTS: dict[str, tuple[list[str], int, str]] = {
         "--set steps.smooth.sise=5: steps[0] (smooth): unknown key 'sise'; did you mean 'size'?",
     ),
     "set to no YAML": (["run", "pipeline.yaml", "--set", "steps.smooth.size=[3"], 2, "(the value is read as YAML)"),
+    "set of a region": (
+        ["plan", "pipeline.yaml", "--set", "region.rows=[0, 999]"],
+        3,
+        "--set region.rows=[0, 999]: region: rows 0:999, columns 0:70 is not a part of the raster",
+    ),
+    "long output": (["run", "pipeline.yaml", "-o", "a" * 300], 5, ": File name too long; choose another output path"),
+    "long input": (["info", "a" * 300], 4, ": cannot be opened: File name too long"),
     "set of a band": (
         ["plan", "pipeline.yaml", "--set", "inputs.image.bands=[7]"],
         3,
@@ -505,9 +530,9 @@ ARGUMENTS: dict[str, tuple[list[str], int, str]] = {
         "folder exists and is not a synthetic scene",
     ),
     "synth labels": (
-        ["synth", "new.zarr", "--size", "9", "9", "--labels", "new.zarr"],
+        ["synth", "new.zarr", "--size", "9", "9", "--labels", "new.zarr", "--num-labels", "5"],
         2,
-        "the labels new.zarr and the scene new.zarr overlap",
+        "the labels {zoo}/new.zarr and the scene {zoo}/new.zarr overlap; give two",
     ),
 }
 
@@ -586,10 +611,11 @@ def test_every_command_prints_one_json_object(here: Path) -> None:
 
 
 def test_json_knows_neither_nan_nor_infinity(here: Path) -> None:
-    for value, word in ((np.inf, "inf"), (np.nan, "nan")):
-        write_array(here / f"{word}.zarr", np.ones((8, 8), np.float32), attributes={"missing_value": float(value)})
-        assert call_json("info", f"{word}.zarr")["nodata"] == word
-        facts = call_json("plan", "pipeline.yaml", "--input", f"image={word}.zarr")
+    for word in ("inf", "nan"):
+        nodata = (42113, "s", 0, word, True)  # GDAL_NODATA
+        tifffile.imwrite(here / f"{word}.tif", np.ones((8, 8), np.float32), extratags=[nodata])
+        assert call_json("info", f"{word}.tif")["nodata"] == word
+        facts = call_json("plan", "pipeline.yaml", "--input", f"image={word}.tif")
         assert facts["inputs"]["image"]["nodata"] == word
 
 
@@ -738,11 +764,29 @@ def test_a_damaged_chunk_stops_the_run(here: Path) -> None:
     result = call(*arguments)
     assert result.exit_code == 6
     assert result.stderr.startswith(f"error: {here}/damaged.zarr: cannot read rows ")
-    assert result.stderr.endswith("; the run stopped, and --resume continues it once that is mended\n")
+    assert "; the run stopped: --resume continues it if the input is as it was, else --overwrite" in result.stderr
     assert (root_attributes("result.zarr") or {})["complete"] is False
+    assert call(*arguments, "--resume").exit_code == 6
     chunk.write_bytes(whole)
-    assert call(*arguments, "--resume").exit_code == 0
+    result = call(*arguments, "--resume")
+    assert result.exit_code == 5
+    assert "the unfinished run is of another plan: the input image has changed since" in result.stderr
+    assert call(*arguments, "--overwrite").exit_code == 0
     assert not work_folder("result.zarr").exists()
+
+
+def test_an_unfinished_output_is_no_input(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: ZarrWriter, *args: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ZarrWriter, "write", full)
+        assert call("run", "pipeline.yaml").exit_code == 6
+    for source in ("result.zarr", "result.zarr/smooth", "result.zarr/smooth/mean"):
+        arguments = ["apply", "window", "size=3", source, "next.zarr"]
+        refused(here, arguments, 4, f"{source}: is the unfinished output of a run; finish that with --resume first")
+    assert call("run", "pipeline.yaml", "--resume").exit_code == 0
+    assert call(*arguments).exit_code == 0
 
 
 @pytest.mark.parametrize("fault", ["OSError", "zarrs"])

@@ -259,7 +259,7 @@ SECTION_ERRORS = {
     "in whole pixels, got 512; write [512, 512]",
     "inputs: {a: x}\noutput: {path: o, shards: [1]}": "2:27: output.shards: must be `auto`, `none`, [y, x] or "
     "[y, x, band] in whole pixels, got [1]",
-    "inputs: {a: x}\noutput: {path: o, codec: blosc}": "2:26: output.codec: unknown codec 'blosc'; "
+    "inputs: {a: x}\noutput: {path: o, codec: blosc}": "2:26: output.codec: unknown codec 'blosc' "
     "(valid: fast, balanced, small, none)",
     "inputs: {a: x}\noutput: {path: o, keep: [smoth]}": "2:26: output.keep[0]: unknown step 'smoth'; "
     "did you mean 'smooth'? (valid: smooth)",

@@ -22,15 +22,14 @@ from hypothesis import strategies as st
 
 from pipeline import api
 from pipeline.errors import InputError, PipelineError
-from pipeline.planning import _Touches
+from pipeline.planning.fitting import _Touches
 from pipeline.raster import RasterSpec, array_slices, grid_difference
 from pipeline.region import Axis, Grid, Halo, Region
-from pipeline.storage import cf
 from pipeline.storage.cache import CachedReader, ChunkCache
 from pipeline.storage.inputs import REFUSED, InputOptions, local_paths, open_input, open_raster
 from pipeline.storage.reader import Reader
 from tests import harness, strategies
-from tests.test_zarr import UTM, geo_text, group, pixels, read, write
+from tests.test_zarr import UTM, WKT, geo_text, group, pixels, read, write
 
 DRAWN = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -67,7 +66,8 @@ def scene(tmp_path: Path) -> tuple[str, np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    ("bands", "indices"), [((1,), [0]), ((4, 3, 2), [3, 2, 1]), (("B08", 1), [3, 0]), ((2, 3), [1, 2]), ((1, 1), [0, 0])]
+    ("bands", "indices"),
+    [((1,), [0]), ((4, 3, 2), [3, 2, 1]), (("B08", 1), [3, 0]), ((2, 3), [1, 2]), ((1, 1), [0, 0])],
 )
 def test_bands_by_position_and_by_name(scene: Any, bands: tuple[Any, ...], indices: list[int]) -> None:
     path, values = scene
@@ -126,8 +126,8 @@ def test_scale_is_ignored_aloud_or_applied_or_replaced(scene: Any, tmp_path: Pat
     assert applied.scale is None
     np.testing.assert_array_equal(read(applied), expected)
     np.testing.assert_array_equal(read(replaced)[1:, 1:, 0], (values * 2.0 + 0.5)[1:, 1:, 1])
-    plan = api.plan(harness.document(path, [{"name": "s", "op": "window", "size": 3}], tmp_path / "out.zarr"))
-    assert any("records scale 0.1 and offset -2; they are ignored (`scale: apply` uses them)" in n for n in plan["notes"])
+    notes = api.plan(harness.document(path, [{"name": "s", "op": "window", "size": 3}], tmp_path / "out.zarr"))["notes"]
+    assert any("records scale 0.1 and offset -2; they are ignored (`scale: apply` uses them)" in note for note in notes)
 
 
 def test_scaling_rounds_once(tmp_path: Path) -> None:
@@ -177,9 +177,8 @@ def test_stacks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 def test_stacks_compare_grids_by_what_they_mean(tmp_path: Path) -> None:
     image = (("y", "x"), pixels((5, 6)))
-    wkt = group(
-        tmp_path / "a.zarr", image=image, spatial_ref=((), 0, {"crs_wkt": cf.crs_wkt("EPSG:32633"), "GeoTransform": geo_text(UTM)})
-    )
+    mapping = {"crs_wkt": WKT, "GeoTransform": geo_text(UTM)}
+    wkt = group(tmp_path / "a.zarr", image=image, spatial_ref=((), 0, mapping))
     code = group(tmp_path / "b.zarr", {"proj:code": "EPSG:32633", "spatial:transform": list(UTM)}, image=image)
     assert open_as(wkt, code).spec.transform == UTM
     other = group(tmp_path / "c.zarr", {"proj:code": "EPSG:32634", "spatial:transform": list(UTM)}, image=image)
@@ -193,9 +192,8 @@ def test_stacks_compare_grids_by_what_they_mean(tmp_path: Path) -> None:
 
 
 def test_scales_that_differ_between_bands_are_not_applied(tmp_path: Path) -> None:
-    paths = [
-        write(tmp_path / f"B{i}.zarr", pixels((4, 5)), attributes={"scale_factor": 0.1 * (1 + i // 2)}) for i in range(3)
-    ]
+    scales = [{"scale_factor": 0.1}, {"scale_factor": 0.1}, {"scale_factor": 0.2}]
+    paths = [write(tmp_path / f"B{i}.zarr", pixels((4, 5)), attributes=scale) for i, scale in enumerate(scales)]
     assert open_as(*paths[:2]).scale == (0.1, 0.0)
     assert open_as(*paths).scale is None
     assert "differ between the bands" in open_as(*paths).describe()["warnings"][0]
@@ -261,8 +259,10 @@ class Recorded(Reader):
         return {}
 
 
-def recorded(shape: tuple[int, ...], dims: tuple[str, ...] = ("y", "x"), chunk: tuple[int, int] = (4, 4), **options: Any) -> Recorded:
-    return Recorded(np.random.default_rng(0).normal(size=shape).astype("float32"), dims, chunk, **options)
+def recorded(
+    shape: tuple[int, ...], dims: tuple[str, ...] = ("y", "x"), chunk: tuple[int, int] = (4, 4), delay: float = 0
+) -> Recorded:
+    return Recorded(np.random.default_rng(0).normal(size=shape).astype("float32"), dims, chunk, delay)
 
 
 def read_block(cached: CachedReader, number: int) -> None:
@@ -327,9 +327,9 @@ def test_the_planned_capacity_gives_the_planned_decodings(cached: CachedReader) 
     for number in range(len(cached.grid)):
         read_block(cached, number)
     assert isinstance(cached.reader, Recorded)
-    decoded = sum(cached.reader.count[r, c] for r in range(0, spec.height, unit[0]) for c in range(0, spec.width, unit[1]))
+    decoded = cached.reader.count[:: unit[0], :: unit[1]].sum()
     assert decoded <= touches.decoded
-    assert cached.cache.peak_bytes <= max(cached.cache.capacity, 0)
+    assert cached.cache.peak_bytes <= cached.cache.capacity
 
 
 @pytest.mark.parametrize("capacity_chunks", [0, 1, 5, 40])

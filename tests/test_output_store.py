@@ -1,4 +1,4 @@
-"""The output store: as xarray opens it, all its chunks, its provenance, regions, and as the input of a next pipeline."""
+"""The output store: as xarray opens it, its chunks, provenance and regions, and as the input of a next pipeline."""
 
 from __future__ import annotations
 
@@ -43,9 +43,10 @@ def scene(tmp_path: Path) -> str:
     """A georeferenced scene of integers with nodata, in a group with coordinates."""
     values = pixels((40, 50, 3), "int16")
     values[5:9, 5:9] = -1
+    attributes = {"missing_value": -1, "grid_mapping": "crs", "coordinates": "wavelength crs"}
     return group(
         tmp_path / "scene.zarr",
-        image=(("y", "x", "band"), values, {"missing_value": -1, "grid_mapping": "crs", "coordinates": "wavelength crs"}),
+        image=(("y", "x", "band"), values, attributes),
         band=(("band",), BANDS),
         wavelength=(("band",), [490, 560, 665]),
         crs=((), 0, {"crs_wkt": WKT, "GeoTransform": geo_text(UTM)}),
@@ -203,10 +204,10 @@ def test_root_and_steps_carry_provenance(scene: str, tmp_path: Path) -> None:
     store = run(scene, tmp_path / "out.zarr", SMOOTH, second, keep=["smooth/mean", "again"])
     root = root_attributes(store)
     assert root is not None
-    job = api.load(harness.document(scene, [SMOOTH, second], Path(store), chunks=[16, 16], keep=["smooth/mean", "again"]))
-    assert root["plan_hash"] == api.plan(
-        harness.document(scene, [SMOOTH, second], Path(store), chunks=[16, 16], keep=["smooth/mean", "again"])
-    )["plan_hash"]  # fmt: skip
+    keep = ["smooth/mean", "again"]
+    document = harness.document(scene, [SMOOTH, second], Path(store), chunks=[16, 16], keep=keep)
+    job = api.load(document)
+    assert root["plan_hash"] == api.plan(document)["plan_hash"]
     assert root["version"] == pipeline.__version__
     assert root["complete"] is True
     assert root["config"]["steps"][0]["name"] == "smooth"
@@ -221,8 +222,8 @@ def test_root_and_steps_carry_provenance(scene: str, tmp_path: Path) -> None:
     assert sorted(zarr.open_group(store, path="smooth", mode="r").array_keys()) == [
         "band", "mean", "spatial_ref", "wavelength", "x", "y",
     ]  # fmt: skip
-    for file in Path(store).rglob("zarr.json"):
-        json.loads(file.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON ({file})"))
+    for file in Path(store).rglob("zarr.json"):  # no NaN, which is no JSON
+        json.loads(file.read_text(), parse_constant=pytest.fail)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.zarr", "scene.zarr"]
 
 
@@ -356,7 +357,10 @@ def writer(folder: Path, shards: tuple[int, ...] | None = None, region: Region |
 def test_whole_chunks_or_shards_are_written_and_nothing_else(tmp_path: Path, shards: Any) -> None:
     out = writer(tmp_path, shards)
     rows, columns = out.plan.unit
-    edges = [sorted({0, 1, step - 1, step, 2 * step, size - 1, size, size + step, -step}) for step, size in ((rows, 20), (columns, 30))]
+    edges = [
+        sorted({-step, 0, 1, step - 1, step, 2 * step, size - 1, size, size + step})
+        for step, size in ((rows, 20), (columns, 30))
+    ]
     written = np.full((20, 30), 9, "uint8")
     for top, bottom in itertools.product(edges[0], repeat=2):
         for left, right in itertools.product(edges[1], repeat=2):

@@ -544,7 +544,7 @@ def test_an_input_that_changes_during_the_run(
 
     with monkeypatch.context() as patch:
         patch.setattr(api, "execute", meddle)
-        with pytest.raises(InputError, match="the input image .* changed while the run read it; .*--overwrite"):
+        with pytest.raises(InputError, match=r"the input image .* changed while the run read it; .*--overwrite"):
             run(config)
     assert complete(output) is False
     with pytest.raises(OutputError, match="the input image has changed"):
@@ -588,7 +588,7 @@ def test_a_store_that_cannot_be_created_is_removed(
             patch.setattr("pipeline.store.create_store", fail)
         else:
             patch.setattr(api.RunStore, "journal_header", fail)
-        with pytest.raises(OutputError, match="result.zarr: cannot be written: .*No space left"):
+        with pytest.raises(OutputError, match=r"result\.zarr: cannot be written: .*No space left"):
             run(config)
     assert set(listing(output.parent)) == set(before)
 

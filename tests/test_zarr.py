@@ -26,11 +26,12 @@ from pipeline.raster import RasterSpec
 from pipeline.region import Region
 from pipeline.storage import cf
 from pipeline.storage.zarr import ZarrReader
-from pipeline.storage.zarr_store import create_store, write_coordinates
+from pipeline.storage.zarr_store import ArrayPlan, create_store, write_coordinates
 from tests import harness, strategies
 
 DRAWN = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32", "float64")
+INTEGERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
+DTYPES = ("bool", *INTEGERS, "float16", "float32", "float64")
 CODECS = ("zarr.core.codec_pipeline.BatchedCodecPipeline", "zarrs.ZarrsCodecPipeline")
 WKT = cf.crs_wkt("EPSG:32633")
 
@@ -100,7 +101,8 @@ def test_regions_and_bands_of_any_layout(data: st.DataObject) -> None:
         reader = ZarrReader(harness.store(raster, folder / "in.zarr"))
         spec = reader.spec
         assert (spec.dims, spec.shape, spec.dtype) == (raster.dims, raster.values.shape, raster.values.dtype)
-        assert reader.chunk == tuple(n for n, dim in zip(raster.chunks or (), raster.dims, strict=True) if dim != "band")
+        sides = zip(raster.chunks or (), raster.dims, strict=True)
+        assert reader.chunk == tuple(side for side, dim in sides if dim != "band")
         top, left = data.draw(st.integers(0, spec.height - 1)), data.draw(st.integers(0, spec.width - 1))
         region = Region(
             top, data.draw(st.integers(top + 1, spec.height)), left, data.draw(st.integers(left + 1, spec.width))
@@ -189,7 +191,12 @@ def test_names_of_dims(tmp_path: Path, dims: tuple[str, ...], expected: tuple[st
 
 @pytest.mark.parametrize(
     ("shape", "expected"),
-    [((5, 6), ("y", "x")), ((5, 6, 3), ("y", "x", "band")), ((3, 5, 6), ("band", "y", "x")), ((1, 5, 6), ("band", "y", "x"))],
+    [
+        ((5, 6), ("y", "x")),
+        ((5, 6, 3), ("y", "x", "band")),
+        ((3, 5, 6), ("band", "y", "x")),
+        ((1, 5, 6), ("band", "y", "x")),
+    ],
 )
 @pytest.mark.parametrize("dims", [None, ("", "", "")])
 def test_dims_without_names_are_guessed_where_the_shape_is_clear(
@@ -230,7 +237,8 @@ def test_further_dims_are_cut_by_position_or_label(tmp_path: Path) -> None:
         reader = ZarrReader(path, at=at)
         np.testing.assert_array_equal(read(reader), values[1, 2])
         np.testing.assert_array_equal(read(pickle.loads(pickle.dumps(reader))), values[1, 2])
-    assert ZarrReader(path, at={"time": 0, "level": 0}).identity() != ZarrReader(path, at={"time": 1, "level": 0}).identity()
+    first, second = (ZarrReader(path, at={"time": time, "level": 0}).identity() for time in (0, 1))
+    assert first != second
     with pytest.raises(InputError, match=r"dim 'time' has 2 entries; pick one, for instance `at: \{time: 0\}`"):
         ZarrReader(path)
     with pytest.raises(InputError, match=r"`at: \{time: 2\}` is outside; time has 2 entries"):
@@ -335,9 +343,9 @@ def base64_of(value: float) -> str:
     ],
 )
 @pytest.mark.parametrize("zarr_format", [2, 3])
-def test_nodata(tmp_path: Path, dtype: str, attributes: dict[str, Any], nodata: float | None, zarr_format: int) -> None:
-    path = write(tmp_path / "a.zarr", pixels((2, 3), dtype), attributes=attributes, zarr_format=zarr_format, fill_value=7)
-    reader = ZarrReader(path)
+def test_nodata(tmp_path: Path, dtype: str, attributes: dict[str, Any], nodata: Any, zarr_format: int) -> None:
+    options = {"attributes": attributes, "zarr_format": zarr_format, "fill_value": 7}
+    reader = ZarrReader(write(tmp_path / "a.zarr", pixels((2, 3), dtype), **options))
     assert repr(reader.spec.nodata) == repr(nodata)
 
 
@@ -416,14 +424,13 @@ def test_georeference_by_cf_and_by_the_zarr_conventions(tmp_path: Path, transfor
     attributes = {"proj:code": "EPSG:32633", "spatial:transform": list(transform)}
     a, b, c, d, e, f = transform
     centre = [a, b, c + (a + b) / 2, d, e, f + (d + e) / 2]
+    node = {**attributes, "spatial:transform": centre, "spatial:registration": "node"}
     stores = {
         "cf": group(tmp_path / "cf.zarr", image=mapped, crs=((), 0, mapping)),
         "rioxarray": group(tmp_path / "rio.zarr", image=image, spatial_ref=((), 0, mapping)),
         "group": group(tmp_path / "group.zarr", attributes, image=image),
         "array": group(tmp_path / "array.zarr", image=(*image, attributes)),
-        "node": group(
-            tmp_path / "node.zarr", {**attributes, "spatial:transform": centre, "spatial:registration": "node"}, image=image
-        ),
+        "node": group(tmp_path / "node.zarr", node, image=image),
     }
     for name, path in stores.items():
         spec = ZarrReader(path).spec
@@ -520,16 +527,11 @@ def test_as_dask_writes_it(tmp_path: Path, zarr_format: int) -> None:
 
 
 def test_as_we_write_it(tmp_path: Path) -> None:
-    spec = RasterSpec(
-        5, 6, np.dtype("int16"), ("y", "x", "band"), ("B02", "B03"), -1, (("wavelength", (490.0, 560.0)), ("kind", ("a", "b"))),
-        UTM, "EPSG:32633",
-    )  # fmt: skip
-    from pipeline.storage.zarr_store import ArrayPlan
-
+    along = (("wavelength", (490.0, 560.0)), ("kind", ("a", "b")))
+    spec = RasterSpec(5, 6, np.dtype("int16"), ("y", "x", "band"), ("B02", "B03"), -1, along, UTM, "EPSG:32633")
     create_store(str(tmp_path / "a.zarr"), {}, [ArrayPlan("smooth/mean", spec, (4, 4, 2), None, "fast")])
-    expected = spec.__class__(**{field: getattr(spec, field) for field in spec.__slots__} | {"crs": "EPSG:32633"})
     for reader in (ZarrReader(str(tmp_path / "a.zarr" / "smooth" / "mean")), ZarrReader(str(tmp_path / "a.zarr"))):
-        assert reader.spec == expected
+        assert reader.spec == spec
 
 
 # --- what is refused -------------------------------------------------------------------------------------------
@@ -564,7 +566,8 @@ def test_what_is_no_zarr_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"node_type": "array"}', '{"zarr_format": 3, "node_type": "group", "attributes": 5}', "\0\xff"]
+    "text",
+    ["", "{", "[]", '{"node_type": "array"}', '{"zarr_format": 3, "node_type": "group", "attributes": 5}', "\0\xff"],
 )
 @pytest.mark.parametrize("inner", [False, True])
 def test_damaged_metadata(tmp_path: Path, text: str, inner: bool) -> None:
@@ -580,11 +583,11 @@ def test_damaged_metadata(tmp_path: Path, text: str, inner: bool) -> None:
 
 
 @pytest.mark.usefixtures("codecs")
-@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"\xff" * len(data), lambda data: b""])
-def test_a_damaged_chunk_names_file_and_region(tmp_path: Path, damage: Any) -> None:
+@pytest.mark.parametrize("damaged", [slice(None, 20), slice(20, None), slice(0)])
+def test_a_damaged_chunk_names_file_and_region(tmp_path: Path, damaged: slice) -> None:
     path = write(tmp_path / "a.zarr", pixels((8, 8)), chunks=(4, 4), compressors=zarr.codecs.ZstdCodec(checksum=True))
     chunk = tmp_path / "a.zarr" / "c" / "0" / "1"
-    chunk.write_bytes(damage(chunk.read_bytes()))
+    chunk.write_bytes(chunk.read_bytes()[damaged])
     reader = ZarrReader(path)
     with pytest.raises(InputError, match=r"a\.zarr: cannot read rows 0:8, columns 0:8 \(chunks of 4 x 4\)"):
         read(reader)

@@ -135,6 +135,10 @@ class Document:
     def _nearest(self, path: KeyPath, of_key: bool) -> Position | str | None:
         if of_key and path in self.key_positions:
             return self.key_positions[path]
+        if path and path not in self.positions:  # not in the file: perhaps put together from outside
+            for other, origin in self.overridden.items():
+                if other[: len(path)] == path:
+                    return origin
         for length in range(len(path), -1, -1):
             part = path[:length]
             if part in self.overridden or part in self.positions:

@@ -52,7 +52,7 @@ def cast(values: np.ndarray, out: np.ndarray, nodata: float | int | None, fill: 
     else:
         invalid = values == nodata if nodata is not None else np.zeros((), bool)
     if out.dtype.kind == "f":
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             np.copyto(out, values, casting="unsafe")
         np.copyto(out, np.nan, where=invalid)
         return

@@ -11,7 +11,7 @@ from pydantic import Field, StrictBool, StrictInt, field_validator, model_valida
 
 from pipeline.errors import PipelineError
 from pipeline.kernels.validity import cast
-from pipeline.kernels.window import Frame, extrema, moments
+from pipeline.kernels.window import Frame, extrema, moments, scratch_bytes
 from pipeline.operation import Block, Boundary, Domain, Edge, IntPair, Operation, Specs, register, require_exact
 from pipeline.raster import Number, RasterSpec, holds, working_dtype
 from pipeline.region import Halo, Region
@@ -124,13 +124,12 @@ class Window(Operation):
     def scratch_bytes(self, specs: Specs, shape: tuple[int, int]) -> int:
         source = specs["input"]
         lanes = source.num_bands if source.dims[-1] == "band" else 1
-        height, width = shape[0] + self.size[0] - 1, shape[1] + self.size[1] - 1
-        widened = 0
-        if any(
-            spec.dtype != source.dtype for name, spec in self.outputs(specs).items() if name in ("min", "max", "range")
-        ):
-            widened = height * width * source.num_bands * 9
-        return widened + (3 * self.size[0] + 8) * width * lanes * 8
+        rows = scratch_bytes(shape, self.size, lanes, source.dtype.itemsize)
+        extremes = (spec.dtype for name, spec in self.outputs(specs).items() if name in ("min", "max", "range"))
+        if all(dtype == source.dtype for dtype in extremes):
+            return rows
+        grown = (shape[0] + self.size[0] - 1) * (shape[1] + self.size[1] - 1)
+        return rows + grown * source.num_bands * (working_dtype(source.dtype).itemsize + 2)
 
     def apply(
         self, blocks: Mapping[str, Block], tables: Mapping[str, Any], out: Mapping[str, Block], region: Region

@@ -19,6 +19,8 @@ from pipeline.region import Axis, Grid, Halo, Region
 MIB = 2**20
 BASE_BYTES = 340 * MIB
 """Python, libraries, compiled kernels and what compiling them leaves: measured, see docs/design.md."""
+EXCHANGE_BASE_BYTES = 64 * MIB
+"""dask.array, which only an exchange of halos imports."""
 STRIP_BLOCKS = 1024
 DECODE_RATE = 1.7e9
 COMPUTE_RATE = 2.5e9
@@ -146,7 +148,7 @@ class Fitter:
             rows = strip[0] * height + halo.top + halo.bottom
             columns = strip[1] * width + halo.left + halo.right
             # dask keeps the blocks as read, their rims cut out, and the blocks with rims pasted
-            live = int(2.2 * rows * columns * pixel)
+            live = EXCHANGE_BASE_BYTES + int(2.5 * rows * columns * pixel)
             rim = rows * columns / (strip[0] * height * strip[1] * width)
             source = self.region.num_pixels * pixel
             seconds = len(grid) * EXCHANGE_TASKS * EXCHANGE_SECONDS + 3 * source / COPY_RATE / self.settings.workers

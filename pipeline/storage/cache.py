@@ -122,7 +122,9 @@ class CachedReader:
             own = Region(
                 own_rows[0] * height, (own_rows[-1] + 1) * height, own_columns[0] * width, (own_columns[-1] + 1) * width
             ).clip(region)
-            self._read(own, out[array_slices(self.reader.spec.dims, own, (region.top, region.left))])
+            for row in range(own_rows[0], own_rows[-1] + 1):  # one by one: parts of an array are read through a copy
+                strip = Region(row * height, (row + 1) * height, own.left, own.right).clip(own)
+                self._read(strip, out[array_slices(self.reader.spec.dims, strip, (region.top, region.left))])
         for row in rows:
             for column in columns:
                 chunk = Region(row * height, (row + 1) * height, column * width, (column + 1) * width)

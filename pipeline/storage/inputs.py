@@ -38,12 +38,15 @@ def open_raster(
         raise InputError(f"{path}: only local files are read so far; copy it to a disk first")
     if suffix in REFUSED:
         raise InputError(f"{path}: " + REFUSED[suffix].format(path=path))
-    if not Path(path).exists():
-        raise InputError(f"{path}: no such file or folder")
-    if Path(path).is_dir():
-        from pipeline.storage.zarr import ZarrReader
+    try:
+        if not Path(path).exists():
+            raise InputError(f"{path}: no such file or folder")
+        if Path(path).is_dir():
+            from pipeline.storage.zarr import ZarrReader
 
-        return ZarrReader(path, array, at, dims)
+            return ZarrReader(path, array, at, dims)
+    except OSError as error:  # no permission, a name too long, a share that is gone
+        raise InputError(f"{path}: cannot be opened: {error.strerror or error}") from error
     if array or at:
         raise InputError(f"{path}: `array` and `at` are for Zarr groups; this is a file")
     from pipeline.storage.tiff import TiffReader
@@ -70,6 +73,8 @@ def open_input(options: InputOptions) -> Reader:
     """Open an input: one raster, or several one-band rasters as bands; then bands, nodata and scale as asked."""
     targets = [(path, array) for path in options.paths for array in options.arrays]
     readers = [open_raster(path, array, dict(options.at), options.dims) for path, array in targets]
+    for path in options.paths:
+        _check_complete(path)
     names = [array or Path(path).name.split(".")[0] for path, array in targets]
     reader: Reader = readers[0] if len(readers) == 1 else Stack(readers, names)
     spec, bands = reader.spec.select(options.bands)
@@ -78,6 +83,18 @@ def open_input(options: InputOptions) -> Reader:
         reader = Selected(reader, spec, bands if options.bands is not None else None)
     factor_offset = reader.scale if options.scale == "apply" else options.scale
     return Scaled(reader, factor_offset) if isinstance(factor_offset, tuple) else reader
+
+
+def _check_complete(path: str) -> None:
+    """Refuse what a run has begun to write and not finished: what is missing in it would pass for pixels."""
+    from pipeline.storage.zarr_store import root_attributes
+
+    for folder in (Path(path), *Path(path).parents):
+        if not (folder / "zarr.json").exists():
+            return
+        attributes = root_attributes(str(folder))
+        if attributes is not None and attributes.get("complete") is False:
+            raise InputError(f"{path}: is the unfinished output of a run; finish that with --resume first")
 
 
 def _nodata(options: InputOptions, spec: RasterSpec) -> float | int | None:

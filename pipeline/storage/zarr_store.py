@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import zarr
 import zarr.codecs
 
 from pipeline.errors import OutputError
-from pipeline.raster import Number, RasterSpec, array_slices
+from pipeline.raster import Number, RasterSpec, array_slices, is_nan
 from pipeline.region import Region
 from pipeline.storage import cf
 
@@ -59,12 +61,21 @@ def create_store(path: str, attributes: Mapping[str, Any], arrays: Sequence[Arra
     """Create the group, its step groups with coordinates, and all arrays; everything but the pixels."""
     root = zarr.create_group(path, zarr_format=3, attributes={"rasterpipe": dict(attributes)})
     groups: dict[str, zarr.Group] = {}
-    for plan in arrays:
+    for plan in _without_clashes(arrays):
         group_path = plan.path.rpartition("/")[0]
         if group_path not in groups:
             groups[group_path] = root.create_group(group_path) if group_path else root
             write_coordinates(groups[group_path], plan.spec, plan.region)
         create_array(root, plan)
+
+
+def _without_clashes(arrays: Sequence[ArrayPlan]) -> Iterator[ArrayPlan]:
+    """Yield the arrays, less the coordinates of their bands that are named as an output of the same step."""
+    paths = {plan.path for plan in arrays}
+    for plan in arrays:
+        folder = plan.path.rpartition("/")[0]
+        kept = tuple(entry for entry in plan.spec.band_coordinates if f"{folder}/{entry[0]}".lstrip("/") not in paths)
+        yield replace(plan, spec=replace(plan.spec, band_coordinates=kept))
 
 
 def create_array(root: zarr.Group, plan: ArrayPlan) -> None:
@@ -138,7 +149,9 @@ class ZarrWriter:
 
     def __init__(self, store: str, plan: ArrayPlan) -> None:
         self.store, self.plan = store, plan
-        self._array = zarr.open_array(store, path=plan.path, mode="r+", config={"write_empty_chunks": True})
+        self._array = zarr.open_array(store, path=plan.path, mode="r+")
+        with zarr.config.set({"codec_pipeline.path": "zarr.core.codec_pipeline.BatchedCodecPipeline"}):
+            self._plain = self._array.with_config({"write_empty_chunks": True})  # which zarrs does not heed
 
     def __getstate__(self) -> dict[str, Any]:
         return {"store": self.store, "plan": self.plan}
@@ -168,8 +181,22 @@ class ZarrWriter:
             )
         try:
             self._array[array_slices(spec.dims, region)] = values
+            for part in self._empty_units(values):
+                first = {"y": region.top, "x": region.left, "band": 0}
+                shifted = (slice(s.start + first[d], s.stop + first[d]) for s, d in zip(part, spec.dims, strict=True))
+                self._plain[tuple(shifted)] = values[part]
         except Exception as error:  # a full disk comes as OSError or, from zarrs, as RuntimeError
             raise OutputError(f"{self.store}/{self.plan.path}: cannot write {region}: {error}") from error
+
+    def _empty_units(self, values: np.ndarray) -> Iterator[tuple[slice, ...]]:
+        """Yield the chunks or shards of a block that hold nothing but the fill value: zarrs leaves them out."""
+        fill = fill_value(self.plan.spec)
+        is_fill = np.isnan if is_nan(fill) else partial(np.equal, values.dtype.type(fill))
+        steps = self.plan.shards or self.plan.chunks
+        for start in product(*(range(0, size, step) for size, step in zip(values.shape, steps, strict=True))):
+            unit = tuple(slice(i, min(i + step, n)) for i, step, n in zip(start, steps, values.shape, strict=True))
+            if is_fill(values[start]) and is_fill(values[unit]).all():
+                yield unit
 
 
 def finish_store(path: str, attributes: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]]) -> None:
