@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError, UsageError
 from pipeline.operation import Operation, find_operation, registry
 
+TABLE_BEGIN = "<!-- operations: made by `python -m pipeline.catalogue`, tested to be current -->"
+TABLE_END = "<!-- end of operations -->"
 COMMON = tuple(name for name in Operation.model_fields if name != "op")
 
 
@@ -113,3 +116,15 @@ def operations_table() -> str:
         outputs = ", ".join(f"`{output}`" for output in cls.outputs_text)
         lines.append(f"| `{name}` | {_summary(cls)} | {outputs} | `{cls.example}` |")
     return "\n".join(lines)
+
+
+def write_tables(readme: Path) -> None:
+    """Put the current table of operations into the README, between its marks."""
+    text = readme.read_text()
+    before, begin, rest = text.partition(TABLE_BEGIN)
+    _, end, after = rest.partition(TABLE_END)
+    readme.write_text(f"{before}{begin}\n{operations_table()}\n{end}{after}")
+
+
+if __name__ == "__main__":
+    write_tables(Path("README.md"))

@@ -32,7 +32,6 @@ from pipeline.storage.zarr_group import (
 )
 
 
-
 def configure(threads: int) -> None:
     """Use the zarrs codec pipeline with `threads` threads in this process, all tasks together."""
     # The pool of zarrs is made once a process, from this variable, when the first array is read or written.

@@ -182,9 +182,7 @@ def fix_dimensions(
     return fixed
 
 
-def _index_at(
-    array: zarr.Array[Any], group: zarr.Group | None, axis: int, name: str, value: Any, path: str
-) -> int:
+def _index_at(array: zarr.Array[Any], group: zarr.Group | None, axis: int, name: str, value: Any, path: str) -> int:
     """Return a position along an axis: a whole number, or an entry of its coordinate (a date also shortened)."""
     size = array.shape[axis]
     if isinstance(value, int):

@@ -1,0 +1,39 @@
+"""What `ops` says and the tables of the docs, made from the operations themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline import catalogue
+from pipeline.config import load_pipeline
+from pipeline.operation import registry
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_table_in_the_readme_is_current() -> None:
+    assert catalogue.operations_table() in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", sorted(registry()))
+def test_every_operation_explains_itself(name: str) -> None:
+    facts = catalogue.describe_operation(name)
+    assert all(entry["description"] for entry in facts["parameters"] + facts["common_parameters"])
+    assert facts["outputs"]
+    text = "\n".join(catalogue.format_operation(facts))
+    assert all(entry["name"] in text for entry in facts["parameters"])
+
+
+@pytest.mark.parametrize("name", sorted(registry()))
+def test_the_example_of_every_operation_is_valid(name: str) -> None:
+    step = yaml.safe_load(registry()[name].example)
+    assert step["op"] == name
+    load_pipeline({"inputs": {"image": "x.zarr"}, "steps": [step], "output": {"path": "y.zarr"}})
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_the_configs_are_valid(path: Path) -> None:
+    load_pipeline(path)
