@@ -30,7 +30,7 @@ class _Group(click.Group):
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
-        _quiet_asyncio()
+        _quiet_libraries()
         try:
             with _terminable():
                 return super().invoke(ctx)
@@ -77,10 +77,11 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _quiet_asyncio() -> None:
-    """Say nothing of zarr's tasks that an error leaves behind: the error is told already."""
+def _quiet_libraries() -> None:
+    """Say nothing of zarr's tasks that an error leaves behind, nor of its way to read: nobody can act on it."""
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    warnings.filterwarnings("ignore", "Array is unsupported by ZarrsCodecPipeline")  # read without it
 
 
 def _fail(message: str, code: int) -> NoReturn:

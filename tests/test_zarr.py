@@ -54,8 +54,8 @@ def write(path: Path, values: np.ndarray, dims: tuple[str, ...] | None = ("y", "
         attributes["_ARRAY_DIMENSIONS"] = list(dims)
     elif dims:
         options["dimension_names"] = dims
-    options.setdefault("chunks", values.shape)
-    array = zarr.create_array(str(path), shape=values.shape, dtype=values.dtype, attributes=attributes, **options)
+    options |= {"shape": values.shape, "dtype": values.dtype, "chunks": options.get("chunks", values.shape)}
+    array = quietly(zarr.create_array, str(path), attributes=attributes, **options)
     array[...] = values
     return str(path)
 
@@ -150,6 +150,14 @@ def test_chunks_larger_than_the_array_and_inner_chunks_of_shards(tmp_path: Path)
     for reader in (big, sharded):
         np.testing.assert_array_equal(read(reader), values)
         np.testing.assert_array_equal(read(reader, Region(3, 5, 5, 7)), values[3:, 5:])
+
+
+def test_a_run_reads_with_its_codecs_though_the_metadata_were_read_before(tmp_path: Path) -> None:
+    with zarr.config.set({"codec_pipeline.path": CODECS[0]}):
+        reader = ZarrReader(write(tmp_path / "a.zarr", pixels((4, 5))))
+    with zarr.config.set({"codec_pipeline.path": CODECS[1]}):
+        read(reader)
+        assert "zarrs" in type(reader._array._async_array.codec_pipeline).__module__.lower()
 
 
 @pytest.mark.usefixtures("codecs")

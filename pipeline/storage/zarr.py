@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,50 +47,60 @@ class ZarrReader(Reader):
         self, path: str, array: str | None = None, at: Mapping[str, Any] | None = None, dims: Dims | None = None
     ) -> None:
         self.path = path
-        group, self._array = find_array(path, array)
-        self.array_path = self._array.path
+        group, stored = find_array(path, array)
+        self.array_path = stored.path
         self.warnings: list[str] = []
-        check_array(self._array, path)
-        self._named_dims = dims or dimension_names(self._array, group, path)
-        self._fixed = fix_dimensions(self._array, group, self._named_dims, dict(at or {}), path)
-        self._levels = max(1, len(multiscales(group).get("datasets", [])))
-        kept = [i for i in range(self._array.ndim) if i not in self._fixed]
-        self.spec = self._build_spec(group, kept)
-        sizes = dict(zip(self.spec.dims, (self._array.chunks[i] for i in kept), strict=True))
+        check_array(stored, path)
+        names = dims or dimension_names(stored, group, path)
+        self._fixed = fix_dimensions(stored, group, names, dict(at or {}), path)
+        kept = [i for i in range(stored.ndim) if i not in self._fixed]
+        self.spec = self._build_spec(group, stored, names, kept)
+        sizes = dict(zip(self.spec.dims, (stored.chunks[i] for i in kept), strict=True))
         self.chunk = (sizes["y"], sizes["x"])
-        self.scale = cf.parse_scale(self._array.attrs, self.warnings)
+        self.scale = cf.parse_scale(stored.attrs, self.warnings)
+        self.warnings += _fill_value_note(stored, self.spec)
+        levels = max(1, len(multiscales(group).get("datasets", [])))
+        self._facts = {**_describe(stored), "stored_dims": list(names), "levels": levels}
 
-    def _build_spec(self, group: zarr.Group | None, kept: list[int]) -> RasterSpec:
-        names = [self._named_dims[i] for i in kept]
+    @cached_property
+    def _array(self) -> zarr.Array[Any]:
+        """The array, opened when the first pixels are read: not before `configure` has chosen the codecs."""
+        with quiet():
+            return zarr.open_array(self.path, path=self.array_path, mode="r")
+
+    def _build_spec(
+        self, group: zarr.Group | None, stored: zarr.Array[Any], all_names: Sequence[str], kept: list[int]
+    ) -> RasterSpec:
+        names = [all_names[i] for i in kept]
         dims = tuple(role_of(name) for name in names)
         if dims not in DIMS:
             raise InputError(
                 f"{self.path}: dims are {','.join(names)}; they must be y,x or y,x,band or band,y,x in this order. "
                 f"Give `dims:` if the names mislead, or `at:` to fix further dims"
             )
-        sizes = dict(zip(dims, (self._array.shape[i] for i in kept), strict=True))
+        sizes = dict(zip(dims, (stored.shape[i] for i in kept), strict=True))
         if not all(sizes.values()):
-            raise InputError(f"{self.path}: the raster is empty: shape {self._array.shape}")
-        dtype = np.dtype(np.uint8) if self._array.dtype.kind == "b" else self._array.dtype.newbyteorder("=")
+            raise InputError(f"{self.path}: the raster is empty: shape {stored.shape}")
+        dtype = np.dtype(np.uint8) if stored.dtype.kind == "b" else stored.dtype.newbyteorder("=")
         name_of = dict(zip(dims, names, strict=True))
-        transform, crs = self._georeference(group, name_of, sizes)
+        transform, crs = self._georeference(group, stored, name_of, sizes)
         return RasterSpec(
             height=sizes["y"],
             width=sizes["x"],
             dtype=dtype,
             dims=dims,
             bands=band_names(group, name_of.get("band"), sizes.get("band", 1)),
-            nodata=cf.parse_nodata(self._array.attrs, dtype, self.warnings),
-            band_coordinates=band_coordinates(group, self._array, name_of.get("band"), sizes.get("band", 1)),
+            nodata=cf.parse_nodata(stored.attrs, dtype, self.warnings),
+            band_coordinates=band_coordinates(group, stored, name_of.get("band"), sizes.get("band", 1)),
             transform=transform,
             crs=crs,
         )
 
     def _georeference(
-        self, group: zarr.Group | None, name_of: Mapping[str, str], sizes: Mapping[str, int]
+        self, group: zarr.Group | None, stored: zarr.Array[Any], name_of: Mapping[str, str], sizes: Mapping[str, int]
     ) -> tuple[cf.Affine | None, str | None]:
         """Return transform and CRS as attributes say, or failing that the coordinates."""
-        attributes = {**(dict(group.attrs) if group is not None else {}), **dict(self._array.attrs)}
+        attributes = {**(dict(group.attrs) if group is not None else {}), **dict(stored.attrs)}
         mapping = group.get(str(attributes.get("grid_mapping", "spatial_ref"))) if group is not None else None
         transform, crs = cf.parse_georeference(attributes, dict(mapping.attrs) if mapping else {}, self.warnings)
         if transform is None:
@@ -115,8 +126,8 @@ class ZarrReader(Reader):
     def _read(self, region: Region, selection: list[Any], out: np.ndarray) -> None:
         for axis, index in sorted(self._fixed.items()):
             selection.insert(axis, index)
-        native: Any = out.view(bool) if self._array.dtype.kind == "b" else out
         try:
+            native: Any = out.view(bool) if self._array.dtype.kind == "b" else out
             self._array.get_basic_selection(tuple(selection), out=NDBuffer.from_ndarray_like(native))
         except Exception as error:
             raise InputError(
@@ -126,11 +137,6 @@ class ZarrReader(Reader):
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "_array"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        with quiet():
-            self._array = zarr.open_array(self.path, path=self.array_path, mode="r")
 
     def identity(self) -> dict[str, Any]:
         folder = Path(self.path, self.array_path)
@@ -146,26 +152,27 @@ class ZarrReader(Reader):
         }
 
     def describe(self) -> dict[str, Any]:
-        array = self._array
-        return {
-            "format": f"Zarr v{array.metadata.zarr_format}",
-            "array": self.array_path,
-            "chunks": list(array.chunks),
-            "shards": list(array.shards) if array.shards else None,
-            "codec": [_codec_name(codec) for codec in array.compressors] or ["none"],
-            "stored_dims": list(self._named_dims),
-            "stored_shape": list(array.shape),
-            "levels": self._levels,
-            "warnings": [*self.warnings, *self._fill_value_note()],
-        }
+        return self._facts | {"warnings": list(self.warnings)}
 
-    def _fill_value_note(self) -> list[str]:
-        """Say so where xarray, which writes nodata as the fill value in Zarr v2, would see nodata and we do not."""
-        value, attributes = self._array.fill_value, self._array.attrs
-        is_xarray = self._array.metadata.zarr_format == 2 and "_ARRAY_DIMENSIONS" in attributes
-        if not is_xarray or self.spec.nodata is not None or value is None or not value or np.isnan(value):
-            return []
-        return [f"the fill value {value} is not taken as nodata; if xarray wrote it as such, say `nodata: {value}`"]
+
+def _describe(array: zarr.Array[Any]) -> dict[str, Any]:
+    return {
+        "format": f"Zarr v{array.metadata.zarr_format}",
+        "array": array.path,
+        "chunks": list(array.chunks),
+        "shards": list(array.shards) if array.shards else None,
+        "codec": [_codec_name(codec) for codec in array.compressors] or ["none"],
+        "stored_shape": list(array.shape),
+    }
+
+
+def _fill_value_note(array: zarr.Array[Any], spec: RasterSpec) -> list[str]:
+    """Say so where xarray, which writes nodata as the fill value in Zarr v2, would see nodata and we do not."""
+    value = array.fill_value
+    is_xarray = array.metadata.zarr_format == 2 and "_ARRAY_DIMENSIONS" in array.attrs
+    if not is_xarray or spec.nodata is not None or value is None or not value or np.isnan(value):
+        return []
+    return [f"the fill value {value} is not taken as nodata; if xarray wrote it as such, say `nodata: {value}`"]
 
 
 def _newest_and_size(folder: Path) -> tuple[int, int]:
