@@ -74,13 +74,19 @@ class Block:
 
 
 def to_pair(value: Any) -> Any:
-    return [value, value] if isinstance(value, int | float) and not isinstance(value, bool) else value
+    """Return [y, x]: one number stands for both."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return [value, value]
+    if isinstance(value, list | tuple) and len(value) == 2:
+        return value
+    raise ValueError(f"must be a number or [y, x], got {'nothing' if value is None else repr(value)}")
 
 
-IntPair = Annotated[
-    tuple[Annotated[StrictInt, Field(ge=1)], Annotated[StrictInt, Field(ge=1)]], BeforeValidator(to_pair)
+Count = Annotated[StrictInt, Field(ge=1)]
+IntPair = Annotated[tuple[Count, Count], BeforeValidator(to_pair, json_schema_input_type=Count | tuple[Count, Count])]
+FloatPair = Annotated[
+    tuple[float, float], BeforeValidator(to_pair, json_schema_input_type=float | tuple[float, float])
 ]
-FloatPair = Annotated[tuple[float, float], BeforeValidator(to_pair)]
 
 
 class Operation(BaseModel):
