@@ -38,15 +38,24 @@ def document(scene: Path, result: Path, memory: str, workers: int) -> dict[str, 
     }
 
 
+def in_own_process(function: str, *arguments: Any) -> Any:
+    """Call a function of this module in a fresh process: run and floor both pay for fresh memory."""
+    code = (
+        "import json, sys; from benchmarks import moving_average; "
+        "print(json.dumps(getattr(moving_average, sys.argv[1])(*json.loads(sys.argv[2]))))"
+    )
+    command = [sys.executable, "-c", code, function, json.dumps(arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout)
+
+
 def measure_run(config: dict[str, Any]) -> dict[str, Any]:
-    """Run in a process of its own, so that the peak is the run's alone."""
-    code = "import json, sys, pipeline; print(json.dumps(pipeline.run(json.loads(sys.argv[1]), overwrite=True)))"
-    done = subprocess.run([sys.executable, "-c", code, json.dumps(config)], capture_output=True, text=True, check=True)
-    facts: dict[str, Any] = json.loads(done.stdout)
-    return facts
+    """Return the facts of a run into an empty place."""
+    shutil.rmtree(config["output"]["path"], ignore_errors=True)
+    return pipeline.run(config)
 
 
-def measure_floor(config: dict[str, Any], folder: Path) -> float:
+def measure_floor(config: dict[str, Any], folder: str) -> float:
     """Return the seconds to read the input and write the finished result, block by block as the run does."""
     job = load(config)
     planned = job.plan.passes[0]
@@ -58,7 +67,7 @@ def measure_floor(config: dict[str, Any], folder: Path) -> float:
     results = [np.empty(array.spec.shape_of(block), array.spec.dtype) for block in blocks]
     for block, values in zip(blocks, results, strict=True):
         finished.read(block, values)
-    store = folder / "floor.zarr"
+    store = Path(folder) / "floor.zarr"
     shutil.rmtree(store, ignore_errors=True)
     create_store(str(store), {}, [array_plan(array)])
     source, writer = ZarrReader(config["inputs"]["image"]), ZarrWriter(str(store), array_plan(array))
@@ -89,8 +98,9 @@ def main() -> None:
     config = document(scene, arguments.folder / "result.zarr", arguments.memory, arguments.workers)
     rows = []
     for _ in range(arguments.rounds):
-        facts = measure_run(config)
-        rows.append((facts["seconds"], measure_floor(config, arguments.folder), facts["peak_rss_bytes"] / 2**20))
+        facts = in_own_process("measure_run", config)
+        floor = in_own_process("measure_floor", config, str(arguments.folder))
+        rows.append((facts["seconds"], floor, facts["peak_rss_bytes"] / 2**20))
         print("run {:.2f} s, floor {:.2f} s, peak {:.0f} MiB".format(*rows[-1]), flush=True)
     ratio = statistics.median(run / floor for run, floor, _ in rows)
     print(

@@ -97,7 +97,7 @@ def execute(
             worker.stopped = stop.is_set
             strips = split_into_strips(planned, done.get(number, set()))
             try:
-                _run_strips(worker, strips, record, plan.settings.workers, stop)
+                _run_strips(worker, strips, record, planned.cost.in_flight, stop)
             finally:
                 journal.flush()
             measured.bytes_read += worker.bytes_read
@@ -116,10 +116,10 @@ def _run_strips(
     worker: PassWorker,
     strips: Iterable[Strip],
     record: Callable[[BlockDone], None],
-    num_workers: int,
+    in_flight: int,
     stop: threading.Event,
 ) -> None:
-    """Run strips one after the other; the next begins when the last has no more blocks left than workers."""
+    """Run strips one after the other; the next begins when the last has no more blocks left than fit in."""
     from dask.callbacks import Callback
 
     strip_of: dict[int, int] = {}
@@ -137,7 +137,7 @@ def _run_strips(
 
     running: deque[Future[Any]] = deque()
     with (
-        ThreadPoolExecutor(num_workers, thread_name_prefix="rasterpipe") as pool,
+        ThreadPoolExecutor(in_flight, thread_name_prefix="rasterpipe") as pool,
         ThreadPoolExecutor(2, thread_name_prefix="rasterpipe-strip") as drivers,
         Callback(posttask=finished),
     ):
@@ -147,9 +147,9 @@ def _run_strips(
                     running.popleft().result()
                 left[number] = len(strip.blocks)
                 strip_of.update(dict.fromkeys(strip.blocks, number))
-                running.append(drivers.submit(run_strip, worker, strip, pool, num_workers))
+                running.append(drivers.submit(run_strip, worker, strip, pool, in_flight))
                 with changed:
-                    while not running[-1].done() and left[number] > num_workers:
+                    while not running[-1].done() and left[number] > in_flight:
                         changed.wait(0.2)
             for future in running:
                 future.result()

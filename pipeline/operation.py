@@ -84,9 +84,7 @@ def to_pair(value: Any) -> Any:
 
 Count = Annotated[StrictInt, Field(ge=1)]
 IntPair = Annotated[tuple[Count, Count], BeforeValidator(to_pair, json_schema_input_type=Count | tuple[Count, Count])]
-FloatPair = Annotated[
-    tuple[float, float], BeforeValidator(to_pair, json_schema_input_type=float | tuple[float, float])
-]
+FloatPair = Annotated[tuple[float, float], BeforeValidator(to_pair, json_schema_input_type=float | tuple[float, float])]
 
 
 class Operation(BaseModel):

@@ -21,9 +21,7 @@ class Halo:
 
     def __add__(self, other: Halo) -> Halo:
         """Return the halo of a chain: first one operation, then the other."""
-        return Halo(
-            self.top + other.top, self.bottom + other.bottom, self.left + other.left, self.right + other.right
-        )
+        return Halo(self.top + other.top, self.bottom + other.bottom, self.left + other.left, self.right + other.right)
 
     def __or__(self, other: Halo) -> Halo:
         """Return the smallest halo that holds both."""
@@ -70,9 +68,7 @@ class Region:
 
     def grow(self, halo: Halo) -> Region:
         """Return the region with a halo around it, clipped by nothing."""
-        return Region(
-            self.top - halo.top, self.bottom + halo.bottom, self.left - halo.left, self.right + halo.right
-        )
+        return Region(self.top - halo.top, self.bottom + halo.bottom, self.left - halo.left, self.right + halo.right)
 
     def clip(self, other: Region) -> Region:
         """Return the part inside `other`; empty, at a corner of `other`, if there is none."""

@@ -55,7 +55,8 @@ def _describe_pass(planned: PlannedPass) -> Facts:
         "blocks": len(planned.plan.grid),
         "panel_blocks": min(planned.plan.grid.panel, len(planned.plan.grid.columns)),
         "tasks": planned.cost.num_tasks,
-        "worker_bytes": planned.cost.worker_bytes,
+        "in_flight": planned.cost.in_flight,
+        "block_bytes": planned.cost.block_bytes,
         "cache_bytes": planned.cost.cache_bytes,
         "planned_peak_bytes": planned.cost.peak_bytes,
         "read_bytes": planned.cost.read_bytes,
@@ -179,15 +180,14 @@ def format_plan(facts: Facts) -> Iterator[str]:
         height, width = entry["block"]
         yield f"pass {number}: {', '.join(entry['steps'])}"
         halos = ", ".join(f"{raster} {max(pixels)}" for raster, pixels in entry["halo_pixels"].items())
-        busy = min(facts["workers"], entry["blocks"])
         yield f"  {_count(entry['blocks'], 'block')} of {height} x {width}, halo of pixels: {halos} ({entry['halo']})"
         yield (
             f"  reads {format_bytes(entry['read_bytes'])} decoded ({entry['read_amplification']:.2f} x what is "
             f"needed), writes {format_bytes(entry['write_bytes'])}"
         )
         yield (
-            f"  memory: {format_bytes(entry['planned_peak_bytes'])} = base + {_count(busy, 'worker')} x "
-            f"{format_bytes(entry['worker_bytes'])} + {format_bytes(entry['cache_bytes'])} shared"
+            f"  memory: {format_bytes(entry['planned_peak_bytes'])} = base + {_count(entry['in_flight'], 'block')} x "
+            f"{format_bytes(entry['block_bytes'])} + {format_bytes(entry['cache_bytes'])} shared"
         )
     for entry in facts["outputs"]:
         shards = f" in shards {_sides(entry['shards'])}" if entry["shards"] else ""

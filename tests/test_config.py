@@ -278,7 +278,6 @@ SECTION_ERRORS = {
     "did you mean 'apply'? (valid: ignore, apply)",
     "inputs: {a: {path: x, dims: 'y,q'}}\noutput: {path: o}": "1:29: inputs.a.dims: must name y and x once each, "
     "got 'y,q'; for example `y,x,band`",
-
     "inputs: {a: {path: x, channels: [1]}}\noutput: {path: o}": "1:23: inputs.a: unknown key 'channels'; "
     "here it is called 'bands'",
     "inputs: {1a: x}\noutput: {path: o}": "1:10: inputs: a name begins with a letter and holds letters, digits, "

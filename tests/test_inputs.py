@@ -289,9 +289,6 @@ def cached_readers(draw: st.DrawFn) -> CachedReader:
     return CachedReader("raster", reader, ChunkCache(draw(st.sampled_from([0, 500, 2**20]))), grid, halo, unit)
 
 
-
-
-
 @DRAWN
 @given(cached_readers(), st.data())
 def test_cached_reads_equal_plain_ones(cached: CachedReader, data: st.DataObject) -> None:

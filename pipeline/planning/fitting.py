@@ -29,6 +29,8 @@ BLOCK_SECONDS = 2e-3
 CALL_SECONDS = 5e-4
 EXCHANGE_TASKS = 15
 EXCHANGE_SECONDS = 4e-4
+WAITING = 1.1
+"""What blocks that wait for I/O cost when no other block is in work meanwhile."""
 MEMORY_PENALTY = 0.05 / 2**30
 """Seconds per byte: of two plans about as fast, the smaller one; bytes and seconds as measured, see docs/design.md."""
 
@@ -100,12 +102,17 @@ class Fitter:
         if "read" in ways:
             slots = plan_slots(self.build(grid))
             panels = _multiples(1, len(grid.columns)) if self.settings.grids is None else [grid.panel]
-            for panel in panels:
-                yield self.read_candidate(replace(grid, panel=panel), slots)
+            for panel, in_flight in product(panels, self.in_flight(grid)):
+                yield self.read_candidate(replace(grid, panel=panel), slots, in_flight)
         if "exchange" in ways:
             yield from self.exchange_candidates(replace(grid, panel=len(grid.columns)))
 
-    def read_candidate(self, grid: Grid, slots: Slots) -> _Candidate:
+    def in_flight(self, grid: Grid) -> set[int]:
+        """Return how many blocks may be in work at once: one a worker, or one more to overlap I/O and computing."""
+        workers = self.settings.workers
+        return {min(n, len(grid)) for n in ((1,) if workers == 1 else (workers, workers + 1))}
+
+    def read_candidate(self, grid: Grid, slots: Slots, in_flight: int) -> _Candidate:
         """Each block reads itself and its halo; a cache holds the chunks that neighbours share."""
         plan = self.build(grid)
         height, width = grid.largest
@@ -119,7 +126,7 @@ class Fitter:
             source += touch.distinct * pixel
             calls += touch.decoded
         worker = slots.num_bytes + self.scratch_bytes(plan, (height, width)) + self.codec_bytes(plan)
-        cost = self.cost(plan, worker, cache, read, source, len(grid), calls * CALL_SECONDS)
+        cost = self.cost(plan, worker, cache, read, source, len(grid), calls * CALL_SECONDS, in_flight)
         return _Candidate(plan, slots, cost, "read", (1, min(len(grid), STRIP_BLOCKS)))
 
     def exchange_candidates(self, grid: Grid) -> Iterator[_Candidate]:
@@ -152,11 +159,20 @@ class Fitter:
             rim = rows * columns / (strip[0] * height * strip[1] * width)
             source = self.region.num_pixels * pixel
             seconds = len(grid) * EXCHANGE_TASKS * EXCHANGE_SECONDS + 3 * source / COPY_RATE / self.settings.workers
-            cost = self.cost(plan, worker, live, int(source * rim), source, len(grid) * EXCHANGE_TASKS, seconds)
+            num_tasks, in_flight = len(grid) * EXCHANGE_TASKS, min(self.settings.workers, len(grid))
+            cost = self.cost(plan, worker, live, int(source * rim), source, num_tasks, seconds, in_flight)
             yield _Candidate(plan, slots, cost, "exchange", strip)
 
     def cost(
-        self, plan: PassPlan, worker: int, shared: int, read: int, source: int, num_tasks: int, seconds: float
+        self,
+        plan: PassPlan,
+        worker: int,
+        shared: int,
+        read: int,
+        source: int,
+        num_tasks: int,
+        seconds: float,
+        in_flight: int,
     ) -> PassCost:
         workers = min(self.settings.workers, len(plan.grid))
         written = sum(array.num_bytes for array in self.arrays.values())
@@ -165,11 +181,12 @@ class Fitter:
             ((height + h.top + h.bottom) * (width + h.left + h.right) / (height * width)) for h in plan.halos.values()
         )
         busy = read / DECODE_RATE + read / COPY_RATE + (source + written) * grown / COMPUTE_RATE
+        busy *= WAITING if 1 < in_flight <= workers else 1
         rounds = -(-len(plan.grid) // workers)
         idle = rounds * workers / len(plan.grid)
         total = (busy * idle + len(plan.grid) * BLOCK_SECONDS) / workers + seconds
-        peak = BASE_BYTES + workers * worker + shared
-        return PassCost(worker, shared, peak, read, source, written, num_tasks, total)
+        peak = BASE_BYTES + in_flight * worker + shared
+        return PassCost(worker, in_flight, shared, peak, read, source, written, num_tasks, total)
 
     def scratch_bytes(self, plan: PassPlan, shape: tuple[int, int]) -> int:
         needs = plan.needs(Region(0, shape[0], 0, shape[1]), everywhere=True)
@@ -190,7 +207,7 @@ class Fitter:
         step = max(smallest.plan.steps, key=lambda step: _step_bytes(smallest.plan, step))
         need, have = smallest.cost.peak_bytes, self.settings.memory_bytes
         height, width = smallest.plan.grid.largest
-        busy = min(self.settings.workers, len(smallest.plan.grid))
+        busy = smallest.cost.in_flight
         workers = "1 worker" if busy == 1 else f"{busy} workers"
         raise PipelineError(
             f"the run may use {format_bytes(have)}, but needs at least {format_bytes(need)}: "

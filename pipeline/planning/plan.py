@@ -71,8 +71,10 @@ class StoredArray:
 class PassCost:
     """What a pass takes, predicted."""
 
-    worker_bytes: int
-    """Per worker thread: block buffers, scratch, codec buffers."""
+    block_bytes: int
+    """Per block in work: buffers, scratch, codec buffers."""
+    in_flight: int
+    """Blocks in work at once."""
     cache_bytes: int
     peak_bytes: int
     read_bytes: int

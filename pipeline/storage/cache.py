@@ -169,4 +169,3 @@ class CachedReader:
             entry.decoded.set_exception(error)
             raise
         entry.decoded.set_result(values)
-
