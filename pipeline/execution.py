@@ -20,6 +20,7 @@ import numpy as np
 from pipeline.errors import InputError, RasterpipeError, RunInterrupted, RunStopped
 from pipeline.graph import Strip, run_strip, split_into_strips
 from pipeline.journal import Journal
+from pipeline.limits import resident_bytes, trim_heap
 from pipeline.passes import Fresh, compute_block
 from pipeline.planning import Plan, PlannedPass, StoredArray
 from pipeline.progress import Progress
@@ -27,6 +28,23 @@ from pipeline.region import Region
 from pipeline.storage.reader import Reader
 from pipeline.storage.zarr_store import ZarrWriter
 from pipeline.worker import BlockDone, PassWorker
+
+
+HEAP_MARGIN_BYTES = 96 * 2**20
+HEAP_SECONDS = 0.5
+
+
+class _HeapWatch:
+    """Gives free heap back when a run comes close to its planned peak, but not all the time."""
+
+    def __init__(self) -> None:
+        self._trimmed = 0.0
+
+    def check(self, peak_bytes: int) -> None:
+        now = time.monotonic()
+        if now - self._trimmed > HEAP_SECONDS and resident_bytes() > peak_bytes - HEAP_MARGIN_BYTES:
+            self._trimmed = now
+            trim_heap()
 
 
 @dataclass
@@ -76,6 +94,7 @@ def execute(
         The run stopped, by a fault outside of it or by a signal (RunInterrupted); it can be resumed.
     """
     measured = Measured()
+    heap = _HeapWatch()
     stop = threading.Event()
     done = {number: set(blocks) for number, blocks in journal.done.items()}
     measured.blocks_skipped = sum(len(blocks) for blocks in done.values())
@@ -86,6 +105,7 @@ def execute(
             measured.bytes_written += _block_bytes(plan.passes[receipt.pass_number], receipt.block)
             journal.record(receipt)
             progress.advance()
+            heap.check(plan.passes[receipt.pass_number].cost.peak_bytes)
 
     progress.start(plan.num_blocks, measured.blocks_skipped)
     with _signals(stop):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
 import os
 from collections.abc import Iterator
@@ -50,3 +52,22 @@ def _number(path: Path) -> int | None:
         return int(path.read_text())
     except (OSError, ValueError):
         return None
+
+
+def resident_bytes() -> int:
+    """Return the memory that this process has now; 0 where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def trim_heap() -> None:
+    """Give free heap memory back to the system, where the C library can (glibc).
+
+    Codecs allocate encoded and decoded chunks of ever other sizes on several threads, and glibc keeps what they
+    free: measured, 130 to 230 MiB more after 400 blocks, and growing. Fixed malloc thresholds would avoid that at
+    the price of a page fault for every page of every chunk (4.0 s instead of 2.3 s for 5000 x 5000 x 16).
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

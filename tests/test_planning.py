@@ -149,7 +149,7 @@ def test_wrong_pipelines_are_refused_in_words() -> None:
             plan(steps, spec)
     with pytest.raises(PipelineError, match="unknown step 'c'"):
         plan([window("a")], keep=("a",), region=None) and plan([window("a")], keep=("c",))
-    with pytest.raises(PipelineError, match="rows 0:6000.* is not a part of the raster"):
+    with pytest.raises(PipelineError, match=r"rows 0:6000.* is not a part of the raster"):
         plan([window("a")], region=Region(0, 6000, 0, 5000))
 
 
