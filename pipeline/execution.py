@@ -29,9 +29,8 @@ from pipeline.storage.reader import Reader
 from pipeline.storage.zarr_store import ZarrWriter
 from pipeline.worker import BlockDone, PassWorker
 
-
-HEAP_MARGIN_BYTES = 96 * 2**20
-HEAP_SECONDS = 0.5
+HEAP_MARGIN_BYTES = 128 * 2**20
+HEAP_SECONDS = 0.25
 
 
 class _HeapWatch:
