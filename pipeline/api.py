@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from pipeline import report
-from pipeline.config import Document, Input, Pipeline, RegionConfig, Scale, load_pipeline, locate, resolve
+from pipeline.config import RESERVED, Document, Input, Pipeline, RegionConfig, Scale, load_pipeline, locate, resolve
 from pipeline.config.document import format_path, look_up
 from pipeline.errors import InputError, OutputError, PipelineError, RasterpipeError, RunStopped
 from pipeline.execution import execute, warm_up
@@ -299,10 +299,11 @@ def _run(job: Job, target: Target, journal: Journal, progress: Progress) -> dict
         measured = execute(job.plan, store.open_reader, store.open_writer, journal, progress)
     _check_inputs_unchanged(job)
     try:
-        store.finish(measured)
+        store.complete(measured)
+        seconds = time.monotonic() - started
+        store.publish()
     except OSError as error:
         raise RunStopped(f"{error}; the run stopped, and --resume continues it once that is mended") from error
-    seconds = time.monotonic() - started
     journal.remove()
     return report.describe_run(job, store.provenance, measured, seconds, compile_seconds, warnings)
 
@@ -348,12 +349,13 @@ def apply_operation(
         As for `run`: resume, overwrite, quiet.
     """
     find_operation(operation)
+    name = "result" if operation in RESERVED else operation
     document = {
         "inputs": {"source": source},
-        "steps": [{"name": operation, "op": operation}],
+        "steps": [{"name": name, "op": operation}],
         "output": {"path": target},
     }
-    overrides = [(f"steps.{operation}.{key}={value}", f"{key}={value}") for key, value in parameters.items()]
+    overrides = [(f"steps.{name}.{key}={value}", f"{key}={value}") for key, value in parameters.items()]
     return run(document, overrides=[*overrides, *limits], **options)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -180,7 +181,8 @@ def format_plan(facts: Facts) -> Iterator[str]:
         height, width = entry["block"]
         yield f"pass {number}: {', '.join(entry['steps'])}"
         halos = ", ".join(f"{raster} {max(pixels)}" for raster, pixels in entry["halo_pixels"].items())
-        yield f"  {_count(entry['blocks'], 'block')} of {height} x {width}, halo of pixels: {halos} ({entry['halo']})"
+        way = "read with each block" if entry["halo"] == "read" else "exchanged between blocks"
+        yield f"  {_count(entry['blocks'], 'block')} of {height} x {width}; pixels around a block: {halos}, {way}"
         yield (
             f"  reads {format_bytes(entry['read_bytes'])} decoded ({entry['read_amplification']:.2f} x what is "
             f"needed), writes {format_bytes(entry['write_bytes'])}"
@@ -240,6 +242,8 @@ def format_info(facts: Facts) -> Iterator[str]:
     for key, value in facts.items():
         if key in skip or value is None:
             continue
+        if key == "crs":
+            value = _crs_name(value)
         if isinstance(value, list):
             value = ", ".join(str(item) for item in value)
         yield f"  {key}: {value}"
@@ -248,3 +252,16 @@ def format_info(facts: Facts) -> Iterator[str]:
     yield "to use it:"
     yield "inputs:"
     yield facts["inputs_line"]
+
+
+def _crs_name(crs: str) -> str:
+    """Return the name of a CRS given as WKT, with its EPSG code where it ends in one; other text as it is.
+
+    Examples
+    --------
+    >>> _crs_name('GEOGCRS["WGS 84",DATUM["World Geodetic System 1984"],ID["EPSG",4326]]')
+    'WGS 84 (EPSG:4326)'
+    """
+    name = re.match(r'\w+\["([^"]+)"', crs)
+    code = re.search(r'(?:ID|AUTHORITY)\["EPSG","?(\d+)"?\]\]\s*$', crs)
+    return crs if not name else f"{name[1]} (EPSG:{code[1]})" if code else name[1]

@@ -74,8 +74,8 @@ class RunStore:
     def open_writer(self, array: StoredArray) -> ZarrWriter:
         return ZarrWriter(str(self.target.store if array.is_kept else self.intermediates), array_plan(array))
 
-    def finish(self, measured: Measured) -> None:
-        """Declare the result complete and, where it replaces an older one, put it in its place."""
+    def complete(self, measured: Measured) -> None:
+        """Declare the result complete, in its provenance."""
         valid = {raster: measured.valid[raster] for raster in self.job.plan.kept}
         self.provenance |= {"complete": True, "finished": now(), "valid": valid}
         shared = {key: self.provenance[key] for key in ("version", "run_id", "plan_hash", "complete")}
@@ -85,6 +85,9 @@ class RunStore:
             for name in dict.fromkeys(raster.partition("/")[0] for raster in self.job.plan.kept)
         }
         finish_store(str(self.target.store), self.provenance, groups)
+
+    def publish(self) -> None:
+        """Put a result that replaces an older one in its place, and remove what only the run needed."""
         if self.target.replaces:
             swap_in(self.job.output)
         if self.job.pipeline.run.scratch:  # beside the output they go with the journal

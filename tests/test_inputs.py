@@ -110,7 +110,7 @@ def test_nodata_of_the_pipeline_file(tmp_path: Path, dtype: str, nodata: Any, ex
 @pytest.mark.parametrize(("dtype", "nodata"), [("uint8", -1), ("uint8", 0.5), ("int16", "nan"), ("float16", 1e6)])
 def test_nodata_that_cannot_occur_is_refused(tmp_path: Path, dtype: str, nodata: Any) -> None:
     path = write(tmp_path / "a.zarr", pixels((4, 5), dtype))
-    with pytest.raises(InputError, match=rf"nodata {nodata} cannot occur in {dtype} pixels"):
+    with pytest.raises(PipelineError, match=rf"nodata {nodata} cannot occur in {dtype} pixels"):
         open_as(path, nodata=nodata)
 
 
@@ -171,7 +171,7 @@ def test_stacks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         "e has 2 bands": write(tmp_path / "e.zarr", pixels((8, 9, 2), "uint16"), ("y", "x", "band")),
     }
     for words, path in others.items():
-        with pytest.raises(InputError, match=words):
+        with pytest.raises(PipelineError, match=words):
             open_as(first, path)
 
 
@@ -182,10 +182,10 @@ def test_stacks_compare_grids_by_what_they_mean(tmp_path: Path) -> None:
     code = group(tmp_path / "b.zarr", {"proj:code": "EPSG:32633", "spatial:transform": list(UTM)}, image=image)
     assert open_as(wkt, code).spec.transform == UTM
     other = group(tmp_path / "c.zarr", {"proj:code": "EPSG:32634", "spatial:transform": list(UTM)}, image=image)
-    with pytest.raises(InputError, match="different grids: CRS"):
+    with pytest.raises(PipelineError, match="different grids: CRS"):
         open_as(wkt, other)
     moved = group(tmp_path / "d.zarr", {"spatial:transform": [10, 0, 500010, 0, -10, 5000000]}, image=image)
-    with pytest.raises(InputError, match="different grids: upper left corner at"):
+    with pytest.raises(PipelineError, match="different grids: upper left corner at"):
         open_as(wkt, moved)
     spec = open_as(code).spec
     assert grid_difference(spec, RasterSpec(5, 6, np.dtype("uint8"), crs="no CRS at all")).startswith("CRS EPSG:32633")

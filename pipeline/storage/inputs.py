@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, PipelineError
 from pipeline.raster import Dims, RasterSpec, fit, grid_difference, working_dtype
 from pipeline.region import Region
 from pipeline.storage.reader import Reader
@@ -104,9 +104,10 @@ def _nodata(options: InputOptions, spec: RasterSpec) -> float | int | None:
         return None
     nodata = fit(math.nan if isinstance(options.nodata, str) else options.nodata, spec.dtype)
     if nodata is None:
-        raise InputError(
+        raise PipelineError(
             f"{options.paths[0]}: nodata {options.nodata} cannot occur in {spec.dtype.name} pixels; "
-            "give a value that can, or `nodata: none`"
+            "give a value that can, or `nodata: none`",
+            ("nodata",),
         )
     return nodata
 
@@ -166,13 +167,14 @@ class Stack(Reader):
         for reader, name in zip(readers, names, strict=True):
             spec = reader.spec
             if spec.num_bands != 1:
-                raise InputError(f"{name} has {spec.num_bands} bands; a stack takes rasters of one band")
+                raise PipelineError(f"{name} has {spec.num_bands} bands; a stack takes rasters of one band", ("stack",))
             if words := grid_difference(first, spec):
-                raise InputError(f"{names[0]} and {name} lie on different grids: {words}")
+                raise PipelineError(f"{names[0]} and {name} lie on different grids: {words}", ("stack",))
             if spec.dtype != first.dtype or repr(spec.nodata) != repr(first.nodata):  # NaN != NaN
-                raise InputError(
+                raise PipelineError(
                     f"{names[0]} is {first.dtype.name} with nodata {first.nodata}, {name} is {spec.dtype.name} with "
-                    f"nodata {spec.nodata}; the rasters of a stack must agree"
+                    f"nodata {spec.nodata}; the rasters of a stack must agree",
+                    ("stack",),
                 )
         if len(set(names)) != len(names):
             names = [f"b{i + 1}" for i in range(len(names))]
