@@ -254,25 +254,25 @@ FILES: dict[str, tuple[str, str, int, str]] = {
     "grids of a stack": (
         "image: scene.zarr",
         "image: {stack: [small.zarr, other.zarr]}",
-        4,
+        3,
         "inputs.image.stack: small and other lie on different grids",
     ),
     "dtypes of a stack": (
         "image: scene.zarr",
         "image: {stack: [small.zarr, bytes.zarr]}",
-        4,
+        3,
         "small is uint16 with nodata None, bytes is uint8",
     ),
     "bands of a stack": (
         "image: scene.zarr",
         "image: {stack: [small.zarr, scene.zarr]}",
-        4,
+        3,
         "scene has 2 bands; a stack takes rasters of one band",
     ),
     "nodata": (
         "image: scene.zarr",
         "image: {path: scene.zarr, nodata: -1}",
-        4,
+        3,
         "nodata -1 cannot occur in uint16 pixels; give a value that can",
     ),
 }
@@ -624,7 +624,7 @@ def test_plan_and_validate_write_nothing(here: Path) -> None:
     result = call("plan", "pipeline.yaml", "--memory", "1 GiB", "--workers", 1)
     assert result.exit_code == 0
     assert "of 1.0 GiB" in result.stdout
-    assert "base + 1 worker x" in result.stdout
+    assert "base + 1 block x" in result.stdout
     assert call("validate", "pipeline.yaml").stdout == "pipeline.yaml: valid, 1 step\n"
     assert call("info", "scene.zarr").exit_code == 0
     assert listing(here) == before
