@@ -119,11 +119,14 @@ def execute(
                 _run_strips(worker, strips, record, planned.cost.in_flight, stop)
             finally:
                 journal.flush()
+            recorded = journal.done.get(number, {})
+            if len(recorded) != len(planned.plan.grid):
+                raise RuntimeError(f"pass {number}: {len(recorded)} of {len(planned.plan.grid)} blocks are recorded")
             measured.bytes_read += worker.bytes_read
             for i, raster in enumerate(planned.plan.writes):
                 if not planned.arrays[raster].is_kept:
                     continue
-                measured.valid[raster] = sum(valid[i] for valid in journal.done.get(number, {}).values())
+                measured.valid[raster] = sum(valid[i] for valid in recorded.values())
     return measured
 
 
@@ -139,26 +142,20 @@ def _run_strips(
     stop: threading.Event,
 ) -> None:
     """Run strips one after the other; the next begins when the last has no more blocks left than fit in."""
-    from dask.callbacks import Callback
-
     strip_of: dict[int, int] = {}
     left: dict[int, int] = {}
     changed = threading.Condition()
 
-    def finished(key: object, result: object, dsk: object, state: object, worker_id: object) -> None:
-        if isinstance(result, np.ndarray) and result.dtype == object and result.size == 1:
-            result = result.item()
-        with changed:  # a receipt may pass by again, in a task that only gathers
-            if isinstance(result, BlockDone) and result.block in strip_of:
-                record(result)
-                left[strip_of.pop(result.block)] -= 1
-                changed.notify_all()
+    def done(receipt: BlockDone) -> None:
+        with changed:
+            record(receipt)
+            left[strip_of.pop(receipt.block)] -= 1
+            changed.notify_all()
 
     running: deque[Future[Any]] = deque()
     with (
         ThreadPoolExecutor(in_flight, thread_name_prefix="rasterpipe") as pool,
         ThreadPoolExecutor(2, thread_name_prefix="rasterpipe-strip") as drivers,
-        Callback(posttask=finished),
     ):
         try:
             for number, strip in enumerate(strips):
@@ -166,7 +163,7 @@ def _run_strips(
                     running.popleft().result()
                 left[number] = len(strip.blocks)
                 strip_of.update(dict.fromkeys(strip.blocks, number))
-                running.append(drivers.submit(run_strip, worker, strip, pool, in_flight))
+                running.append(drivers.submit(run_strip, worker, strip, done, pool, in_flight))
                 with changed:
                     while not running[-1].done() and left[number] > in_flight:
                         changed.wait(0.2)

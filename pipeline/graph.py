@@ -46,27 +46,36 @@ def split_into_strips(planned: PlannedPass, done: set[int]) -> Iterator[Strip]:
                 yield Strip(blocks, rows, columns)
 
 
-def run_strip(worker: PassWorker, strip: Strip, pool: Executor, num_workers: int) -> list[BlockDone]:
-    """Compute a strip with dask's threaded scheduler in a pool that strips share."""
+def run_strip(
+    worker: PassWorker, strip: Strip, done: Callable[[BlockDone], None], pool: Executor, num_workers: int
+) -> None:
+    """Compute a strip with dask's threaded scheduler in a pool that strips share.
+
+    Every block is reported to `done` by the thread that wrote it. (dask's callbacks would not do: of two
+    schedulers at work at once, only the first sees them.)
+    """
     import dask.threaded
 
-    if worker.planned.halo == "read":
-        # dask begins independent tasks at the end of its order, which is by name: names that count down make it
-        # begin with the first block, so that neighbours, which share chunks, come one after the other
-        last = strip.blocks[-1]
-        graph = {f"block-{last - number:012d}": (worker.run_block, number) for number in strip.blocks}
-        return list(dask.threaded.get(graph, list(graph), pool=pool, num_workers=num_workers))
-    tokens = exchange_strip(worker, strip)
-    receipts = tokens.compute(scheduler="threads", pool=pool, num_workers=num_workers)
-    return list(receipts.ravel())
+    if worker.planned.halo == "exchange":
+        exchange_strip(worker, strip, done).compute(scheduler="threads", pool=pool, num_workers=num_workers)
+        return
+
+    def run(number: int) -> None:
+        done(worker.run_block(number))
+
+    # dask begins independent tasks at the end of its order, which is by name: names that count down make it
+    # begin with the first block, so that neighbours, which share chunks, come one after the other
+    last = strip.blocks[-1]
+    graph = {f"block-{last - number:012d}": (run, number) for number in strip.blocks}
+    dask.threaded.get(graph, list(graph), pool=pool, num_workers=num_workers)
 
 
 Intervals = Sequence[tuple[int, int]]
 Parts = Mapping[str, np.ndarray]
 
 
-def exchange_strip(worker: PassWorker, strip: Strip) -> Any:
-    """Return a lazy array of receipts, one per block: blocks are read once and hand their rims to neighbours."""
+def exchange_strip(worker: PassWorker, strip: Strip, done: Callable[[BlockDone], None]) -> Any:
+    """Return a lazy array that writes a strip: blocks are read once and hand their rims to neighbours."""
     import dask.array
 
     plan = worker.plan
@@ -87,9 +96,9 @@ def exchange_strip(worker: PassWorker, strip: Strip) -> Any:
         chunks = (tuple(np.diff(tops).tolist()), tuple(np.diff(lefts).tolist()), (spec.num_bands,))
         return dask.array.map_blocks(read, chunks=chunks, dtype=spec.dtype, meta=np.empty((0, 0, 0), spec.dtype))
 
-    def compute(row: int, column: int, parts: Parts) -> BlockDone:
+    def compute(row: int, column: int, parts: Parts) -> None:
         number = (strip.rows[0] + row) * len(plan.grid.columns) + strip.columns[0] + column
-        return worker.run_exchanged(number, parts)
+        done(worker.run_exchanged(number, parts))
 
     return overlap(plan, {raster: source(raster) for raster in plan.stored}, rows, columns, compute)
 

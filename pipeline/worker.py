@@ -14,7 +14,7 @@ from pipeline.kernels import validity
 from pipeline.passes import Arena, Fetch, compute_block, cut_from
 from pipeline.planning import PlannedPass
 from pipeline.raster import RasterSpec, array_slices
-from pipeline.region import Region, wrap_pieces
+from pipeline.region import Halo, Region, wrap_pieces
 from pipeline.storage.cache import CachedReader, ChunkCache
 from pipeline.storage.reader import Reader
 from pipeline.storage.zarr_store import ZarrWriter
@@ -41,14 +41,16 @@ class PassWorker:
 
     def _prepare(self) -> None:
         self._local = threading.local()
-        self.cache = ChunkCache(self.planned.cost.cache_bytes)
+        # blocks that exchange their rims read nothing of their neighbours'
+        exchanges = self.planned.halo == "exchange"
+        self.cache = ChunkCache(0 if exchanges else self.planned.cost.cache_bytes)
         self._cached = {
             raster: CachedReader(
                 raster,
                 self.readers[raster],
                 self.cache,
                 self.plan.grid,
-                self.plan.halos[raster],
+                Halo() if exchanges else self.plan.halos[raster],
                 self.planned.units[raster],
             )
             for raster in self.plan.stored

@@ -138,6 +138,7 @@ def _execute(job: api.Job, journal: Journal) -> None:
     configure(job.plan.settings.workers)
     journal.start(work.journal_header())
     measured = execute(job.plan, work.open_reader, work.open_writer, journal, Progress(quiet=True))
+    assert measured.blocks == job.plan.num_blocks
     work.complete(measured)
     work.publish()
     journal.remove()
