@@ -105,7 +105,7 @@ def check_same(got: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> N
         assert same_bits(got[path], values), path
 
 
-@SLOW
+@settings(SLOW, max_examples=30)
 @given(data=st.data())
 def test_fused_equals_step_by_step_and_both_halo_ways(data: st.DataObject) -> None:
     raster, layout = data.draw(strategies.rasters()), data.draw(strategies.layouts())

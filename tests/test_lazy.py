@@ -34,7 +34,7 @@ def test_nothing_is_computed_until_asked() -> None:
     assert result["spread/std"].shape == (60, 80, 3)
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_lazy_gives_the_bits_of_a_run(data: st.DataObject) -> None:
     raster = data.draw(strategies.rasters())
