@@ -41,7 +41,7 @@ def split_into_strips(planned: PlannedPass, done: set[int]) -> Iterator[Strip]:
     for top in range(0, len(grid.rows), height):
         for left in range(0, len(grid.columns), width):
             rows, columns = (top, min(top + height, len(grid.rows))), (left, min(left + width, len(grid.columns)))
-            blocks = tuple(r * len(grid.columns) + c for r in range(*rows) for c in range(*columns))
+            blocks = tuple(grid.number(r, c) for r in range(*rows) for c in range(*columns))
             if not done.issuperset(blocks):
                 yield Strip(blocks, rows, columns)
 
@@ -97,7 +97,7 @@ def exchange_strip(worker: PassWorker, strip: Strip, done: Callable[[BlockDone],
         return dask.array.map_blocks(read, chunks=chunks, dtype=spec.dtype, meta=np.empty((0, 0, 0), spec.dtype))
 
     def compute(row: int, column: int, parts: Parts) -> None:
-        number = (strip.rows[0] + row) * len(plan.grid.columns) + strip.columns[0] + column
+        number = plan.grid.number(strip.rows[0] + row, strip.columns[0] + column)
         done(worker.run_exchanged(number, parts))
 
     return overlap(plan, {raster: source(raster) for raster in plan.stored}, rows, columns, compute)

@@ -57,10 +57,15 @@ def apply(
     import dask.array
 
     is_xarray = hasattr(array, "dims") and hasattr(array, "coords")
+    if not hasattr(array, "shape"):
+        array = np.asarray(array)
+    if array.ndim not in (2, 3) or not all(size > 0 for size in array.shape):
+        raise UsageError(f"the array has shape {array.shape}; a raster has y, x and maybe band, none of them empty")
     names = _dims(array, dims, is_xarray)
     data = array.data if is_xarray else array
     if not isinstance(data, dask.array.Array):
         data = dask.array.from_array(np.asarray(data))
+    data = data.astype(data.dtype.newbyteorder("="))
     spec = _spec(array, data, names, nodata, is_xarray)
     plan = _plan([steps] if isinstance(steps, Mapping) else list(steps), spec, keep)
     lazy = {"image": data}

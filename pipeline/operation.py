@@ -82,7 +82,7 @@ def to_pair(value: Any) -> Any:
     raise ValueError(f"must be a number or [y, x], got {'nothing' if value is None else repr(value)}")
 
 
-Count = Annotated[StrictInt, Field(ge=1)]
+Count = Annotated[StrictInt, Field(ge=1, le=1_000_000)]
 IntPair = Annotated[tuple[Count, Count], BeforeValidator(to_pair, json_schema_input_type=Count | tuple[Count, Count])]
 FloatPair = Annotated[tuple[float, float], BeforeValidator(to_pair, json_schema_input_type=float | tuple[float, float])]
 
@@ -108,7 +108,7 @@ class Operation(BaseModel):
     input: str | None = Field(
         default=None, description="An input, a step with one raster output, or step/output. Default: the step before."
     )
-    bands: tuple[BandKey, ...] | None = Field(
+    bands: Annotated[tuple[BandKey, ...], Field(min_length=1)] | None = Field(
         default=None, description="Bands of the input to use: positions from 1, or names. Default: all."
     )
     dtype: DTypeName | None = Field(

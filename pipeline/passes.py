@@ -99,6 +99,19 @@ class PassPlan:
                 halos[use.raster] = halos.get(use.raster, Halo()) | (own + use.halo)
         return halos
 
+    @cached_property
+    def exact(self) -> frozenset[str]:
+        """The written rasters whose buffers never span more than the block.
+
+        Told by the plan, not by the block: every block must ask for the same buffers in the same order.
+        """
+        return frozenset(
+            step.raster(output)
+            for step in self.steps
+            if not any(self.halos.get(step.raster(each)) for each in self.wanted[step.name])
+            for output in self.wanted[step.name]
+        )
+
     @property
     def periodic(self) -> frozenset[str]:
         """The stored rasters that are read beyond their edges as if they repeated."""
@@ -129,11 +142,12 @@ class PassPlan:
                 if not use.periodic:
                     clipped = need if everywhere else need.clip(self.specs[use.raster].region)
                     inside[use.raster] = clipped.hull(inside.get(use.raster, clipped))
-        for step in self.steps:  # all outputs of a step are computed over one region
-            for output in self.wanted[step.name]:
-                raster = step.raster(output)
-                inside[raster] = compute[step.name]
-                extent[raster, False] = compute[step.name].hull(extent.get((raster, False), compute[step.name]))
+        for step in self.steps:  # all outputs of a step are computed over one region, in buffers of one extent
+            rasters = [step.raster(output) for output in self.wanted[step.name]]
+            own = compute[step.name]
+            common = _hull([own, *(extent[raster, False] for raster in rasters if (raster, False) in extent)])
+            inside.update(dict.fromkeys(rasters, own))
+            extent.update({(raster, False): common for raster in rasters})
         return Needs(compute, used, extent, inside)
 
 
@@ -415,7 +429,7 @@ class _Work:
         if spec.dtype.kind == "f" and spec.nodata is not None and not is_nan(spec.nodata):
             self.act(validity.nan_to_nodata, block.values.reshape(-1), spec.dtype.type(spec.nodata))
         dims = self.plan.stored_dims.get(raster, spec.dims)
-        if self.needs.extent[raster, False] == region and dims == spec.dims:
+        if raster in self.plan.exact and dims == spec.dims:
             return block.values
         exact = self.buffers.take(array_shape(dims, region, spec.num_bands), spec.dtype)
         self.act(copy_part, exact, block, region, tuple(spec.dims.index(dim) for dim in dims))

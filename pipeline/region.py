@@ -215,6 +215,12 @@ class Grid:
         row, column = divmod(rest, min(self.panel, num_columns - first))
         return row, first + column
 
+    def number(self, row: int, column: int) -> int:
+        """Return the number of the block at a block row and block column."""
+        first = column // self.panel * self.panel
+        width = min(self.panel, len(self.columns) - first)
+        return first * len(self.rows) + row * width + column - first
+
     def block(self, number: int) -> Region:
         row, column = self.position(number)
         return Region(*self.rows.interval(row), *self.columns.interval(column))

@@ -79,13 +79,15 @@ STEPS = {"window": window_steps}
 
 @st.composite
 def chains(draw: st.DrawFn) -> list[dict[str, Any]]:
-    """Draw up to four steps with one output each, every one reading any before it."""
+    """Draw up to four steps with one or two outputs, every one reading any output before it."""
     steps: list[dict[str, Any]] = []
+    outputs: list[str] = []
     for number in range(draw(st.integers(2, 4))):
         strategy = STEPS[draw(st.sampled_from(sorted(STEPS)))]
         step = draw(strategy(name=f"s{number}"))
-        step["statistics"] = step["statistics"][:1]
-        step["input"] = draw(st.sampled_from(["image", *(earlier["name"] for earlier in steps)]))
+        step["statistics"] = step["statistics"][:2]
+        step["input"] = draw(st.sampled_from(["image", *outputs]))
+        outputs += [f"{step['name']}/{statistic}" for statistic in step["statistics"]]
         if step.get("cval") is not None:
             step["cval"] = draw(st.integers(0, 100))
         if draw(st.integers(0, 3)) == 0:

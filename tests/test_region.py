@@ -39,6 +39,11 @@ def test_no_block_exceeds_the_largest_and_remainders_join_their_neighbour(grid: 
 
 
 @given(grids())
+def test_numbers_and_positions_are_inverse(grid: Grid) -> None:
+    assert [grid.number(*grid.position(n)) for n in range(len(grid))] == list(range(len(grid)))
+
+
+@given(grids())
 def test_blocks_come_row_by_row_within_panels(grid: Grid) -> None:
     positions = [grid.position(n) for n in range(len(grid))]
     assert positions == sorted(positions, key=lambda p: (p[1] // grid.panel, p[0], p[1]))

@@ -29,6 +29,7 @@ from pipeline.config.model import (
     schema,
     validate,
 )
+from pipeline.errors import UsageError
 from pipeline.operation import Operation
 
 __all__ = [
@@ -93,6 +94,8 @@ def load_pipeline(
     UsageError
         Where an override leads nowhere.
     """
+    if not isinstance(source, Mapping | str | os.PathLike):
+        raise UsageError(f"a pipeline is a path or a mapping, got {type(source).__name__}")
     document = Document.from_data(source) if isinstance(source, Mapping) else load(source)
     for name, path in (inputs or {}).items():
         document.put_input(name, path)

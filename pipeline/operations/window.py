@@ -109,6 +109,8 @@ class Window(Operation):
             return replace(source, dtype=dtype, nodata=float("nan") if can_be_invalid else None)
         if source.dtype.kind == "f":
             return replace(source, nodata=float("nan") if can_be_invalid else None)
+        if can_be_invalid and self.nodata is not None and holds(source.dtype, self.nodata):
+            return replace(source, nodata=int(self.nodata))
         if can_be_invalid and source.nodata is None:
             require_exact(self, source)
             return replace(source, dtype=working, nodata=float("nan"))

@@ -114,7 +114,7 @@ def _declare(operation: Operation, output: str, spec: RasterSpec) -> RasterSpec:
     """Return the spec of an output after the step's own `dtype` and `nodata`."""
     dtype = np.dtype(operation.dtype) if operation.dtype else spec.dtype
     nodata = spec.nodata
-    if operation.nodata is not None:
+    if operation.nodata is not None and spec.can_be_invalid:
         if not holds(dtype, operation.nodata):
             raise PipelineError(f"{operation.nodata} cannot occur in {dtype.name} ({output})", ("nodata",))
         nodata = operation.nodata if dtype.kind == "f" else int(operation.nodata)
@@ -138,4 +138,7 @@ def _notes(plan: StepPlan) -> Iterator[str]:
             and spec.nodata is not None
             and plan.operation.nodata is None
         ):
-            yield f"{plan.raster(output)}: invalid pixels are {spec.nodata}, as in the input"
+            yield (
+                f"{plan.raster(output)}: invalid pixels are {spec.nodata}, as in the input; a result of {spec.nodata} "
+                "counts as invalid too (`nodata:` chooses another value)"
+            )

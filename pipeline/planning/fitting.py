@@ -105,7 +105,7 @@ class Fitter:
             for panel, in_flight in product(panels, self.in_flight(grid)):
                 yield self.read_candidate(replace(grid, panel=panel), slots, in_flight)
         if "exchange" in ways:
-            yield from self.exchange_candidates(replace(grid, panel=len(grid.columns)))
+            yield from self.exchange_candidates(grid)
 
     def in_flight(self, grid: Grid) -> set[int]:
         """Return how many blocks may be in work at once: one a worker, or one more to overlap I/O and computing."""
