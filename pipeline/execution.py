@@ -203,12 +203,11 @@ def _signals(stop: threading.Event) -> Iterator[None]:
 
 
 def peak_rss_bytes() -> int:
-    """Return the high-water mark of this process's memory, that of its ended children added."""
-    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    """Return the high-water mark of this process's memory; a run on threads has no other process."""
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + children
-    # not ru_maxrss: it counts what the parent held when it forked this process
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # not ru_maxrss: a forked process inherits what its parent held, so it overstates this one and any helper
     own = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
-    return int(own.split()[1]) * 1024 + children
+    return int(own.split()[1]) * 1024
