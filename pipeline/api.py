@@ -12,7 +12,18 @@ from functools import partial
 from typing import Any
 
 from pipeline import report
-from pipeline.config import RESERVED, Document, Input, Pipeline, RegionConfig, Scale, load_pipeline, locate, resolve
+from pipeline.config import (
+    RESERVED,
+    Document,
+    Input,
+    Pipeline,
+    RegionConfig,
+    Scale,
+    load_pipeline,
+    locate,
+    resolve,
+    with_matrices,
+)
 from pipeline.config.document import format_path, look_up
 from pipeline.errors import InputError, OutputError, PipelineError, RasterpipeError, RunStopped
 from pipeline.execution import execute, warm_up
@@ -25,6 +36,7 @@ from pipeline.quicklook import check_quicklook_path, draw
 from pipeline.raster import RasterSpec
 from pipeline.region import Grid, Region
 from pipeline.storage.inputs import InputOptions, local_paths, open_input, open_raster
+from pipeline.storage.matrix import read_matrix
 from pipeline.storage.reader import Reader
 from pipeline.storage.zarr import configure
 from pipeline.store import RunStore
@@ -71,6 +83,7 @@ def load(
     """Read a pipeline file (or mapping), open its inputs and plan the run; nothing is written."""
     config, document = load_pipeline(source, overrides, inputs, output)
     try:
+        config = with_matrices(config, read_matrix)
         readers = {name: _open(name, entry, document) for name, entry in config.inputs.items()}
         specs = {name: _input_spec(name, reader) for name, reader in readers.items()}
         settings = _settings(config, next(iter(specs.values())).spec, grids)

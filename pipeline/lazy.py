@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import load_pipeline, resolve
+from pipeline.config import load_pipeline, resolve, with_matrices
 from pipeline.errors import UsageError
 from pipeline.graph import Intervals, Parts, common_dims, overlap, own_dims, rim_edges
 from pipeline.passes import Fresh, PassPlan, compute_block, cut_from
 from pipeline.planning import InputSpec, Plan, Settings, make_plan
 from pipeline.raster import DIMS, Dims, Number, RasterSpec
 from pipeline.region import Region, wrap_pieces
+from pipeline.storage.matrix import read_matrix
 
 
 def apply(
@@ -105,6 +106,7 @@ def _plan(steps: Sequence[Mapping[str, Any]], spec: RasterSpec, keep: Sequence[s
     named = [{"name": f"step{number}", **step} for number, step in enumerate(steps)]
     output = {"path": "unused.zarr"} if keep is None else {"path": "unused.zarr", "keep": list(keep)}
     config, _ = load_pipeline({"inputs": {"image": "unused.zarr"}, "steps": named, "output": output})
+    config = with_matrices(config, read_matrix)
     settings = Settings(memory_bytes=2**62, workers=1, keep=config.output.keep, halo="read")
     inputs = {"image": InputSpec("image", spec, (spec.height, spec.width))}
     return make_plan(config.steps, resolve(config), inputs, settings)

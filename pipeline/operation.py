@@ -9,8 +9,9 @@ there the engine has filled the halo by the operation's own edge rule.
 from __future__ import annotations
 
 import importlib
+import math
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -22,17 +23,24 @@ from pipeline.raster import BandKey, Dims, DTypeName, Number, RasterSpec
 from pipeline.region import Halo, Region
 
 Domain = Literal["float", "native"]
-EdgeRule = Literal["reflect", "nearest", "mirror", "constant", "wrap", "invalid"]
+EdgeRule = Literal["reflect", "nearest", "mirror", "constant", "wrap", "linear", "quadratic", "invalid"]
 Boundary = Literal["reflect", "nearest", "mirror", "constant", "wrap", "shrink"]
 Specs = Mapping[str, RasterSpec]
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """How the halo is filled beyond the raster: a rule, and the value for ``constant``."""
+    """How the halo is filled beyond the raster: a rule, and the value for ``constant``.
+
+    ``linear`` and ``quadratic`` continue the line or the parabola through the 2 or 3 outermost pixels (floating
+    point only). A quadratic edge needs a halo of 2 or more, which holds these three pixels in every block.
+    """
 
     rule: EdgeRule = "reflect"
     cval: Number = 0
+
+
+_NOWHERE = Region(0, 0, 0, 0)
 
 
 @dataclass(slots=True)
@@ -41,7 +49,8 @@ class Block:
 
     `values` is C-contiguous in the raster's dims; its first pixel is raster row and column `origin`. An invalid
     pixel is NaN in floating-point values; in integer values it is False in `valid` (None: all are valid). In a
-    block that an operation fills, an invalid integer pixel is written as `fill`.
+    block that an operation fills, an invalid integer pixel is written as `fill`. `raster` is the whole raster's
+    region: an operation of two stages fills the edges of its own intermediate by it.
     """
 
     values: np.ndarray
@@ -49,6 +58,7 @@ class Block:
     dims: Dims
     valid: np.ndarray | None = None
     fill: Number | None = None
+    raster: Region = _NOWHERE
 
     @property
     def region(self) -> Region:
@@ -85,6 +95,27 @@ def to_pair(value: Any) -> Any:
 Count = Annotated[StrictInt, Field(ge=1, le=1_000_000)]
 IntPair = Annotated[tuple[Count, Count], BeforeValidator(to_pair, json_schema_input_type=Count | tuple[Count, Count])]
 FloatPair = Annotated[tuple[float, float], BeforeValidator(to_pair, json_schema_input_type=float | tuple[float, float])]
+Matrix = tuple[tuple[float, ...], ...]
+
+
+def to_matrix(value: Any) -> Any:
+    """Return rows of numbers, all of one length, or the path of a file that holds them."""
+    if isinstance(value, str) and value:
+        return value
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(row, list | tuple) for row in value):
+        raise ValueError(f"must be rows of numbers such as [[0, 1, 0], [1, 1, 1], [0, 1, 0]], or a file, got {value!r}")
+    widths = sorted({len(row) for row in value})
+    if len(widths) > 1 or not widths[0]:
+        raise ValueError(f"must have rows of one length, got rows of {' and '.join(map(str, widths))} numbers")
+    for row in value:
+        for number in row:
+            if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+                raise ValueError(f"must hold finite numbers, got {number!r}")
+    return value
+
+
+MatrixOrPath = Annotated[Matrix | str, BeforeValidator(to_matrix, json_schema_input_type=Matrix | str)]
+"""A matrix, inline or from a .npy, .csv or .txt file; the field's name stands in `Operation.matrices`."""
 
 
 class Operation(BaseModel):
@@ -102,6 +133,8 @@ class Operation(BaseModel):
     """One line of YAML, shown by `rasterpipe ops`."""
     outputs_text: ClassVar[Mapping[str, str]] = {}
     """What each output is, with its dtype; shown by `rasterpipe ops`."""
+    matrices: ClassVar[tuple[str, ...]] = ()
+    """Fields that may name a file with a matrix; the engine puts the matrix in its place before it plans."""
 
     op: str
     name: str = Field(default="", description="Name of the step; later steps and `keep` refer to it.")
@@ -130,6 +163,14 @@ class Operation(BaseModel):
     def edges(self, specs: Specs) -> dict[str, Edge]:
         """Return how the halo is filled beyond the raster, per source."""
         return dict.fromkeys(specs, Edge())
+
+    def border(self) -> int:
+        """Return how many pixels wide a rim of the raster the engine sets to 0 in all outputs, where they are valid."""
+        return 0
+
+    def notes(self, specs: Specs) -> Iterator[str]:
+        """Yield what the user should know before the run."""
+        return iter(())
 
     def outputs(self, specs: Specs) -> dict[str, RasterSpec]:
         """Return the specs of the outputs, as this computes them; raise PipelineError where it cannot."""

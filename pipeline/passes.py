@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -319,6 +319,7 @@ class _Work:
 
     def __init__(self, plan: PassPlan, needs: Needs, fetch: Fetch | None, buffers: Buffers, act: Act) -> None:
         self.plan, self.needs, self.fetch, self.buffers, self.act = plan, needs, fetch, buffers, act
+        self.raster = next(iter(plan.specs.values())).region
         self.blocks: dict[tuple[str, bool], Block] = {}
         self.views: dict[Any, Block] = {}
         self.left: Counter[Any] = Counter()
@@ -346,14 +347,18 @@ class _Work:
         """Call the operation, each source with its edges filled by this step's rule."""
         for use in step.uses:
             fill_block_edges(blocks[use.key], self.needs.use[step.name, use.key], use)
-        step.operation.apply(blocks, {}, out, self.needs.compute[step.name])
+        region = self.needs.compute[step.name]
+        step.operation.apply(blocks, {}, out, region)
+        if border := step.operation.border():
+            for block in out.values():
+                clear_border(block, region, border)
 
     def new_block(
         self, raster: str, dtype: np.dtype, dims: tuple[str, ...], num_bands: int, periodic: bool = False
     ) -> Block:
         extent = self.needs.extent[raster, periodic]
         values = self.buffers.take(array_shape(dims, extent, num_bands), dtype)
-        return Block(values, (extent.top, extent.left), dims)
+        return Block(values, (extent.top, extent.left), dims, raster=self.raster)
 
     # --- a stored raster, or an output, as every reader sees it: NaN in floats, nodata in integers
 
@@ -399,7 +404,7 @@ class _Work:
             return self.views[key]
         source = self.load(use.raster, use.periodic)
         dtype = view_dtype(use.spec, step.operation.domain)
-        block = Block(source.values, source.origin, source.dims)
+        block = Block(source.values, source.origin, source.dims, raster=self.raster)
         if dtype != source.values.dtype or use.bands is not None:
             block = self.new_block(use.raster, dtype, use.spec.dims, use.spec.num_bands, use.periodic)
             self.act(convert, source.values, block, use)
@@ -439,6 +444,21 @@ class _Work:
 def copy_part(out: np.ndarray, block: Block, region: Region, axes: tuple[int, ...]) -> None:
     """Copy a region of a block into an array whose axes are in another order."""
     np.copyto(out, block.values[array_slices(block.dims, region, block.origin)].transpose(axes))
+
+
+def clear_border(block: Block, region: Region, border: int) -> None:
+    """Set the valid pixels of `region` that lie in the raster's rim to 0."""
+    raster = block.raster
+    top, bottom = min(raster.top + border, raster.bottom), max(raster.bottom - border, raster.top)
+    left, right = min(raster.left + border, raster.right), max(raster.right - border, raster.left)
+    for rim in (
+        replace(raster, bottom=top),
+        replace(raster, top=bottom),
+        replace(raster, right=left),
+        replace(raster, left=right),
+    ):
+        part = block.values[array_slices(block.dims, rim.clip(region), block.origin)]
+        np.copyto(part, 0, where=~np.isnan(part))
 
 
 def compute_dtype(dtype: np.dtype) -> np.dtype:

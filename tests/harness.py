@@ -16,7 +16,7 @@ import numpy as np
 import zarr
 
 from pipeline import api
-from pipeline.execution import execute
+from pipeline.execution import execute, peak_rss_bytes
 from pipeline.journal import Journal
 from pipeline.passes import Fresh, compute_block
 from pipeline.progress import Progress
@@ -185,6 +185,12 @@ def _full(job: api.Job, raster: str) -> np.ndarray:
     values = np.empty(reader.spec.shape, reader.spec.dtype)
     reader.read(reader.spec.region, values)
     return values
+
+
+def reset_peak_bytes() -> int:
+    """Set the high-water mark of this process's memory to what it has now; return that."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak_rss_bytes()
 
 
 def same_bits(a: np.ndarray, b: np.ndarray) -> bool:

@@ -74,7 +74,33 @@ def window_steps(draw: st.DrawFn, name: str = "step", statistics: tuple[str, ...
 
 
 STEPS = {"window": window_steps}
-"""One strategy per operation."""
+"""One strategy per operation; it draws `outputs` or `statistics` where the operation has the choice."""
+
+
+def outputs_of(step: dict[str, Any]) -> list[str]:
+    """Return the outputs of a drawn step."""
+    if step["op"] == "gabor" and "window" not in step:
+        return ["response"]
+    percentiles = [f"p{value:g}" for value in step.get("percentiles", ())]
+    return [*step.get("statistics", ()), *percentiles, *step.get("outputs", ())] or ["value"]
+
+
+def plain(step: dict[str, Any]) -> dict[str, Any]:
+    """Return a step changed so that every pixel of its support changes the result."""
+    step = {key: value for key, value in step.items() if key not in ("cval", "edge", "percentiles")}
+    if step["op"] == "window":
+        step |= {"fill_invalid": True, "min_valid": 1, "statistics": ["mean"]}
+    if "boundary" in step:
+        step["boundary"] = "reflect"
+    return step
+
+
+SCRATCH_STEPS: dict[str, dict[str, Any]] = {"window": {"size": [15, 31], "statistics": list(STATISTICS)}}
+"""For each operation a step that allocates much, where its defaults do not."""
+
+
+def scratch_step(op: str) -> dict[str, Any]:
+    return {"name": "step", "op": op, **SCRATCH_STEPS.get(op, {})}
 
 
 @st.composite
@@ -85,9 +111,16 @@ def chains(draw: st.DrawFn) -> list[dict[str, Any]]:
     for number in range(draw(st.integers(2, 4))):
         strategy = STEPS[draw(st.sampled_from(sorted(STEPS)))]
         step = draw(strategy(name=f"s{number}"))
-        step["statistics"] = step["statistics"][:2]
-        step["input"] = draw(st.sampled_from(["image", *outputs]))
-        outputs += [f"{step['name']}/{statistic}" for statistic in step["statistics"]]
+        step.pop("percentiles", None)
+        for key in ("statistics", "outputs"):
+            if key in step:
+                step[key] = step[key][:2]
+        sources = ["image", *outputs]
+        if "inputs" in step:
+            step["inputs"] = {key: draw(st.sampled_from(sources)) for key in step["inputs"]}
+        if "inputs" not in step or "input" in step:
+            step["input"] = draw(st.sampled_from(sources))
+        outputs += [f"{step['name']}/{output}" for output in outputs_of(step)]
         if step.get("cval") is not None:
             step["cval"] = draw(st.integers(0, 100))
         if draw(st.integers(0, 3)) == 0:

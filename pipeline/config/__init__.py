@@ -28,6 +28,7 @@ from pipeline.config.model import (
     resolved,
     schema,
     validate,
+    with_matrices,
 )
 from pipeline.errors import UsageError
 from pipeline.operation import Operation
@@ -57,6 +58,7 @@ __all__ = [
     "resolved",
     "schema",
     "validate",
+    "with_matrices",
 ]
 
 

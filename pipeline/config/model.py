@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -379,12 +379,47 @@ def validate(document: Document, operations: Mapping[str, type[Operation]] | Non
 def resolved(document: Document, pipeline: Pipeline) -> Pipeline:
     """Return the pipeline with absolute paths: they begin at the file, those set from outside where we work."""
     inputs = {name: _resolve_input(document, name, source) for name, source in pipeline.inputs.items()}
-    output = document.resolve_path(pipeline.output.path, ("output", "path"))
+    path = document.resolve_path(pipeline.output.path, ("output", "path"))
     run = pipeline.run
     if run.scratch is not None:
         run = run.model_copy(update={"scratch": document.resolve_path(run.scratch, ("run", "scratch"))})
-    changes = {"inputs": inputs, "output": pipeline.output.model_copy(update={"path": output}), "run": run}
-    return pipeline.model_copy(update=changes)
+    steps = tuple(_resolve_step(document, index, step) for index, step in enumerate(pipeline.steps))
+    output = pipeline.output.model_copy(update={"path": path})
+    return pipeline.model_copy(update={"inputs": inputs, "steps": steps, "output": output, "run": run})
+
+
+def _resolve_step(document: Document, index: int, step: Operation) -> Operation:
+    """Return a step whose matrix files have absolute paths."""
+    files = {field: path for field in step.matrices if isinstance(path := getattr(step, field), str)}
+    if not files:
+        return step
+    return step.model_copy(
+        update={field: document.resolve_path(path, ("steps", index, field)) for field, path in files.items()}
+    )
+
+
+def with_matrices(pipeline: Pipeline, read: Callable[[str], Any]) -> Pipeline:
+    """Return the pipeline with every matrix in the place of the file that holds it.
+
+    Raises PipelineError with the path of a field whose matrix does not fit; what `read` raises passes through.
+    """
+    steps = tuple(_with_matrices(index, step, read) for index, step in enumerate(pipeline.steps))
+    return pipeline.model_copy(update={"steps": steps})
+
+
+def _with_matrices(index: int, step: Operation, read: Callable[[str], Any]) -> Operation:
+    files = {field: path for field in step.matrices if isinstance(path := getattr(step, field), str)}
+    if not files:
+        return step
+    given = {name: getattr(step, name) for name in step.model_fields_set}
+    try:
+        return type(step).model_validate(given | {field: read(path) for field, path in files.items()})
+    except ValidationError as error:
+        fault = error.errors()[0]
+        text = f"{fault['msg'].removeprefix('Value error, ')} (in {', '.join(files.values())})"
+        raise PipelineError(text, ("steps", index, *fault["loc"][:1])) from None
+    except PipelineError as error:
+        raise PipelineError(str(error), ("steps", index, *error.path)) from None
 
 
 def _resolve_input(document: Document, name: str, source: Input) -> Input:

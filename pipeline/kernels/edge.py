@@ -18,8 +18,13 @@ def fill_edges(
         (plane, row, column x lane); its first pixel is raster row and column `origin`.
     rule
         ``reflect`` (d c b a | a b c d), ``mirror`` (d c b | a b c d), ``nearest``, or ``constant`` with `value`:
-        the meaning of scipy.ndimage, also for halos wider than the raster.
+        the meaning of scipy.ndimage, also for halos wider than the raster. ``linear`` and ``quadratic`` (floating
+        point): the line or parabola through the 2 or 3 outermost pixels goes on; with fewer pixels along an axis,
+        the line or the constant through what there is. First columns, then rows: a corner continues both ways.
     """
+    if rule in ("linear", "quadratic"):
+        _extrapolate(planes, lanes, origin, need, raster, 2 if rule == "linear" else 3)
+        return
     view = planes.reshape(planes.shape[0], planes.shape[1], -1, lanes)
     row, column = origin
     inside = need.clip(raster)
@@ -41,6 +46,38 @@ def fill_edges(
                 range(first, last), _sources(first, last, raster.top, raster.bottom, rule), strict=True
             ):
                 view[:, target_row - row, columns] = view[:, source - row, columns]
+
+
+def _extrapolate(
+    planes: np.ndarray, lanes: int, origin: tuple[int, int], need: Region, raster: Region, num: int
+) -> None:
+    view = planes.reshape(planes.shape[0], planes.shape[1], -1, lanes)
+    row, column = origin
+    inside = need.clip(raster)
+    across = view[:, inside.top - row : inside.bottom - row].swapaxes(0, 2)
+    _continue(across, column, (need.left, need.right), (raster.left, raster.right), num)
+    down = view[:, :, need.left - column : need.right - column].swapaxes(0, 1)
+    _continue(down, row, (need.top, need.bottom), (raster.top, raster.bottom), num)
+
+
+def _continue(lines: np.ndarray, first: int, need: tuple[int, int], raster: tuple[int, int], num: int) -> None:
+    """Fill the lines (along the first axis; the first one is `first`) that `need` has beyond `raster`."""
+    start, stop = raster
+    num = min(num, stop - start)
+    for line in range(start - 1, need[0] - 1, -1):
+        _combine(lines, [start + k - first for k in range(num)], start - line, line - first)
+    for line in range(stop, need[1]):
+        _combine(lines, [stop - 1 - k - first for k in range(num)], line - stop + 1, line - first)
+
+
+def _combine(lines: np.ndarray, nodes: list[int], distance: int, target: int) -> None:
+    """Fill a line at a distance from the outermost node, by Lagrange's polynomial through the nodes."""
+    d = distance
+    weights = {1: (1,), 2: (1 + d, -d), 3: ((d + 1) * (d + 2) // 2, -d * (d + 2), d * (d + 1) // 2)}[len(nodes)]
+    out = lines[target]
+    np.multiply(lines[nodes[0]], weights[0], out=out)
+    for node, weight in zip(nodes[1:], weights[1:], strict=True):
+        out += lines[node] * weight
 
 
 def _sources(first: int, last: int, start: int, stop: int, rule: str) -> np.ndarray:

@@ -130,6 +130,8 @@ def _declare(operation: Operation, output: str, spec: RasterSpec) -> RasterSpec:
 
 
 def _notes(plan: StepPlan) -> Iterator[str]:
+    for text in plan.operation.notes({use.key: use.spec for use in plan.uses}):
+        yield f"{plan.name}: {text}"
     source = plan.uses[0].spec
     for output, spec in plan.declared.items():
         if (
