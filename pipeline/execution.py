@@ -20,28 +20,34 @@ import numpy as np
 from pipeline.errors import InputError, RasterpipeError, RunInterrupted, RunStopped
 from pipeline.graph import Strip, run_strip, split_into_strips
 from pipeline.journal import Journal
-from pipeline.limits import resident_bytes, trim_heap
+from pipeline.limits import limit_heaps, resident_bytes, trim_heap
 from pipeline.passes import Fresh, compute_block
-from pipeline.planning import Plan, PlannedPass, StoredArray
+from pipeline.planning import PassCost, Plan, PlannedPass, StoredArray
 from pipeline.progress import Progress
 from pipeline.region import Region
 from pipeline.storage.reader import Reader
 from pipeline.storage.zarr_store import ZarrWriter
 from pipeline.worker import BlockDone, PassWorker
 
-HEAP_MARGIN_BYTES = 128 * 2**20
+HEAP_MARGIN_BYTES = 32 * 2**20
 HEAP_SECONDS = 0.25
 
 
 class _HeapWatch:
-    """Gives free heap back when a run comes close to its planned peak, but not all the time."""
+    """Gives free heap back where a pass holds more than its blocks and its cache, but not all the time.
 
-    def __init__(self) -> None:
+    What a pass begins with is measured, not planned: the plan allows for kernels that are yet to be compiled.
+    """
+
+    def __init__(self, cost: PassCost) -> None:
+        trim_heap()
+        own = cost.in_flight * cost.block_bytes + cost.cache_bytes
+        self._limit = min(resident_bytes() + own, cost.peak_bytes) + HEAP_MARGIN_BYTES
         self._trimmed = 0.0
 
-    def check(self, peak_bytes: int) -> None:
+    def check(self) -> None:
         now = time.monotonic()
-        if now - self._trimmed > HEAP_SECONDS and resident_bytes() > peak_bytes - HEAP_MARGIN_BYTES:
+        if now - self._trimmed > HEAP_SECONDS and resident_bytes() > self._limit:
             self._trimmed = now
             trim_heap()
 
@@ -93,7 +99,6 @@ def execute(
         The run stopped, by a fault outside of it or by a signal (RunInterrupted); it can be resumed.
     """
     measured = Measured()
-    heap = _HeapWatch()
     stop = threading.Event()
     done = {number: set(blocks) for number, blocks in journal.done.items()}
     measured.blocks_skipped = sum(len(blocks) for blocks in done.values())
@@ -104,12 +109,14 @@ def execute(
             measured.bytes_written += _block_bytes(plan.passes[receipt.pass_number], receipt.block)
             journal.record(receipt)
             progress.advance()
-            heap.check(plan.passes[receipt.pass_number].cost.peak_bytes)
+            heap.check()
 
+    limit_heaps()
     progress.start(plan.num_blocks, measured.blocks_skipped)
     with _signals(stop):
         for planned in plan.passes:
             number = planned.plan.number
+            heap = _HeapWatch(planned.cost)
             readers = {raster: open_reader(raster) for raster in planned.plan.stored}
             writers = {raster: open_writer(planned.arrays[raster]) for raster in planned.plan.writes}
             worker = PassWorker(planned, readers, writers)

@@ -221,6 +221,11 @@ class Grid:
         width = min(self.panel, len(self.columns) - first)
         return first * len(self.rows) + row * width + column - first
 
+    def panel_of(self, number: int) -> tuple[int, int]:
+        """Return the first block column of a block's panel, and the one after its last."""
+        first = self.position(number)[1] // self.panel * self.panel
+        return first, min(first + self.panel, len(self.columns))
+
     def block(self, number: int) -> Region:
         row, column = self.position(number)
         return Region(*self.rows.interval(row), *self.columns.interval(column))

@@ -88,6 +88,7 @@ class PassWorker:
             self._local.arena = Arena(self.planned.slots)
         arena: Arena = self._local.arena
         arena.begin()
+        self._local.panel = self.plan.grid.panel_of(number)
         block = self.plan.grid.block(number)
         arrays = compute_block(self.plan, block, fetch, arena)
         valid = []
@@ -99,11 +100,13 @@ class PassWorker:
 
     def _fetch(self, raster: str, region: Region, out: np.ndarray, periodic: bool) -> None:
         spec = self.plan.specs[raster]
+        panel = getattr(self._local, "panel", None)
         if not periodic or spec.region.contains(region):
-            self._cached[raster].read(region, out)
+            self._cached[raster].read(region, out, panel)
             return
         for piece, source in wrap_pieces(region, spec.height, spec.width):
-            self._cached[raster].read(source, out[array_slices(spec.dims, piece, (region.top, region.left))])
+            part = out[array_slices(spec.dims, piece, (region.top, region.left))]
+            self._cached[raster].read(source, part, panel)
 
 
 def _never() -> bool:

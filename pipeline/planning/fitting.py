@@ -22,6 +22,8 @@ BASE_BYTES = 340 * MIB
 EXCHANGE_BASE_BYTES = 64 * MIB
 """dask.array, which only an exchange of halos imports."""
 STRIP_BLOCKS = 1024
+PANEL_CHUNKS = 5
+"""Blocks or chunks, whichever are wider, that a panel spans at most: its margins, decoded twice, then are few."""
 DECODE_RATE = 1.7e9
 COMPUTE_RATE = 2.5e9
 COPY_RATE = 5e9
@@ -31,8 +33,11 @@ EXCHANGE_TASKS = 15
 EXCHANGE_SECONDS = 4e-4
 WAITING = 1.1
 """What blocks that wait for I/O cost when no other block is in work meanwhile."""
-MEMORY_PENALTY = 0.05 / 2**30
-"""Seconds per byte: of two plans about as fast, the smaller one; bytes and seconds as measured, see docs/design.md."""
+MEMORY_PENALTY = 0.35 / 2**30
+"""Share of the time that a byte is worth: of two plans about as fast, the smaller one.
+
+A share, so that a larger raster gets the blocks of a smaller one; bytes and seconds as measured, see docs/design.md.
+"""
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ class Fitter:
         fitting = [c for c in candidates if c.cost.peak_bytes <= self.settings.memory_bytes]
         if not fitting:
             self.refuse(min(candidates, key=lambda c: c.cost.peak_bytes))
-        best = min(fitting, key=lambda c: c.cost.seconds + c.cost.peak_bytes * MEMORY_PENALTY)
+        best = min(fitting, key=lambda c: c.cost.seconds * (1 + c.cost.peak_bytes * MEMORY_PENALTY))
         return PlannedPass(best.plan, self.arrays, self.units, best.slots, best.cost, best.halo, best.strip)
 
     def grids(self) -> Iterator[Grid]:
@@ -101,11 +106,16 @@ class Fitter:
         ways = ("read", "exchange") if self.settings.halo == "auto" else (self.settings.halo,)
         if "read" in ways:
             slots = plan_slots(self.build(grid))
-            panels = _multiples(1, len(grid.columns)) if self.settings.grids is None else [grid.panel]
+            panels = self.panels(grid) if self.settings.grids is None else [grid.panel]
             for panel, in_flight in product(panels, self.in_flight(grid)):
                 yield self.read_candidate(replace(grid, panel=panel), slots, in_flight)
         if "exchange" in ways:
             yield from self.exchange_candidates(grid)
+
+    def panels(self, grid: Grid) -> list[int]:
+        """Return how many blocks wide a panel may be: the cache of a wider one would grow with the raster."""
+        widest = max([grid.columns.step, *(columns for _, columns in self.units.values())])
+        return [1, *(n for n in _multiples(1, len(grid.columns)) if 1 < n <= PANEL_CHUNKS * widest / grid.columns.step)]
 
     def in_flight(self, grid: Grid) -> set[int]:
         """Return how many blocks may be in work at once: one a worker, or one more to overlap I/O and computing."""

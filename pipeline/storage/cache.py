@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pipeline.raster import array_slices
-from pipeline.region import Axis, Grid, Halo, Region
+from pipeline.region import Grid, Halo, Region
 from pipeline.storage.reader import Reader
 
-Key = tuple[str, int, int]
+Key = tuple[str, int, int, int]
 
 
 @dataclass
@@ -110,13 +110,18 @@ class CachedReader:
         self.bytes_read = 0
         """Decoded bytes so far."""
 
-    def read(self, region: Region, out: np.ndarray) -> None:
-        """Read a region inside the raster into `out`."""
+    def read(self, region: Region, out: np.ndarray, panel: tuple[int, int] | None = None) -> None:
+        """Read a region inside the raster into `out`.
+
+        `panel` are the block columns (first, end) whose blocks share chunks: those of another panel come too late to
+        keep a chunk for. Default: all.
+        """
         height, width = self.unit
+        panel = panel or (0, len(self.grid.columns))
         rows = range(region.top // height, -(-region.bottom // height))
         columns = range(region.left // width, -(-region.right // width))
-        own_rows = [row for row in rows if self.num_blocks(self.grid.rows, row, height, "rows") == 1]
-        own_columns = [col for col in columns if self.num_blocks(self.grid.columns, col, width, "columns") == 1]
+        own_rows = [row for row in rows if self.num_block_rows(row) == 1]
+        own_columns = [column for column in columns if self.num_block_columns(column, panel) == 1]
         own = Region(0, 0, 0, 0)
         if own_rows and own_columns:  # no other block needs these: straight into the block's buffer
             own = Region(
@@ -129,25 +134,28 @@ class CachedReader:
             for column in columns:
                 chunk = Region(row * height, (row + 1) * height, column * width, (column + 1) * width)
                 if not own.num_pixels or not own.contains(chunk.clip(region)):
-                    self._read_shared(row, column, chunk.clip(self.reader.spec.region), region, out)
+                    key = (self.name, row, column, panel[0])
+                    num_blocks = self.num_block_rows(row) * self.num_block_columns(column, panel)
+                    self._read_shared(key, num_blocks, chunk.clip(self.reader.spec.region), region, out)
 
     def _read(self, region: Region, out: np.ndarray) -> None:
         self.reader.read(region, out)
         with self.cache.lock:
             self.bytes_read += out.nbytes
 
-    def num_blocks(self, axis: Axis, index: int, size: int, which: str) -> int:
-        """Return how many blocks along an axis need a chunk."""
-        before, after = (self.halo.top, self.halo.bottom) if which == "rows" else (self.halo.left, self.halo.right)
-        first, last = axis.locate(index * size - after, (index + 1) * size + before)
+    def num_block_rows(self, row: int) -> int:
+        """Return how many rows of blocks need a row of chunks."""
+        height = self.unit[0]
+        first, last = self.grid.rows.locate(row * height - self.halo.bottom, (row + 1) * height + self.halo.top)
         return last - first
 
-    def _read_shared(self, row: int, column: int, chunk: Region, region: Region, out: np.ndarray) -> None:
-        height, width = self.unit
-        num_blocks = self.num_blocks(self.grid.rows, row, height, "rows") * self.num_blocks(
-            self.grid.columns, column, width, "columns"
-        )
-        key = (self.name, row, column)
+    def num_block_columns(self, column: int, panel: tuple[int, int]) -> int:
+        """Return how many columns of blocks of a panel need a column of chunks."""
+        width = self.unit[1]
+        first, last = self.grid.columns.locate(column * width - self.halo.right, (column + 1) * width + self.halo.left)
+        return max(1, min(last, panel[1]) - max(first, panel[0]))
+
+    def _read_shared(self, key: Key, num_blocks: int, chunk: Region, region: Region, out: np.ndarray) -> None:
         entry, mine = self.cache.acquire(key, num_blocks)
         try:
             if mine:
