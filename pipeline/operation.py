@@ -172,9 +172,9 @@ class Operation(BaseModel):
         """Yield what the user should know before the run."""
         return iter(())
 
-    def outputs(self, specs: Specs) -> dict[str, RasterSpec]:
+    def output_specs(self, specs: Specs) -> dict[str, RasterSpec]:
         """Return the specs of the outputs, as this computes them; raise PipelineError where it cannot."""
-        raise NotImplementedError(f"{type(self).__name__}.outputs")
+        raise NotImplementedError(f"{type(self).__name__}.output_specs")
 
     def scratch_bytes(self, specs: Specs, shape: tuple[int, int]) -> int:
         """Return the bytes that `apply` allocates at most for a block of this shape, beside what it is handed."""

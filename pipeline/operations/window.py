@@ -91,7 +91,7 @@ class Window(Operation):
     def edges(self, specs: Specs) -> dict[str, Edge]:
         return {"input": Edge("invalid" if self.boundary == "shrink" else self.boundary, self.cval or 0)}
 
-    def outputs(self, specs: Specs) -> dict[str, RasterSpec]:
+    def output_specs(self, specs: Specs) -> dict[str, RasterSpec]:
         source = specs["input"]
         if any(name in ROUNDED for name in self.statistics):
             require_exact(self, source)
@@ -127,7 +127,7 @@ class Window(Operation):
         source = specs["input"]
         lanes = source.num_bands if source.dims[-1] == "band" else 1
         rows = scratch_bytes(shape, self.size, lanes, source.dtype.itemsize)
-        extremes = (spec.dtype for name, spec in self.outputs(specs).items() if name in ("min", "max", "range"))
+        extremes = (spec.dtype for name, spec in self.output_specs(specs).items() if name in ("min", "max", "range"))
         if all(dtype == source.dtype for dtype in extremes):
             return rows
         grown = (shape[0] + self.size[0] - 1) * (shape[1] + self.size[1] - 1)

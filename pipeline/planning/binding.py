@@ -93,7 +93,7 @@ def bind_step(operation: Operation, sources: Mapping[str, str], specs: Mapping[s
         bands[key] = indices if keys is not None else None
         if operation.domain == "float":
             require_exact(operation, selected[key])
-    natural = operation.outputs(selected)
+    natural = operation.output_specs(selected)
     halos, edges = operation.halo(selected), operation.edges(selected)
     uses = tuple(
         Use(key, raster, selected[key], bands[key], halos.get(key, Halo()), edges.get(key, Edge()))
