@@ -7,7 +7,7 @@ that takes. The rules stand in docs/design.md.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.config.model import Ref
 from pipeline.errors import PipelineError, unknown
@@ -160,14 +160,22 @@ def _plan_pass(number: int, targets: _Targets, graph: Graph, settings: Settings)
         plan.name: tuple(o for o in plan.declared if plan.raster(o) in read or plan.raster(o) in targets.writes)
         for plan in steps
     }
-    arrays = plan_arrays(targets.writes, targets.kept, targets.region, graph, settings)
-    dims = {raster: array.spec.dims for raster, array in arrays.items()}
+    dims = {raster: stored_spec(raster, settings, graph).dims for raster in targets.writes}
 
     def build(grid: Grid) -> PassPlan:
         return PassPlan(number, tuple(steps), specs, stored, targets.writes, grid, wanted, dims)
 
+    def fit(settings: Settings) -> PlannedPass:
+        arrays = plan_arrays(targets.writes, targets.kept, targets.region, graph, settings)
+        return Fitter(build, arrays, chunks, settings, targets.region).fit(number)
+
     chunks = {raster: stored_chunk(raster, settings, graph) for raster in stored}
-    return Fitter(build, arrays, chunks, settings, targets.region).fit(number)
+    try:
+        return fit(settings)
+    except PipelineError:
+        if settings.shards != "auto":
+            raise
+        return fit(replace(settings, shards="none"))  # many files rather than none
 
 
 def _steps_of(targets: _Targets, graph: Graph) -> list[str]:
