@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,11 +22,14 @@ from pipeline.errors import InputError, RasterpipeError, RunInterrupted, RunStop
 from pipeline.graph import Strip, run_strip, split_into_strips
 from pipeline.journal import Journal
 from pipeline.limits import limit_heaps, resident_bytes, trim_heap
-from pipeline.passes import Fresh, compute_block
-from pipeline.planning import PassCost, Plan, PlannedPass, StoredArray
+from pipeline.operation import Reduction, Table
+from pipeline.passes import Fresh, StepPlan, compute_block
+from pipeline.planning import TABLES_AT_ONCE, PassCost, Plan, PlannedPass, StoredArray
 from pipeline.progress import Progress
+from pipeline.reduction import Merger, fold
 from pipeline.region import Region
 from pipeline.storage.reader import Reader
+from pipeline.storage.tables import load_table, stored_bytes
 from pipeline.storage.zarr_store import ZarrWriter
 from pipeline.worker import BlockDone, PassWorker
 
@@ -41,7 +45,7 @@ class _HeapWatch:
 
     def __init__(self, cost: PassCost) -> None:
         trim_heap()
-        own = cost.in_flight * cost.block_bytes + cost.cache_bytes
+        own = cost.in_flight * cost.block_bytes + cost.cache_bytes + cost.table_bytes
         self._limit = min(resident_bytes() + own, cost.peak_bytes) + HEAP_MARGIN_BYTES
         self._trimmed = 0.0
 
@@ -63,6 +67,8 @@ class Measured:
     """Of the blocks computed now, before compression."""
     valid: dict[str, int] = field(default_factory=dict)
     """raster -> valid values"""
+    tables: Mapping[str, Table] = field(default_factory=dict)
+    """step -> the table that it made"""
 
 
 OpenReader = Callable[[str], Reader]
@@ -70,14 +76,49 @@ OpenWriter = Callable[[StoredArray], ZarrWriter]
 
 
 def warm_up(plan: Plan) -> float:
-    """Compile all kernels that a plan needs, with and without invalid pixels; return the seconds it took."""
+    """Compile all kernels that a plan needs, by a run over one pixel, valid and invalid; return the seconds."""
     started = time.monotonic()
+    tables = {name: _start(step) for name, step in plan.reductions.items()}
     for planned in plan.passes:
         first = planned.plan.grid.region
         pixel = Region(first.top, first.top + 1, first.left, first.left + 1)
+        found: tuple[list[Table], list[Table]] = ([], [])
         for invalid in (False, True):
-            compute_block(planned.plan, pixel, _fill_with(planned, invalid), Fresh())
+            fetch = _fill_with(planned, invalid)
+            compute_block(planned.plan, pixel, fetch, Fresh(), tables=tables, partials=found[invalid])
+        for sweep, valid, invalid_ in zip(planned.plan.sweeps, *found, strict=True):
+            merged = sweep.reduction.merge(valid, invalid_, sweep.number)
+            tables[sweep.step.name] = sweep.reduction.fold(merged, tables[sweep.step.name], sweep.number)
     return time.monotonic() - started
+
+
+def _start(step: StepPlan) -> Table:
+    assert isinstance(step.operation, Reduction)
+    return step.operation.start(step.sources)
+
+
+class _Tables:
+    """The tables of a run: those that are finished, the states of those that are being made, and their folder."""
+
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        self.folder = folder
+        self.known: dict[str, Table] = {name: _start(step) for name, step in plan.reductions.items()}
+
+    def merger(self, planned: PlannedPass) -> Merger:
+        reductions = tuple((sweep.reduction, sweep.number) for sweep in planned.plan.sweeps)
+        return Merger(reductions, str(self.folder), planned.cost.table_bytes // TABLES_AT_ONCE)
+
+    def finish(self, planned: PlannedPass, saved: Sequence[tuple[list[int], list[list[str]]]]) -> None:
+        """Fold what the sweeps of a pass left into the states; done before, it is only read."""
+        for i, sweep in enumerate(planned.plan.sweeps):
+            name = sweep.step.name
+            target = self.folder / f"{name}.{sweep.number}"
+            folders = [Path(folder) for _, per_sweep in saved for folder in per_sweep[i]]
+            if not target.exists():
+                fold(sweep, folders, self.known[name], planned.cost.table_bytes // 2, target)
+            self.known[name] = load_table(target, mapped=stored_bytes([target]) > planned.cost.table_bytes // 4)
+            for folder in folders:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _fill_with(planned: PlannedPass, invalid: bool) -> Any:
@@ -100,7 +141,8 @@ def execute(
     """
     measured = Measured()
     stop = threading.Event()
-    done = {number: set(blocks) for number, blocks in journal.done.items()}
+    tables = _Tables(plan, journal.folder / "tables")
+    done = {planned.plan.number: _done(planned, journal) for planned in plan.passes}
     measured.blocks_skipped = sum(len(blocks) for blocks in done.values())
 
     def record(receipt: BlockDone) -> None:
@@ -119,13 +161,14 @@ def execute(
             heap = _HeapWatch(planned.cost)
             readers = {raster: open_reader(raster) for raster in planned.plan.stored}
             writers = {raster: open_writer(planned.arrays[raster]) for raster in planned.plan.writes}
-            worker = PassWorker(planned, readers, writers)
+            worker = PassWorker(planned, readers, writers, tables.known, tables.merger(planned))
             worker.stopped = stop.is_set
-            strips = split_into_strips(planned, done.get(number, set()))
+            strips = split_into_strips(planned, done[number])
             try:
-                _run_strips(worker, strips, record, planned.cost.in_flight, stop)
+                _run_strips(worker, strips, record, journal, stop)
             finally:
                 journal.flush()
+            tables.finish(planned, journal.partials.get(number, []))
             recorded = journal.done.get(number, {})
             if len(recorded) != len(planned.plan.grid):
                 raise RuntimeError(f"pass {number}: {len(recorded)} of {len(planned.plan.grid)} blocks are recorded")
@@ -134,7 +177,16 @@ def execute(
                 if not planned.arrays[raster].is_kept:
                     continue
                 measured.valid[raster] = sum(valid[i] for valid in recorded.values())
+    measured.tables = tables.known
     return measured
+
+
+def _done(planned: PlannedPass, journal: Journal) -> set[int]:
+    """Return the blocks that need not be computed again: written, and where the pass sweeps, counted in a table."""
+    number = planned.plan.number
+    if not planned.plan.sweeps:
+        return set(journal.done.get(number, {}))
+    return {block for blocks, _ in journal.partials.get(number, []) for block in blocks}
 
 
 def _block_bytes(planned: PlannedPass, block: int) -> int:
@@ -145,10 +197,11 @@ def _run_strips(
     worker: PassWorker,
     strips: Iterable[Strip],
     record: Callable[[BlockDone], None],
-    in_flight: int,
+    journal: Journal,
     stop: threading.Event,
 ) -> None:
     """Run strips one after the other; the next begins when the last has no more blocks left than fit in."""
+    in_flight = worker.planned.cost.in_flight
     strip_of: dict[int, int] = {}
     left: dict[int, int] = {}
     changed = threading.Condition()
@@ -159,7 +212,13 @@ def _run_strips(
             left[strip_of.pop(receipt.block)] -= 1
             changed.notify_all()
 
-    running: deque[Future[Any]] = deque()
+    def run(strip: Strip) -> None:
+        partials = run_strip(worker, strip, done, pool, in_flight)
+        if worker.plan.sweeps:
+            blocks = [block for block in strip.blocks if block not in strip.counted]
+            journal.record_partials(worker.plan.number, blocks, worker.merger.save(partials))
+
+    running: deque[Future[None]] = deque()
     with (
         ThreadPoolExecutor(in_flight, thread_name_prefix="rasterpipe") as pool,
         ThreadPoolExecutor(2, thread_name_prefix="rasterpipe-strip") as drivers,
@@ -170,7 +229,7 @@ def _run_strips(
                     running.popleft().result()
                 left[number] = len(strip.blocks)
                 strip_of.update(dict.fromkeys(strip.blocks, number))
-                running.append(drivers.submit(run_strip, worker, strip, done, pool, in_flight))
+                running.append(drivers.submit(run, strip))
                 with changed:
                     while not running[-1].done() and left[number] > in_flight:
                         changed.wait(0.2)

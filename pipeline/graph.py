@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 
 from pipeline.passes import PassPlan
 from pipeline.planning import PlannedPass
+from pipeline.reduction import Partials
 from pipeline.region import Halo, Region
 from pipeline.worker import BlockDone, PassWorker
 
@@ -23,12 +25,15 @@ class Strip:
     rows: tuple[int, int] = (0, 0)
     """Block rows and block columns that an exchanging strip spans; its blocks are all of them."""
     columns: tuple[int, int] = (0, 0)
+    counted: frozenset[int] = frozenset()
+    """Blocks that are computed again though their partial tables are saved: these count once."""
 
 
 def split_into_strips(planned: PlannedPass, done: set[int]) -> Iterator[Strip]:
     """Yield the strips of a pass without the blocks that are done already.
 
     A strip that exchanges halos is a rectangle of blocks; it is computed whole if any of its blocks is missing.
+    In a pass that sweeps, a block is done when its partial tables are saved.
     """
     grid = planned.plan.grid
     height, width = planned.strip
@@ -43,13 +48,13 @@ def split_into_strips(planned: PlannedPass, done: set[int]) -> Iterator[Strip]:
             rows, columns = (top, min(top + height, len(grid.rows))), (left, min(left + width, len(grid.columns)))
             blocks = tuple(grid.number(r, c) for r in range(*rows) for c in range(*columns))
             if not done.issuperset(blocks):
-                yield Strip(blocks, rows, columns)
+                yield Strip(blocks, rows, columns, frozenset(done.intersection(blocks)))
 
 
 def run_strip(
     worker: PassWorker, strip: Strip, done: Callable[[BlockDone], None], pool: Executor, num_workers: int
-) -> None:
-    """Compute a strip with dask's threaded scheduler in a pool that strips share.
+) -> Partials:
+    """Compute a strip with dask's threaded scheduler in a pool that strips share; return its partial tables, merged.
 
     Every block is reported to `done` by the thread that wrote it. (dask's callbacks would not do: of two
     schedulers at work at once, only the first sees them.)
@@ -57,17 +62,36 @@ def run_strip(
     import dask.threaded
 
     if worker.planned.halo == "exchange":
-        exchange_strip(worker, strip, done).compute(scheduler="threads", pool=pool, num_workers=num_workers)
-        return
+        array = exchange_strip(worker, strip, done)
+        merged: Partials = array.compute(scheduler="threads", pool=pool, num_workers=num_workers)[0, 0, 0]
+        return merged
 
-    def run(number: int) -> None:
-        done(worker.run_block(number))
+    def run(number: int) -> Partials:
+        receipt, partials = worker.run_block(number)
+        done(receipt)
+        return partials
 
     # dask begins independent tasks at the end of its order, which is by name: names that count down make it
     # begin with the first block, so that neighbours, which share chunks, come one after the other
     last = strip.blocks[-1]
-    graph = {f"block-{last - number:012d}": (run, number) for number in strip.blocks}
-    dask.threaded.get(graph, list(graph), pool=pool, num_workers=num_workers)
+    graph: dict[str, Any] = {f"block-{last - number:012d}": (run, number) for number in strip.blocks}
+    if not worker.plan.sweeps:
+        dask.threaded.get(graph, list(graph), pool=pool, num_workers=num_workers)
+        return worker.merger.nothing
+    top = _add_tree(graph, worker.merger.join)
+    total: Partials = dask.threaded.get(graph, top, pool=pool, num_workers=num_workers)
+    return total
+
+
+def _add_tree(graph: dict[str, Any], join: Callable[[Partials, Partials], Partials]) -> str:
+    """Add tasks that join the results of all others, neighbours first; return the name of the last one."""
+    names, level = list(graph), 0
+    while len(names) > 1:
+        pairs = [names[i : i + 2] for i in range(0, len(names), 2)]
+        names = [pair[0] if len(pair) == 1 else f"join-{level:02d}-{i:012d}" for i, pair in enumerate(pairs)]
+        graph.update({name: (join, *pair) for name, pair in zip(names, pairs, strict=True) if len(pair) == 2})
+        level += 1
+    return names[0]
 
 
 Intervals = Sequence[tuple[int, int]]
@@ -96,11 +120,45 @@ def exchange_strip(worker: PassWorker, strip: Strip, done: Callable[[BlockDone],
         chunks = (tuple(np.diff(tops).tolist()), tuple(np.diff(lefts).tolist()), (spec.num_bands,))
         return dask.array.map_blocks(read, chunks=chunks, dtype=spec.dtype, meta=np.empty((0, 0, 0), spec.dtype))
 
-    def compute(row: int, column: int, parts: Parts) -> None:
+    def compute(row: int, column: int, parts: Parts) -> Partials:
         number = plan.grid.number(strip.rows[0] + row, strip.columns[0] + column)
-        done(worker.run_exchanged(number, parts))
+        receipt, partials = worker.run_exchanged(number, parts)
+        done(receipt)
+        return worker.merger.nothing if number in strip.counted else partials
 
-    return overlap(plan, {raster: source(raster) for raster in plan.stored}, rows, columns, compute)
+    blocks = overlap(plan, {raster: source(raster) for raster in plan.stored}, rows, columns, compute)
+    return _join_all(blocks, worker.merger.join)
+
+
+def _join_all(blocks: Any, join: Callable[[Partials, Partials], Partials]) -> Any:
+    """Return a lazy array of one object: the results of all blocks, joined in a tree."""
+    import dask.array
+
+    def combine(parts: Any, axis: Any, keepdims: bool) -> np.ndarray:
+        result = np.empty((1, 1, 1), dtype=object)
+        result[0, 0, 0] = functools.reduce(join, _flatten(parts))
+        return result
+
+    return dask.array.reduction(
+        blocks,
+        chunk=lambda part, axis, keepdims: part,
+        combine=combine,
+        aggregate=combine,
+        axis=(0, 1, 2),
+        keepdims=True,
+        split_every=2,
+        concatenate=False,
+        dtype=object,
+        meta=np.empty((0, 0, 0), dtype=object),
+    )
+
+
+def _flatten(parts: Any) -> Iterator[Any]:
+    if isinstance(parts, list):
+        for part in parts:
+            yield from _flatten(part)
+    else:
+        yield from parts.reshape(-1)
 
 
 def overlap(

@@ -1,8 +1,9 @@
 """The journal of a run: which blocks are done, so that `--resume` does only the others.
 
 It lies beside the output, in ``<path>.work/journal``, one JSON value a line: a header, then lists of
-``[pass, block, valid, ...]``. A block is recorded after its data are written. The file is locked while a run
-has it open, and the lock dies with the process.
+``[pass, block, valid, ...]``. A block is recorded after its data are written. A pass that makes tables adds
+``["partials", pass, [block, ...], [[folder, ...], ...]]``: the blocks whose partial tables are merged and saved, and
+where, sweep by sweep. The file is locked while a run has it open, and the lock dies with the process.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -38,6 +39,8 @@ class Journal:
         self.header: dict[str, Any] | None = None
         self.done: dict[int, dict[int, tuple[int, ...]]] = {}
         """pass -> block -> valid values per written raster"""
+        self.partials: dict[int, list[tuple[list[int], list[list[str]]]]] = {}
+        """pass -> blocks whose partial tables are saved, and the folders per sweep"""
         self._mutex = threading.Lock()
         self._flushed = time.monotonic()
         try:
@@ -66,6 +69,8 @@ class Journal:
             return False
         if isinstance(entry, dict):
             self.header = entry
+        elif entry[0] == "partials":
+            self.partials.setdefault(entry[1], []).append((entry[2], entry[3]))
         else:
             self.done.setdefault(entry[0], {})[entry[1]] = tuple(entry[2:])
         return True
@@ -74,7 +79,7 @@ class Journal:
         """Forget what is recorded and begin a new run."""
         self._file.seek(0)
         self._file.truncate()
-        self.header, self.done = dict(header), {}
+        self.header, self.done, self.partials = dict(header), {}, {}
         self._write(self.header)
         self.flush()
 
@@ -86,6 +91,13 @@ class Journal:
             if time.monotonic() - self._flushed > FLUSH_SECONDS:
                 self._file.flush()
                 self._flushed = time.monotonic()
+
+    def record_partials(self, pass_number: int, blocks: Sequence[int], folders: list[list[str]]) -> None:
+        """Record that the partial tables of these blocks are saved."""
+        with self._mutex:
+            self._write(["partials", pass_number, list(blocks), folders])
+            self.partials.setdefault(pass_number, []).append((list(blocks), folders))
+        self.flush()
 
     def _write(self, entry: Any) -> None:
         self._file.write(json.dumps(entry).encode() + b"\n")

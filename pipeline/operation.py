@@ -25,7 +25,35 @@ from pipeline.region import Halo, Region
 Domain = Literal["float", "native"]
 EdgeRule = Literal["reflect", "nearest", "mirror", "constant", "wrap", "linear", "quadratic", "invalid"]
 Boundary = Literal["reflect", "nearest", "mirror", "constant", "wrap", "shrink"]
-Specs = Mapping[str, RasterSpec]
+Table = Mapping[str, np.ndarray]
+"""A small result, or the state of a reduction: named columns of one length, each (row,) or (row, band)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableSpec:
+    """A table as the planner sees it."""
+
+    columns: Mapping[str, tuple[str, ...]]
+    """column -> its dims"""
+    bands: tuple[str, ...]
+    most_rows: int | None = None
+    """None where only the pixels tell."""
+    prefix: str = "table/"
+    """What stands before the columns' names in the step's group of the output store."""
+
+    @property
+    def num_bytes(self) -> int | None:
+        """The bytes of the table at most; None where only the pixels tell."""
+        row = sum(8 * (len(self.bands) if "band" in dims else 1) for dims in self.columns.values())
+        return None if self.most_rows is None else row * self.most_rows
+
+
+class Specs(dict[str, RasterSpec]):
+    """What an operation reads: the rasters by source key (only the bands asked for), and the tables."""
+
+    def __init__(self, rasters: Mapping[str, RasterSpec], tables: Mapping[str, TableSpec] | None = None) -> None:
+        super().__init__(rasters)
+        self.tables: Mapping[str, TableSpec] = tables or {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +181,12 @@ class Operation(BaseModel):
     )
 
     def sources(self) -> dict[str, str | None]:
-        """Return the references of the rasters and tables this reads, by key; None is the default input."""
+        """Return the references of the rasters this reads, by key; None is the default input."""
         return {"input": self.input}
+
+    def tables(self) -> dict[str, str]:
+        """Return the steps whose tables this reads, by key."""
+        return {}
 
     def halo(self, specs: Specs) -> dict[str, Halo]:
         """Return what a block needs around it, per source."""
@@ -185,6 +217,49 @@ class Operation(BaseModel):
     ) -> None:
         """Compute the outputs that `out` holds over `region`; the blocks hold `region` with its halo, maybe more."""
         raise NotImplementedError(f"{type(self).__name__}.apply")
+
+
+class Reduction(Operation):
+    """An operation that makes a table of the whole region, in one or more sweeps over the blocks.
+
+    A sweep makes a partial table of every block (`partial`), merges them (`merge`) and folds the result into the
+    state (`fold`); the state after the last sweep is the table. Merging is associative and commutative to the bit,
+    so that the table does not depend on the blocks or on their order. A reduction may also make rasters of its
+    table, in a later pass: `apply` finds it among the tables as ``self``.
+    """
+
+    row_key: ClassVar[str | None] = None
+    """The column by whose values the rows of a partial table are sorted, where each row stands for itself:
+    partial tables too large for the memory are then merged, and the table made, range by range."""
+
+    def table_spec(self, specs: Specs) -> TableSpec:
+        """Return what the table will be."""
+        raise NotImplementedError(f"{type(self).__name__}.table_spec")
+
+    def num_sweeps(self) -> int:
+        return 1
+
+    def start(self, specs: Specs) -> Table:
+        """Return the state before the first sweep; without sweeps, the table."""
+        return {}
+
+    def partial(self, blocks: Mapping[str, Block], state: Table, sweep: int, region: Region) -> Table:
+        """Return the partial table of a block."""
+        raise NotImplementedError(f"{type(self).__name__}.partial")
+
+    def merge(self, first: Table, second: Table, sweep: int) -> Table:
+        raise NotImplementedError(f"{type(self).__name__}.merge")
+
+    def fold(self, partial: Table, state: Table, sweep: int) -> Table:
+        """Return the state after a sweep."""
+        raise NotImplementedError(f"{type(self).__name__}.fold")
+
+    def partial_bytes(self, specs: Specs, num_pixels: int) -> int:
+        """Return the bytes of a partial table of so many pixels at most, with what making it allocates."""
+        raise NotImplementedError(f"{type(self).__name__}.partial_bytes")
+
+    def output_specs(self, specs: Specs) -> dict[str, RasterSpec]:
+        return {}
 
 
 def require_exact(operation: Operation, spec: RasterSpec) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from pipeline.kernels import validity
 from pipeline.kernels.edge import fill_edges
-from pipeline.operation import Block, Edge, Operation
+from pipeline.operation import Block, Edge, Operation, Reduction, Specs, Table, TableSpec
 from pipeline.raster import RasterSpec, array_shape, array_slices, is_nan, working_dtype
 from pipeline.region import Grid, Halo, Region
 
@@ -50,9 +50,30 @@ class StepPlan:
     """Outputs as the operation computes them."""
     declared: Mapping[str, RasterSpec]
     """Outputs as every reader sees them: after the step's `dtype` and `nodata`."""
+    makers: Mapping[str, str] = field(default_factory=dict)
+    """key -> the step that makes the table which this reads; a reduction's own is ``self``."""
+    table_specs: Mapping[str, TableSpec] = field(default_factory=dict)
+
+    @property
+    def sources(self) -> Specs:
+        """What the operation reads, as it sees it."""
+        return Specs({use.key: use.spec for use in self.uses}, self.table_specs)
 
     def raster(self, output: str) -> str:
         return f"{self.name}/{output}"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One of the sweeps of a reduction."""
+
+    step: StepPlan
+    number: int
+
+    @property
+    def reduction(self) -> Reduction:
+        assert isinstance(self.step.operation, Reduction)
+        return self.step.operation
 
 
 @dataclass(frozen=True)
@@ -86,11 +107,14 @@ class PassPlan:
     """step -> its outputs that are written or read here; the others are not computed."""
     stored_dims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Dims of the written rasters in the store, where they differ from those in which they are computed."""
+    sweeps: tuple[Sweep, ...] = ()
+    """Sweeps of reductions over what is read or computed here."""
 
     @cached_property
     def halos(self) -> dict[str, Halo]:
         """For every raster, the longest sum of halos along the chains from it to what is written."""
         halos = dict.fromkeys(self.writes, Halo())
+        halos.update({use.raster: Halo() for sweep in self.sweeps for use in sweep.step.uses})
         for step in reversed(self.steps):
             own = Halo()
             for output in self.wanted[step.name]:
@@ -131,6 +155,8 @@ class PassPlan:
         extent = {(raster, False): region for raster in self.writes}
         compute: dict[str, Region] = {}
         used: dict[tuple[str, str], Region] = {}
+        for use in (use for sweep in self.sweeps for use in sweep.step.uses):
+            inside[use.raster] = extent[use.raster, False] = region
         for step in reversed(self.steps):
             rasters = [step.raster(output) for output in self.wanted[step.name]]
             compute[step.name] = _hull(inside[raster] for raster in rasters if raster in inside)
@@ -300,30 +326,49 @@ def plan_slots(plan: PassPlan) -> Slots:
     return planner.slots
 
 
+Tables = Mapping[str, Table]
+"""step -> its table, or the state of its reduction while that sweeps"""
+
+
 def compute_block(
-    plan: PassPlan, region: Region, fetch: Fetch | None, buffers: Buffers, act: Act = do, needs: Needs | None = None
+    plan: PassPlan,
+    region: Region,
+    fetch: Fetch | None,
+    buffers: Buffers,
+    act: Act = do,
+    needs: Needs | None = None,
+    tables: Tables | None = None,
+    partials: list[Table] | None = None,
 ) -> dict[str, np.ndarray]:
     """Compute one block of a pass; return the stored form of each written raster over `region`.
 
-    The arrays belong to `buffers`: they hold until the next block begins.
+    The arrays belong to `buffers`: they hold until the next block begins. The partial table of each sweep is appended
+    to `partials`.
     """
     needs = needs or plan.needs(region)
-    work = _Work(plan, needs, fetch, buffers, act)
+    work = _Work(plan, needs, fetch, buffers, act, tables or {})
     for step in plan.steps:
         work.run(step)
+    for sweep in plan.sweeps:
+        partial = work.sweep(sweep, region)
+        if partials is not None:
+            partials.append(partial)
     return {raster: work.finish(raster, region) for raster in plan.writes}
 
 
 class _Work:
     """The blocks of one region while it is computed: rasters as declared, and views of them for operations."""
 
-    def __init__(self, plan: PassPlan, needs: Needs, fetch: Fetch | None, buffers: Buffers, act: Act) -> None:
+    def __init__(
+        self, plan: PassPlan, needs: Needs, fetch: Fetch | None, buffers: Buffers, act: Act, tables: Tables
+    ) -> None:
         self.plan, self.needs, self.fetch, self.buffers, self.act = plan, needs, fetch, buffers, act
+        self.tables = tables
         self.raster = next(iter(plan.specs.values())).region
         self.blocks: dict[tuple[str, bool], Block] = {}
         self.views: dict[Any, Block] = {}
         self.left: Counter[Any] = Counter()
-        for step in plan.steps:
+        for step in (*plan.steps, *(sweep.step for sweep in plan.sweeps)):
             for use in step.uses:
                 self.left[use.raster, use.periodic] += 1
                 self.left[self.view_key(step, use)] += 1
@@ -348,10 +393,21 @@ class _Work:
         for use in step.uses:
             fill_block_edges(blocks[use.key], self.needs.use[step.name, use.key], use)
         region = self.needs.compute[step.name]
-        step.operation.apply(blocks, {}, out, region)
+        tables = {key: self.tables[maker] for key, maker in step.makers.items()}
+        step.operation.apply(blocks, tables, out, region)
         if border := step.operation.border():
             for block in out.values():
                 clear_border(block, region, border)
+
+    def sweep(self, sweep: Sweep, region: Region) -> Table:
+        """Return the partial table of a reduction over the block."""
+        step = sweep.step
+        blocks = {use.key: self.view(step, use) for use in step.uses}
+        state = self.tables.get(step.name, {})
+        partial: Table = self.act(sweep.reduction.partial, blocks, state, sweep.number, region)
+        for use in step.uses:
+            self.release(step, use)
+        return partial
 
     def new_block(
         self, raster: str, dtype: np.dtype, dims: tuple[str, ...], num_bands: int, periodic: bool = False

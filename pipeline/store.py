@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pipeline
 from pipeline.errors import OutputError
+from pipeline.operation import Reduction
 from pipeline.planning import StoredArray
 from pipeline.storage.reader import Reader
 from pipeline.storage.zarr import ZarrReader
-from pipeline.storage.zarr_store import ArrayPlan, ZarrWriter, create_store, finish_store
+from pipeline.storage.zarr_store import ArrayPlan, ZarrWriter, create_store, finish_store, write_table
 from pipeline.target import Target, grids_to_json, hash_parts, swap_in
 
 if TYPE_CHECKING:
@@ -79,10 +80,15 @@ class RunStore:
         valid = {raster: measured.valid[raster] for raster in self.job.plan.kept}
         self.provenance |= {"complete": True, "finished": now(), "valid": valid}
         shared = {key: self.provenance[key] for key in ("version", "run_id", "plan_hash", "complete")}
+        plan = self.job.plan
+        for name, step in plan.reductions.items():
+            assert isinstance(step.operation, Reduction)
+            spec = step.operation.table_spec(step.sources)
+            write_table(str(self.target.store), name, measured.tables[name], spec)
         steps = {step["name"]: step for step in self.provenance["config"]["steps"]}
         groups = {
             name: {**shared, "step": steps[name], "inputs": self.job.parts["identities"]}
-            for name in dict.fromkeys(raster.partition("/")[0] for raster in self.job.plan.kept)
+            for name in dict.fromkeys([*(raster.partition("/")[0] for raster in plan.kept), *plan.reductions])
         }
         finish_store(str(self.target.store), self.provenance, groups)
 

@@ -11,9 +11,11 @@ import numpy as np
 
 from pipeline.errors import RunStopped
 from pipeline.kernels import validity
-from pipeline.passes import Arena, Fetch, compute_block, cut_from
+from pipeline.operation import Table
+from pipeline.passes import Arena, Fetch, Tables, compute_block, cut_from
 from pipeline.planning import PlannedPass
 from pipeline.raster import RasterSpec, array_slices
+from pipeline.reduction import Merger, Partials
 from pipeline.region import Halo, Region, wrap_pieces
 from pipeline.storage.cache import CachedReader, ChunkCache
 from pipeline.storage.reader import Reader
@@ -33,9 +35,17 @@ class BlockDone:
 class PassWorker:
     """Computes the blocks of one pass; shared by the threads of a process, and sent to other processes."""
 
-    def __init__(self, planned: PlannedPass, readers: Mapping[str, Reader], writers: Mapping[str, ZarrWriter]) -> None:
+    def __init__(
+        self,
+        planned: PlannedPass,
+        readers: Mapping[str, Reader],
+        writers: Mapping[str, ZarrWriter],
+        tables: Tables,
+        merger: Merger,
+    ) -> None:
         self.planned, self.plan = planned, planned.plan
         self.readers, self.writers = readers, writers
+        self.tables, self.merger = tables, merger
         self.stopped: Callable[[], bool] = _never
         self._prepare()
 
@@ -57,7 +67,13 @@ class PassWorker:
         }
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"planned": self.planned, "readers": self.readers, "writers": self.writers}
+        return {
+            "planned": self.planned,
+            "readers": self.readers,
+            "writers": self.writers,
+            "tables": self.tables,
+            "merger": self.merger,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -67,11 +83,11 @@ class PassWorker:
         """Decoded bytes so far."""
         return sum(reader.bytes_read for reader in self._cached.values())
 
-    def run_block(self, number: int) -> BlockDone:
-        """Read a block with its halo, compute it, write it."""
+    def run_block(self, number: int) -> tuple[BlockDone, Partials]:
+        """Read a block with its halo, compute it, write it; return its partial tables too."""
         return self._run(number, self._fetch)
 
-    def run_exchanged(self, number: int, parts: Mapping[str, np.ndarray]) -> BlockDone:
+    def run_exchanged(self, number: int, parts: Mapping[str, np.ndarray]) -> tuple[BlockDone, Partials]:
         """Compute and write a block whose stored rasters, with halo, were handed over by neighbours."""
         return self._run(number, cut_from(self.plan, self.plan.grid.block(number), parts))
 
@@ -81,7 +97,7 @@ class PassWorker:
         self._fetch(raster, region, out, periodic=True)
         return out
 
-    def _run(self, number: int, fetch: Fetch) -> BlockDone:
+    def _run(self, number: int, fetch: Fetch) -> tuple[BlockDone, Partials]:
         if self.stopped():
             raise RunStopped(f"stopped before block {number}")
         if not hasattr(self._local, "arena"):
@@ -90,13 +106,14 @@ class PassWorker:
         arena.begin()
         self._local.panel = self.plan.grid.panel_of(number)
         block = self.plan.grid.block(number)
-        arrays = compute_block(self.plan, block, fetch, arena)
+        partials: list[Table] = []
+        arrays = compute_block(self.plan, block, fetch, arena, tables=self.tables, partials=partials)
         valid = []
         for raster, values in arrays.items():
             array = self.planned.arrays[raster]
             valid.append(count_valid(values, array.spec))
             self.writers[raster].write(block.shift(-array.region.top, -array.region.left), values)
-        return BlockDone(self.plan.number, number, tuple(valid))
+        return BlockDone(self.plan.number, number, tuple(valid)), self.merger.of_block(partials)
 
     def _fetch(self, raster: str, region: Region, out: np.ndarray, periodic: bool) -> None:
         spec = self.plan.specs[raster]

@@ -19,7 +19,7 @@ LAYERS = (
     {"execution", "store", "target", "synth"},
     {"graph", "journal", "progress", "limits"},
     {"worker"},
-    {"planning"},
+    {"planning", "reduction"},
     {"catalogue", "passes"},
     {"storage", "operations", "config"},
     {"operation"},

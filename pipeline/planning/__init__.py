@@ -11,15 +11,16 @@ from dataclasses import dataclass, replace
 
 from pipeline.config.model import Ref
 from pipeline.errors import PipelineError, unknown
-from pipeline.operation import Operation
-from pipeline.passes import PassPlan
+from pipeline.operation import Operation, Reduction
+from pipeline.passes import PassPlan, Sweep
 from pipeline.planning.binding import Graph, bind, check_grids
-from pipeline.planning.fitting import Fitter
+from pipeline.planning.fitting import TABLES_AT_ONCE, Fitter
 from pipeline.planning.layout import plan_arrays, stored_chunk, stored_spec
 from pipeline.planning.plan import InputSpec, PassCost, Plan, PlannedPass, Settings, StoredArray, format_bytes
 from pipeline.region import Grid, Region
 
 __all__ = [
+    "TABLES_AT_ONCE",
     "InputSpec",
     "PassCost",
     "Plan",
@@ -29,6 +30,10 @@ __all__ = [
     "format_bytes",
     "make_plan",
 ]
+
+
+MANY_SWEEPS = 3
+"""Sweeps over a computed raster from which on it is stored rather than computed for each."""
 
 
 def make_plan(
@@ -58,7 +63,9 @@ def make_plan(
         _plan_pass(number, targets, graph, settings)
         for number, targets in enumerate(_split_into_passes(graph, keep, region))
     ]
-    return Plan(tuple(passes), dict(inputs), settings, tuple(graph.notes))
+    return Plan(
+        tuple(passes), dict(inputs), settings, tuple(graph.notes), {name: graph.plans[name] for name in graph.tables}
+    )
 
 
 def _check_region(region: Region, raster: Region) -> None:
@@ -80,6 +87,8 @@ def _resolve_keep(keep: Sequence[str] | None, graph: Graph) -> list[str]:
         if name not in graph.steps:
             raise PipelineError(unknown("step", name, graph.steps), ("output", "keep", number))
         plan = graph.plans[name]
+        if name in graph.tables and output in ("table", "palette"):
+            continue  # tables are always kept
         if output and output not in plan.declared:
             raise PipelineError(unknown(f"output of {name!r}", output, plan.declared), ("output", "keep", number))
         kept.update({plan.raster(output)} if output else {plan.raster(each) for each in plan.declared})
@@ -90,50 +99,95 @@ def _resolve_keep(keep: Sequence[str] | None, graph: Graph) -> list[str]:
 
 @dataclass(frozen=True)
 class _Targets:
-    """What a pass writes, and the rasters that are stored when it begins."""
+    """What a pass writes and sweeps, and the rasters that are stored when it begins."""
 
     writes: tuple[str, ...]
     kept: frozenset[str]
     region: Region
     available: frozenset[str]
+    sweeps: tuple[tuple[str, int], ...] = ()
+    """(reduction, which of its sweeps)"""
+
+
+@dataclass(frozen=True)
+class _Levels:
+    """The passes in which things can be done, counted from 0."""
+
+    rasters: dict[str, int]
+    """raster -> the pass that can compute it"""
+    sweeps: dict[str, int]
+    """reduction -> the pass of its first sweep"""
+    stored: tuple[str, ...]
+    """Computed rasters that must be stored for a later pass, kept or not."""
+
+
+def _levels(graph: Graph, keep: Sequence[str], region: Region) -> _Levels:
+    """Say in which pass each raster can be computed and each reduction can begin.
+
+    A step that wraps reads the far side of its source, which no block holds: the source must be stored before. A
+    table is there after the last sweep of its reduction; what it reads is computed again for every sweep, but stored
+    for three sweeps or more.
+    """
+    rasters: dict[str, int] = dict.fromkeys(graph.inputs, 0)
+    tables: dict[str, int] = {}
+    sweeps: dict[str, int] = {}
+    stored: list[str] = []
+    for plan in graph.plans.values():
+        operation = plan.operation
+        own = max((tables[maker] for key, maker in plan.makers.items() if key != "self"), default=0)
+        num_sweeps = operation.num_sweeps() if isinstance(operation, Reduction) else 0
+        for use in plan.uses:
+            computed = graph.producer(use.raster) is not None
+            wraps = use.periodic and computed
+            own = max(own, rasters[use.raster] + wraps)
+            if (wraps and not (use.raster in keep and region == graph.region)) or (
+                computed and num_sweeps >= MANY_SWEEPS and use.raster not in keep
+            ):
+                stored.append(use.raster)
+        if isinstance(operation, Reduction):
+            sweeps[plan.name], tables[plan.name] = own, own + num_sweeps
+        rasters.update(dict.fromkeys((plan.raster(output) for output in plan.declared), own + num_sweeps))
+    return _Levels(rasters, sweeps, tuple(dict.fromkeys(stored)))
 
 
 def _split_into_passes(graph: Graph, keep: Sequence[str], region: Region) -> list[_Targets]:
-    """Group what is written by the pass in which it can be.
-
-    A step that wraps reads the far side of its source, which no block holds: the source must be stored before.
-    """
-    level: dict[str, int] = dict.fromkeys(graph.inputs, 0)
-    stored: list[str] = []
-    for plan in graph.plans.values():
-        own = 0
-        for use in plan.uses:
-            wraps = use.periodic and graph.producer(use.raster) is not None
-            own = max(own, level[use.raster] + wraps)
-            if wraps and not (use.raster in keep and region == graph.region):
-                stored.append(use.raster)
-        level.update(dict.fromkeys((plan.raster(output) for output in plan.declared), own))
+    """Group what is written and swept by the pass in which it can be."""
+    levels = _levels(graph, keep, region)
     needed = _needed(graph, keep)
-    stored = [raster for raster in dict.fromkeys(stored) if raster in needed]
+    stored = [raster for raster in levels.stored if raster in needed]
+    last = max([*levels.rasters.values(), *(first + _num_sweeps(graph, n) - 1 for n, first in levels.sweeps.items())])
     passes: list[_Targets] = []
     available = set(graph.inputs)
-    for number in range(max(level.values(), default=0) + 1):
-        groups = {graph.region: [r for r in stored if level[r] == number]}
-        kept = [raster for raster in keep if level[raster] == number]
+    for number in range(last + 1):
+        groups = {graph.region: [r for r in stored if levels.rasters[r] == number]}
+        kept = [raster for raster in keep if levels.rasters[raster] == number]
         groups[region] = groups.get(region, []) + [raster for raster in kept if raster not in groups.get(region, [])]
+        sweeps = tuple(
+            (name, number - first)
+            for name, first in levels.sweeps.items()
+            if first <= number < first + _num_sweeps(graph, name)
+        )
         done = set()
         for part, writes in groups.items():
-            if writes:
+            swept = sweeps if part == region else ()
+            if writes or swept:
                 mine = frozenset(kept if part == region else ())
-                passes.append(_Targets(tuple(writes), mine, part, frozenset(available)))
+                passes.append(_Targets(tuple(writes), mine, part, frozenset(available), swept))
                 done.update(writes if part == graph.region else [])
         available |= done
     return passes
 
 
+def _num_sweeps(graph: Graph, name: str) -> int:
+    operation = graph.steps[name]
+    assert isinstance(operation, Reduction)
+    return operation.num_sweeps()
+
+
 def _needed(graph: Graph, keep: Sequence[str]) -> set[str]:
-    """Return all rasters that what is kept depends on."""
-    needed, todo = set(), list(keep)
+    """Return all rasters that what is kept depends on; tables are always kept."""
+    needed: set[str] = set()
+    todo = [*keep, *(raster for name in graph.tables for raster in graph.sources[name].values())]
     while todo:
         raster = todo.pop()
         if raster not in needed:
@@ -146,6 +200,7 @@ def _needed(graph: Graph, keep: Sequence[str]) -> set[str]:
 def _plan_pass(number: int, targets: _Targets, graph: Graph, settings: Settings) -> PlannedPass:
     names = _steps_of(targets, graph)
     read = {raster for name in names for raster in graph.sources[name].values()}
+    read |= {raster for name, _ in targets.sweeps for raster in graph.sources[name].values()}
     stored = tuple(raster for raster in graph.specs if raster in read and raster in targets.available)
     specs = {
         raster: graph.specs[raster] if raster in graph.inputs else stored_spec(raster, settings, graph)
@@ -156,6 +211,7 @@ def _plan_pass(number: int, targets: _Targets, graph: Graph, settings: Settings)
         plan = graph.bind(name, specs)
         steps.append(plan)
         specs.update({plan.raster(output): spec for output, spec in plan.declared.items()})
+    sweeps = tuple(Sweep(graph.bind(name, specs), sweep) for name, sweep in targets.sweeps)
     wanted = {
         plan.name: tuple(o for o in plan.declared if plan.raster(o) in read or plan.raster(o) in targets.writes)
         for plan in steps
@@ -163,7 +219,7 @@ def _plan_pass(number: int, targets: _Targets, graph: Graph, settings: Settings)
     dims = {raster: stored_spec(raster, settings, graph).dims for raster in targets.writes}
 
     def build(grid: Grid) -> PassPlan:
-        return PassPlan(number, tuple(steps), specs, stored, targets.writes, grid, wanted, dims)
+        return PassPlan(number, tuple(steps), specs, stored, targets.writes, grid, wanted, dims, sweeps)
 
     def fit(settings: Settings) -> PlannedPass:
         arrays = plan_arrays(targets.writes, targets.kept, targets.region, graph, settings)
@@ -180,7 +236,10 @@ def _plan_pass(number: int, targets: _Targets, graph: Graph, settings: Settings)
 
 def _steps_of(targets: _Targets, graph: Graph) -> list[str]:
     """Return the steps that a pass computes: what its targets need and no store holds, in order."""
-    names, todo = set(), list(targets.writes)
+    names: set[str] = set()
+    todo = list(targets.writes)
+    for sweeping, _ in targets.sweeps:
+        todo += [raster for raster in graph.sources[sweeping].values() if raster not in targets.available]
     while todo:
         name = graph.producer(todo.pop())
         assert name is not None

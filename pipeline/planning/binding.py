@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from pipeline.config.model import Ref
 from pipeline.errors import PipelineError, unknown
-from pipeline.operation import Edge, Operation, require_exact
+from pipeline.operation import Edge, Operation, Reduction, Specs, TableSpec, require_exact
 from pipeline.passes import StepPlan, Use
 from pipeline.planning.plan import InputSpec
 from pipeline.raster import RasterSpec, grid_difference, holds
@@ -29,6 +29,8 @@ class Graph:
     plans: dict[str, StepPlan]
     inputs: Mapping[str, InputSpec]
     notes: list[str]
+    tables: dict[str, TableSpec] = field(default_factory=dict)
+    """step -> the table that it makes"""
 
     @property
     def region(self) -> Region:
@@ -40,7 +42,7 @@ class Graph:
         return name if name in self.steps else None
 
     def bind(self, name: str, specs: Mapping[str, RasterSpec]) -> StepPlan:
-        return bind_step(self.steps[name], self.sources[name], specs)
+        return bind_step(self.steps[name], self.sources[name], specs, self.tables)
 
 
 def bind(
@@ -53,10 +55,13 @@ def bind(
         try:
             graph.sources[step.name] = {key: _resolve(references[number, key], graph) for key in step.sources()}
             graph.steps[step.name], graph.index[step.name] = step, number
+            _check_tables(step, graph)
             plan = graph.bind(step.name, specs)
         except PipelineError as error:
             raise PipelineError(str(error), ("steps", number, *error.path)) from None
         graph.plans[step.name] = plan
+        if isinstance(step, Reduction):
+            graph.tables[step.name] = step.table_spec(plan.sources)
         specs.update({plan.raster(output): spec for output, spec in plan.declared.items()})
         notes.extend(_notes(plan))
     return graph
@@ -84,9 +89,22 @@ def _resolve(reference: Ref, graph: Graph) -> str:
     return f"{reference.name}/{reference.output or outputs[0]}"
 
 
-def bind_step(operation: Operation, sources: Mapping[str, str], specs: Mapping[str, RasterSpec]) -> StepPlan:
+def _check_tables(step: Operation, graph: Graph) -> None:
+    for key, maker in step.tables().items():
+        if maker not in graph.tables:
+            makers = ", ".join(graph.tables) or "none"
+            raise PipelineError(f"{maker!r} is no step before this that makes a table (those are: {makers})", (key,))
+
+
+def bind_step(
+    operation: Operation,
+    sources: Mapping[str, str],
+    specs: Mapping[str, RasterSpec],
+    tables: Mapping[str, TableSpec],
+) -> StepPlan:
     """Fold the specs of a step's sources through its operation."""
-    selected, bands = {}, {}
+    selected = Specs({}, {key: tables[maker] for key, maker in operation.tables().items()})
+    bands = {}
     for key, raster in sources.items():
         keys = operation.bands if key == "input" else None
         selected[key], indices = specs[raster].select(keys)
@@ -100,7 +118,10 @@ def bind_step(operation: Operation, sources: Mapping[str, str], specs: Mapping[s
         for key, raster in sources.items()
     )
     declared = {output: _declare(operation, output, spec) for output, spec in natural.items()}
-    return StepPlan(operation.name, operation, uses, natural, declared)
+    makers, read = operation.tables(), dict(selected.tables)
+    if isinstance(operation, Reduction) and natural:
+        makers, read = makers | {"self": operation.name}, read | {"self": operation.table_spec(selected)}
+    return StepPlan(operation.name, operation, uses, natural, declared, makers, read)
 
 
 def check_grids(inputs: Mapping[str, InputSpec]) -> None:
@@ -130,8 +151,10 @@ def _declare(operation: Operation, output: str, spec: RasterSpec) -> RasterSpec:
 
 
 def _notes(plan: StepPlan) -> Iterator[str]:
-    for text in plan.operation.notes({use.key: use.spec for use in plan.uses}):
+    for text in plan.operation.notes(plan.sources):
         yield f"{plan.name}: {text}"
+    if not plan.uses:
+        return
     source = plan.uses[0].spec
     for output, spec in plan.declared.items():
         if (

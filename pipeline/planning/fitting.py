@@ -22,6 +22,13 @@ BASE_BYTES = 340 * MIB
 EXCHANGE_BASE_BYTES = 64 * MIB
 """dask.array, which only an exchange of halos imports."""
 STRIP_BLOCKS = 1024
+SWEEP_BLOCKS = 64
+"""Blocks whose partial tables are saved together, so that a resumed run does not begin the sweep anew."""
+SWEEP_STRIPS = 256
+TABLE_SHARE = 0.25
+"""Share of the memory that tables may take at most; what is larger goes to the disk."""
+TABLES_AT_ONCE = 8
+"""Partial tables that wait to be merged, besides those of the blocks in work."""
 PANEL_CHUNKS = 5
 """Blocks or chunks, whichever are wider, that a panel spans at most: its margins, decoded twice, then are few."""
 DECODE_RATE = 1.7e9
@@ -63,9 +70,7 @@ class Fitter:
         self.build, self.arrays, self.settings, self.region = build, arrays, settings, region
         self.probe = build(Grid(Axis(region.top, region.bottom, 1), Axis(region.left, region.right, 1), 1))
         self.units = {raster: _coarse_unit(chunk, self.probe.specs[raster]) for raster, chunk in chunks.items()}
-        self.block_unit = tuple(
-            math.lcm(*(min(array.unit[axis], region.shape[axis]) for array in arrays.values())) for axis in (0, 1)
-        )
+        self.block_unit = _block_unit(arrays, self.units, region)
 
     def fit(self, number: int) -> PlannedPass:
         if self.settings.grids is not None:
@@ -88,7 +93,8 @@ class Fitter:
         height, width = self.region.shape
         rows = _multiples(self.block_unit[0], height)
         columns = _multiples(self.block_unit[1], width)
-        pixel = max(array.spec.pixel_bytes for array in self.arrays.values())
+        rasters = [array.spec for array in self.arrays.values()] or [self.probe.specs[r] for r in self.probe.stored]
+        pixel = max(spec.pixel_bytes for spec in rasters)
         for block_rows, block_columns in product(rows, columns):
             small = block_rows == rows[0] and block_columns == columns[0]
             if small or block_rows * block_columns * pixel <= self.settings.memory_bytes / 4:
@@ -137,7 +143,8 @@ class Fitter:
             calls += touch.decoded
         worker = slots.num_bytes + self.scratch_bytes(plan, (height, width)) + self.codec_bytes(plan)
         cost = self.cost(plan, worker, cache, read, source, len(grid), calls * CALL_SECONDS, in_flight)
-        return _Candidate(plan, slots, cost, "read", (1, min(len(grid), STRIP_BLOCKS)))
+        strip = STRIP_BLOCKS if not plan.sweeps else max(SWEEP_BLOCKS, -(-len(grid) // SWEEP_STRIPS))
+        return _Candidate(plan, slots, cost, "read", (1, min(len(grid), strip)))
 
     def exchange_candidates(self, grid: Grid) -> Iterator[_Candidate]:
         """Blocks are read once and exchange their rims through map_overlap, a strip of blocks at a time."""
@@ -195,15 +202,23 @@ class Fitter:
         rounds = -(-len(plan.grid) // workers)
         idle = rounds * workers / len(plan.grid)
         total = (busy * idle + len(plan.grid) * BLOCK_SECONDS) / workers + seconds
-        peak = BASE_BYTES + in_flight * worker + shared
-        return PassCost(worker, in_flight, shared, peak, read, source, written, num_tasks, total)
+        tables = self.table_bytes(plan)
+        peak = BASE_BYTES + in_flight * worker + shared + tables
+        return PassCost(worker, in_flight, shared, peak, read, source, written, tables, num_tasks, total)
+
+    def table_bytes(self, plan: PassPlan) -> int:
+        """Return what partial tables that wait to be merged, and tables that are read, may hold in memory."""
+        share = int(self.settings.memory_bytes * TABLE_SHARE)
+        read = [spec.num_bytes for step in plan.steps for spec in step.table_specs.values()]
+        swept = [
+            TABLES_AT_ONCE * sweep.reduction.partial_bytes(sweep.step.sources, self.region.num_pixels)
+            for sweep in plan.sweeps
+        ]
+        return sum(min(share, share if size is None else size) for size in (*read, *swept))
 
     def scratch_bytes(self, plan: PassPlan, shape: tuple[int, int]) -> int:
         needs = plan.needs(Region(0, shape[0], 0, shape[1]), everywhere=True)
-        return max(
-            step.operation.scratch_bytes({use.key: use.spec for use in step.uses}, needs.compute[step.name].shape)
-            for step in plan.steps
-        )
+        return max(step.operation.scratch_bytes(step.sources, needs.compute[step.name].shape) for step in plan.steps)
 
     def codec_bytes(self, plan: PassPlan) -> int:
         """Return what encoding or decoding holds beside the block: a chunk as it is, and encoded."""
@@ -211,10 +226,11 @@ class Fitter:
         written = [
             2 * math.prod(array.shards or array.chunks) * array.spec.dtype.itemsize for array in self.arrays.values()
         ]
-        return max(read + written)
+        return max(read + written, default=0)
 
     def refuse(self, smallest: _Candidate) -> None:
-        step = max(smallest.plan.steps, key=lambda step: _step_bytes(smallest.plan, step))
+        steps = (*smallest.plan.steps, *(sweep.step for sweep in smallest.plan.sweeps))
+        step = max(steps, key=lambda step: _step_bytes(smallest.plan, step))
         need, have = smallest.cost.peak_bytes, self.settings.memory_bytes
         height, width = smallest.plan.grid.largest
         busy = smallest.cost.in_flight
@@ -229,6 +245,20 @@ class Fitter:
 
 def _step_bytes(plan: PassPlan, step: StepPlan) -> int:
     return sum(use.spec.pixel_bytes for use in step.uses) + sum(spec.pixel_bytes for spec in step.natural.values())
+
+
+def _block_unit(
+    arrays: Mapping[str, StoredArray], units: Mapping[str, tuple[int, int]], region: Region
+) -> tuple[int, int]:
+    """Return the rows and columns that every block is a multiple of: whole chunks of all that a pass writes.
+
+    A pass that only sweeps takes whole chunks of what it reads, of the largest chunks where they differ.
+    """
+    rows, columns = [array.unit[0] for array in arrays.values()], [array.unit[1] for array in arrays.values()]
+    if not arrays:
+        rows, columns = [max(unit[0] for unit in units.values())], [max(unit[1] for unit in units.values())]
+    height, width = region.shape
+    return math.lcm(*(min(n, height) for n in rows)), math.lcm(*(min(n, width) for n in columns))
 
 
 def _coarse_unit(chunk: tuple[int, int], spec: RasterSpec) -> tuple[int, int]:

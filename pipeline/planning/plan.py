@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from pipeline.passes import PassPlan, Slots
+from pipeline.passes import PassPlan, Slots, StepPlan
 from pipeline.raster import Dims, RasterSpec
 from pipeline.region import Grid, Region
 
@@ -82,6 +82,8 @@ class PassCost:
     source_bytes: int
     """Decoded bytes if each chunk that is needed were decoded once."""
     write_bytes: int
+    table_bytes: int
+    """Of partial tables at once, beyond which they go to the disk, and of the tables that are read."""
     num_tasks: int
     seconds: float
     """A rough prediction, for comparing plans."""
@@ -116,6 +118,8 @@ class Plan:
     settings: Settings
     notes: tuple[str, ...]
     """What the user should know: dtypes that were widened, nodata chosen, guesses made."""
+    reductions: Mapping[str, StepPlan] = field(default_factory=dict)
+    """The steps that make tables."""
 
     @property
     def arrays(self) -> list[StoredArray]:
@@ -128,7 +132,7 @@ class Plan:
 
     @property
     def peak_bytes(self) -> int:
-        return max(p.cost.peak_bytes for p in self.passes)
+        return max((p.cost.peak_bytes for p in self.passes), default=0)
 
     @property
     def num_blocks(self) -> int:

@@ -16,6 +16,7 @@ import zarr
 import zarr.codecs
 
 from pipeline.errors import OutputError
+from pipeline.operation import Table, TableSpec
 from pipeline.raster import Number, RasterSpec, array_slices, is_nan
 from pipeline.region import Region
 from pipeline.storage import cf
@@ -26,6 +27,9 @@ CODECS: dict[str, dict[str, Any] | None] = {
     "small": {"cname": "zstd", "clevel": 9, "shuffle": "shuffle"},
     "none": None,
 }
+
+
+TABLE_CHUNK_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +146,28 @@ def _put(
         attributes=dict(attributes or {}),
     )
     array[...] = data
+
+
+def write_table(path: str, step: str, table: Table, spec: TableSpec) -> None:
+    """Write the columns of a table into a step's group, with the names of the bands."""
+    root = zarr.open_group(path, mode="r+", use_consolidated=False)
+    group = root.require_group(f"{step}/{spec.prefix}".rstrip("/"))
+    for name, dims in spec.columns.items():
+        column = table[name]
+        rows = max(1, min(len(column), TABLE_CHUNK_BYTES // max(1, column[:1].nbytes)))
+        array = group.create_array(
+            name,
+            shape=column.shape,
+            dtype=column.dtype,
+            chunks=(rows, *(max(1, n) for n in column.shape[1:])),
+            dimension_names=dims,
+            overwrite=True,  # a run that was killed while it completed its store does this again
+            config={"write_empty_chunks": True},
+        )
+        for first in range(0, len(column), rows):
+            array[first : first + rows] = column[first : first + rows]
+    if "band" not in group and any("band" in dims for dims in spec.columns.values()):
+        _put(group, "band", list(spec.bands), ("band",))
 
 
 class ZarrWriter:

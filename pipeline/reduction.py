@@ -1,0 +1,105 @@
+"""Partial tables on their way to one table: merged in memory, and by way of the disk where they are too large."""
+
+from __future__ import annotations
+
+import functools
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.operation import Reduction, Table
+from pipeline.passes import Sweep
+from pipeline.storage.tables import TableWriter, load_table, save_table, stored_bytes, table_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Partials:
+    """What the sweeps of a pass made of some blocks: for each sweep a table in memory, and folders of larger ones."""
+
+    tables: tuple[Table | None, ...]
+    folders: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Merger:
+    """Merges the partial tables of a pass, block after block; sent to workers."""
+
+    reductions: tuple[tuple[Reduction, int], ...]
+    """Per sweep, the reduction and which of its sweeps."""
+    folder: str
+    """Where tables go that are too large to wait in memory."""
+    limit_bytes: int
+    """What a table in memory may have."""
+
+    @property
+    def nothing(self) -> Partials:
+        return Partials((None,) * len(self.reductions), ((),) * len(self.reductions))
+
+    def of_block(self, tables: Sequence[Table]) -> Partials:
+        return Partials(tuple(tables), ((),) * len(tables))
+
+    def join(self, first: Partials, second: Partials) -> Partials:
+        """Return what was made of the blocks of both."""
+        tables, folders = [], []
+        for i, (reduction, sweep) in enumerate(self.reductions):
+            a, b = first.tables[i], second.tables[i]
+            saved = (*first.folders[i], *second.folders[i])
+            if a is not None and b is not None:
+                if table_bytes(a) + table_bytes(b) <= self.limit_bytes:
+                    a = reduction.merge(a, b, sweep)
+                else:
+                    saved, a = (*saved, self._save(a)), b
+            tables.append(b if a is None else a)
+            folders.append(saved)
+        return Partials(tuple(tables), tuple(folders))
+
+    def save(self, partials: Partials) -> list[list[str]]:
+        """Return the folders of each sweep, after all that waits in memory is saved."""
+        return [
+            [*folders, *([self._save(table)] if table is not None else [])]
+            for table, folders in zip(partials.tables, partials.folders, strict=True)
+        ]
+
+    def _save(self, table: Table) -> str:
+        folder = Path(self.folder) / f"partial-{uuid.uuid4().hex}"
+        save_table(folder, table)
+        return str(folder)
+
+
+def fold(sweep: Sweep, folders: Sequence[Path], state: Table, limit_bytes: int, target: Path) -> None:
+    """Merge the partial tables that a sweep left in folders, fold them into the state, and save that as `target`."""
+    reduction = sweep.reduction
+    if reduction.row_key is None or stored_bytes(folders) <= limit_bytes:
+        merged = merge_all(reduction, (load_table(folder) for folder in folders), sweep.number)
+        save_table(target, reduction.fold(merged, state, sweep.number))
+        return
+    writer = TableWriter(target)
+    for part in _ranges(reduction, [load_table(folder, mapped=True) for folder in folders], limit_bytes, sweep.number):
+        writer.append(reduction.fold(part, state, sweep.number))
+    writer.close()
+
+
+def merge_all(reduction: Reduction, tables: Iterable[Table], sweep: int) -> Table:
+    return functools.reduce(lambda a, b: reduction.merge(a, b, sweep), tables)
+
+
+def _ranges(reduction: Reduction, tables: Sequence[Table], limit_bytes: int, sweep: int) -> Iterator[Table]:
+    """Yield the merged rows of tables that do not fit the memory together, range after range of the row key."""
+    assert reduction.row_key is not None
+    keys = [np.asarray(table[reduction.row_key]) for table in tables]
+    num_ranges = -(-2 * sum(map(table_bytes, tables)) // limit_bytes)
+    # of every table some rows that lie evenly: between two bounds there are about as many rows of each
+    every = [key[:: max(1, len(key) // (64 * num_ranges))] for key in keys]
+    sample = np.sort(np.concatenate(every))
+    bounds = np.unique(sample[len(sample) * np.arange(1, num_ranges) // num_ranges])
+    cuts = [np.concatenate([[0], np.searchsorted(key, bounds), [len(key)]]) for key in keys]
+    for i in range(len(bounds) + 1):
+        parts = (
+            {name: np.array(column[cut[i] : cut[i + 1]]) for name, column in table.items()}
+            for table, cut in zip(tables, cuts, strict=True)
+            if cut[i] < cut[i + 1]
+        )
+        yield merge_all(reduction, parts, sweep)
