@@ -7,8 +7,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from pipeline.config import parse
 from pipeline.errors import PipelineError, UsageError
-from pipeline.operation import Operation, find_operation, registry
+from pipeline.operation import Operation, TableSpec, find_operation, registry
+from pipeline.passes import StepPlan
+from pipeline.planning.binding import bind_step
+from pipeline.raster import RasterSpec
+from pipeline.region import Halo
 
 TABLE_BEGIN = "<!-- operations: made by `python -m pipeline.catalogue`, tested to be current -->"
 TABLE_END = "<!-- end of operations -->"
@@ -36,8 +43,34 @@ def describe_operation(name: str) -> dict[str, Any]:
         "common_parameters": [_describe_parameter(cls, key, properties[key]) for key in COMMON],
         "outputs": cls.outputs_text,
         "example": cls.example,
+        "of_example": _describe_example(cls),
         "version": cls.version,
     }
+
+
+def _describe_example(cls: type[Operation]) -> dict[str, Any]:
+    """Return what the example needs around a block and makes, by planning it for rasters of two dtypes."""
+    outputs: dict[str, dict[str, str]] = {}
+    halo = Halo()
+    for dtype in ("uint16", "float32"):
+        step = _bind_example(cls, np.dtype(dtype))
+        for use in step.uses:
+            halo |= use.halo
+        for output, spec in step.declared.items():
+            outputs.setdefault(output, {})[dtype] = spec.dtype.name
+    return {"halo": [halo.top, halo.bottom, halo.left, halo.right], "outputs": outputs}
+
+
+def _bind_example(cls: type[Operation], dtype: np.dtype) -> StepPlan:
+    document = parse(f"step: {cls.example}")
+    operation = cls.model_validate(document.data["step"])
+    bands = tuple(f"b{number}" for number in range(1, 17))
+    spec = RasterSpec(1000, 1000, dtype, ("y", "x", "band"), bands, 0 if dtype.kind == "u" else float("nan"))
+    single = RasterSpec(1000, 1000, np.dtype(np.uint16), ("y", "x"), ("b1",), 0)
+    sources = {key: key for key in operation.sources()}
+    specs = {key: single if key == "labels" else spec for key in sources}
+    tables = {maker: TableSpec({"palette": ("entry", "band")}, bands[:3], 256) for maker in operation.tables().values()}
+    return bind_step(operation, sources, specs, tables)
 
 
 def _summary(cls: type[Operation]) -> str:
@@ -92,6 +125,10 @@ def format_operation(facts: Mapping[str, Any]) -> Iterator[str]:
         yield from _format_parameter(entry)
     yield from ("outputs:", *(f"  {name}: {text}" for name, text in facts["outputs"].items()))
     yield from ("example:", f"  - {facts['example']}")
+    top, bottom, left, right = facts["of_example"]["halo"]
+    yield f"  needs around a block: {top} rows above, {bottom} below, {left} columns left, {right} right"
+    for output, dtypes in facts["of_example"]["outputs"].items():
+        yield f"  makes {output}: {', '.join(f'{made} from {dtype}' for dtype, made in dtypes.items())}"
 
 
 def _format_parameter(entry: Mapping[str, Any]) -> Iterator[str]:

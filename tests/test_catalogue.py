@@ -25,6 +25,13 @@ def test_every_operation_explains_itself(name: str) -> None:
     assert facts["outputs"]
     text = "\n".join(catalogue.format_operation(facts))
     assert all(entry["name"] in text for entry in facts["parameters"])
+    assert "needs around a block" in text
+
+
+def test_the_example_of_window_is_planned() -> None:
+    example = catalogue.describe_operation("window")["of_example"]
+    assert example["halo"] == [1, 1, 1, 1]
+    assert example["outputs"]["mean"] == {"uint16": "float32", "float32": "float32"}
 
 
 @pytest.mark.parametrize("name", sorted(registry()))
