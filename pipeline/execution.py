@@ -26,7 +26,7 @@ from pipeline.operation import Reduction, Table
 from pipeline.passes import Fresh, StepPlan, compute_block
 from pipeline.planning import TABLES_AT_ONCE, PassCost, Plan, PlannedPass, StoredArray
 from pipeline.progress import Progress
-from pipeline.reduction import Merger, fold
+from pipeline.reduction import BlockCollector, Merger, fold
 from pipeline.region import Region
 from pipeline.storage.reader import Reader
 from pipeline.storage.tables import load_table, stored_bytes
@@ -82,14 +82,19 @@ def warm_up(plan: Plan) -> float:
     for planned in plan.passes:
         first = planned.plan.grid.region
         pixel = Region(first.top, first.top + 1, first.left, first.left + 1)
-        found: tuple[list[Table], list[Table]] = ([], [])
+        collector = BlockCollector(_merger(planned, Path(), 2**62))
         for invalid in (False, True):
             fetch = _fill_with(planned, invalid)
-            compute_block(planned.plan, pixel, fetch, Fresh(), tables=tables, partials=found[invalid])
-        for sweep, valid, invalid_ in zip(planned.plan.sweeps, *found, strict=True):
-            merged = sweep.reduction.merge(valid, invalid_, sweep.number)
-            tables[sweep.step.name] = sweep.reduction.fold(merged, tables[sweep.step.name], sweep.number)
+            compute_block(planned.plan, pixel, fetch, Fresh(), tables=tables, collector=collector)
+        for sweep, table in zip(planned.plan.sweeps, collector.partials.tables, strict=True):
+            assert table is not None
+            tables[sweep.step.name] = sweep.reduction.fold(table, tables[sweep.step.name], sweep.number)
     return time.monotonic() - started
+
+
+def _merger(planned: PlannedPass, folder: Path, limit_bytes: int) -> Merger:
+    reductions = tuple((sweep.reduction, sweep.number) for sweep in planned.plan.sweeps)
+    return Merger(reductions, str(folder), limit_bytes)
 
 
 def _start(step: StepPlan) -> Table:
@@ -105,8 +110,7 @@ class _Tables:
         self.known: dict[str, Table] = {name: _start(step) for name, step in plan.reductions.items()}
 
     def merger(self, planned: PlannedPass) -> Merger:
-        reductions = tuple((sweep.reduction, sweep.number) for sweep in planned.plan.sweeps)
-        return Merger(reductions, str(self.folder), planned.cost.table_bytes // TABLES_AT_ONCE)
+        return _merger(planned, self.folder, planned.cost.table_bytes // TABLES_AT_ONCE)
 
     def finish(self, planned: PlannedPass, saved: Sequence[tuple[list[int], list[list[str]]]]) -> None:
         """Fold what the sweeps of a pass left into the states; done before, it is only read."""

@@ -244,7 +244,7 @@ class Reduction(Operation):
         return {}
 
     def partial(self, blocks: Mapping[str, Block], state: Table, sweep: int, region: Region) -> Table:
-        """Return the partial table of a block."""
+        """Return the partial table of a region; the blocks hold the region, maybe more."""
         raise NotImplementedError(f"{type(self).__name__}.partial")
 
     def merge(self, first: Table, second: Table, sweep: int) -> Table:
@@ -255,8 +255,12 @@ class Reduction(Operation):
         raise NotImplementedError(f"{type(self).__name__}.fold")
 
     def partial_bytes(self, specs: Specs, num_pixels: int) -> int:
-        """Return the bytes of a partial table of so many pixels at most, with what making it allocates."""
+        """Return the bytes of a partial table of so many pixels, whatever these are."""
         raise NotImplementedError(f"{type(self).__name__}.partial_bytes")
+
+    def most_bytes(self, blocks: Mapping[str, Block], region: Region) -> int:
+        """Return a bound of the bytes of the partial table of a region, cheaply: too large a region is divided."""
+        return 0
 
     def output_specs(self, specs: Specs) -> dict[str, RasterSpec]:
         return {}

@@ -326,6 +326,16 @@ def plan_slots(plan: PassPlan) -> Slots:
     return planner.slots
 
 
+class Collector(Protocol):
+    """Where the partial tables of a block go."""
+
+    @property
+    def limit_bytes(self) -> int:
+        """What a partial table may have."""
+
+    def add(self, sweep: int, table: Table) -> None: ...
+
+
 Tables = Mapping[str, Table]
 """step -> its table, or the state of its reduction while that sweeps"""
 
@@ -338,21 +348,19 @@ def compute_block(
     act: Act = do,
     needs: Needs | None = None,
     tables: Tables | None = None,
-    partials: list[Table] | None = None,
+    collector: Collector | None = None,
 ) -> dict[str, np.ndarray]:
     """Compute one block of a pass; return the stored form of each written raster over `region`.
 
-    The arrays belong to `buffers`: they hold until the next block begins. The partial table of each sweep is appended
-    to `partials`.
+    The arrays belong to `buffers`: they hold until the next block begins. The partial tables of sweeps go to the
+    collector.
     """
     needs = needs or plan.needs(region)
     work = _Work(plan, needs, fetch, buffers, act, tables or {})
     for step in plan.steps:
         work.run(step)
-    for sweep in plan.sweeps:
-        partial = work.sweep(sweep, region)
-        if partials is not None:
-            partials.append(partial)
+    for number in range(len(plan.sweeps)):
+        work.sweep(number, region, collector)
     return {raster: work.finish(raster, region) for raster in plan.writes}
 
 
@@ -399,15 +407,23 @@ class _Work:
             for block in out.values():
                 clear_border(block, region, border)
 
-    def sweep(self, sweep: Sweep, region: Region) -> Table:
-        """Return the partial table of a reduction over the block."""
-        step = sweep.step
-        blocks = {use.key: self.view(step, use) for use in step.uses}
-        state = self.tables.get(step.name, {})
-        partial: Table = self.act(sweep.reduction.partial, blocks, state, sweep.number, region)
-        for use in step.uses:
-            self.release(step, use)
-        return partial
+    def sweep(self, number: int, region: Region, collector: Collector | None) -> None:
+        """Make the partial tables of a reduction over the block."""
+        sweep = self.plan.sweeps[number]
+        blocks = {use.key: self.view(sweep.step, use) for use in sweep.step.uses}
+        self.act(self.collect, number, blocks, region, collector)
+        for use in sweep.step.uses:
+            self.release(sweep.step, use)
+
+    def collect(self, number: int, blocks: Mapping[str, Block], region: Region, collector: Collector) -> None:
+        """Hand over the partial table of a region, or of its halves where it could be too large."""
+        sweep = self.plan.sweeps[number]
+        if region.num_pixels > 1 and sweep.reduction.most_bytes(blocks, region) > collector.limit_bytes:
+            for half in region.halves():
+                self.collect(number, blocks, half, collector)
+            return
+        state = self.tables.get(sweep.step.name, {})
+        collector.add(number, sweep.reduction.partial(blocks, state, sweep.number, region))
 
     def new_block(
         self, raster: str, dtype: np.dtype, dims: tuple[str, ...], num_bands: int, periodic: bool = False

@@ -38,7 +38,8 @@ class Merger:
     def nothing(self) -> Partials:
         return Partials((None,) * len(self.reductions), ((),) * len(self.reductions))
 
-    def of_block(self, tables: Sequence[Table]) -> Partials:
+    def of_sweep(self, number: int, table: Table) -> Partials:
+        tables = [table if i == number else None for i in range(len(self.reductions))]
         return Partials(tuple(tables), ((),) * len(tables))
 
     def join(self, first: Partials, second: Partials) -> Partials:
@@ -67,6 +68,21 @@ class Merger:
         folder = Path(self.folder) / f"partial-{uuid.uuid4().hex}"
         save_table(folder, table)
         return str(folder)
+
+
+class BlockCollector:
+    """Joins the partial tables of one block as they come."""
+
+    def __init__(self, merger: Merger) -> None:
+        self._merger = merger
+        self.partials = merger.nothing
+
+    @property
+    def limit_bytes(self) -> int:
+        return self._merger.limit_bytes
+
+    def add(self, sweep: int, table: Table) -> None:
+        self.partials = self._merger.join(self.partials, self._merger.of_sweep(sweep, table))
 
 
 def fold(sweep: Sweep, folders: Sequence[Path], state: Table, limit_bytes: int, target: Path) -> None:

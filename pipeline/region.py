@@ -7,7 +7,7 @@ A coordinate may be negative or beyond the raster: that is a halo that reaches o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,14 @@ class Region:
             and self.left <= other.left
             and other.right <= self.right
         )
+
+    def halves(self) -> tuple[Region, Region]:
+        """Return the upper and the lower half; of a single row, the left and the right one."""
+        if self.height > 1:
+            middle = (self.top + self.bottom) // 2
+            return replace(self, bottom=middle), replace(self, top=middle)
+        middle = (self.left + self.right) // 2
+        return replace(self, right=middle), replace(self, left=middle)
 
     def shift(self, rows: int, columns: int) -> Region:
         return Region(self.top + rows, self.bottom + rows, self.left + columns, self.right + columns)

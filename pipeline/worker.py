@@ -11,11 +11,10 @@ import numpy as np
 
 from pipeline.errors import RunStopped
 from pipeline.kernels import validity
-from pipeline.operation import Table
 from pipeline.passes import Arena, Fetch, Tables, compute_block, cut_from
 from pipeline.planning import PlannedPass
 from pipeline.raster import RasterSpec, array_slices
-from pipeline.reduction import Merger, Partials
+from pipeline.reduction import BlockCollector, Merger, Partials
 from pipeline.region import Halo, Region, wrap_pieces
 from pipeline.storage.cache import CachedReader, ChunkCache
 from pipeline.storage.reader import Reader
@@ -106,14 +105,14 @@ class PassWorker:
         arena.begin()
         self._local.panel = self.plan.grid.panel_of(number)
         block = self.plan.grid.block(number)
-        partials: list[Table] = []
-        arrays = compute_block(self.plan, block, fetch, arena, tables=self.tables, partials=partials)
+        collector = BlockCollector(self.merger)
+        arrays = compute_block(self.plan, block, fetch, arena, tables=self.tables, collector=collector)
         valid = []
         for raster, values in arrays.items():
             array = self.planned.arrays[raster]
             valid.append(count_valid(values, array.spec))
             self.writers[raster].write(block.shift(-array.region.top, -array.region.left), values)
-        return BlockDone(self.plan.number, number, tuple(valid)), self.merger.of_block(partials)
+        return BlockDone(self.plan.number, number, tuple(valid)), collector.partials
 
     def _fetch(self, raster: str, region: Region, out: np.ndarray, periodic: bool) -> None:
         spec = self.plan.specs[raster]

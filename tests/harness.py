@@ -18,9 +18,11 @@ import zarr
 from pipeline import api
 from pipeline.execution import execute, peak_rss_bytes
 from pipeline.journal import Journal
-from pipeline.passes import Fresh, compute_block
+from pipeline.operation import Reduction
+from pipeline.passes import Fresh, StepPlan, compute_block
 from pipeline.progress import Progress
 from pipeline.raster import array_slices
+from pipeline.reduction import BlockCollector, Merger
 from pipeline.region import Axis, Grid, Region, wrap_pieces
 from pipeline.storage.zarr import configure
 from pipeline.store import RunStore
@@ -124,7 +126,7 @@ def run(
     )
     job = dataclasses.replace(job, plan=dataclasses.replace(job.plan, passes=passes))
     execute_job(job)
-    return {path: read(target, path) for path in job.plan.kept}
+    return {path: read(target, path) for path in job.plan.kept} | read_tables(target, job)
 
 
 def execute_job(job: api.Job) -> None:
@@ -167,6 +169,7 @@ def whole(source: str, steps: Sequence[dict[str, Any]], folder: Path, **output: 
     """Compute steps on the whole raster as one block, without a store to write: what every layout must equal."""
     job = api.load(document(source, steps, folder / "never-written.zarr", **output))
     results: dict[str, np.ndarray] = {}
+    tables = {name: _reduction(step).start(step.sources) for name, step in job.plan.reductions.items()}
     for planned in job.plan.passes:
 
         def fetch(raster: str, region: Region, out: np.ndarray, periodic: bool, planned: Any = planned) -> None:
@@ -175,9 +178,34 @@ def whole(source: str, steps: Sequence[dict[str, Any]], folder: Path, **output: 
             for piece, origin in wrap_pieces(region, spec.height, spec.width):
                 out[array_slices(spec.dims, piece, (region.top, region.left))] = full[array_slices(spec.dims, origin)]
 
-        arrays = compute_block(planned.plan, planned.plan.grid.region, fetch, Fresh())
+        sweeps = planned.plan.sweeps
+        collector = BlockCollector(Merger(tuple((s.reduction, s.number) for s in sweeps), "", 2**62))
+        arrays = compute_block(
+            planned.plan, planned.plan.grid.region, fetch, Fresh(), tables=tables, collector=collector
+        )
         results.update({raster: values.copy() for raster, values in arrays.items()})
-    return {path: to_planes(results[path], array.spec.dims) for path, array in job.plan.kept.items()}
+        for sweep, partial in zip(sweeps, collector.partials.tables, strict=True):
+            assert partial is not None
+            tables[sweep.step.name] = sweep.reduction.fold(partial, tables[sweep.step.name], sweep.number)
+    rasters = {path: to_planes(results[path], array.spec.dims) for path, array in job.plan.kept.items()}
+    return rasters | {path: np.asarray(tables[name][column]) for path, name, column in table_columns(job)}
+
+
+def table_columns(job: api.Job) -> Iterator[tuple[str, str, str]]:
+    """Yield path, step and name of all columns of tables."""
+    for name, step in job.plan.reductions.items():
+        spec = _reduction(step).table_spec(step.sources)
+        for column in spec.columns:
+            yield f"{name}/{spec.prefix}{column}", name, column
+
+
+def read_tables(target: Path, job: api.Job) -> dict[str, np.ndarray]:
+    return {path: zarr.open_array(str(target), path=path, mode="r")[...] for path, _, _ in table_columns(job)}
+
+
+def _reduction(step: StepPlan) -> Reduction:
+    assert isinstance(step.operation, Reduction)
+    return step.operation
 
 
 def _full(job: api.Job, raster: str) -> np.ndarray:

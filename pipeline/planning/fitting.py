@@ -27,6 +27,8 @@ SWEEP_BLOCKS = 64
 SWEEP_STRIPS = 256
 TABLE_SHARE = 0.25
 """Share of the memory that tables may take at most; what is larger goes to the disk."""
+PARTIAL_COPIES = 3
+"""While a partial table is made or merged: its parts and itself."""
 TABLES_AT_ONCE = 8
 """Partial tables that wait to be merged, besides those of the blocks in work."""
 PANEL_CHUNKS = 5
