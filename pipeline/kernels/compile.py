@@ -38,5 +38,5 @@ def _fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
     return double(double, double, double), generate
 
 
-fma: Callable[[float, float, float], float] = intrinsic(_fma)
+fma = cast("Callable[[float, float, float], float]", intrinsic(_fma))
 """a b + c in float64, rounded once: said outright, so that it is the same in every loop and on every machine."""

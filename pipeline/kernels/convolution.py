@@ -29,6 +29,7 @@ Examples
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -155,15 +156,20 @@ def correlate(values: np.ndarray, weights: Weights, out: np.ndarray, frame: Fram
         top - frame.out_origin[0],
         (left - frame.out_origin[1]) * lanes,
     )
-    across = (weights.starts, weights.columns * lanes, weights.across)
+    across = (weights.starts, weights.columns * lanes, weights.across, _block(weights.across.size))
     factor, rows, columns = weights.taps
-    taps = (factor, rows, columns * lanes, weights.down)
+    down = (factor, rows, columns * lanes, weights.down, _block(weights.down.size))
     rule = (weights.height, (weights.width - 1) * lanes, TILE)
     if not normalize:
-        correlate_planes(values, out, across, taps, place, rule)
+        correlate_planes(values, out, across, down, place, rule)
         return
     least = 0.0 if weights.positive else 1e-12 * weights.size
-    correlate_valid_planes(values, out, across, taps, place, rule, (above, before * lanes, least))
+    correlate_valid_planes(values, out, across, down, place, rule, (above, before * lanes, least))
+
+
+def _block(num_taps: int) -> int:
+    """Return the taps to sum before adding to the whole: groups of eight, about the square root of their number."""
+    return 8 * math.ceil(math.sqrt(num_taps / 8) + 1e-9)
 
 
 def scratch_bytes(shape: tuple[int, int], weights: Weights, lanes: int) -> int:
