@@ -180,57 +180,89 @@ def weigh_block(rows: Any, which: Any, offsets: Any, weights: Any, begin: Any, e
         weigh_two(rows, which, offsets, weights, t, t > begin, out)
         t += 2
     if t < end:
-        weigh_one(rows[which[t], offsets[t] :], weights[t], t > begin, out)
+        weigh_one(rows, which, offsets, weights, t, t > begin, out)
 
 
 @inner
-def weigh_one(row: Any, weight: Any, more: Any, out: Any) -> None:
+def weigh_one(rows: Any, which: Any, offsets: Any, weights: Any, t: Any, more: Any, out: Any) -> None:
+    r_a, o_a, w_a = np.uint64(which[t]), np.uint64(offsets[t]), weights[t]
+    num = np.uint64(out.size)
     if more:
-        for c in range(out.size):
-            out[c] += row[c] * weight
+        for c in range(num):
+            out[c] += rows[r_a, o_a + c] * w_a
     else:
-        for c in range(out.size):
-            out[c] = row[c] * weight
+        for c in range(num):
+            out[c] = rows[r_a, o_a + c] * w_a
 
 
 @inner
 def weigh_two(rows: Any, which: Any, offsets: Any, weights: Any, t: Any, more: Any, out: Any) -> None:
-    a, b = rows[which[t], offsets[t] :], rows[which[t + 1], offsets[t + 1] :]
-    w_a, w_b = weights[t], weights[t + 1]
+    r_a, o_a, w_a = np.uint64(which[t]), np.uint64(offsets[t]), weights[t]
+    r_b, o_b, w_b = np.uint64(which[t + 1]), np.uint64(offsets[t + 1]), weights[t + 1]
+    num = np.uint64(out.size)
     if more:
-        for c in range(out.size):
-            out[c] += fma(b[c], w_b, a[c] * w_a)
+        for c in range(num):
+            out[c] += fma(rows[r_b, o_b + c], w_b, rows[r_a, o_a + c] * w_a)
     else:
-        for c in range(out.size):
-            out[c] = fma(b[c], w_b, a[c] * w_a)
+        for c in range(num):
+            out[c] = fma(rows[r_b, o_b + c], w_b, rows[r_a, o_a + c] * w_a)
 
 
 @inner
 def weigh_four(rows: Any, which: Any, offsets: Any, weights: Any, t: Any, more: Any, out: Any) -> None:
-    a, b = rows[which[t], offsets[t] :], rows[which[t + 1], offsets[t + 1] :]
-    d, e = rows[which[t + 2], offsets[t + 2] :], rows[which[t + 3], offsets[t + 3] :]
-    w_a, w_b, w_d, w_e = weights[t], weights[t + 1], weights[t + 2], weights[t + 3]
+    r_a, o_a, w_a = np.uint64(which[t]), np.uint64(offsets[t]), weights[t]
+    r_b, o_b, w_b = np.uint64(which[t + 1]), np.uint64(offsets[t + 1]), weights[t + 1]
+    r_d, o_d, w_d = np.uint64(which[t + 2]), np.uint64(offsets[t + 2]), weights[t + 2]
+    r_e, o_e, w_e = np.uint64(which[t + 3]), np.uint64(offsets[t + 3]), weights[t + 3]
+    num = np.uint64(out.size)
     if more:
-        for c in range(out.size):
-            out[c] += fma(e[c], w_e, fma(d[c], w_d, fma(b[c], w_b, a[c] * w_a)))
+        for c in range(num):
+            out[c] += fma(
+                rows[r_e, o_e + c],
+                w_e,
+                fma(rows[r_d, o_d + c], w_d, fma(rows[r_b, o_b + c], w_b, rows[r_a, o_a + c] * w_a)),
+            )
     else:
-        for c in range(out.size):
-            out[c] = fma(e[c], w_e, fma(d[c], w_d, fma(b[c], w_b, a[c] * w_a)))
+        for c in range(num):
+            out[c] = fma(
+                rows[r_e, o_e + c],
+                w_e,
+                fma(rows[r_d, o_d + c], w_d, fma(rows[r_b, o_b + c], w_b, rows[r_a, o_a + c] * w_a)),
+            )
 
 
 @inner
 def weigh_eight(rows: Any, which: Any, offsets: Any, weights: Any, t: Any, more: Any, out: Any) -> None:
-    a, b = rows[which[t], offsets[t] :], rows[which[t + 1], offsets[t + 1] :]
-    d, e = rows[which[t + 2], offsets[t + 2] :], rows[which[t + 3], offsets[t + 3] :]
-    f, g = rows[which[t + 4], offsets[t + 4] :], rows[which[t + 5], offsets[t + 5] :]
-    h, i = rows[which[t + 6], offsets[t + 6] :], rows[which[t + 7], offsets[t + 7] :]
-    w_a, w_b, w_d, w_e = weights[t], weights[t + 1], weights[t + 2], weights[t + 3]
-    w_f, w_g, w_h, w_i = weights[t + 4], weights[t + 5], weights[t + 6], weights[t + 7]
+    r_a, o_a, w_a = np.uint64(which[t]), np.uint64(offsets[t]), weights[t]
+    r_b, o_b, w_b = np.uint64(which[t + 1]), np.uint64(offsets[t + 1]), weights[t + 1]
+    r_d, o_d, w_d = np.uint64(which[t + 2]), np.uint64(offsets[t + 2]), weights[t + 2]
+    r_e, o_e, w_e = np.uint64(which[t + 3]), np.uint64(offsets[t + 3]), weights[t + 3]
+    r_f, o_f, w_f = np.uint64(which[t + 4]), np.uint64(offsets[t + 4]), weights[t + 4]
+    r_g, o_g, w_g = np.uint64(which[t + 5]), np.uint64(offsets[t + 5]), weights[t + 5]
+    r_h, o_h, w_h = np.uint64(which[t + 6]), np.uint64(offsets[t + 6]), weights[t + 6]
+    r_i, o_i, w_i = np.uint64(which[t + 7]), np.uint64(offsets[t + 7]), weights[t + 7]
+    num = np.uint64(out.size)
     if more:
-        for c in range(out.size):
-            four = fma(e[c], w_e, fma(d[c], w_d, fma(b[c], w_b, a[c] * w_a)))
-            out[c] += fma(i[c], w_i, fma(h[c], w_h, fma(g[c], w_g, fma(f[c], w_f, four))))
+        for c in range(num):
+            four = fma(
+                rows[r_e, o_e + c],
+                w_e,
+                fma(rows[r_d, o_d + c], w_d, fma(rows[r_b, o_b + c], w_b, rows[r_a, o_a + c] * w_a)),
+            )
+            out[c] += fma(
+                rows[r_i, o_i + c],
+                w_i,
+                fma(rows[r_h, o_h + c], w_h, fma(rows[r_g, o_g + c], w_g, fma(rows[r_f, o_f + c], w_f, four))),
+            )
     else:
-        for c in range(out.size):
-            four = fma(e[c], w_e, fma(d[c], w_d, fma(b[c], w_b, a[c] * w_a)))
-            out[c] = fma(i[c], w_i, fma(h[c], w_h, fma(g[c], w_g, fma(f[c], w_f, four))))
+        for c in range(num):
+            four = fma(
+                rows[r_e, o_e + c],
+                w_e,
+                fma(rows[r_d, o_d + c], w_d, fma(rows[r_b, o_b + c], w_b, rows[r_a, o_a + c] * w_a)),
+            )
+            out[c] = fma(
+                rows[r_i, o_i + c],
+                w_i,
+                fma(rows[r_h, o_h + c], w_h, fma(rows[r_g, o_g + c], w_g, fma(rows[r_f, o_f + c], w_f, four))),
+            )
