@@ -6,7 +6,7 @@ All arrays are "planes" (plane, row, column x lanes), C-contiguous: the bands of
     out[y, x] = sum over i, j of kernel[i, j] values[y + i - rows // 2, x + j - columns // 2]
 
 which is correlation: flip a kernel (``kernel[::-1, ::-1]``) for a true convolution. `weights` says how the sum is
-done: ``direct(kernel)`` tap by tap, or ``separable((down, across), ...)`` as a sum of products of two vectors;
+done: ``direct(kernel)`` tap by tap, or ``separable(down, across)`` along the rows and then down;
 ``prepare(kernel, dtype)`` takes the cheaper of those that are exact.
 
 Invariants, tested in ``tests/test_convolution.py``:
@@ -36,7 +36,7 @@ import numpy as np
 
 from pipeline.kernels.correlation import correlate_planes, correlate_valid_planes
 
-TILE = 512
+TILE = 1024
 """Elements of a row that are summed at a time, so that the rows of a kernel stay in the first two levels of cache."""
 
 
@@ -59,21 +59,15 @@ class Weights:
     """A kernel as the compiled loops take it; made by `direct`, `separable` and `prepare`."""
 
     reach: tuple[int, int, int, int]
-    """Pixels from the centre to the end of the support, above, below, left and right; negative where it ends before."""
+    """Pixels from the centre to the end of the support: above, below, left, right. Negative where it ends before."""
     size: float
     """Sum of the absolute weights."""
-    positive: bool
-    """Whether no weight has another sign than the others."""
-    starts: np.ndarray
-    """Begin of each factor along the rows in `columns`, and the end; empty for a direct sum."""
-    columns: np.ndarray
-    """Columns of the factors' taps, from 0 at the left end of the support."""
-    across: np.ndarray
-    """Their weights."""
+    mixed: bool
+    """Whether there are weights of both signs."""
     taps: tuple[np.ndarray, np.ndarray, np.ndarray]
-    """Factor, row and column of each tap of an output row, from 0 at the upper left of the support."""
-    down: np.ndarray
-    """Their weights."""
+    """Row and column of each tap, from 0 at the upper left of the support, and its weight."""
+    across: tuple[np.ndarray, np.ndarray]
+    """Column and weight of the taps that each row is summed by before; none for a direct sum."""
 
     @property
     def height(self) -> int:
@@ -82,11 +76,6 @@ class Weights:
     @property
     def width(self) -> int:
         return self.reach[2] + self.reach[3] + 1
-
-    @property
-    def layers(self) -> int:
-        """Rows that are kept of each source row."""
-        return max(self.starts.size - 1, 1)
 
 
 def direct(kernel: np.ndarray) -> Weights:
@@ -97,45 +86,84 @@ def direct(kernel: np.ndarray) -> Weights:
     kernel = np.asarray(kernel, np.float64)
     rows, columns = np.nonzero(kernel)
     if rows.size == 0:
-        rows, columns = np.array([[kernel.shape[0] // 2], [kernel.shape[1] // 2]])
+        rows, columns = (np.array([side // 2]) for side in kernel.shape)
     taps = kernel[rows, columns]
     return Weights(
         reach=(*_reach(rows, kernel.shape[0]), *_reach(columns, kernel.shape[1])),
         size=float(np.abs(taps).sum()),
-        positive=bool((taps >= 0).all() or (taps <= 0).all()),
-        starts=np.empty(0, np.int64),
-        columns=np.empty(0, np.int64),
-        across=np.empty(0),
-        taps=(np.zeros_like(rows), rows - rows.min(), columns - columns.min()),
-        down=taps,
+        mixed=_mixed(taps),
+        taps=(rows - rows.min(), columns - columns.min(), taps),
+        across=(np.empty(0, np.int64), np.empty(0)),
     )
 
 
-def separable(*factors: tuple[np.ndarray, np.ndarray]) -> Weights:
-    """Return the weights of the kernel sum of outer(down, across) over `factors`: vectors of odd lengths.
-
-    Each row is summed across first, then the sums are summed down. All `down` have one length, and all `across`.
-    """
-    downs, acrosses = (np.array([np.asarray(pair[i], np.float64) for pair in factors]) for i in (0, 1))
-    layers, rows = np.nonzero(downs)
-    which, columns = np.nonzero(acrosses)
-    kernel = np.einsum("ki,kj->ij", downs, acrosses)
-    if len(factors) == 1 and (rows.size == 0 or columns.size == 0):
-        return direct(kernel)
+def separable(down: np.ndarray, across: np.ndarray) -> Weights:
+    """Return the weights of the kernel outer(down, across), vectors of odd length: rows are summed across first."""
+    rows, columns = np.nonzero(down)[0], np.nonzero(across)[0]
+    if 1 in (down.size, across.size) or 0 in (rows.size, columns.size):
+        return direct(np.outer(down, across))
+    u, v = np.asarray(down, np.float64)[rows], np.asarray(across, np.float64)[columns]
     return Weights(
-        reach=(*_reach(rows, downs.shape[1]), *_reach(columns, acrosses.shape[1])),
-        size=float((np.abs(downs).sum(1) * np.abs(acrosses).sum(1)).sum()),
-        positive=bool((kernel >= 0).all() or (kernel <= 0).all()),
-        starts=np.searchsorted(which, np.arange(len(factors) + 1)),
-        columns=columns - columns.min(),
-        across=acrosses[which, columns],
-        taps=(layers, rows - rows.min(), np.zeros_like(rows)),
-        down=downs[layers, rows],
+        reach=(*_reach(rows, down.size), *_reach(columns, across.size)),
+        size=float(np.abs(u).sum() * np.abs(v).sum()),
+        mixed=_mixed(u) or _mixed(v),
+        taps=(rows - rows.min(), np.zeros_like(rows), u),
+        across=(columns - columns.min(), v),
     )
+
+
+def prepare(kernel: np.ndarray, dtype: np.dtype) -> Weights:
+    """Return the weights by which a kernel is summed at the least cost, for pixels of this dtype.
+
+    Where the kernel is a product of two vectors but for |kernel - outer(down, across)| of 1e-12 of its absolute sum
+    (one epsilon for float64 pixels), it is summed as such: along the rows, then down.
+    """
+    kernel = np.asarray(kernel, np.float64)
+    row, column = np.unravel_index(np.argmax(np.abs(kernel)), kernel.shape)
+    if kernel[row, column] == 0:
+        return direct(kernel)
+    down, across = kernel[:, column] / kernel[row, column], kernel[row]
+    lengths = np.count_nonzero(down), np.count_nonzero(across)
+    product = np.outer(down, across)
+    tolerance = 1e-12 if dtype == np.float32 else np.finfo(np.float64).eps
+    exact = np.abs(kernel - product).sum() <= tolerance * np.abs(kernel).sum()
+    same_support = np.array_equal(kernel != 0, product != 0)
+    pays = lengths[0] * lengths[1] > 2 * sum(lengths)  # a second way over the row costs as much as some taps
+    return separable(down, across) if exact and same_support and pays else direct(kernel)
+
+
+def gaussian_weights(sigma: float, truncate: float = 4.0, order: int = 0) -> np.ndarray:
+    """Return scipy.ndimage's Gaussian kernel, or a derivative of it, as it is correlated with pixels.
+
+    `sigma` and the result's int(truncate * sigma + 0.5) taps on each side are pixels. Weights of order 0 sum to 1;
+    for derivatives, each differentiation of exp(-x^2 / 2 sigma^2) turns the polynomial q before it into
+    q' - q x / sigma^2. The weights of odd orders are flipped, as differences are: right minus left.
+
+    Examples
+    --------
+    >>> gaussian_weights(0.5).round(3).tolist()
+    [0.0, 0.107, 0.787, 0.107, 0.0]
+    """
+    radius = int(truncate * sigma + 0.5)
+    x = np.arange(-radius, radius + 1)
+    phi = np.exp(-0.5 / (sigma * sigma) * x**2)
+    phi /= phi.sum()
+    if order == 0:
+        return np.asarray(phi)
+    polynomial = np.zeros(order + 1)
+    polynomial[0] = 1
+    step = np.diag(np.arange(1.0, order + 1), 1) + np.diag(np.full(order, -1 / (sigma * sigma)), -1)
+    for _ in range(order):
+        polynomial = step @ polynomial
+    return np.asarray(((x[:, np.newaxis] ** np.arange(order + 1)) @ polynomial) * phi)[::-1]
 
 
 def _reach(indices: np.ndarray, length: int) -> tuple[int, int]:
     return length // 2 - int(indices.min()), int(indices.max()) - length // 2
+
+
+def _mixed(weights: np.ndarray) -> bool:
+    return bool(weights.min() < 0 < weights.max())
 
 
 def correlate(values: np.ndarray, weights: Weights, out: np.ndarray, frame: Frame, normalize: bool = False) -> None:
@@ -156,24 +184,26 @@ def correlate(values: np.ndarray, weights: Weights, out: np.ndarray, frame: Fram
         top - frame.out_origin[0],
         (left - frame.out_origin[1]) * lanes,
     )
-    across = (weights.starts, weights.columns * lanes, weights.across, _block(weights.across.size))
-    factor, rows, columns = weights.taps
-    down = (factor, rows, columns * lanes, weights.down, _block(weights.down.size))
+    rows, columns, taps = weights.taps
+    offsets, factors = weights.across
+    down = (rows, columns * lanes, taps, _block(taps.size))
+    across = (offsets * lanes, factors, _block(factors.size))
     rule = (weights.height, (weights.width - 1) * lanes, TILE)
     if not normalize:
         correlate_planes(values, out, across, down, place, rule)
         return
-    least = 0.0 if weights.positive else 1e-12 * weights.size
+    least = 1e-12 * weights.size if weights.mixed else 0.0
     correlate_valid_planes(values, out, across, down, place, rule, (above, before * lanes, least))
 
 
 def _block(num_taps: int) -> int:
-    """Return the taps to sum before adding to the whole: groups of eight, about the square root of their number."""
-    return 8 * math.ceil(math.sqrt(num_taps / 8) + 1e-9)
+    """Return how many taps are summed before they are added to the others: about the root of their number in eights."""
+    return 8 * max(8, math.ceil(math.sqrt(num_taps / 8)))
 
 
 def scratch_bytes(shape: tuple[int, int], weights: Weights, lanes: int) -> int:
     """Return a bound of what `correlate` allocates for a region of `shape`, whatever the number of planes."""
-    span = min(shape[1] * lanes, TILE) + (weights.width - 1) * lanes + 512
-    taps = weights.down.size + weights.across.size
-    return 8 * (span * (2 * weights.layers * weights.height + 8) + 8 * taps + 64 * 8)
+    line = min(shape[1] * lanes, TILE) + (weights.width - 1) * lanes + 512
+    row = TILE + 512 if weights.across[0].size else line
+    taps = weights.taps[0].size + weights.across[0].size
+    return 8 * (2 * weights.height * row + 8 * line + 8 * taps)

@@ -1,7 +1,7 @@
 """Weighted sums of neighbours, compiled: rows are taken in once, and summed by lists of taps.
 
 Work goes by tiles of columns, and down a tile row by row. A ring holds the last `height` source rows in float64, as
-they are or already summed across by the factors of a separable kernel; an output row is a weighted sum over the ring.
+they are or already summed across where the kernel is separable; an output row is a weighted sum over the ring.
 The rows of a tile stay in the first-level cache. The drivers stand in ``pipeline.kernels.convolution``.
 
 A weighted sum is one expression, the same for every element: taps in groups of eight (the last of four, two and one),
@@ -26,11 +26,11 @@ def correlate_planes(values: Any, out: Any, across: Any, down: Any, place: Any, 
     Parameters
     ----------
     across
-        What is summed along the source rows: begin of each factor and the end, offsets in elements, weights, taps of
-        a block. Without factors the ring holds the source rows themselves.
+        What is summed along each source row: offsets in elements and weights of the taps, taps of a block. Without
+        taps the ring holds the source rows themselves.
     down
-        What an output row sums of the ring: factor, row from 0 at the top of the kernel, offset in elements, weight
-        of each tap; taps of a block.
+        What an output row sums of the ring: rows from 0 at the top of the kernel, offsets in elements and weights of
+        the taps, taps of a block.
     place
         First source row and element, rows and elements to compute, first row and element of `out`.
     rule
@@ -39,7 +39,7 @@ def correlate_planes(values: Any, out: Any, across: Any, down: Any, place: Any, 
     first, begin, rows, length, out_row, out_begin = place
     height, reach, tile = rule
     span = min(tile, length) + reach
-    ring = scratch(max(across[0].size - 1, 1) * height, span, np.float64)
+    ring = scratch(height, span - reach if across[0].size else span, np.float64)
     lines = scratch(3, span, np.float64)
     which = np.empty(down[0].size, np.int64)
     for plane in range(values.shape[0]):
@@ -48,10 +48,10 @@ def correlate_planes(values: Any, out: Any, across: Any, down: Any, place: Any, 
             start, to = begin + left, out_begin + left
             for i in range(rows + height - 1):
                 source = values[plane, first + i, start : start + num + reach]
-                take_in(source, np.nan, across, i % height, height, lines, ring)
+                take_in(source, np.nan, across, lines, ring[i % height])
                 row = i - height + 1
                 if row >= 0:
-                    turn(down, row, height, which)
+                    turn(down[0], row, height, which)
                     sum_down(ring, which, down, lines[1, :num], lines[2])
                     copy(lines[1, :num], out[plane, out_row + row, to : to + num])
 
@@ -66,8 +66,8 @@ def correlate_valid_planes(values: Any, out: Any, across: Any, down: Any, place:
     first, begin, rows, length, out_row, out_begin = place
     height, reach, tile = rule
     span = min(tile, length) + reach
-    layers = max(across[0].size - 1, 1)
-    ring, masses = scratch(layers * height, span, np.float64), scratch(layers * height, span, np.float64)
+    width = span - reach if across[0].size else span
+    ring, masses = scratch(height, width, np.float64), scratch(height, width, np.float64)
     lines, sums = scratch(3, span, np.float64), scratch(3, span, np.float64)
     which = np.empty(down[0].size, np.int64)
     no_mask = np.ones((0, 0, 0), np.bool_)
@@ -75,8 +75,8 @@ def correlate_valid_planes(values: Any, out: Any, across: Any, down: Any, place:
     marked = np.zeros(height, np.bool_)
     ones = np.ones(span)
     for slot in range(height):
-        take_in(ones, 0.0, across, slot, height, lines, masses)
-    turn(down, 0, height, which)
+        take_in(ones, 0.0, across, lines, masses[slot])
+    turn(down[0], 0, height, which)
     sum_down(masses, which, down, sums[0, : span - reach], lines[2])
     for plane in range(values.shape[0]):
         for left in range(0, length, tile):
@@ -85,17 +85,17 @@ def correlate_valid_planes(values: Any, out: Any, across: Any, down: Any, place:
             for i in range(rows + height - 1):
                 row, slot = i - height + 1, i % height
                 source = values[plane, first + i, start : start + num + reach]
-                take_in(source, 0.0, across, slot, height, lines, ring)
+                take_in(source, 0.0, across, lines, ring[slot])
                 invalid = holds_invalid(values[plane], no_mask, True, (first + i, start, 1, num + reach))
                 if invalid:
                     mark(source, sums[2])
-                    take_in(sums[2, : source.size], 0.0, across, slot, height, lines, masses)
+                    take_in(sums[2, : source.size], 0.0, across, lines, masses[slot])
                 elif marked[slot]:
-                    take_in(ones, 0.0, across, slot, height, lines, masses)
+                    take_in(ones, 0.0, across, lines, masses[slot])
                 marked[slot] = invalid
                 if row < 0:
                     continue
-                turn(down, row, height, which)
+                turn(down[0], row, height, which)
                 sum_down(ring, which, down, lines[1, :num], lines[2])
                 weights = sums[0, :num]
                 if marked.any():
@@ -107,32 +107,27 @@ def correlate_valid_planes(values: Any, out: Any, across: Any, down: Any, place:
 
 
 @inner
-def take_in(source: Any, neutral: Any, across: Any, slot: Any, height: Any, lines: Any, ring: Any) -> None:
-    """Put a source row, or its sums across, into a slot of the ring; an invalid value becomes `neutral`."""
-    starts, offsets, weights, block = across
-    if starts.size == 0:
-        clean(source, neutral, ring[slot, : source.size])
+def take_in(source: Any, neutral: Any, across: Any, lines: Any, out: Any) -> None:
+    """Put a source row, or its sums across, into a row of the ring; an invalid value becomes `neutral`."""
+    offsets, weights, block = across
+    if offsets.size == 0:
+        clean(source, neutral, out[: source.size])
         return
     clean(source, neutral, lines[0, : source.size])
-    num = source.size - offsets.max()
-    nowhere = np.zeros(offsets.size, np.int64)
-    for factor in range(starts.size - 1):
-        out = ring[factor * height + slot, :num]
-        span = (starts[factor], starts[factor + 1], block)
-        weigh(lines, nowhere, offsets, weights, span, out, lines[2])
+    num = source.size - offsets[-1]
+    weigh(lines, np.zeros(offsets.size, np.int64), offsets, weights, block, out[:num], lines[2])
 
 
 @inner
-def turn(down: Any, row: Any, height: Any, which: Any) -> None:
+def turn(rows: Any, row: Any, height: Any, which: Any) -> None:
     """Find the rows of the ring that the taps of an output row lie in."""
-    factor, rows = down[0], down[1]
     for t in range(which.size):
-        which[t] = factor[t] * height + (rows[t] + row) % height
+        which[t] = (rows[t] + row) % height
 
 
 @inner
 def sum_down(ring: Any, which: Any, down: Any, out: Any, part: Any) -> None:
-    weigh(ring, which, down[2], down[3], (0, which.size, down[4]), out, part)
+    weigh(ring, which, down[1], down[2], down[3], out, part)
 
 
 @inner
@@ -157,12 +152,12 @@ def divide(total: Any, weights: Any, centre: Any, least: Any, out: Any) -> None:
 
 
 @inner
-def weigh(rows: Any, which: Any, offsets: Any, weights: Any, span: Any, out: Any, part: Any) -> None:
-    """Sum weights[t] * rows[which[t], offsets[t] + c] over a span of taps t into each element c of `out`."""
-    begin, end, block = span
-    weigh_block(rows, which, offsets, weights, begin, min(begin + block, end), out)
-    for t in range(begin + block, end, block):
-        weigh_block(rows, which, offsets, weights, t, min(t + block, end), part[: out.size])
+def weigh(rows: Any, which: Any, offsets: Any, weights: Any, block: Any, out: Any, part: Any) -> None:
+    """Sum weights[t] * rows[which[t], offsets[t] + c] over the taps t into each element c of `out`."""
+    num_taps = weights.size
+    weigh_block(rows, which, offsets, weights, 0, min(block, num_taps), out)
+    for t in range(block, num_taps, block):
+        weigh_block(rows, which, offsets, weights, t, min(t + block, num_taps), part[: out.size])
         for c in range(out.size):
             out[c] += part[c]
 
