@@ -36,8 +36,8 @@ import numpy as np
 
 from pipeline.kernels.correlation import correlate_planes, correlate_valid_planes
 
-TILE = 1024
-"""Elements of a row that are summed at a time, so that the rows of a kernel stay in the first two levels of cache."""
+RING = 2**17
+"""Elements of a kernel's rows together: they fit the second-level cache, and the longer the rows the better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,7 @@ def correlate(values: np.ndarray, weights: Weights, out: np.ndarray, frame: Fram
     offsets, factors = weights.across
     down = (rows, columns * lanes, taps, _block(taps.size))
     across = (offsets * lanes, factors, _block(factors.size))
-    rule = (weights.height, (weights.width - 1) * lanes, TILE)
+    rule = (weights.height, (weights.width - 1) * lanes, _tile(weights.height))
     if not normalize:
         correlate_planes(values, out, across, down, place, rule)
         return
@@ -201,9 +201,15 @@ def _block(num_taps: int) -> int:
     return 8 * max(8, math.ceil(math.sqrt(num_taps / 8)))
 
 
+def _tile(height: int) -> int:
+    """Return the elements of a row that are summed at a time."""
+    return max(1024, min(8192, RING // height))
+
+
 def scratch_bytes(shape: tuple[int, int], weights: Weights, lanes: int) -> int:
     """Return a bound of what `correlate` allocates for a region of `shape`, whatever the number of planes."""
-    line = min(shape[1] * lanes, TILE) + (weights.width - 1) * lanes + 512
-    row = TILE + 512 if weights.across[0].size else line
+    num = min(shape[1] * lanes, _tile(weights.height))
+    line = num + (weights.width - 1) * lanes
+    row = num if weights.across[0].size else line
     taps = weights.taps[0].size + weights.across[0].size
-    return 8 * (2 * weights.height * row + 8 * line + 8 * taps)
+    return 8 * (2 * weights.height * (row + 512) + 8 * (line + 512) + 8 * taps)

@@ -38,21 +38,27 @@ def correlate_planes(values: Any, out: Any, across: Any, down: Any, place: Any, 
     """
     first, begin, rows, length, out_row, out_begin = place
     height, reach, tile = rule
+    steps, offsets, weights, block = down
+    columns, factors, factor_block = across
     span = min(tile, length) + reach
-    ring = scratch(height, span - reach if across[0].size else span, np.float64)
+    ring = scratch(height, span - reach if columns.size else span, np.float64)
     lines = scratch(3, span, np.float64)
-    which = np.empty(down[0].size, np.int64)
+    which, nowhere = np.empty(steps.size, np.int64), np.zeros(columns.size, np.int64)
     for plane in range(values.shape[0]):
         for left in range(0, length, tile):
             num = min(tile, length - left)
             start, to = begin + left, out_begin + left
             for i in range(rows + height - 1):
                 source = values[plane, first + i, start : start + num + reach]
-                take_in(source, np.nan, across, lines, ring[i % height])
-                row = i - height + 1
+                row, slot = i - height + 1, i % height
+                if columns.size:
+                    clean(source, np.nan, lines[0])
+                    weigh(lines, nowhere, columns, factors, factor_block, ring[slot, :num], lines[2])
+                else:
+                    clean(source, np.nan, ring[slot])
                 if row >= 0:
-                    turn(down[0], row, height, which)
-                    sum_down(ring, which, down, lines[1, :num], lines[2])
+                    turn(steps, row, height, which)
+                    weigh(ring, which, offsets, weights, block, lines[1, :num], lines[2])
                     copy(lines[1, :num], out[plane, out_row + row, to : to + num])
 
 
@@ -65,19 +71,21 @@ def correlate_valid_planes(values: Any, out: Any, across: Any, down: Any, place:
     """
     first, begin, rows, length, out_row, out_begin = place
     height, reach, tile = rule
+    steps, offsets, weights, block = down
+    centre_row, centre_begin, least = centre
     span = min(tile, length) + reach
     width = span - reach if across[0].size else span
     ring, masses = scratch(height, width, np.float64), scratch(height, width, np.float64)
-    lines, sums = scratch(3, span, np.float64), scratch(3, span, np.float64)
-    which = np.empty(down[0].size, np.int64)
+    lines, full, usable = scratch(4, span, np.float64), scratch(1, span, np.float64)[0], scratch(1, span, np.float64)[0]
+    which, nowhere = np.empty(steps.size, np.int64), np.zeros(across[0].size, np.int64)
     no_mask = np.ones((0, 0, 0), np.bool_)
-    # the weights of a source row without invalid pixels stay in its slot until it is marked
+    # a slot of masses stays that of a row without invalid pixels until it is marked
     marked = np.zeros(height, np.bool_)
     ones = np.ones(span)
     for slot in range(height):
-        take_in(ones, 0.0, across, lines, masses[slot])
-    turn(down[0], 0, height, which)
-    sum_down(masses, which, down, sums[0, : span - reach], lines[2])
+        take_in(ones, across, nowhere, lines, masses[slot])
+    turn(steps, 0, height, which)
+    weigh(masses, which, offsets, weights, block, full[: span - reach], lines[2])
     for plane in range(values.shape[0]):
         for left in range(0, length, tile):
             num = min(tile, length - left)
@@ -85,37 +93,36 @@ def correlate_valid_planes(values: Any, out: Any, across: Any, down: Any, place:
             for i in range(rows + height - 1):
                 row, slot = i - height + 1, i % height
                 source = values[plane, first + i, start : start + num + reach]
-                take_in(source, 0.0, across, lines, ring[slot])
+                take_in(source, across, nowhere, lines, ring[slot])
                 invalid = holds_invalid(values[plane], no_mask, True, (first + i, start, 1, num + reach))
                 if invalid:
-                    mark(source, sums[2])
-                    take_in(sums[2, : source.size], 0.0, across, lines, masses[slot])
+                    mark(source, usable)
+                    take_in(usable[: source.size], across, nowhere, lines, masses[slot])
                 elif marked[slot]:
-                    take_in(ones, 0.0, across, lines, masses[slot])
+                    take_in(ones, across, nowhere, lines, masses[slot])
                 marked[slot] = invalid
                 if row < 0:
                     continue
-                turn(down[0], row, height, which)
-                sum_down(ring, which, down, lines[1, :num], lines[2])
-                weights = sums[0, :num]
+                turn(steps, row, height, which)
+                weigh(ring, which, offsets, weights, block, lines[1, :num], lines[2])
+                mass = full[:num]
                 if marked.any():
-                    weights = sums[1, :num]
-                    sum_down(masses, which, down, weights, lines[2])
-                at = start + centre[1]
-                middle = values[plane, first + row + centre[0], at : at + num]
-                divide(lines[1], weights, middle, centre[2], out[plane, out_row + row, to : to + num])
+                    mass = lines[3, :num]
+                    weigh(masses, which, offsets, weights, block, mass, lines[2])
+                middle = start + centre_begin
+                centres = values[plane, first + row + centre_row, middle : middle + num]
+                divide(lines[1], mass, centres, least, out[plane, out_row + row, to : to + num])
 
 
 @inner
-def take_in(source: Any, neutral: Any, across: Any, lines: Any, out: Any) -> None:
-    """Put a source row, or its sums across, into a row of the ring; an invalid value becomes `neutral`."""
+def take_in(source: Any, across: Any, nowhere: Any, lines: Any, out: Any) -> None:
+    """Put a source row, or its sum across, into a row of the ring; an invalid value becomes 0."""
     offsets, weights, block = across
     if offsets.size == 0:
-        clean(source, neutral, out[: source.size])
+        clean(source, 0.0, out)
         return
-    clean(source, neutral, lines[0, : source.size])
-    num = source.size - offsets[-1]
-    weigh(lines, np.zeros(offsets.size, np.int64), offsets, weights, block, out[:num], lines[2])
+    clean(source, 0.0, lines[0])
+    weigh(lines, nowhere, offsets, weights, block, out[: source.size - offsets[-1]], lines[2])
 
 
 @inner
@@ -123,11 +130,6 @@ def turn(rows: Any, row: Any, height: Any, which: Any) -> None:
     """Find the rows of the ring that the taps of an output row lie in."""
     for t in range(which.size):
         which[t] = (rows[t] + row) % height
-
-
-@inner
-def sum_down(ring: Any, which: Any, down: Any, out: Any, part: Any) -> None:
-    weigh(ring, which, down[1], down[2], down[3], out, part)
 
 
 @inner
