@@ -132,19 +132,26 @@ def prepare(kernel: np.ndarray, dtype: np.dtype) -> Weights:
     return separable(down, across) if exact and same_support and pays else direct(kernel)
 
 
+def gaussian_radius(sigma: float, truncate: float = 4.0) -> int:
+    """Return the taps of a Gaussian kernel on each side of its centre."""
+    return int(truncate * sigma + 0.5)
+
+
 def gaussian_weights(sigma: float, truncate: float = 4.0, order: int = 0) -> np.ndarray:
     """Return scipy.ndimage's Gaussian kernel, or a derivative of it, as it is correlated with pixels.
 
-    `sigma` and the result's int(truncate * sigma + 0.5) taps on each side are pixels. Weights of order 0 sum to 1;
-    for derivatives, each differentiation of exp(-x^2 / 2 sigma^2) turns the polynomial q before it into
-    q' - q x / sigma^2. The weights of odd orders are flipped, as differences are: right minus left.
+    `sigma` is in pixels. Weights of order 0 sum to 1; each differentiation turns the polynomial q before the Gaussian
+    into q' - q x / sigma^2. Weights are as for a correlation: those of order 1 are positive on the right. The kernel
+    of a sigma too small for any neighbour is the pixel itself.
 
     Examples
     --------
     >>> gaussian_weights(0.5).round(3).tolist()
     [0.0, 0.107, 0.787, 0.107, 0.0]
     """
-    radius = int(truncate * sigma + 0.5)
+    radius = gaussian_radius(sigma, truncate)
+    if radius == 0:
+        return np.ones(1)
     x = np.arange(-radius, radius + 1)
     phi = np.exp(-0.5 / (sigma * sigma) * x**2)
     phi /= phi.sum()
