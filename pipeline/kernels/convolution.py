@@ -147,7 +147,7 @@ def gaussian_weights(sigma: float, truncate: float = 4.0, order: int = 0) -> np.
     Examples
     --------
     >>> gaussian_weights(0.5).round(3).tolist()
-    [0.0, 0.107, 0.787, 0.107, 0.0]
+    [0.0, 0.106, 0.787, 0.106, 0.0]
     """
     radius = gaussian_radius(sigma, truncate)
     if radius == 0:
