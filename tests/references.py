@@ -192,8 +192,8 @@ def _difference_output(name: str, d: dict[str, np.ndarray], e: dict[str, np.ndar
 
 def convolve(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
     """The kernel's pixels shifted and added, one by one."""
-    kernel = np.array(step.kernel)
-    return _correlate(step, planes, dtype, kernel if step.correlate else kernel[::-1, ::-1])
+    kernel = np.array(step.kernel) if step.correlate else np.array(step.kernel)[::-1, ::-1]
+    return _correlate(step, planes, dtype, kernel, kernel)
 
 
 def gaussian(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
@@ -206,11 +206,15 @@ def gaussian(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
         if sigma > 0:
             pixel = gaussian_filter1d(pixel, sigma, order=order, mode="constant", truncate=step.truncate)
         factors.append(pixel[::-1])
-    return _correlate(step, planes, dtype, np.outer(*factors))
+    kernel = np.outer(*factors)
+    return _correlate(step, planes, dtype, kernel, np.ones(kernel.shape))
 
 
-def _correlate(step: Any, planes: np.ndarray, dtype: np.dtype, kernel: np.ndarray) -> Expected:
-    """Sum in extended precision; the bound is the contract's 4 eps x the largest pixel x the sum of the weights."""
+def _correlate(step: Any, planes: np.ndarray, dtype: np.dtype, kernel: np.ndarray, support: np.ndarray) -> Expected:
+    """Sum in extended precision where `support` is not 0.
+
+    The bound is the contract's 4 eps x the largest pixel of the support x the sum of the absolute weights.
+    """
     rows, columns = (side // 2 for side in kernel.shape)
     eps = 4 * np.finfo(working_dtype(dtype)).eps
     values, bounds = [], []
@@ -219,7 +223,7 @@ def _correlate(step: Any, planes: np.ndarray, dtype: np.dtype, kernel: np.ndarra
         valid = np.isfinite(padded)
         total, mass, size = (np.zeros(plane.shape, np.longdouble) for _ in range(3))
         largest, some_invalid = np.zeros(plane.shape), np.zeros(plane.shape, bool)
-        for i, j in zip(*np.nonzero(kernel), strict=True):
+        for i, j in zip(*np.nonzero(support), strict=True):
             window = np.s_[i : i + plane.shape[0], j : j + plane.shape[1]]
             pixels = np.where(valid[window], padded[window], 0)
             total += np.longdouble(kernel[i, j]) * pixels

@@ -152,6 +152,17 @@ def test_an_invalid_pixel_reaches_as_far_as_the_weights_that_are_not_zero(way: A
     assert np.isfinite(result[~np.isnan(result)]).all()
 
 
+def test_an_invalid_pixel_reaches_as_far_as_in_scipy_for_derivatives_of_a_gaussian(tmp_path: Path) -> None:
+    values = RNG.random((30, 30))
+    values[14, 15] = np.nan
+    source = harness.store(Raster(values, ("y", "x")), tmp_path / "in.zarr")
+    for order in ([0, 1], [1, 1], [2, 3]):
+        result = harness.whole(source, [GAUSSIAN | {"order": order}], tmp_path)["step/value"][0]
+        right = ndimage.gaussian_filter(values, 1, order=order)
+        assert np.isnan(right).sum() == 81
+        np.testing.assert_array_equal(np.isnan(result), np.isnan(right))
+
+
 def test_sums_of_finite_pixels_may_overflow() -> None:
     result = compute(np.full((1, 5, 5), 3e38, np.float32), direct(np.ones((3, 3))))
     assert (result == np.inf).all()

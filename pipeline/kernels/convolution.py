@@ -11,8 +11,9 @@ done: ``direct(kernel)`` tap by tap, or ``separable(down, across)`` along the ro
 
 Invariants, tested in ``tests/test_convolution.py``:
 
-- A pixel's result is one expression of the values in its support, the pixels of nonzero weight: not of the block, not
-  of the lanes, not of invalid pixels elsewhere. Sums are float64, rounded once to the dtype of `out`.
+- A pixel's result is one expression of the values in its support (the pixels of nonzero weight, or of the whole kernel
+  where this is asked for): not of the block, not of the lanes, not of invalid pixels elsewhere. Sums are float64,
+  rounded once to the dtype of `out`.
 - NaN and inf are invalid: a result whose support holds one is NaN, all others are untouched by it. With
   ``normalize=True`` they are skipped instead, and the sum is divided by that of the weights used.
 - `values` are only read.
@@ -78,13 +79,14 @@ class Weights:
         return self.reach[2] + self.reach[3] + 1
 
 
-def direct(kernel: np.ndarray) -> Weights:
+def direct(kernel: np.ndarray, zeros: bool = False) -> Weights:
     """Return the weights of a kernel (rows, columns), both odd, summed tap by tap in the order of the rows.
 
-    Taps of weight 0 are left out. A kernel of zeros alone is one tap of weight 0 at the centre.
+    Taps of weight 0 are left out unless `zeros` asks for them: then the support is the whole kernel. Else a kernel of
+    zeros alone is one tap of weight 0 at the centre.
     """
     kernel = np.asarray(kernel, np.float64)
-    rows, columns = np.nonzero(kernel)
+    rows, columns = np.nonzero(np.ones(kernel.shape) if zeros else kernel)
     if rows.size == 0:
         rows, columns = (np.array([side // 2]) for side in kernel.shape)
     taps = kernel[rows, columns]
@@ -97,11 +99,14 @@ def direct(kernel: np.ndarray) -> Weights:
     )
 
 
-def separable(down: np.ndarray, across: np.ndarray) -> Weights:
-    """Return the weights of the kernel outer(down, across), vectors of odd length: rows are summed across first."""
-    rows, columns = np.nonzero(down)[0], np.nonzero(across)[0]
+def separable(down: np.ndarray, across: np.ndarray, zeros: bool = False) -> Weights:
+    """Return the weights of the kernel outer(down, across), vectors of odd length: rows are summed across first.
+
+    Taps of weight 0 are left out unless `zeros` asks for them, as in `direct`.
+    """
+    rows, columns = (np.nonzero(np.ones(vector.size) if zeros else vector)[0] for vector in (down, across))
     if 1 in (down.size, across.size) or 0 in (rows.size, columns.size):
-        return direct(np.outer(down, across))
+        return direct(np.outer(down, across), zeros)
     u, v = np.asarray(down, np.float64)[rows], np.asarray(across, np.float64)[columns]
     return Weights(
         reach=(*_reach(rows, down.size), *_reach(columns, across.size)),

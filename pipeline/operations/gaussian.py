@@ -23,8 +23,8 @@ OrderPair = Annotated[tuple[Order, Order], BeforeValidator(to_pair, json_schema_
 class Gaussian(Convolution):
     """Gaussian smoothing, or derivatives of the smoothed raster.
 
-    A pixel is invalid where an invalid one (nodata, NaN or inf) lies under a weight that is not 0; `normalize` skips
-    it. Reference: scipy.ndimage.gaussian_filter in float64.
+    A pixel is invalid where an invalid one (nodata, NaN or inf) lies within reach of the weights, also where a weight
+    of a derivative is 0; `normalize` skips it. Reference: scipy.ndimage.gaussian_filter in float64.
     """
 
     example: ClassVar[str] = "{name: soft, op: gaussian, input: image, sigma: 2}"
@@ -53,4 +53,5 @@ class Gaussian(Convolution):
 
     def weights(self, dtype: np.dtype) -> Weights:
         pairs = zip(self.sigma, self.order, strict=True)
-        return separable(*(gaussian_weights(sigma, self.truncate, order) for sigma, order in pairs))
+        down, across = (gaussian_weights(sigma, self.truncate, order) for sigma, order in pairs)
+        return separable(down, across, zeros=True)  # scipy skips zeros in convolve alone
