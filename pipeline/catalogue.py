@@ -35,6 +35,7 @@ def describe_operation(name: str) -> dict[str, Any]:
         raise UsageError(str(error)) from None
     properties = cls.model_json_schema()["properties"]
     own = [key for key in cls.model_fields if key not in Operation.model_fields]
+    own.sort(key=lambda key: not cls.model_fields[key].is_required())  # what must be given comes first
     return {
         "op": name,
         "summary": _summary(cls),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 
 from pipeline.operation import Operation
 from pipeline.raster import working_dtype
@@ -189,7 +190,62 @@ def _difference_output(name: str, d: dict[str, np.ndarray], e: dict[str, np.ndar
     return np.where(invalid, np.nan, value), e["dyy"] + e["dxy"] + e["dxx"]
 
 
+def convolve(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
+    """The kernel's pixels shifted and added, one by one."""
+    kernel = np.array(step.kernel) if step.correlate else np.array(step.kernel)[::-1, ::-1]
+    return _correlate(step, planes, dtype, kernel, kernel)
+
+
+def gaussian(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
+    """The same for the kernel by which scipy answers to a single pixel."""
+    factors = []
+    for sigma, order in zip(step.sigma, step.order, strict=True):
+        radius = int(step.truncate * sigma + 0.5)
+        pixel = np.zeros(2 * radius + 1)
+        pixel[radius] = 1
+        if sigma > 0:
+            pixel = gaussian_filter1d(pixel, sigma, order=order, mode="constant", truncate=step.truncate)
+        factors.append(pixel[::-1])
+    kernel = np.outer(*factors)
+    return _correlate(step, planes, dtype, kernel, np.ones(kernel.shape))
+
+
+def _correlate(step: Any, planes: np.ndarray, dtype: np.dtype, kernel: np.ndarray, support: np.ndarray) -> Expected:
+    """Sum in extended precision where `support` is not 0.
+
+    The bound is the contract's 4 eps x the largest pixel of the support x the sum of the absolute weights.
+    """
+    rows, columns = (side // 2 for side in kernel.shape)
+    eps = 4 * np.finfo(working_dtype(dtype)).eps
+    values, bounds = [], []
+    for plane in planes:
+        padded = pad(plane, rows, columns, step.boundary, step.cval)
+        valid = np.isfinite(padded)
+        total, mass, size = (np.zeros(plane.shape, np.longdouble) for _ in range(3))
+        largest, some_invalid = np.zeros(plane.shape), np.zeros(plane.shape, bool)
+        for i, j in zip(*np.nonzero(support), strict=True):
+            window = np.s_[i : i + plane.shape[0], j : j + plane.shape[1]]
+            pixels = np.where(valid[window], padded[window], 0)
+            total += np.longdouble(kernel[i, j]) * pixels
+            mass += np.longdouble(kernel[i, j]) * valid[window]
+            size += abs(kernel[i, j]) * valid[window]
+            largest = np.maximum(largest, np.abs(pixels))
+            some_invalid |= ~valid[window]
+        if step.normalize:
+            none = np.abs(mass) <= 1e-12 * np.abs(kernel).sum() * (kernel.min() < 0 < kernel.max())
+            invalid = ~np.isfinite(plane) | none
+            mass[invalid] = 1
+            total, size = total / mass, size / np.abs(mass)
+        else:
+            invalid = some_invalid
+        values.append(np.where(invalid, np.nan, total.astype(np.float64)))
+        bounds.append((eps * largest * size).astype(np.float64))
+    return {"value": (np.stack(values), np.stack(bounds))}
+
+
 REFERENCES: dict[str, Callable[[Operation, np.ndarray, np.dtype], Expected]] = {
+    "convolve": convolve,
+    "gaussian": gaussian,
     "gradient": difference,
     "hessian": difference,
     "window": window,

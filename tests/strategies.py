@@ -89,7 +89,49 @@ def difference_steps(draw: st.DrawFn, op: str, outputs: tuple[str, ...], name: s
 gradient_steps = partial(difference_steps, "gradient", difference.FIRST)
 hessian_steps = partial(difference_steps, "hessian", difference.SECOND)
 
-STEPS = {"gradient": gradient_steps, "hessian": hessian_steps, "window": window_steps}
+
+def boundaries(draw: st.DrawFn) -> dict[str, Any]:
+    boundary = draw(st.sampled_from(BOUNDARIES))
+    return {"boundary": boundary} | ({"cval": draw(st.integers(0, 100))} if boundary == "constant" else {})
+
+
+@st.composite
+def convolve_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
+    """Draw kernels of any sign with some zeros, also at the rim, and products of two vectors."""
+    height, width = 2 * draw(st.integers(0, 4)) + 1, 2 * draw(st.integers(0, 4)) + 1
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    if draw(st.booleans()):
+        kernel = np.outer(rng.normal(size=height), rng.normal(size=width))
+    else:
+        kernel = rng.normal(size=(height, width)) * (rng.random((height, width)) < draw(st.sampled_from([1.0, 0.5])))
+    if draw(st.booleans()):
+        kernel = np.abs(kernel)
+    kernel[height // 2, width // 2] = kernel[height // 2, width // 2] or 1.0
+    return {
+        "name": name,
+        "op": "convolve",
+        "kernel": kernel.tolist(),
+        "correlate": draw(st.booleans()),
+        "normalize": draw(st.booleans()),
+        **boundaries(draw),
+    }
+
+
+@st.composite
+def gaussian_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
+    order = [draw(st.sampled_from([0, 0, 1, 2, 3])) for _ in range(2)]
+    sigma = [draw(st.sampled_from([0.7, 1.0, 2.3] if number else [0.0, 0.1, 0.7, 1.0, 2.3])) for number in order]
+    step = {"name": name, "op": "gaussian", "sigma": sigma, "order": order, "truncate": draw(st.sampled_from([2, 4.0]))}
+    return step | {"normalize": order == [0, 0] and draw(st.booleans())} | boundaries(draw)
+
+
+STEPS = {
+    "convolve": convolve_steps,
+    "gaussian": gaussian_steps,
+    "gradient": gradient_steps,
+    "hessian": hessian_steps,
+    "window": window_steps,
+}
 """One strategy per operation; it draws `outputs` or `statistics` where the operation has the choice."""
 
 
@@ -113,7 +155,11 @@ def plain(step: dict[str, Any]) -> dict[str, Any]:
     return step
 
 
-SCRATCH_STEPS: dict[str, dict[str, Any]] = {"window": {"size": [15, 31], "statistics": list(STATISTICS)}}
+SCRATCH_STEPS: dict[str, dict[str, Any]] = {
+    "convolve": {"kernel": np.random.default_rng(0).random((31, 15)).tolist(), "normalize": True},
+    "gaussian": {"sigma": 20, "normalize": True},
+    "window": {"size": [15, 31], "statistics": list(STATISTICS)},
+}
 """For each operation a step that allocates much, where its defaults do not."""
 
 

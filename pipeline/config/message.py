@@ -30,7 +30,11 @@ KEY_SYNONYMS: Mapping[str, tuple[str, ...]] = {
 }
 """The neighbours' words for a key, and ours; the first that the step has is meant."""
 VALUE_SYNONYMS = {"average": "mean", "stddev": "std", "variance": "var", "maximum": "max", "minimum": "min"}
-OPERATION_SYNONYMS = dict.fromkeys(("focal", "neighbors", "uniform_filter", "moving_average"), "window")
+OPERATION_SYNONYMS = {
+    **dict.fromkeys(("focal", "neighbors", "uniform_filter", "moving_average"), "window"),
+    **dict.fromkeys(("gaussian_filter", "gaussian_blur"), "gaussian"),
+    **dict.fromkeys(("correlate", "filter2d"), "convolve"),
+}
 UNITS = {"orientations": " (degrees)"}
 SHAPES: Mapping[KeyPath, str] = {
     ("inputs",): "a mapping such as `{image: FILE}`",

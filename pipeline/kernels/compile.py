@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
+from numba.extending import intrinsic
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -27,3 +28,15 @@ def inner(function: Callable[P, T]) -> Callable[P, T]:
     caller's file too, or delete ``__pycache__``.
     """
     return cast("Callable[P, T]", numba.njit(nogil=True, error_model="numpy")(function))
+
+
+def _fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fma(*arguments)
+
+    double = numba.types.float64
+    return double(double, double, double), generate
+
+
+fma = cast("Callable[[float, float, float], float]", intrinsic(_fma))
+"""a b + c in float64, rounded once: said outright, so that it is the same in every loop and on every machine."""

@@ -1,0 +1,77 @@
+"""What convolve and gaussian share: boundary, invalid pixels, and the kernel that sums weighted neighbours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from pydantic import StrictBool, model_validator
+
+from pipeline.errors import PipelineError
+from pipeline.kernels.convolution import Frame, Weights, correlate, scratch_bytes
+from pipeline.operation import Block, Boundary, Edge, Operation, Specs, require_exact
+from pipeline.raster import Number, RasterSpec, holds, working_dtype
+from pipeline.region import Halo, Region
+
+
+class Convolution(Operation):
+    """Base of the operations that sum weighted neighbours; subclasses say which weights."""
+
+    boundary: Boundary = "reflect"
+    """What lies beyond the raster's edge: scipy.ndimage's modes, or shrink (invalid pixels)."""
+    cval: Number | None = None
+    """Value of the pixels beyond the edge, for boundary: constant."""
+    normalize: StrictBool = False
+    """Divide by the sum of the weights of the valid pixels, and so skip invalid ones; an invalid centre stays so."""
+
+    @model_validator(mode="after")
+    def _check_cval(self) -> Convolution:
+        if self.boundary == "constant" and self.cval is None:
+            raise PipelineError("boundary: constant needs a value; add `cval: 0`, say", ("boundary",))
+        if self.boundary != "constant" and self.cval is not None:
+            raise PipelineError(f"cval is for boundary: constant; boundary is {self.boundary}", ("cval",))
+        if self.cval is not None and not math.isfinite(self.cval):
+            raise PipelineError(f"must be finite, got {self.cval}; `boundary: shrink` has invalid pixels", ("cval",))
+        return self
+
+    def weights(self, dtype: np.dtype) -> Weights:
+        """Return what pixels of this dtype are correlated with."""
+        raise NotImplementedError(f"{type(self).__name__}.weights")
+
+    def halo(self, specs: Specs) -> dict[str, Halo]:
+        reach = self.weights(working_dtype(specs["input"].dtype)).reach
+        return {"input": Halo(*(max(0, pixels) for pixels in reach))}
+
+    def edges(self, specs: Specs) -> dict[str, Edge]:
+        return {"input": Edge("invalid" if self.boundary == "shrink" else self.boundary, self.cval or 0)}
+
+    def output_specs(self, specs: Specs) -> dict[str, RasterSpec]:
+        source = specs["input"]
+        require_exact(self, source)
+        dtype = working_dtype(source.dtype)
+        if self.cval is not None and not holds(dtype, self.cval):
+            raise PipelineError(f"{self.cval} cannot occur in {dtype.name} pixels", ("cval",))
+        can_be_invalid = source.can_be_invalid or (self.boundary == "shrink" and bool(self.halo(specs)["input"]))
+        return {"value": replace(source, dtype=dtype, nodata=float("nan") if can_be_invalid else None)}
+
+    def scratch_bytes(self, specs: Specs, shape: tuple[int, int]) -> int:
+        source = specs["input"]
+        lanes = source.num_bands if source.dims[-1] == "band" else 1
+        weights = self.weights(working_dtype(source.dtype))
+        return scratch_bytes(shape, weights, lanes)
+
+    def apply(
+        self, blocks: Mapping[str, Block], tables: Mapping[str, Any], out: Mapping[str, Block], region: Region
+    ) -> None:
+        source, target = blocks["input"], out["value"]
+        frame = Frame(
+            region=(region.top, region.bottom, region.left, region.right),
+            origin=source.origin,
+            out_origin=target.origin,
+            lanes=source.lanes,
+        )
+        weights = self.weights(source.values.dtype)
+        correlate(source.planes(), weights, target.planes(), frame, self.normalize)
