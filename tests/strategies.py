@@ -163,6 +163,11 @@ SCRATCH_STEPS: dict[str, dict[str, Any]] = {
 """For each operation a step that allocates much, where its defaults do not."""
 
 
+def memory_steps(op: str) -> list[dict[str, Any]]:
+    """Return a pipeline whose memory the operation rules: most others read what it writes."""
+    return [scratch_step(op)]
+
+
 def scratch_step(op: str) -> dict[str, Any]:
     return {"name": "step", "op": op, **SCRATCH_STEPS.get(op, {})}
 

@@ -1,0 +1,77 @@
+"""Measured peak <= planned peak, for every operation and both halo ways, each run in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from pipeline.operation import registry
+from tests import strategies
+
+MIB = 2**20
+RUN = """
+import json, sys
+import pipeline
+facts = pipeline.run(json.loads(sys.argv[1]))
+print(json.dumps({key: facts[key] for key in ("peak_rss_bytes", "planned_peak_bytes", "blocks")}))
+"""
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A raster of 192 MB in all, larger than what the blocks of a run may have."""
+    folder = tmp_path_factory.mktemp("memory")
+    rng = np.random.default_rng(0)
+    for name, dtype in (("image", "float32"), ("counts", "uint16"), ("labels", "int32")):
+        shape: tuple[int, ...] = (2000, 2000) if name == "labels" else (2000, 2000, 8)
+        dims = ("y", "x", "band")[: len(shape)]
+        array = zarr.create_array(
+            str(folder / f"{name}.zarr"),
+            shape=shape,
+            dtype=dtype,
+            chunks=(500, 500, 8)[: len(shape)],
+            dimension_names=dims,
+        )
+        array[...] = rng.integers(0, 1000, shape).astype(dtype)
+    return folder
+
+
+def run(scene: Path, output: Path, steps: list[dict[str, Any]], image: str, **limits: Any) -> dict[str, Any]:
+    """Return the facts of a run in a fresh process."""
+    sources = {"image": str(scene / f"{image}.zarr")}
+    if any("labels" in step for step in steps):
+        sources["labels"] = str(scene / "labels.zarr")
+    document = {"inputs": sources, "steps": steps, "output": {"path": str(output)}, "run": {"workers": 2, **limits}}
+    command = [sys.executable, "-c", RUN, json.dumps(document)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    facts: dict[str, Any] = json.loads(done.stdout)
+    return facts
+
+
+@pytest.mark.parametrize("halo", ["read", "exchange"])
+@pytest.mark.parametrize("op", sorted(registry()))
+def test_measured_peak_is_below_the_planned_one(op: str, halo: str, scene: Path, tmp_path: Path) -> None:
+    steps = [*strategies.memory_steps(op)]
+    image = "image" if halo == "read" else "counts"
+    facts = run(scene, tmp_path / "out.zarr", steps, image, halo=halo, memory="900 MiB")
+    assert facts["peak_rss_bytes"] <= facts["planned_peak_bytes"] <= 900 * MIB
+
+
+@pytest.mark.parametrize("halo", ["read", "exchange"])
+def test_measured_peak_of_a_chain(halo: str, scene: Path, tmp_path: Path) -> None:
+    steps = [
+        {"name": "smooth", "op": "window", "input": "image", "size": 7},
+        {"name": "slope", "op": "gradient", "input": "smooth"},
+        {"name": "bend", "op": "hessian", "input": "smooth"},
+        {"name": "rough", "op": "window", "input": "slope/dy", "size": 15, "statistics": ["var"]},
+    ]
+    facts = run(scene, tmp_path / "out.zarr", steps, "counts", halo=halo, memory="900 MiB")
+    assert facts["peak_rss_bytes"] <= facts["planned_peak_bytes"] <= 900 * MIB
