@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -118,7 +119,9 @@ def exchange_strip(worker: PassWorker, strip: Strip, done: Callable[[BlockDone],
 
         spec = plan.specs[raster]
         chunks = (tuple(np.diff(tops).tolist()), tuple(np.diff(lefts).tolist()), (spec.num_bands,))
-        return dask.array.map_blocks(read, chunks=chunks, dtype=spec.dtype, meta=np.empty((0, 0, 0), spec.dtype))
+        return dask.array.map_blocks(
+            read, chunks=chunks, dtype=spec.dtype, meta=np.empty((0, 0, 0), spec.dtype), token=new_token()
+        )
 
     def compute(row: int, column: int, parts: Parts) -> Partials:
         number = plan.grid.number(strip.rows[0] + row, strip.columns[0] + column)
@@ -179,8 +182,10 @@ def overlap(
     """
     import dask.array
 
+    rasters = tuple(sources)  # the function must not hold the arrays themselves: it is sent to workers
+
     def run(*parts: np.ndarray, block_id: tuple[int, ...]) -> np.ndarray:
-        views = {raster: own_dims(part, plan.specs[raster].dims) for raster, part in zip(sources, parts, strict=True)}
+        views = {raster: own_dims(part, plan.specs[raster].dims) for raster, part in zip(rasters, parts, strict=True)}
         result = np.empty((1, 1, 1), dtype=object)
         result[0, 0, 0] = compute(block_id[0], block_id[1], views)
         return result
@@ -204,7 +209,13 @@ def overlap(
         dtype=object,
         meta=np.empty((0, 0, 0), dtype=object),
         chunks=((1,) * len(rows), (1,) * len(columns), (1,)),
+        token=new_token(),
     )
+
+
+def new_token() -> str:
+    """Return a name for a layer of a graph; dask would make one by hashing all that its function holds."""
+    return uuid.uuid4().hex
 
 
 def rim_edges(extent: Region, rows: Intervals, columns: Intervals) -> tuple[list[int], list[int]]:

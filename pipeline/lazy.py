@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.config import load_pipeline, resolve, with_matrices
 from pipeline.errors import UsageError
-from pipeline.graph import Intervals, Parts, common_dims, overlap, own_dims, rim_edges
+from pipeline.graph import Intervals, Parts, common_dims, new_token, overlap, own_dims, rim_edges
 from pipeline.passes import Fresh, PassPlan, compute_block, cut_from
 from pipeline.planning import InputSpec, Plan, Settings, make_plan
 from pipeline.raster import DIMS, Dims, Number, RasterSpec
@@ -138,6 +138,7 @@ def _apply_pass(plan: PassPlan, sources: Mapping[str, Any]) -> dict[str, Any]:
             chunks=(_lengths(rows), _lengths(columns), (spec.num_bands,)),
             dtype=spec.dtype,
             meta=np.empty((0, 0, 0), spec.dtype),
+            token=new_token(),
         )
 
     return {raster: own_dims_lazy(output(raster), plan.specs[raster].dims) for raster in plan.writes}
