@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -719,6 +720,36 @@ def test_ops_shows_what_an_operation_takes(here: Path) -> None:
     shown = call("ops", "window").stdout
     assert "  size (required): Height and width of the window" in shown
     assert "one of: reflect, nearest, mirror, constant, wrap, shrink" in shown
+
+
+def test_what_a_person_reads_at_the_end(here: Path) -> None:
+    write_array(here / "scaled.zarr", np.ones((64, 64), np.int16), attributes={"scale_factor": 0.01})
+    plan = call("plan", "pipeline.yaml", "--input", "image=scaled.zarr").stdout
+    assert "note: input image: the file records scale 0.01 and offset 0" in plan
+    assert call("run", "pipeline.yaml").exit_code == 0
+    done = call("run", "pipeline.yaml", "--resume").stdout
+    assert done.startswith(f"{here}/result.zarr: complete; all ")
+    assert done.endswith(" blocks were done before\n")
+    made = call("synth", "new.zarr", "--size", 30, 40, "--bands", 1, "--labels", "l.zarr", "--num-labels", 7).stdout
+    assert made.splitlines()[0].startswith("new.zarr: 30 x 40 x 1 float32 in ")
+    assert made.splitlines()[1] == "l.zarr: 8 labels, int32"
+
+
+def test_a_command_in_a_thread(here: Path) -> None:
+    """Only the main thread may handle signals; the others leave them alone."""
+    before = signal.getsignal(signal.SIGTERM)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(call_json, "validate", "pipeline.yaml").result()["valid"] is True
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_reader_that_goes_away() -> None:
+    command = [sys.executable, "-m", "pipeline", "schema"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == ("", 1)
 
 
 def test_a_quicklook_is_drawn(here: Path) -> None:

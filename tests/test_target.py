@@ -359,25 +359,32 @@ Rename = Callable[[Any, Any], None]
 
 @pytest.fixture
 def crash_at_rename(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
-    """Return a function that lets the process die before its n-th rename in the swap."""
+    """Return a function that lets the process die before its n-th rename in the swap, or (3) right after both."""
+    rename, remove = os.rename, shutil.rmtree
 
     def arm(number: int) -> None:
         count = 0
 
-        def rename(source: Any, destination: Any) -> None:
+        def renamed(source: Any, destination: Any) -> None:
             nonlocal count
             count += 1
             if count == number:
                 raise Crash
-            shutil.move(source, destination)
+            rename(source, destination)
 
-        monkeypatch.setattr(target.os, "rename", rename)
+        def removed(path: Any, *args: Any, **options: Any) -> None:
+            if count == 2:
+                raise Crash
+            remove(path, *args, **options)
+
+        monkeypatch.setattr(target.os, "rename", renamed)
+        monkeypatch.setattr(target.shutil, "rmtree", removed)
 
     yield arm
     monkeypatch.undo()
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [1, 2, 3])
 @pytest.mark.parametrize("flags", [{"resume": True}, {"resume": True, "overwrite": True}], ids=["resume", "both"])
 def test_a_crash_in_the_swap_is_made_good(
     number: int,
@@ -394,6 +401,8 @@ def test_a_crash_in_the_swap_is_made_good(
     with pytest.raises(Crash):
         run(config, overwrite=True)
     monkeypatch.undo()
+    new, old = swap_paths(str(output))
+    assert (output.exists(), new.exists(), old.exists()) == (number != 2, number != 3, number != 1)
     assert run(config, **flags)["blocks"] == 0
     assert is_equal(output, expected)
     assert sorted(os.listdir(output.parent)) == ["expected", "result.zarr", "scene.zarr"]
@@ -448,7 +457,28 @@ def test_an_input_where_the_run_builds_is_refused(suffix: str, config: Config, o
     refused({**config, "inputs": {"image": str(source)}}, "which holds the input", overwrite=True)
 
 
+def test_an_old_result_comes_back_when_the_new_one_is_gone(
+    config: Config, other: Config, output: Path, crash_at_rename: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(other)
+    crash_at_rename(2)
+    with pytest.raises(Crash):
+        run(config, overwrite=True)
+    monkeypatch.undo()
+    shutil.rmtree(swap_paths(str(output))[0])
+    assert run(other, resume=True)["blocks"] == 0
+    assert complete(output)
+
+
 # --- the journal -----------------------------------------------------------------------------------------------
+
+
+def test_a_journal_that_cannot_be_kept(config: Config, output: Path) -> None:
+    work_folder(str(output)).write_text("mine")
+    with pytest.raises(OutputError, match=r"result\.zarr: the journal .*result\.zarr\.work cannot be kept: "):
+        run(config)
+    assert work_folder(str(output)).read_text() == "mine"
+    assert not output.exists()
 
 
 def test_a_journal_remembers(tmp_path: Path) -> None:

@@ -262,6 +262,22 @@ def test_further_dims_are_cut_by_position_or_label(tmp_path: Path) -> None:
     assert ZarrReader(path, at={"time": 0, "level": 0}).spec.dims == ("y", "x")
 
 
+@pytest.mark.parametrize("units", ["days since long ago", "days", "days since 2020-01-01"])
+def test_times_that_cannot_be_read_as_dates_are_labels_as_they_are(tmp_path: Path, units: str) -> None:
+    calendar = "360_day" if "2020" in units else "standard"
+    time = (("time",), [0, 152], {"units": units, "calendar": calendar})
+    path = group(tmp_path / "a.zarr", image=(("time", "y", "x"), pixels((2, 5, 6))), time=time)
+    np.testing.assert_array_equal(read(ZarrReader(path, at={"time": "152"})), pixels((2, 5, 6))[1])
+
+
+def test_a_damaged_coordinate_is_told(tmp_path: Path) -> None:
+    path = group(tmp_path / "a.zarr", image=(("y", "x"), pixels((5, 6))), y=(("y",), np.arange(5.0)))
+    (chunk,) = Path(path, "y", "c").iterdir()
+    chunk.write_bytes(b"nonsense")
+    with pytest.raises(InputError, match=r"a\.zarr/y: cannot be read: "):
+        ZarrReader(path)
+
+
 def test_a_band_may_be_cut_too(tmp_path: Path) -> None:
     values = pixels((3, 5, 6))
     path = group(tmp_path / "a.zarr", image=(("band", "y", "x"), values), band=(("band",), ["B02", "B03", "B04"]))
@@ -462,6 +478,12 @@ def test_transform_of_regular_coordinates(tmp_path: Path, y: Any, x: Any, transf
     reader = ZarrReader(path)
     assert reader.spec.transform == transform
     assert reader.describe()["warnings"] == []
+
+
+def test_coordinates_in_words_are_no_transform(tmp_path: Path) -> None:
+    words = np.array(["a", "b", "c", "d", "e"])
+    reader = ZarrReader(group(tmp_path / "a.zarr", image=(("y", "x"), pixels((5, 6))), y=(("y",), words)))
+    assert reader.spec.transform is None
 
 
 def test_coordinates_in_single_precision_are_regular_and_uneven_ones_are_not(tmp_path: Path) -> None:

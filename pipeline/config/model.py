@@ -23,7 +23,7 @@ from pydantic import (
 
 from pipeline.config.message import OPERATION_SYNONYMS, missing, own_error, own_failure, show, unknown_value
 from pipeline.config.value import parse_bytes, parse_dims, parse_input_dims, parse_nodata, parse_sides, parse_version
-from pipeline.errors import PipelineError, unknown
+from pipeline.errors import PipelineError
 from pipeline.operation import Operation, registry
 
 Sides = tuple[int, int] | tuple[int, int, int]
@@ -208,13 +208,6 @@ class Pipeline(_Frozen):
         data = self.model_dump(mode="json", exclude_none=True, exclude={"steps"})
         data["steps"] = [_dump_step(step) for step in self.steps]
         return {key: _portable(data[key]) for key in type(self).model_fields if key in data}
-
-    def step_index(self, name: str) -> int:
-        """Return the index of a step."""
-        names = [step.name for step in self.steps]
-        if name not in names:
-            raise PipelineError(unknown("step", name, names))
-        return names.index(name)
 
 
 def _dump_step(step: Operation) -> dict[str, Any]:

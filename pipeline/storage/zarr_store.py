@@ -56,10 +56,6 @@ class ArrayPlan:
         sizes = dict(zip(self.spec.dims, self.shards or self.chunks, strict=True))
         return sizes["y"], sizes["x"]
 
-    @property
-    def num_files(self) -> int:
-        return int(np.prod([-(-n // c) for n, c in zip(self.stored.shape, self.shards or self.chunks, strict=True)]))
-
 
 def create_store(path: str, attributes: Mapping[str, Any], arrays: Sequence[ArrayPlan]) -> None:
     """Create the group, its step groups with coordinates, and all arrays; everything but the pixels."""
