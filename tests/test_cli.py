@@ -320,8 +320,8 @@ INPUTS = {
     "flat.zarr": "{zoo}/flat.zarr: the raster is empty: shape (0, 5)",
     "narrow.zarr": "{zoo}/narrow.zarr: the raster is empty: shape (5, 0)",
     "line.zarr": "the array has 1 dimension(s); a raster has y and x",
-    "group.zarr": "is a group and it holds 2 rasters: nir, red; name one with `array:`",
-    "hollow.zarr": "is a group and it holds no raster",
+    "group.zarr": "is a group and holds 2 rasters: nir, red; name one: `{zoo}/group.zarr/nir` as the path",
+    "hollow.zarr": "is a group and holds no raster; name a group or an array that is one",
     "image.vrt": "a VRT is a recipe, not pixels; write it out first: gdal_translate {zoo}/image.vrt image.tif",
     "image.jp2": "JPEG 2000 has no fast reader of parts here; convert it first: gdal_translate {zoo}/image.jp2",
     "image.nc": "NetCDF is not read; convert it first: xarray.open_dataset('{zoo}/image.nc').to_zarr('image.zarr')",
@@ -712,6 +712,20 @@ def test_info_tells_the_line_to_write(here: Path) -> None:
         Path("said.yaml").write_text(f"{head}\n{line}\n{steps}")
         result = call("validate", "said.yaml")
         assert result.exit_code == 0, result.stderr
+
+
+def test_the_advice_about_a_store_of_several_outputs_works(here: Path) -> None:
+    assert call("run", "pipeline.yaml", "--set", "steps.smooth.statistics=[mean, max]").exit_code == 0
+    advice = (
+        "result.zarr: is a group and holds 2 rasters: smooth/max, smooth/mean; name one: `result.zarr/smooth/max` as "
+        "the path, `array: smooth/max` in a pipeline file, or `info --array smooth/max`\n"
+    )
+    result = call("info", "result.zarr")
+    assert (result.exit_code, result.stderr) == (4, f"error: {advice}")
+    for arguments in (["result.zarr/smooth/max"], ["result.zarr", "--array", "smooth/max"]):
+        assert call_json("info", *arguments)["dtype"] == "uint16"
+    source = "inputs.image={path: result.zarr, array: smooth/max}"
+    assert call("validate", "pipeline.yaml", "--set", source).exit_code == 0
 
 
 def test_ops_shows_what_an_operation_takes(here: Path) -> None:

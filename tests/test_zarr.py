@@ -307,16 +307,16 @@ def test_a_group_of_one_raster_needs_no_name(tmp_path: Path) -> None:
 def test_several_rasters_are_named(tmp_path: Path) -> None:
     path = group(tmp_path / "a.zarr", red=(("y", "x"), pixels((5, 6))), green=(("y", "x"), pixels((5, 6))))
     zarr.open_group(path).create_array("deep/er/blue", data=pixels((5, 6)), dimension_names=("y", "x"))
-    with pytest.raises(InputError, match="holds 3 rasters: deep/er/blue, green, red; name one with `array:`"):
+    with pytest.raises(InputError, match="holds 3 rasters: deep/er/blue, green, red; name one: `"):
         ZarrReader(path)
     assert ZarrReader(path, "deep/er/blue").spec.shape == (5, 6)
     with pytest.raises(InputError, match="unknown array 'gren'; did you mean 'green'"):
         ZarrReader(path, "gren")
     with pytest.raises(InputError, match="deep is a group; unknown array"):
         ZarrReader(path, "deep")
-    with pytest.raises(InputError, match="is one array, so `array: red` names nothing in it"):
+    with pytest.raises(InputError, match="is one array, so array 'red' names nothing in it; leave it out"):
         ZarrReader(f"{path}/red", "red")
-    with pytest.raises(InputError, match="it holds no raster"):
+    with pytest.raises(InputError, match="is a group and holds no raster"):
         ZarrReader(group(tmp_path / "b.zarr", y=(("y",), [1, 2])))
 
 
