@@ -316,6 +316,42 @@ def test_an_interrupted_chain_of_passes_continues(config: Config, output: Path, 
     assert not list((output.parent / "scratch").iterdir())
 
 
+WAYS = [("read", "exchange", "read"), ("exchange", "read", "exchange")]
+
+
+@pytest.mark.parametrize("ways", WAYS, ids="-".join)
+@pytest.mark.parametrize("by_option", [False, True], ids=["file", "option"])
+def test_a_run_continues_by_another_halo_way(
+    ways: tuple[str, str, str], by_option: bool, config: Config, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way is no part of the plan hash: nothing depends on it. Killed in the first pass and in the second."""
+    config["steps"] = [
+        {"name": "first", "op": "window", "size": 3},
+        {"name": "second", "op": "window", "size": [5, 3], "boundary": "nearest"},
+        {"name": "smooth", "op": "window", "size": 7, "boundary": "wrap", "statistics": ["mean", "max"]},
+    ]
+
+    def attempt(way: str, resume: bool = True) -> dict[str, Any]:
+        source = config if by_option else {**config, "run": {"workers": 2, "halo": way}}
+        options: dict[str, Any] = {"grids": GRIDS * 2, "overrides": [f"run.halo={way}"] if by_option else []}
+        assert [planned["halo"] for planned in api.plan(source, **options)["passes"]] == [way, way]
+        return api.run(source, resume=resume, **options)
+
+    undisturbed = attempt(ways[0], resume=False)
+    expected = read(output)
+    shutil.rmtree(output)
+    for way, count in zip(ways, (3, 9), strict=False):
+        with monkeypatch.context() as patch:
+            break_after(patch, count)
+            with pytest.raises(RunStopped):
+                attempt(way)
+    facts = attempt(ways[2])
+    assert facts["plan_hash"] == undisturbed["plan_hash"]
+    assert 0 < facts["blocks"] < 2 * BLOCKS
+    assert facts["blocks"] + facts["blocks_skipped"] == 2 * BLOCKS
+    assert is_equal(output, expected)
+
+
 def test_intermediate_results_of_a_run_given_up(config: Config, other: Config, output: Path) -> None:
     steps = [
         {"name": "first", "op": "window", "size": 3},
