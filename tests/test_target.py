@@ -18,6 +18,7 @@ from pipeline import api, target
 from pipeline.errors import InputError, OutputError, RasterpipeError, RunStopped
 from pipeline.journal import Journal, work_folder
 from pipeline.region import Axis, Grid
+from pipeline.storage import zarr_store
 from pipeline.storage.zarr_store import ZarrWriter, root_attributes
 from pipeline.target import difference, swap_paths
 from pipeline.worker import BlockDone
@@ -381,6 +382,34 @@ def test_scratch_that_is_gone_is_told(config: Config, output: Path) -> None:
     with pytest.raises(OutputError, match=r"intermediate results .* are gone; --overwrite starts anew"):
         api.run(chain, resume=True)
     assert api.run(chain, overwrite=True)["blocks"] > 0
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_complete_is_written_last(
+    number: int, config: Config, output: Path, expected: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full when the metadata of the step (1) or of the root (2) are gathered."""
+    consolidate, calls = zarr_store.consolidate, []
+
+    def failing(*args: Any) -> None:
+        calls.append(args)
+        if len(calls) == number:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        consolidate(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(zarr_store, "consolidate", failing)
+        with pytest.raises(RunStopped, match="No space left on device; the run stopped, and --resume continues"):
+            run(config)
+    assert complete(output) is False
+    facts = run(config, resume=True)
+    assert (facts["blocks"], facts["blocks_skipped"], complete(output)) == (0, BLOCKS, True)
+    assert is_equal(output, expected)
+    gathered = json.loads((output / "zarr.json").read_text())["consolidated_metadata"]["metadata"]
+    assert {"smooth", "smooth/mean", "smooth/max"} <= set(gathered)
+    assert gathered["smooth"]["attributes"]["rasterpipe"]["complete"] is True
+    times = listing(output)
+    assert times["zarr.json"][1] == max(time for _, time in times.values())
 
 
 # --- the swap, and crashes in it -------------------------------------------------------------------------------

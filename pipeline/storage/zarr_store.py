@@ -222,13 +222,17 @@ class ZarrWriter:
 
 
 def finish_store(path: str, attributes: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write the provenance of step groups and root, the root's last: it says that the store is complete."""
+    """Write the provenance of step groups and root.
+
+    The root's comes last of all, in one write together with the metadata gathered before: it says that the store is
+    complete.
+    """
     root = zarr.open_group(path, mode="r+", use_consolidated=False)
     for name, values in groups.items():
         root[name].attrs["rasterpipe"] = dict(values)
         consolidate(path, name)
-    root.attrs["rasterpipe"] = dict(attributes)
     consolidate(path)
+    zarr.open_group(path, mode="r+", use_consolidated=True).attrs["rasterpipe"] = dict(attributes)
 
 
 def consolidate(path: str, group: str | None = None) -> None:
