@@ -390,6 +390,19 @@ def test_an_input_by_another_name_is_not_overwritten(here: Path) -> None:
     refused(here, ["run", "pipeline.yaml", "-o", "up/scene.zarr", "--overwrite"], 5, "is also an input")
 
 
+@pytest.mark.parametrize("options", [[], ["--overwrite"], ["--resume"], ["--overwrite", "--resume"]], ids="".join)
+@pytest.mark.parametrize("target", ["old.zarr", "nowhere.zarr"])
+def test_an_output_that_is_a_link_is_neither_replaced_nor_followed(target: str, options: list[str], here: Path) -> None:
+    assert call("run", "pipeline.yaml", "-o", "old.zarr").exit_code == 0
+    Path("link.zarr").symlink_to(target)
+    message = f"link.zarr: is a symbolic link to {target}; give {here}/{target} itself as the output"
+    refused(here, ["run", "pipeline.yaml", "-o", "link.zarr", *options], 5, message)
+    Path("folder").mkdir()
+    Path("shortcut").symlink_to("folder")  # to a folder that holds the output
+    assert call("run", "pipeline.yaml", "-o", "shortcut/result.zarr", *options).exit_code == 0
+    assert (root_attributes("folder/result.zarr") or {})["complete"] is True
+
+
 # arguments, exit code, and what the user reads
 ARGUMENTS: dict[str, tuple[list[str], int, str]] = {
     "no such command": (["rnu"], 2, "No such command 'rnu'"),
@@ -655,6 +668,18 @@ def test_notes_are_on_stderr(here: Path) -> None:
     assert quiet.stderr == ""
     resumed = call("run", "pipeline.yaml", "--input", "image=scaled.zarr", "--resume", "--json")
     assert json.loads(resumed.stdout)["warnings"] == [note]
+
+
+def test_shards_larger_than_the_result_are_told(here: Path) -> None:
+    shards = ["--set", "output.shards=[256, 64]"]
+    note = "output.shards: 256 x 64 pixels are more than the 128 x 128 of the result; a shard ends at its edge"
+    assert f"note: {note}\n" in call("plan", "pipeline.yaml", *shards).stdout
+    assert call_json("run", "pipeline.yaml", *shards)["warnings"] == [note]
+    assert num_chunks() == 2
+    assert call_json("plan", "pipeline.yaml", "--set", "output.shards=[128, 64]")["notes"] == []
+    region = ["--set", "region={rows: [5, 40]}"]
+    (said,) = call_json("plan", "pipeline.yaml", "--set", "output.shards=[64, 64]", *region)["notes"]
+    assert "64 x 64 pixels are more than the 35 x 128 of the result" in said
 
 
 def test_paths_begin_at_the_file_or_where_we_work(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
