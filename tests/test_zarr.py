@@ -373,6 +373,15 @@ def test_nodata(tmp_path: Path, dtype: str, attributes: dict[str, Any], nodata: 
     assert repr(reader.spec.nodata) == repr(nodata)
 
 
+def test_of_several_nodata_values_one_is_used_aloud(tmp_path: Path) -> None:
+    attributes = {"_FillValue": -9999, "missing_value": -1}
+    reader = ZarrReader(write(tmp_path / "a.zarr", pixels((5, 6), "int16"), attributes=attributes))
+    assert reader.spec.nodata == -9999
+    assert reader.describe()["warnings"] == [
+        "several nodata values are recorded, of which only -9999 is used: [-9999, -1]"
+    ]
+
+
 @pytest.mark.parametrize(
     ("dtype", "value"), [("uint8", -9999), ("uint8", 0.5), ("uint8", float("nan")), ("float16", 1e10), ("uint8", 256)]
 )
