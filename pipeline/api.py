@@ -24,7 +24,7 @@ from pipeline.config import (
     resolve,
     with_matrices,
 )
-from pipeline.config.document import format_path, look_up
+from pipeline.config.place import format_path, look_up
 from pipeline.errors import InputError, OutputError, PipelineError, RasterpipeError, RunStopped
 from pipeline.execution import execute, warm_up
 from pipeline.journal import Journal

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.config.document import Document, KeyPath, format_path
+from pipeline.config.document import Document
 from pipeline.config.message import Problem, missing, show
+from pipeline.config.place import KeyPath, format_path
 
 RESERVED = ("y", "x", "band", "label", "spatial_ref", "table", "palette", "report")
 """Names that mean something inside an output store."""

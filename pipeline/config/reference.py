@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from pipeline.config.document import KeyPath
 from pipeline.config.message import Problem
 from pipeline.config.model import Pipeline
+from pipeline.config.place import KeyPath
 from pipeline.errors import PipelineError, unknown
 from pipeline.operation import Operation
 
