@@ -24,7 +24,7 @@ from pipeline.config import (
     resolve,
     with_matrices,
 )
-from pipeline.config.document import format_path, look_up
+from pipeline.config.place import format_path, look_up
 from pipeline.errors import InputError, OutputError, PipelineError, RasterpipeError, RunStopped
 from pipeline.execution import execute, warm_up
 from pipeline.journal import Journal
@@ -90,7 +90,7 @@ def load(
         plan = make_plan(config.steps, resolve(config), specs, settings)
     except PipelineError as error:
         raise PipelineError(locate(document, error), error.path) from None
-    plan = dataclasses.replace(plan, notes=(*_input_notes(config, readers), *plan.notes))
+    plan = dataclasses.replace(plan, notes=(*_input_notes(config, readers), *_output_notes(plan), *plan.notes))
     return Job(config, document, readers, plan, _parts(config, readers))
 
 
@@ -189,6 +189,14 @@ def _input_notes(config: Pipeline, readers: Mapping[str, Reader]) -> list[str]:
             )
         notes += [f"input {name}: {warning}" for warning in reader.describe().get("warnings", [])]
     return notes
+
+
+def _output_notes(plan: Plan) -> list[str]:
+    shards, region = plan.settings.shards, next(iter(plan.kept.values())).region
+    if isinstance(shards, str) or (shards[0] <= region.height and shards[1] <= region.width):
+        return []
+    sides, size = (f"{rows} x {columns}" for rows, columns in (shards[:2], region.shape))
+    return [f"output.shards: {sides} pixels are more than the {size} of the result; a shard ends at its edge"]
 
 
 def _parts(config: Pipeline, readers: Mapping[str, Reader]) -> dict[str, Any]:

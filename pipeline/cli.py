@@ -330,7 +330,3 @@ def apply(
         quiet=quiet,
     )
     _print(facts, as_json, report.format_run(facts))
-
-
-if __name__ == "__main__":
-    main()

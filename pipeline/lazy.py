@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
+import os
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
 
-from pipeline.config import load_pipeline, resolve, with_matrices
-from pipeline.errors import UsageError
+from pipeline.config import load_pipeline, locate, resolve, with_matrices
+from pipeline.config.message import show
+from pipeline.config.value import parse_dims
+from pipeline.errors import PipelineError, UsageError
 from pipeline.graph import Intervals, Parts, common_dims, new_token, overlap, own_dims, rim_edges
 from pipeline.passes import Fresh, PassPlan, compute_block, cut_from
 from pipeline.planning import InputSpec, Plan, Settings, make_plan
-from pipeline.raster import DIMS, Dims, Number, RasterSpec
+from pipeline.raster import DIMS, Dims, Number, RasterSpec, fit
 from pipeline.region import Region, wrap_pieces
+from pipeline.storage.cf import parse_nodata
 from pipeline.storage.matrix import read_matrix
 
 
@@ -48,6 +54,13 @@ def apply(
         The result, chunked as the array (chunks thinner than the halo are merged); a dict from ``step/output``
         to such arrays where several are kept. The bits are those of a run.
 
+    Raises
+    ------
+    UsageError
+        Where an argument is no such thing.
+    PipelineError
+        Where the steps are wrong, or do not fit the array.
+
     Examples
     --------
     >>> import dask.array as da
@@ -57,18 +70,21 @@ def apply(
     """
     import dask.array
 
+    listed = _listed(steps)
+    if isinstance(array, str | os.PathLike):
+        raise UsageError(f"apply takes an array, got the path {str(array)!r}; open it first, or use pipeline.run")
     is_xarray = hasattr(array, "dims") and hasattr(array, "coords")
     if not hasattr(array, "shape"):
         array = np.asarray(array)
-    if array.ndim not in (2, 3) or not all(size > 0 for size in array.shape):
-        raise UsageError(f"the array has shape {array.shape}; a raster has y, x and maybe band, none of them empty")
+    _check_shape(array.shape)
     names = _dims(array, dims, is_xarray)
     data = array.data if is_xarray else array
+    _check_pixels(data)
     if not isinstance(data, dask.array.Array):
         data = dask.array.from_array(np.asarray(data))
     data = data.astype(data.dtype.newbyteorder("="))
     spec = _spec(array, data, names, nodata, is_xarray)
-    plan = _plan([steps] if isinstance(steps, Mapping) else list(steps), spec, keep)
+    plan = _plan(listed, spec, keep)
     lazy = {"image": data}
     for planned in plan.passes:
         lazy.update(_apply_pass(planned.plan, {raster: lazy[raster] for raster in planned.plan.stored}))
@@ -78,9 +94,35 @@ def apply(
     return next(iter(results.values())) if len(results) == 1 else results
 
 
+def _listed(steps: Any) -> list[Mapping[str, Any]]:
+    listed = list(steps) if isinstance(steps, list | tuple) else [steps]
+    for step in listed:
+        if not isinstance(step, Mapping):
+            raise UsageError(f"a step is a mapping such as {{'op': 'window', 'size': 3}}, got {show(step)}")
+    return listed
+
+
+def _check_shape(shape: tuple[float, ...]) -> None:
+    if any(math.isnan(size) for size in shape):
+        raise UsageError(f"the array has chunks of unknown size (shape {shape}); call its compute_chunk_sizes() first")
+    if len(shape) not in (2, 3) or not all(shape):
+        raise UsageError(f"the array has shape {shape}; a raster has y, x and maybe band, none of them empty")
+
+
+def _check_pixels(data: Any) -> None:
+    if isinstance(getattr(data, "_meta", data), np.ma.MaskedArray):  # dask keeps an empty array of the same kind
+        raise UsageError("the array is masked; fill it first: `.filled(VALUE)`, and say `nodata=VALUE`")
+    if data.dtype.kind not in "iuf" or data.dtype.itemsize > 8:
+        remedies = {"b": "; convert it: `.astype('uint8')`", "c": "; stack real and imaginary part as two bands"}
+        remedy = "; convert it: `.astype('float64')`" if data.dtype.kind == "f" else remedies.get(data.dtype.kind, "")
+        raise UsageError(
+            f"the array has dtype {data.dtype}; rasters are integers or floating point up to 64 bit{remedy}"
+        )
+
+
 def _dims(array: Any, dims: str | None, is_xarray: bool) -> Dims:
     if dims is not None:
-        names = tuple(name.strip() for name in dims.split(","))
+        names = _split(dims)
     elif is_xarray:
         names = tuple(str(name) for name in array.dims)
     else:
@@ -90,26 +132,56 @@ def _dims(array: Any, dims: str | None, is_xarray: bool) -> Dims:
     return names
 
 
+def _split(dims: Any) -> tuple[str, ...]:
+    try:
+        return tuple(parse_dims(dims).split(","))
+    except ValueError as error:
+        raise UsageError(f"dims {error}") from None
+
+
 def _spec(array: Any, data: Any, dims: Dims, nodata: Number | None, is_xarray: bool) -> RasterSpec:
     sizes = dict(zip(dims, data.shape, strict=True))
-    if data.dtype.kind not in "iuf":
-        raise UsageError(f"the array has dtype {data.dtype}; rasters are integers or floating point")
-    if nodata is None and is_xarray:
-        nodata = array.attrs.get("_FillValue", array.encoding.get("_FillValue"))
+    if nodata is not None:
+        nodata = _fitting(nodata, data.dtype)
+    elif is_xarray:
+        nodata = _recorded(array)
     num_bands = sizes.get("band", 1)
     names = [str(name) for name in array.coords["band"].values] if is_xarray and "band" in array.coords else []
     bands = tuple(names) if len(names) == num_bands else tuple(f"b{i + 1}" for i in range(num_bands))
     return RasterSpec(sizes["y"], sizes["x"], data.dtype, dims, bands, nodata)
 
 
+def _fitting(nodata: Any, dtype: np.dtype) -> Number:
+    """Return nodata as the pixels hold it."""
+    value = nodata.item() if isinstance(nodata, np.generic) else nodata
+    fitted = fit(value, dtype) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if fitted is None:
+        raise UsageError(f"nodata is {show(value)}, which cannot occur in {dtype} pixels; leave it out, or correct it")
+    return fitted
+
+
+def _recorded(array: Any) -> Number | None:
+    """Return the nodata that an xarray array records; one that cannot occur is left out aloud, as in a file."""
+    said: list[str] = []
+    nodata = parse_nodata({**array.encoding, **array.attrs}, array.dtype, said)
+    for text in said:
+        warnings.warn(text, stacklevel=4)
+    return nodata
+
+
 def _plan(steps: Sequence[Mapping[str, Any]], spec: RasterSpec, keep: Sequence[str] | None) -> Plan:
+    if isinstance(keep, str):
+        raise UsageError(f"keep is a list of names, got {keep!r}; write [{keep!r}]")
     named = [{"name": f"step{number}", **step} for number, step in enumerate(steps)]
     output = {"path": "unused.zarr"} if keep is None else {"path": "unused.zarr", "keep": list(keep)}
-    config, _ = load_pipeline({"inputs": {"image": "unused.zarr"}, "steps": named, "output": output})
-    config = with_matrices(config, read_matrix)
+    config, document = load_pipeline({"inputs": {"image": "unused.zarr"}, "steps": named, "output": output})
     settings = Settings(memory_bytes=2**62, workers=1, keep=config.output.keep, halo="read")
     inputs = {"image": InputSpec("image", spec, (spec.height, spec.width))}
-    return make_plan(config.steps, resolve(config), inputs, settings)
+    try:
+        config = with_matrices(config, read_matrix)
+        return make_plan(config.steps, resolve(config), inputs, settings)
+    except PipelineError as error:
+        raise PipelineError(locate(document, error), error.path) from None
 
 
 def _apply_pass(plan: PassPlan, sources: Mapping[str, Any]) -> dict[str, Any]:

@@ -62,6 +62,8 @@ def _check_local_path(output: str, inputs: Sequence[str]) -> None:
             if folder == other or folder in other.parents:
                 words = f"the run builds in {folder}, which holds the input {source}; move the input"
                 raise OutputError(f"{output}: {words}")
+    if (link := Path(output)).is_symlink():  # to replace it would lose the link, to follow it what it leads to
+        raise OutputError(f"{output}: is a symbolic link to {os.readlink(link)}; give {path} itself as the output")
     if path == path.parent:
         raise OutputError(f"{output}: is a root folder; choose a path for a new store")
     parent = next(p for p in path.parents if p.exists())

@@ -18,6 +18,14 @@ def test_the_table_in_the_readme_is_current() -> None:
     assert catalogue.operations_table() in (ROOT / "README.md").read_text()
 
 
+def test_the_table_is_put_between_its_marks(tmp_path: Path) -> None:
+    current = (ROOT / "README.md").read_text()
+    table = catalogue.operations_table()
+    (tmp_path / "README.md").write_text(current.replace(table, "an older table"))
+    catalogue.write_tables(tmp_path / "README.md")
+    assert (tmp_path / "README.md").read_text() == current
+
+
 @pytest.mark.parametrize("name", sorted(registry()))
 def test_every_operation_explains_itself(name: str) -> None:
     facts = catalogue.describe_operation(name)

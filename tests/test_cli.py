@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -319,8 +320,8 @@ INPUTS = {
     "flat.zarr": "{zoo}/flat.zarr: the raster is empty: shape (0, 5)",
     "narrow.zarr": "{zoo}/narrow.zarr: the raster is empty: shape (5, 0)",
     "line.zarr": "the array has 1 dimension(s); a raster has y and x",
-    "group.zarr": "is a group and it holds 2 rasters: nir, red; name one with `array:`",
-    "hollow.zarr": "is a group and it holds no raster",
+    "group.zarr": "is a group and holds 2 rasters: nir, red; name one: `{zoo}/group.zarr/nir` as the path",
+    "hollow.zarr": "is a group and holds no raster; name a group or an array that is one",
     "image.vrt": "a VRT is a recipe, not pixels; write it out first: gdal_translate {zoo}/image.vrt image.tif",
     "image.jp2": "JPEG 2000 has no fast reader of parts here; convert it first: gdal_translate {zoo}/image.jp2",
     "image.nc": "NetCDF is not read; convert it first: xarray.open_dataset('{zoo}/image.nc').to_zarr('image.zarr')",
@@ -387,6 +388,19 @@ def test_an_input_by_another_name_is_not_overwritten(here: Path) -> None:
     refused(here, ["run", "pipeline.yaml", "-o", "link.zarr", "--overwrite"], 5, "link.zarr: is also an input")
     Path("up").symlink_to(".")
     refused(here, ["run", "pipeline.yaml", "-o", "up/scene.zarr", "--overwrite"], 5, "is also an input")
+
+
+@pytest.mark.parametrize("options", [[], ["--overwrite"], ["--resume"], ["--overwrite", "--resume"]], ids="".join)
+@pytest.mark.parametrize("target", ["old.zarr", "nowhere.zarr"])
+def test_an_output_that_is_a_link_is_neither_replaced_nor_followed(target: str, options: list[str], here: Path) -> None:
+    assert call("run", "pipeline.yaml", "-o", "old.zarr").exit_code == 0
+    Path("link.zarr").symlink_to(target)
+    message = f"link.zarr: is a symbolic link to {target}; give {here}/{target} itself as the output"
+    refused(here, ["run", "pipeline.yaml", "-o", "link.zarr", *options], 5, message)
+    Path("folder").mkdir()
+    Path("shortcut").symlink_to("folder")  # to a folder that holds the output
+    assert call("run", "pipeline.yaml", "-o", "shortcut/result.zarr", *options).exit_code == 0
+    assert (root_attributes("folder/result.zarr") or {})["complete"] is True
 
 
 # arguments, exit code, and what the user reads
@@ -656,6 +670,18 @@ def test_notes_are_on_stderr(here: Path) -> None:
     assert json.loads(resumed.stdout)["warnings"] == [note]
 
 
+def test_shards_larger_than_the_result_are_told(here: Path) -> None:
+    shards = ["--set", "output.shards=[256, 64]"]
+    note = "output.shards: 256 x 64 pixels are more than the 128 x 128 of the result; a shard ends at its edge"
+    assert f"note: {note}\n" in call("plan", "pipeline.yaml", *shards).stdout
+    assert call_json("run", "pipeline.yaml", *shards)["warnings"] == [note]
+    assert num_chunks() == 2
+    assert call_json("plan", "pipeline.yaml", "--set", "output.shards=[128, 64]")["notes"] == []
+    region = ["--set", "region={rows: [5, 40]}"]
+    (said,) = call_json("plan", "pipeline.yaml", "--set", "output.shards=[64, 64]", *region)["notes"]
+    assert "64 x 64 pixels are more than the 35 x 128 of the result" in said
+
+
 def test_paths_begin_at_the_file_or_where_we_work(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "configs").mkdir()
     (here / "work").mkdir()
@@ -713,12 +739,56 @@ def test_info_tells_the_line_to_write(here: Path) -> None:
         assert result.exit_code == 0, result.stderr
 
 
+def test_the_advice_about_a_store_of_several_outputs_works(here: Path) -> None:
+    assert call("run", "pipeline.yaml", "--set", "steps.smooth.statistics=[mean, max]").exit_code == 0
+    advice = (
+        "result.zarr: is a group and holds 2 rasters: smooth/max, smooth/mean; name one: `result.zarr/smooth/max` as "
+        "the path, `array: smooth/max` in a pipeline file, or `info --array smooth/max`\n"
+    )
+    result = call("info", "result.zarr")
+    assert (result.exit_code, result.stderr) == (4, f"error: {advice}")
+    for arguments in (["result.zarr/smooth/max"], ["result.zarr", "--array", "smooth/max"]):
+        assert call_json("info", *arguments)["dtype"] == "uint16"
+    source = "inputs.image={path: result.zarr, array: smooth/max}"
+    assert call("validate", "pipeline.yaml", "--set", source).exit_code == 0
+
+
 def test_ops_shows_what_an_operation_takes(here: Path) -> None:
     listed = call("ops").stdout
     assert all(f"{name} " in listed for name in registry())
     shown = call("ops", "window").stdout
     assert "  size (required): Height and width of the window" in shown
     assert "one of: reflect, nearest, mirror, constant, wrap, shrink" in shown
+
+
+def test_what_a_person_reads_at_the_end(here: Path) -> None:
+    write_array(here / "scaled.zarr", np.ones((64, 64), np.int16), attributes={"scale_factor": 0.01})
+    plan = call("plan", "pipeline.yaml", "--input", "image=scaled.zarr").stdout
+    assert "note: input image: the file records scale 0.01 and offset 0" in plan
+    assert call("run", "pipeline.yaml").exit_code == 0
+    done = call("run", "pipeline.yaml", "--resume").stdout
+    assert done.startswith(f"{here}/result.zarr: complete; all ")
+    assert done.endswith(" blocks were done before\n")
+    made = call("synth", "new.zarr", "--size", 30, 40, "--bands", 1, "--labels", "l.zarr", "--num-labels", 7).stdout
+    assert made.splitlines()[0].startswith("new.zarr: 30 x 40 x 1 float32 in ")
+    assert made.splitlines()[1] == "l.zarr: 8 labels, int32"
+
+
+def test_a_command_in_a_thread(here: Path) -> None:
+    """Only the main thread may handle signals; the others leave them alone."""
+    before = signal.getsignal(signal.SIGTERM)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(call_json, "validate", "pipeline.yaml").result()["valid"] is True
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_reader_that_goes_away() -> None:
+    command = [sys.executable, "-m", "pipeline", "schema"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == ("", 1)
 
 
 def test_a_quicklook_is_drawn(here: Path) -> None:
@@ -907,7 +977,8 @@ def test_a_run_that_is_stopped_continues(
     assert process.end() == (code, "", words)
     assert (root_attributes("result.zarr") or {})["complete"] is False
     assert call("run", "pipeline.yaml").exit_code == 5
-    facts = call_json("run", "pipeline.yaml", "--resume")
+    way = ["--set", "run.halo=exchange"] if number == signal.SIGKILL else []  # the file says read
+    facts = call_json("run", "pipeline.yaml", "--resume", *way)
     assert facts["blocks_skipped"] >= 2
     assert facts["blocks"] + facts["blocks_skipped"] == 16
     assert (root_attributes("result.zarr") or {})["complete"] is True

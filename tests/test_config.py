@@ -271,6 +271,15 @@ SECTION_ERRORS = {
     "`stack: [FILE, FILE]`",
     "inputs: {a: {path: x, stack: [y]}}\noutput: {path: o}": "1:13: inputs.a: `path` and `stack` are two sources; "
     "give one of them",
+    "inputs: {a: {stack: [x, y], arrays: [r, g]}}\noutput: {path: o}": "1:13: inputs.a: `arrays` and `stack` exclude "
+    "each other; give one of them",
+    "inputs: {a: {path: x, arrays: [r, g], array: r}}\noutput: {path: o}": "1:13: inputs.a: `arrays` and `array` "
+    "exclude each other; give one of them",
+    "inputs: {a: {path: x, bands: []}}\noutput: {path: o}": "1:30: inputs.a.bands: must have at least 1 entry, got []",
+    "inputs: {a: {path: x, dims: 3}}\noutput: {path: o}": "1:29: inputs.a.dims: must be names such as `y,x,band`, "
+    "got 3",
+    "inputs: {a: {path: x, scale: {factor: .inf}}}\noutput: {path: o}": "1:39: inputs.a.scale.factor: must be finite, "
+    "got inf",
     "inputs: {a: 3}\noutput: {path: o}": "1:13: inputs.a: must be a path, or a mapping with `path`, got 3",
     "inputs: {a: {path: x, nodata: yes}}\noutput: {path: o}": "1:31: inputs.a.nodata: must be a number, `none` or "
     "`nan`, got 'yes'",
@@ -380,6 +389,8 @@ YAML_ERRORS = {
     "a: \x01": "pipeline.yaml:1:4: the character '\\x01' is not allowed in YAML",
     "a: " + "[" * 60: "pipeline.yaml:1:53: nested deeper than 50 levels",
     "a: " + "9" * 5000: "pipeline.yaml:1:4: a: the number is too large: an integer has 64 bits at most",
+    "x: &x " + "{k: " * 30 + "1" + "}" * 30 + "\ny: " + "{k: " * 30 + "*x" + "}" * 30: "pipeline.yaml:1:87: y.k: "
+    "nested deeper than 50 levels, aliases expanded",
     "a: ${NO_SUCH_VAR}": "pipeline.yaml:1:4: a: the environment variable 'NO_SUCH_VAR' is not set; "
     "set it, or write ${NO_SUCH_VAR:-default}",
     "a: ${1}": "pipeline.yaml:1:4: a: cannot read `${1}`; write ${NAME} or ${NAME:-default}, and $$ for $",
@@ -634,6 +645,17 @@ def test_overrides_that_lead_nowhere(demo: Path, override: str, message: str) ->
     assert str(caught.value) == f"--set {override}: {message}"
 
 
+def test_an_overridden_path_with_a_second_setting_begins_where_we_work(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    pipeline, document = load_pipeline(demo, ["inputs.image=mine.tif", "inputs.image.nodata=0"], registry=OPERATIONS)
+    source = pipeline.inputs["image"]
+    assert (source.path, source.nodata) == (str(tmp_path / "elsewhere" / "mine.tif"), 0)
+    assert document.origin(("inputs", "image", "path")) == "--set inputs.image=mine.tif"
+
+
 def test_an_override_that_is_no_yaml(demo: Path) -> None:
     with pytest.raises(UsageError, match=r"^--set run\.workers=\[1: value:\d:\d: not YAML: .* \(the value is"):
         load_demo(demo, "run.workers=[1")
@@ -662,6 +684,27 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "large.yaml").write_bytes(b"#" * (2 << 20))
     with pytest.raises(PipelineError, match=r"large\.yaml: larger than 1,048,576 bytes"):
         load_pipeline(tmp_path / "large.yaml")
+
+
+def test_what_is_no_pipeline() -> None:
+    with pytest.raises(UsageError, match="a pipeline is a path or a mapping, got list"):
+        load_pipeline([{"op": "window"}])  # type: ignore[arg-type]
+    with pytest.raises(PipelineError, match=r"cannot read the pipeline file: embedded null byte"):
+        load_pipeline("a\0b.yaml")
+    with pytest.raises(PipelineError, match=r"inputs: keys must be text, got 3"):
+        load_pipeline({"inputs": {3: "a.tif"}})
+
+
+def test_left_out_and_null_mean_the_default() -> None:
+    plain = check(smooth("inputs: {a: x}\noutput: {path: o}"))
+    assert check(smooth("inputs: {a: {path: x, dims: ~}}\noutput: {path: o}\nrun: {memory: null}")) == plain
+
+
+@pytest.mark.parametrize(
+    ("text", "num_bytes"), [("2 GiB", 2 << 30), ("1.5GB", 1_500_000_000), ("512mib", 512 << 20), ("3e6", 3_000_000)]
+)
+def test_sizes_in_bytes(text: str, num_bytes: int) -> None:
+    assert check(smooth(f"inputs: {{a: x}}\noutput: {{path: o}}\nrun: {{memory: {text}}}")).run.memory == num_bytes
 
 
 def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,21 @@ def test_stacks_compare_grids_by_what_they_mean(tmp_path: Path) -> None:
         open_as(wkt, moved)
     spec = open_as(code).spec
     assert grid_difference(spec, RasterSpec(5, 6, np.dtype("uint8"), crs="no CRS at all")).startswith("CRS EPSG:32633")
+
+
+def test_grids_are_compared_in_words() -> None:
+    north_up = (10.0, 0.0, 500.0, 0.0, -10.0, 800.0)
+    spec = RasterSpec(5, 6, np.dtype("uint8"), transform=north_up)
+
+    def against(*transform: float) -> str:
+        return grid_difference(spec, replace(spec, transform=transform))
+
+    assert against(10, 0, 500 + 1e-9, 0, -10, 800) == ""
+    assert against(20, 0, 500, 0, -20, 800) == "pixels of 10 x -10 against 20 x -20"
+    assert against(10, 0, 505, 0, -10, 800) == "upper left corner at (500, 800) against (505, 800)"
+    assert against(10, 1, 500, 1, -10, 800).startswith(f"transform {north_up} against (10, 1, 500,")
+    larger = replace(spec, height=9, transform=(30.0, 0.0, 500.0, 0.0, -30.0, 800.0))
+    assert grid_difference(spec, larger) == "5 x 6 pixels against 9 x 6; pixels of 10 x -10 against 30 x -30"
 
 
 def test_scales_that_differ_between_bands_are_not_applied(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dask
 import dask.array as da
 import numpy as np
@@ -68,11 +70,70 @@ def test_xarray_keeps_its_coordinates() -> None:
     np.testing.assert_array_equal(whole.values[2], result.values[0])
 
 
-def test_bad_arrays_are_refused() -> None:
-    step = {"op": "window", "size": 3}
-    with pytest.raises(UsageError, match="they must be y,x or y,x,band"):
-        pipeline.apply(step, xr.DataArray(np.zeros((3, 4)), dims=("lat", "lon")))
-    with pytest.raises(UsageError, match="dtype complex128"):
-        pipeline.apply(step, np.zeros((3, 4), complex))
-    with pytest.raises(PipelineError, match="must be odd, got 4"):
-        pipeline.apply({"op": "window", "size": 4}, np.zeros((3, 4)))
+STEP = {"op": "window", "size": 3}
+PIXELS = np.arange(12, dtype=np.uint8).reshape(3, 4)
+UNKNOWN = da.zeros((6, 8), chunks=3)[da.arange(6, chunks=3) > 2]
+
+WRONG: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
+    "operation": ("window", PIXELS, {}, "a step is a mapping such as {'op': 'window', 'size': 3}, got 'window'"),
+    "operations": ([STEP, "window"], PIXELS, {}, "a step is a mapping such as {'op': 'window', 'size': 3}, got 'wind"),
+    "no steps": (None, PIXELS, {}, "a step is a mapping such as {'op': 'window', 'size': 3}, got nothing"),
+    "path": (STEP, "scene.zarr", {}, "apply takes an array, got the path 'scene.zarr'; open it first, or use pipeline"),
+    "list": (STEP, [1, 2, 3], {}, "the array has shape (3,); a raster has y, x and maybe band, none of them empty"),
+    "empty": (STEP, PIXELS[:0], {}, "the array has shape (0, 4); a raster has y, x and maybe band, none of them empty"),
+    "unknown chunks": (STEP, UNKNOWN, {}, "chunks of unknown size (shape (nan, 8)); call its compute_chunk_sizes()"),
+    "names": (STEP, xr.DataArray(PIXELS, dims=("lat", "lon")), {}, "dims are lat,lon; they must be y,x or y,x,band"),
+    "dims": (STEP, PIXELS, {"dims": 3}, "dims must be names such as `y,x,band`, got 3"),
+    "too many dims": (STEP, PIXELS, {"dims": "y,x,band"}, "dims are y,x,band; they must be"),
+    "bool": (STEP, PIXELS > 5, {}, "dtype bool; rasters are integers or floating point up to 64 bit; convert it: "
+    "`.astype('uint8')`"),
+    "complex": (STEP, PIXELS.astype(complex), {}, "dtype complex128; rasters are integers or floating point up to 64 "
+    "bit; stack real and imaginary part as two bands"),
+    "long": (STEP, PIXELS.astype(np.longdouble), {}, "up to 64 bit; convert it: `.astype('float64')`"),
+    "text": (STEP, PIXELS.astype(str), {}, "the array has dtype <U3; rasters are integers or floating point"),
+    "masked": (STEP, np.ma.masked_equal(PIXELS, 3), {}, "the array is masked; fill it first: `.filled(VALUE)`, and"),
+    "lazily masked": (STEP, da.ma.masked_equal(da.asarray(PIXELS), 3), {}, "the array is masked; fill it first"),
+    "large nodata": (STEP, PIXELS, {"nodata": 300}, "nodata is 300, which cannot occur in uint8 pixels; leave it out"),
+    "broken nodata": (STEP, PIXELS, {"nodata": 0.5}, "nodata is 0.5, which cannot occur in uint8 pixels"),
+    "nan among integers": (STEP, PIXELS, {"nodata": np.nan}, "nodata is nan, which cannot occur in uint8 pixels"),
+    "nodata in words": (STEP, PIXELS, {"nodata": "none"}, "nodata is 'none', which cannot occur in uint8 pixels"),
+    "keep": (STEP, PIXELS, {"keep": "step0"}, "keep is a list of names, got 'step0'; write ['step0']"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_arguments_are_refused(case: str) -> None:
+    steps, array, options, message = WRONG[case]
+    with pytest.raises(UsageError) as caught:
+        pipeline.apply(steps, array, **options)
+    assert message in str(caught.value)
+
+
+def test_an_array_is_computed_once_its_chunks_are_known() -> None:
+    known = UNKNOWN.copy().compute_chunk_sizes()
+    assert pipeline.apply(STEP, known).shape == (3, 8)
+
+
+def test_steps_that_do_not_fit_are_told_with_their_place() -> None:
+    with pytest.raises(PipelineError, match=r"^steps\[0\] \(step0\)\.size: must be odd, got 4"):
+        pipeline.apply({"op": "window", "size": 4}, PIXELS)
+    steps = [{"name": "a", **STEP, "statistics": ["min"]}, {"name": "b", **STEP}]
+    with pytest.raises(PipelineError, match=r"^steps\[1\] \(b\)\.input: the input is int64, and floating point"):
+        pipeline.apply(steps, PIXELS.astype(np.int64))
+
+
+@pytest.mark.parametrize("nodata", [0.1, np.float32(0.1), np.float64(0.1)])
+def test_nodata_is_compared_as_the_pixels_hold_it(nodata: float) -> None:
+    values = np.full((3, 4), 5, np.float32)
+    values[1, 2] = 0.1
+    got = pipeline.apply({**STEP, "size": 1}, values, nodata=nodata).compute()
+    np.testing.assert_array_equal(np.isnan(got), values != 5)
+
+
+def test_nodata_that_xarray_records() -> None:
+    for recorded in ({"_FillValue": 3}, {"missing_value": 3}):
+        got = pipeline.apply({**STEP, "size": 1}, xr.DataArray(PIXELS, dims=("y", "x"), attrs=recorded))
+        np.testing.assert_array_equal(np.isnan(got.values), PIXELS == 3)
+    with pytest.warns(UserWarning, match="the recorded nodata value -9999 is ignored: uint8 cannot hold it"):
+        got = pipeline.apply(STEP, xr.DataArray(PIXELS, dims=("y", "x"), attrs={"_FillValue": -9999}))
+    assert not np.isnan(got.values).any()

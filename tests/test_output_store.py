@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import pipeline
 from pipeline import api
+from pipeline.errors import PipelineError
 from pipeline.raster import RasterSpec
 from pipeline.region import Region
 from pipeline.storage import cf
@@ -265,6 +266,23 @@ def check_part(whole: str, part: str, region: Region, paths: list[str]) -> None:
         opened = xr.open_zarr(part, group=step)
         merged = xr.open_zarr(whole, group=step).sel(y=opened.y, x=opened.x)  # labels agree to the bit
         assert merged.sizes == opened.sizes
+
+
+@pytest.mark.parametrize(
+    ("transform", "message"),
+    [
+        (None, "region.bbox: the raster has no georeference; give rows and columns instead"),
+        (ROTATED, "region.bbox: the raster is rotated; give rows and columns instead"),
+        (UTM, "region.bbox: [0.0, 0.0, 1.0, 1.0] does not meet the raster, which spans x 500000 to "),
+    ],
+)
+def test_a_box_that_says_nothing_is_refused(tmp_path: Path, transform: Any, message: str) -> None:
+    grid = {"grid_mapping": "crs"} if transform else {}
+    mapping = {"crs_wkt": WKT} | ({"GeoTransform": geo_text(transform)} if transform else {})
+    source = group(tmp_path / "in.zarr", image=(("y", "x"), pixels((20, 30)), grid), crs=((), 0, mapping))
+    with pytest.raises(PipelineError) as caught:
+        run(source, tmp_path / "out.zarr", region={"bbox": [0, 0, 1, 1]})
+    assert message in str(caught.value)
 
 
 TRANSFORMS = {"none": None, "decimal": (0.1, 0.0, 13.37, 0.0, -0.1, 47.11), "rotated": ROTATED}

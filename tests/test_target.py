@@ -18,6 +18,7 @@ from pipeline import api, target
 from pipeline.errors import InputError, OutputError, RasterpipeError, RunStopped
 from pipeline.journal import Journal, work_folder
 from pipeline.region import Axis, Grid
+from pipeline.storage import zarr_store
 from pipeline.storage.zarr_store import ZarrWriter, root_attributes
 from pipeline.target import difference, swap_paths
 from pipeline.worker import BlockDone
@@ -316,6 +317,42 @@ def test_an_interrupted_chain_of_passes_continues(config: Config, output: Path, 
     assert not list((output.parent / "scratch").iterdir())
 
 
+WAYS = [("read", "exchange", "read"), ("exchange", "read", "exchange")]
+
+
+@pytest.mark.parametrize("ways", WAYS, ids="-".join)
+@pytest.mark.parametrize("by_option", [False, True], ids=["file", "option"])
+def test_a_run_continues_by_another_halo_way(
+    ways: tuple[str, str, str], by_option: bool, config: Config, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way is no part of the plan hash: nothing depends on it. Killed in the first pass and in the second."""
+    config["steps"] = [
+        {"name": "first", "op": "window", "size": 3},
+        {"name": "second", "op": "window", "size": [5, 3], "boundary": "nearest"},
+        {"name": "smooth", "op": "window", "size": 7, "boundary": "wrap", "statistics": ["mean", "max"]},
+    ]
+
+    def attempt(way: str, resume: bool = True) -> dict[str, Any]:
+        source = config if by_option else {**config, "run": {"workers": 2, "halo": way}}
+        options: dict[str, Any] = {"grids": GRIDS * 2, "overrides": [f"run.halo={way}"] if by_option else []}
+        assert [planned["halo"] for planned in api.plan(source, **options)["passes"]] == [way, way]
+        return api.run(source, resume=resume, **options)
+
+    undisturbed = attempt(ways[0], resume=False)
+    expected = read(output)
+    shutil.rmtree(output)
+    for way, count in zip(ways, (3, 9), strict=False):
+        with monkeypatch.context() as patch:
+            break_after(patch, count)
+            with pytest.raises(RunStopped):
+                attempt(way)
+    facts = attempt(ways[2])
+    assert facts["plan_hash"] == undisturbed["plan_hash"]
+    assert 0 < facts["blocks"] < 2 * BLOCKS
+    assert facts["blocks"] + facts["blocks_skipped"] == 2 * BLOCKS
+    assert is_equal(output, expected)
+
+
 def test_intermediate_results_of_a_run_given_up(config: Config, other: Config, output: Path) -> None:
     steps = [
         {"name": "first", "op": "window", "size": 3},
@@ -347,6 +384,34 @@ def test_scratch_that_is_gone_is_told(config: Config, output: Path) -> None:
     assert api.run(chain, overwrite=True)["blocks"] > 0
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_complete_is_written_last(
+    number: int, config: Config, output: Path, expected: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full when the metadata of the step (1) or of the root (2) are gathered."""
+    consolidate, calls = zarr_store.consolidate, []
+
+    def failing(*args: Any) -> None:
+        calls.append(args)
+        if len(calls) == number:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        consolidate(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(zarr_store, "consolidate", failing)
+        with pytest.raises(RunStopped, match="No space left on device; the run stopped, and --resume continues"):
+            run(config)
+    assert complete(output) is False
+    facts = run(config, resume=True)
+    assert (facts["blocks"], facts["blocks_skipped"], complete(output)) == (0, BLOCKS, True)
+    assert is_equal(output, expected)
+    gathered = json.loads((output / "zarr.json").read_text())["consolidated_metadata"]["metadata"]
+    assert {"smooth", "smooth/mean", "smooth/max"} <= set(gathered)
+    assert gathered["smooth"]["attributes"]["rasterpipe"]["complete"] is True
+    times = listing(output)
+    assert times["zarr.json"][1] == max(time for _, time in times.values())
+
+
 # --- the swap, and crashes in it -------------------------------------------------------------------------------
 
 
@@ -359,25 +424,32 @@ Rename = Callable[[Any, Any], None]
 
 @pytest.fixture
 def crash_at_rename(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
-    """Return a function that lets the process die before its n-th rename in the swap."""
+    """Return a function that lets the process die before its n-th rename in the swap, or (3) right after both."""
+    rename, remove = os.rename, shutil.rmtree
 
     def arm(number: int) -> None:
         count = 0
 
-        def rename(source: Any, destination: Any) -> None:
+        def renamed(source: Any, destination: Any) -> None:
             nonlocal count
             count += 1
             if count == number:
                 raise Crash
-            shutil.move(source, destination)
+            rename(source, destination)
 
-        monkeypatch.setattr(target.os, "rename", rename)
+        def removed(path: Any, *args: Any, **options: Any) -> None:
+            if count == 2:
+                raise Crash
+            remove(path, *args, **options)
+
+        monkeypatch.setattr(target.os, "rename", renamed)
+        monkeypatch.setattr(target.shutil, "rmtree", removed)
 
     yield arm
     monkeypatch.undo()
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [1, 2, 3])
 @pytest.mark.parametrize("flags", [{"resume": True}, {"resume": True, "overwrite": True}], ids=["resume", "both"])
 def test_a_crash_in_the_swap_is_made_good(
     number: int,
@@ -394,6 +466,8 @@ def test_a_crash_in_the_swap_is_made_good(
     with pytest.raises(Crash):
         run(config, overwrite=True)
     monkeypatch.undo()
+    new, old = swap_paths(str(output))
+    assert (output.exists(), new.exists(), old.exists()) == (number != 2, number != 3, number != 1)
     assert run(config, **flags)["blocks"] == 0
     assert is_equal(output, expected)
     assert sorted(os.listdir(output.parent)) == ["expected", "result.zarr", "scene.zarr"]
@@ -448,7 +522,28 @@ def test_an_input_where_the_run_builds_is_refused(suffix: str, config: Config, o
     refused({**config, "inputs": {"image": str(source)}}, "which holds the input", overwrite=True)
 
 
+def test_an_old_result_comes_back_when_the_new_one_is_gone(
+    config: Config, other: Config, output: Path, crash_at_rename: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(other)
+    crash_at_rename(2)
+    with pytest.raises(Crash):
+        run(config, overwrite=True)
+    monkeypatch.undo()
+    shutil.rmtree(swap_paths(str(output))[0])
+    assert run(other, resume=True)["blocks"] == 0
+    assert complete(output)
+
+
 # --- the journal -----------------------------------------------------------------------------------------------
+
+
+def test_a_journal_that_cannot_be_kept(config: Config, output: Path) -> None:
+    work_folder(str(output)).write_text("mine")
+    with pytest.raises(OutputError, match=r"result\.zarr: the journal .*result\.zarr\.work cannot be kept: "):
+        run(config)
+    assert work_folder(str(output)).read_text() == "mine"
+    assert not output.exists()
 
 
 def test_a_journal_remembers(tmp_path: Path) -> None:

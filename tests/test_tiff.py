@@ -23,6 +23,7 @@ from pipeline.raster import array_slices
 from pipeline.region import Region
 from pipeline.storage import tiff
 from pipeline.storage.tiff import TiffReader
+from pipeline.storage.tiff_layout import RAW_READ_BYTES
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32", "float64")
@@ -195,7 +196,7 @@ def test_big_raw_strip_is_read_by_rows(tmp_path: Path, monkeypatch: pytest.Monke
     region = Region(11, 31, 50, 60)
     np.testing.assert_array_equal(read(reader, region), array[region.slices()])
     assert sum(counts) <= 20 * (300 * 8 if width == 300 else 10 * 8)
-    assert max(counts) <= tiff.RAW_READ_BYTES
+    assert max(counts) <= RAW_READ_BYTES
     assert reader.chunk == ((436, 300) if width == 300 else (4, 30_000))
     assert reader.describe()["layout"] == f"strips of {len(array)} rows"
 

@@ -243,6 +243,18 @@ def test_bits_do_not_depend_on_the_block(data: st.DataObject) -> None:
             )
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int16"])
+@pytest.mark.parametrize("size", [(3, 3), (5, 3), (31, 3), (5, 9)])
+def test_bits_do_not_depend_on_what_else_is_computed(size: tuple[int, int], dtype: str) -> None:
+    """Means alone of three columns take a way of their own."""
+    values = scene(np.random.default_rng(8), dtype, (1, 21 + size[0] - 1, 3 * (19 + size[1] - 1)))
+    origin = (-7 - size[0] // 2, 4 - size[1] // 2)
+    frame = Frame(region=(-7, 14, 4, 23), origin=origin, out_origin=(-7, 4), size=size, lanes=3, fill=FILL)
+    together = compute(values, None, frame)
+    for name, array in together.items():
+        np.testing.assert_array_equal(compute(values, None, frame, (name,))[name], array, name)
+
+
 @pytest.mark.parametrize("density", [0, 0.05])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("size", [(1, 1), (3, 3), (5, 7), (15, 15), (101, 51)])

@@ -262,6 +262,22 @@ def test_further_dims_are_cut_by_position_or_label(tmp_path: Path) -> None:
     assert ZarrReader(path, at={"time": 0, "level": 0}).spec.dims == ("y", "x")
 
 
+@pytest.mark.parametrize("units", ["days since long ago", "days", "days since 2020-01-01"])
+def test_times_that_cannot_be_read_as_dates_are_labels_as_they_are(tmp_path: Path, units: str) -> None:
+    calendar = "360_day" if "2020" in units else "standard"
+    time = (("time",), [0, 152], {"units": units, "calendar": calendar})
+    path = group(tmp_path / "a.zarr", image=(("time", "y", "x"), pixels((2, 5, 6))), time=time)
+    np.testing.assert_array_equal(read(ZarrReader(path, at={"time": "152"})), pixels((2, 5, 6))[1])
+
+
+def test_a_damaged_coordinate_is_told(tmp_path: Path) -> None:
+    path = group(tmp_path / "a.zarr", image=(("y", "x"), pixels((5, 6))), y=(("y",), np.arange(5.0)))
+    (chunk,) = Path(path, "y", "c").iterdir()
+    chunk.write_bytes(b"nonsense")
+    with pytest.raises(InputError, match=r"a\.zarr/y: cannot be read: "):
+        ZarrReader(path)
+
+
 def test_a_band_may_be_cut_too(tmp_path: Path) -> None:
     values = pixels((3, 5, 6))
     path = group(tmp_path / "a.zarr", image=(("band", "y", "x"), values), band=(("band",), ["B02", "B03", "B04"]))
@@ -291,16 +307,16 @@ def test_a_group_of_one_raster_needs_no_name(tmp_path: Path) -> None:
 def test_several_rasters_are_named(tmp_path: Path) -> None:
     path = group(tmp_path / "a.zarr", red=(("y", "x"), pixels((5, 6))), green=(("y", "x"), pixels((5, 6))))
     zarr.open_group(path).create_array("deep/er/blue", data=pixels((5, 6)), dimension_names=("y", "x"))
-    with pytest.raises(InputError, match="holds 3 rasters: deep/er/blue, green, red; name one with `array:`"):
+    with pytest.raises(InputError, match="holds 3 rasters: deep/er/blue, green, red; name one: `"):
         ZarrReader(path)
     assert ZarrReader(path, "deep/er/blue").spec.shape == (5, 6)
     with pytest.raises(InputError, match="unknown array 'gren'; did you mean 'green'"):
         ZarrReader(path, "gren")
     with pytest.raises(InputError, match="deep is a group; unknown array"):
         ZarrReader(path, "deep")
-    with pytest.raises(InputError, match="is one array, so `array: red` names nothing in it"):
+    with pytest.raises(InputError, match="is one array, so array 'red' names nothing in it; leave it out"):
         ZarrReader(f"{path}/red", "red")
-    with pytest.raises(InputError, match="it holds no raster"):
+    with pytest.raises(InputError, match="is a group and holds no raster"):
         ZarrReader(group(tmp_path / "b.zarr", y=(("y",), [1, 2])))
 
 
@@ -355,6 +371,15 @@ def test_nodata(tmp_path: Path, dtype: str, attributes: dict[str, Any], nodata: 
     options = {"attributes": attributes, "zarr_format": zarr_format, "fill_value": 7}
     reader = ZarrReader(write(tmp_path / "a.zarr", pixels((2, 3), dtype), **options))
     assert repr(reader.spec.nodata) == repr(nodata)
+
+
+def test_of_several_nodata_values_one_is_used_aloud(tmp_path: Path) -> None:
+    attributes = {"_FillValue": -9999, "missing_value": -1}
+    reader = ZarrReader(write(tmp_path / "a.zarr", pixels((5, 6), "int16"), attributes=attributes))
+    assert reader.spec.nodata == -9999
+    assert reader.describe()["warnings"] == [
+        "several nodata values are recorded, of which only -9999 is used: [-9999, -1]"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -462,6 +487,12 @@ def test_transform_of_regular_coordinates(tmp_path: Path, y: Any, x: Any, transf
     reader = ZarrReader(path)
     assert reader.spec.transform == transform
     assert reader.describe()["warnings"] == []
+
+
+def test_coordinates_in_words_are_no_transform(tmp_path: Path) -> None:
+    words = np.array(["a", "b", "c", "d", "e"])
+    reader = ZarrReader(group(tmp_path / "a.zarr", image=(("y", "x"), pixels((5, 6))), y=(("y",), words)))
+    assert reader.spec.transform is None
 
 
 def test_coordinates_in_single_precision_are_regular_and_uneven_ones_are_not(tmp_path: Path) -> None:

@@ -10,26 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.config.document import Document, load, parse
+from pipeline.config.json_schema import schema
 from pipeline.config.message import InvalidPipeline, Problem, explain, locate
-from pipeline.config.model import (
-    RESERVED,
-    Input,
-    Output,
-    Pipeline,
-    Ref,
-    References,
-    RegionConfig,
-    Run,
-    Scale,
-    check_references,
-    kept,
-    parse_bytes,
-    resolve,
-    resolved,
-    schema,
-    validate,
-    with_matrices,
-)
+from pipeline.config.model import Input, Output, Pipeline, RegionConfig, Run, Scale
+from pipeline.config.name import RESERVED
+from pipeline.config.reference import Ref, References, check_references, kept, resolve
+from pipeline.config.validation import resolved, validate, with_matrices
+from pipeline.config.value import parse_bytes
 from pipeline.errors import UsageError
 from pipeline.operation import Operation
 

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError, ValidationError
 
-from pipeline.config.document import Document, KeyPath, format_path, holds, look_up
+from pipeline.config.document import Document
+from pipeline.config.place import KeyPath, format_path, holds, look_up
 from pipeline.errors import PipelineError, RasterpipeError, unknown
 from pipeline.operation import Operation
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.config.model import Ref
+from pipeline.config.reference import Ref
 from pipeline.errors import PipelineError, unknown
 from pipeline.operation import Operation, Reduction
 from pipeline.passes import PassPlan, Sweep

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from pipeline.config.model import Ref
+from pipeline.config.reference import Ref
 from pipeline.errors import PipelineError, unknown
 from pipeline.operation import Edge, Operation, Reduction, Specs, TableSpec, require_exact
 from pipeline.passes import StepPlan, Use

@@ -54,7 +54,7 @@ def find_array(path: str, name: str | None) -> tuple[zarr.Group | None, zarr.Arr
     node = _open(path)
     if isinstance(node, zarr.Array):
         if name:
-            raise InputError(f"{path}: is one array, so `array: {name}` names nothing in it; leave `array` out")
+            raise InputError(f"{path}: is one array, so array '{name}' names nothing in it; leave it out")
         return _parent_group(path), node
     if name is None:
         name = next((str(level["path"]) for level in multiscales(node).get("datasets", [])), None)
@@ -76,9 +76,14 @@ def find_array(path: str, name: str | None) -> tuple[zarr.Group | None, zarr.Arr
 
 def _only_raster(group: zarr.Group, path: str) -> str:
     rasters = _rasters(group)
-    if len(rasters) != 1:
-        found = f"it holds {len(rasters)} rasters: {', '.join(rasters)}" if rasters else "it holds no raster"
-        raise InputError(f"{path}: is a group and {found}; name one with `array:`")
+    if not rasters:
+        raise InputError(f"{path}: is a group and holds no raster; name a group or an array that is one")
+    if len(rasters) > 1:
+        raise InputError(
+            f"{path}: is a group and holds {len(rasters)} rasters: {', '.join(rasters)}; name one: "
+            f"`{path.rstrip('/')}/{rasters[0]}` as the path, `array: {rasters[0]}` in a pipeline file, "
+            f"or `info --array {rasters[0]}`"
+        )
     return rasters[0]
 
 

@@ -56,10 +56,6 @@ class ArrayPlan:
         sizes = dict(zip(self.spec.dims, self.shards or self.chunks, strict=True))
         return sizes["y"], sizes["x"]
 
-    @property
-    def num_files(self) -> int:
-        return int(np.prod([-(-n // c) for n, c in zip(self.stored.shape, self.shards or self.chunks, strict=True)]))
-
 
 def create_store(path: str, attributes: Mapping[str, Any], arrays: Sequence[ArrayPlan]) -> None:
     """Create the group, its step groups with coordinates, and all arrays; everything but the pixels."""
@@ -226,13 +222,17 @@ class ZarrWriter:
 
 
 def finish_store(path: str, attributes: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write the provenance of step groups and root, the root's last: it says that the store is complete."""
+    """Write the provenance of step groups and root.
+
+    The root's comes last of all, in one write together with the metadata gathered before: it says that the store is
+    complete.
+    """
     root = zarr.open_group(path, mode="r+", use_consolidated=False)
     for name, values in groups.items():
         root[name].attrs["rasterpipe"] = dict(values)
         consolidate(path, name)
-    root.attrs["rasterpipe"] = dict(attributes)
     consolidate(path)
+    zarr.open_group(path, mode="r+", use_consolidated=True).attrs["rasterpipe"] = dict(attributes)
 
 
 def consolidate(path: str, group: str | None = None) -> None:

@@ -1,0 +1,96 @@
+"""From a document to the checked pipeline, without opening its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipeline.config.document import Document
+from pipeline.config.message import InvalidPipeline, Problem, explain
+from pipeline.config.model import Input, Pipeline
+from pipeline.config.name import name_problems
+from pipeline.config.reference import check_references
+from pipeline.config.value import parse_version
+from pipeline.errors import PipelineError
+from pipeline.operation import Operation, registry
+
+
+def validate(document: Document, operations: Mapping[str, type[Operation]] | None = None) -> Pipeline:
+    """Return the pipeline of a document, paths absolute, references checked; InvalidPipeline has all problems."""
+    known = registry() if operations is None else operations
+    if "version" in document.data:
+        _check_version(document)
+    problems = list(name_problems(document))
+    try:
+        pipeline = Pipeline.model_validate(document.data, context={"operations": known})
+    except ValidationError as error:
+        problems += explain(error, document.data, Pipeline, known)
+    if problems:
+        raise InvalidPipeline(document, problems)
+    if problems := check_references(pipeline):
+        raise InvalidPipeline(document, problems)
+    return resolved(document, pipeline)
+
+
+def resolved(document: Document, pipeline: Pipeline) -> Pipeline:
+    """Return the pipeline with absolute paths: they begin at the file, those set from outside where we work."""
+    inputs = {name: _resolve_input(document, name, source) for name, source in pipeline.inputs.items()}
+    path = document.resolve_path(pipeline.output.path, ("output", "path"))
+    run = pipeline.run
+    if run.scratch is not None:
+        run = run.model_copy(update={"scratch": document.resolve_path(run.scratch, ("run", "scratch"))})
+    steps = tuple(_resolve_step(document, index, step) for index, step in enumerate(pipeline.steps))
+    output = pipeline.output.model_copy(update={"path": path})
+    return pipeline.model_copy(update={"inputs": inputs, "steps": steps, "output": output, "run": run})
+
+
+def _resolve_step(document: Document, index: int, step: Operation) -> Operation:
+    """Return a step whose matrix files have absolute paths."""
+    files = {field: path for field in step.matrices if isinstance(path := getattr(step, field), str)}
+    if not files:
+        return step
+    return step.model_copy(
+        update={field: document.resolve_path(path, ("steps", index, field)) for field, path in files.items()}
+    )
+
+
+def with_matrices(pipeline: Pipeline, read: Callable[[str], Any]) -> Pipeline:
+    """Return the pipeline with every matrix in the place of the file that holds it.
+
+    Raises PipelineError with the path of a field whose matrix does not fit; what `read` raises passes through.
+    """
+    steps = tuple(_with_matrices(index, step, read) for index, step in enumerate(pipeline.steps))
+    return pipeline.model_copy(update={"steps": steps})
+
+
+def _with_matrices(index: int, step: Operation, read: Callable[[str], Any]) -> Operation:
+    files = {field: path for field in step.matrices if isinstance(path := getattr(step, field), str)}
+    if not files:
+        return step
+    given = {name: getattr(step, name) for name in step.model_fields_set}
+    try:
+        return type(step).model_validate(given | {field: read(path) for field, path in files.items()})
+    except ValidationError as error:
+        fault = error.errors()[0]
+        text = f"{fault['msg'].removeprefix('Value error, ')} (in {', '.join(files.values())})"
+        raise PipelineError(text, ("steps", index, *fault["loc"][:1])) from None
+    except PipelineError as error:
+        raise PipelineError(str(error), ("steps", index, *error.path)) from None
+
+
+def _resolve_input(document: Document, name: str, source: Input) -> Input:
+    if source.stack is not None:
+        paths = (document.resolve_path(path, ("inputs", name, "stack", i)) for i, path in enumerate(source.stack))
+        return source.model_copy(update={"stack": tuple(paths)})
+    assert source.path is not None  # Input has checked that it has a source
+    return source.model_copy(update={"path": document.resolve_path(source.path, ("inputs", name, "path"))})
+
+
+def _check_version(document: Document) -> None:
+    """Refuse another version at once: what else seems wrong may be right there."""
+    try:
+        parse_version(document.data["version"])
+    except ValueError as error:
+        raise InvalidPipeline(document, [Problem(("version",), str(error))]) from None

@@ -1,0 +1,59 @@
+"""What goes wrong with TIFF files: whatever tifffile raises or logs becomes an InputError or a warning of ours."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Iterator
+
+import tifffile
+
+from pipeline.errors import InputError
+
+WARNING_LIMIT = 20
+
+
+@contextlib.contextmanager
+def input_errors(path: str) -> Iterator[None]:
+    """Turn whatever goes wrong with a file into an InputError: tifffile raises anything on a damaged one."""
+    try:
+        yield
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be opened: {error.strerror or error}") from error
+    except tifffile.TiffFileError as error:
+        known = "not a TIFF file" in str(error) or "invalid TIFF version" in str(error)
+        fact = "is not a TIFF file" if known else f"is not a readable TIFF file: {reason(error)}"
+        raise InputError(f"{path}: {fact}; check the path, or copy it again") from error
+    except Exception as error:
+        raise InputError(f"{path}: is not a readable TIFF file: {reason(error)}; copy it again") from error
+
+
+@contextlib.contextmanager
+def logged(messages: list[str]) -> Iterator[None]:
+    """Collect what tifffile logs in this thread instead of letting it reach stderr."""
+    thread = threading.get_ident()
+
+    def collect(record: logging.LogRecord) -> bool:
+        if record.thread != thread:
+            return True
+        text = record.getMessage()
+        if record.levelno >= logging.WARNING and "GDAL_NODATA" not in text and len(messages) < WARNING_LIMIT:
+            messages.append(f"tifffile: {text[:300]}")
+        return False
+
+    logger = logging.getLogger("tifffile")
+    logger.addFilter(collect)
+    try:
+        yield
+    finally:
+        logger.removeFilter(collect)
+
+
+def reason(error: BaseException) -> str:
+    """Return an error of another library in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".rstrip(": ")

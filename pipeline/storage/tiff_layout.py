@@ -1,0 +1,190 @@
+"""Where the strips or tiles of a TIFF file lie, how they are stored, and whether all of that can be true."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from tifffile import TiffPage
+
+from pipeline.errors import InputError
+from pipeline.raster import DTYPES
+from pipeline.region import Region
+
+SEGMENT_LIMIT_BYTES = 256 * 2**20
+"""A compressed strip or tile that decodes to more is refused: it cannot be read in parts."""
+RAW_READ_BYTES = 2**20
+"""What one read of an uncompressed segment takes at most, and the size of the chunks it is said to have."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """Where the segments of a raster lie, and how they are stored.
+
+    `offsets` and `counts` have one row for each plane; a count of 0 marks a segment that the file leaves out.
+    """
+
+    word: str
+    """strip or tile"""
+    height: int
+    width: int
+    rows: int
+    columns: int
+    """Rows and columns of a segment; those of a tile may reach over the raster's edge."""
+    samples: int
+    """Samples of a pixel that lie side by side in a segment."""
+    dtype: np.dtype
+    """In the byte order of the file."""
+    raw: bool
+    """Pixels lie in the file as they are, so that any part of a segment can be read alone."""
+    offsets: np.ndarray
+    counts: np.ndarray
+    tables: tuple[bytes | None, ...]
+    """JPEG tables of each plane."""
+
+    @property
+    def across(self) -> int:
+        return -(-self.width // self.columns)
+
+    @property
+    def down(self) -> int:
+        return -(-self.height // self.rows)
+
+    @property
+    def pixel_bytes(self) -> int:
+        return self.samples * self.dtype.itemsize
+
+    @property
+    def row_bytes(self) -> int:
+        return self.columns * self.pixel_bytes
+
+    @property
+    def chunk(self) -> tuple[int, int]:
+        """Rows and columns that are read together, at most the raster's."""
+        rows, columns = min(self.rows, self.height), min(self.columns, self.width)
+        if self.raw and self.word == "strip":
+            rows = min(rows, max(1, RAW_READ_BYTES // self.row_bytes))
+        return rows, columns
+
+    def meeting(self, region: Region) -> Iterator[tuple[int, Region]]:
+        """Yield the segments that meet a region: index in the plane, and the pixels of the raster in it."""
+        for row in range(region.top // self.rows, -(-region.bottom // self.rows)):
+            for column in range(region.left // self.columns, -(-region.right // self.columns)):
+                top, left = row * self.rows, column * self.columns
+                cell = Region(top, min(top + self.rows, self.height), left, min(left + self.columns, self.width))
+                yield row * self.across + column, cell
+
+    def name(self, plane: int, index: int) -> str:
+        return f"{self.word} {index}" + (f" of band {plane + 1}" if len(self.offsets) > 1 else "")
+
+
+def parse_layout(pages: list[TiffPage], byteorder: Literal["<", ">"], file_size: int) -> Layout:
+    """Return how the pages that are bands are stored; raise InputError where they cannot be read so."""
+    first = pages[0]
+    height, width = positive(first.imagelength, "ImageLength"), positive(first.imagewidth, "ImageWidth")
+    planar, samples = first.planarconfig, positive(first.samplesperpixel, "SamplesPerPixel")
+    if planar not in (1, 2):
+        raise InputError(f"{path_of(first)}: PlanarConfiguration is {planar}; it must be 1 or 2")
+    if first.imagedepth != 1 or first.tiledepth != 1:
+        raise InputError(f"{path_of(first)}: is a volume (ImageDepth {first.imagedepth}); give its slices as pages")
+    rows, columns = first.rowsperstrip, width
+    if first.is_tiled:
+        rows, columns = first.tilelength, first.tilewidth
+    dtype = _parse_dtype(first)
+    layout = Layout(
+        word="tile" if first.is_tiled else "strip",
+        height=height,
+        width=width,
+        rows=positive(rows, "RowsPerStrip or TileLength"),
+        columns=positive(columns, "TileWidth"),
+        samples=samples if planar == 1 else 1,
+        dtype=dtype.newbyteorder(byteorder),
+        raw=_is_raw(first, dtype),
+        offsets=np.empty((0, 0), np.int64),
+        counts=np.empty((0, 0), np.int64),
+        tables=tuple(page.jpegtables for page in pages for _ in range(samples if planar == 2 else 1)),
+    )
+    layout = _locate(layout, pages, file_size)
+    _check_limits(layout, path_of(first))
+    return layout
+
+
+def _parse_dtype(page: TiffPage) -> np.dtype:
+    dtype, bits = page.dtype, page.bitspersample
+    name = None if dtype is None else dtype.name
+    if dtype is None or not isinstance(bits, int) or (name not in DTYPES and name != "bool") or 1 < bits < 8:
+        kind = getattr(page.sampleformat, "name", page.sampleformat)
+        raise InputError(
+            f"{path_of(page)}: samples of {bits} bits, format {kind}, are not supported; rasters are integers or "
+            f"floating point of 8 to 64 bits, or 1 bit (convert it: gdal_translate -ot Float32)"
+        )
+    return dtype
+
+
+def _is_raw(page: TiffPage, dtype: np.dtype) -> bool:
+    plain = page.compression == 1 and page.predictor == 1 and page.fillorder == 1 and not page.is_subsampled
+    return plain and dtype.kind != "b" and page.bitspersample == dtype.itemsize * 8
+
+
+def _locate(layout: Layout, pages: list[TiffPage], file_size: int) -> Layout:
+    """Return the layout with offsets and counts, all of them checked to lie inside the file."""
+    planes = len(layout.tables) // len(pages)
+    num_segments = layout.across * layout.down
+    path = path_of(pages[0])
+    offsets = _table([page.dataoffsets for page in pages], planes * num_segments, path).reshape(-1, num_segments)
+    counts = _table([page.databytecounts for page in pages], planes * num_segments, path).reshape(-1, num_segments)
+    if layout.raw:
+        rows = np.full(layout.down, layout.rows)
+        if layout.word == "strip":
+            rows[-1] = layout.height - (layout.down - 1) * layout.rows
+        due = np.repeat(rows.astype(object) * layout.row_bytes, layout.across)
+        due = np.minimum(due, file_size + 1).astype(np.int64)
+        counts = np.where(counts == 0, due, np.minimum(counts, due))  # some writers leave 0, some count too much
+    counts = np.where(offsets == 0, 0, counts)
+    beyond = np.where(counts == 0, 0, offsets + counts)
+    if beyond.max() > file_size:
+        plane, index = divmod(int(beyond.argmax()), num_segments)
+        located = replace(layout, offsets=offsets)
+        raise InputError(
+            f"{path}: {located.name(plane, index)} ends at byte {beyond.max()}, the file at byte {file_size}: "
+            f"it is truncated; copy it again"
+        )
+    return replace(layout, offsets=offsets, counts=counts)
+
+
+def _table(values: list[Any], length: int, path: str) -> np.ndarray:
+    """Return offsets or counts of all pages, cut off at 2^61: that is beyond any file, and sums do not overflow."""
+    for value in values:
+        if len(value) < length:
+            raise InputError(f"{path}: lists {len(value)} strips or tiles, {length} are due: it is damaged")
+    table = np.asarray([value[:length] for value in values])
+    if table.dtype.kind not in "iu" or table.min() < 0:
+        raise InputError(f"{path}: the offsets of its strips or tiles are not positive integers: it is damaged")
+    clipped: np.ndarray = np.minimum(table.astype(np.uint64), np.uint64(2**61)).astype(np.int64)
+    return clipped
+
+
+def _check_limits(layout: Layout, path: str) -> None:
+    size = layout.rows * layout.row_bytes
+    if not layout.raw and size > SEGMENT_LIMIT_BYTES:
+        raise InputError(
+            f"{path}: its {layout.word}s of {layout.rows} x {layout.columns} pixels decode to {size:,} bytes each, "
+            f"the limit is {SEGMENT_LIMIT_BYTES:,}; write it with smaller ones (gdal_translate -co TILED=YES)"
+        )
+    largest = int(layout.counts.max())
+    if not layout.raw and largest > 2 * SEGMENT_LIMIT_BYTES:
+        raise InputError(f"{path}: a compressed {layout.word} of {largest:,} bytes exceeds the limit; it is damaged")
+
+
+def positive(value: Any, name: str) -> int:
+    """Return a tag's value that must be a positive integer; raise ValueError where it is not."""
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} is {value!r}; it must be a positive integer")
+    return int(value)
+
+
+def path_of(page: TiffPage) -> str:
+    """Return the path of the file that holds a page."""
+    return str(page.parent.filehandle.path)

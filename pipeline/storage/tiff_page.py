@@ -1,0 +1,140 @@
+"""The pages of a TIFF file: which of them are bands, how they are decoded, what else they say."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from collections.abc import Callable
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from tifffile import TiffFile, TiffPage
+
+from pipeline.errors import InputError
+from pipeline.raster import RasterSpec
+from pipeline.storage import geotiff
+from pipeline.storage.tiff_file import reason
+from pipeline.storage.tiff_layout import Layout, path_of
+
+PAGE_LIMIT = 2**16
+LERC = 34887
+IDENTITY_TAGS = (256, 257, 258, 259, 262, 266, 274, 277, 278, 284, 317, 322, 323, 338, 339, 347, 530, *geotiff.TAGS)
+
+Decoder = Callable[[bytes, int, bytes | None], np.ndarray]
+
+
+def select_pages(tif: TiffFile, messages: list[str]) -> tuple[list[TiffPage], dict[str, Any]]:
+    """Return the pages that are bands: the first of full resolution, and those of its kind if it has one sample.
+
+    tifffile's `series` are not used: they follow names of other files, and change between versions.
+    """
+    path = str(tif.filehandle.path)
+    full: list[TiffPage] = []
+    offsets: set[int] = set()
+    levels = 0
+    for page in tif.pages:
+        if not isinstance(page, TiffPage) or page.offset in offsets:
+            messages.append(f"directory {len(offsets)} leads back to an earlier one; it ends the file")
+            break
+        offsets.add(page.offset)
+        if len(offsets) > PAGE_LIMIT:
+            raise InputError(f"{path}: has more than {PAGE_LIMIT} pages; split the file")
+        levels += page.is_reduced and not page.is_mask
+        if not page.is_reduced and not page.is_mask:
+            full.append(page)
+    if not full:
+        raise InputError(f"{path}: has no image of full resolution ({len(offsets)} pages); it is no raster")
+    first = full[0]
+    alike = [page for page in full if page.hash == first.hash and page.planarconfig == first.planarconfig]
+    pages = alike if first.samplesperpixel == 1 else alike[:1]
+    if len(pages) < len(full):
+        messages.append(f"{len(full) - len(pages)} of {len(full)} pages are ignored: bands are pages of one sample")
+    return pages, {"pages": len(offsets), "levels": levels + len(first.subifds or ())}
+
+
+def make_decoder(page: TiffPage, layout: Layout) -> Decoder:
+    """Return what turns the bytes of a segment into an array (rows, columns, samples); several threads may call it."""
+    if page.compression == LERC and page.predictor == 1:
+        return functools.partial(_decode_lerc, (-1, layout.columns, layout.samples))
+    decode: Callable[..., Any] = page.decode
+    try:
+        decode(None, 0)
+    except Exception as error:
+        raise InputError(
+            f"{path_of(page)}: compression {_codec(page)} cannot be decoded: {reason(error)}; "
+            f"write it with another one (gdal_translate -co COMPRESS=ZSTD)"
+        ) from error
+
+    def decode_segment(data: bytes, index: int, tables: bytes | None) -> np.ndarray:
+        volume: np.ndarray = decode(data, index, jpegtables=tables)[0]
+        segment: np.ndarray = volume[0]
+        return segment
+
+    return decode_segment
+
+
+def _decode_lerc(shape: tuple[int, int, int], data: bytes, index: int, tables: bytes | None) -> np.ndarray:
+    """Decode LERC with its mask, which tifffile drops: pixels masked out are NaN, in integers 0, as in libtiff."""
+    values: np.ndarray
+    mask: np.ndarray | None
+    values, mask = imagecodecs.lerc_decode(data, masks=True)
+    values = values.reshape(shape)
+    if mask is not None and values.dtype.kind == "f":
+        masks = np.atleast_3d(mask if mask.ndim == 2 else np.moveaxis(mask, 0, -1))
+        values = np.where(masks, values, values.dtype.type(math.nan))
+    return values
+
+
+def parse_items(pages: list[TiffPage], messages: list[str]) -> geotiff.Items:
+    """Return GDAL's items of the bands: the first page's, and of further pages those of their one sample."""
+    items = geotiff.parse_items(_metadata(pages[0]), messages)
+    for band, page in enumerate(pages[1:], 1):
+        own = geotiff.parse_items(_metadata(page), messages)
+        items |= {(name, band): text for (name, sample), text in own.items() if sample == 0}
+    return items
+
+
+def _metadata(page: TiffPage) -> dict[int, Any]:
+    return {geotiff.GDAL_METADATA: page.tags.valueof(geotiff.GDAL_METADATA)}
+
+
+def describe_pages(tif: TiffFile, pages: list[TiffPage], layout: Layout) -> dict[str, Any]:
+    """Return how a file is stored, in words for `info`."""
+    first = pages[0]
+    size = f"{layout.rows} x {layout.columns}" if layout.word == "tile" else f"of {layout.rows} rows"
+    predictor = getattr(first.predictor, "name", str(first.predictor)).lower()
+    return {
+        "format": "BigTIFF" if tif.is_bigtiff else "TIFF",
+        "codec": _codec(first),
+        "predictor": None if first.predictor == 1 else predictor,
+        "layout": f"{layout.word}s {size}",
+        "planar": "pages" if len(pages) > 1 else "separate" if first.planarconfig == 2 else "contiguous",
+        "byteorder": "little" if tif.byteorder == "<" else "big",
+    }
+
+
+def _codec(page: TiffPage) -> str:
+    name = getattr(page.compression, "name", str(page.compression)).lower()
+    return {"adobe_deflate": "deflate"}.get(name, name)
+
+
+def hash_metadata(tif: TiffFile, pages: list[TiffPage], spec: RasterSpec, layout: Layout) -> str:
+    """Return a hash of all that says what the pixels of a file are and where they lie."""
+    digest = hashlib.sha256(f"{tif.byteorder} {tif.is_bigtiff} {spec.dtype} {spec.shape}".encode())
+    for page in pages:
+        for tag in page.tags.values():
+            if tag.code in IDENTITY_TAGS:
+                value = tag.value.tolist() if isinstance(tag.value, np.ndarray) else tag.value
+                digest.update(f"{tag.code} {int(tag.dtype)} {tag.count} {_plain(value)!r};".encode())
+    digest.update(layout.offsets.astype("<i8").tobytes())
+    digest.update(layout.counts.astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Return a tag's value without enums, whose names change between versions."""
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return int(value) if isinstance(value, int) else value

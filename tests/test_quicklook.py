@@ -1,0 +1,69 @@
+"""The small PNG of a run: its panels, invalid pixels, places where it cannot be written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import pytest
+
+import pipeline
+from pipeline.errors import OutputError
+from pipeline.quicklook import GAP, SIDE, check_quicklook_path
+from tests import harness
+
+
+def draw(values: np.ndarray, tmp_path: Path, name: str = "look.png", **raster: Any) -> np.ndarray:
+    source = harness.store(harness.Raster(values, ("y", "x", "band")[: values.ndim], **raster), tmp_path / "in.zarr")
+    steps = [{"name": "smooth", "op": "window", "size": 1}]
+    config = {"inputs": {"image": source}, "steps": steps, "output": {"path": str(tmp_path / "out.zarr")}}
+    pipeline.run(config, quicklook=tmp_path / name)
+    image: np.ndarray = imagecodecs.png_decode((tmp_path / name).read_bytes())
+    return image
+
+
+def test_panels_stand_side_by_side(tmp_path: Path) -> None:
+    values = np.tile(np.arange(40, dtype=np.uint8), (30, 1))
+    image = draw(values, tmp_path)
+    assert image.shape == (30, 40 + GAP + 40, 3)
+    assert (image[:, 40 : 40 + GAP] == 255).all()
+    np.testing.assert_array_equal(image[:, :40], image[:, 40 + GAP :])
+    assert (np.diff(image[0, :40, 0].astype(int)) >= 0).all()
+    assert (image[0, 0, 0], image[0, 39, 0]) == (0, 255)
+
+
+def test_a_large_raster_of_thin_chunks_is_decimated(tmp_path: Path) -> None:
+    """Chunks between two drawn rows are not read."""
+    values = np.arange(3 * SIDE, dtype=np.float32)[:, np.newaxis] * np.ones((1, 8), np.float32)
+    image = draw(values, tmp_path, chunks=(1, 8))
+    assert image.shape == (SIDE, 3 + GAP + 3, 3)
+    assert (np.diff(image[:, 0, 0].astype(int)) >= 0).all()
+
+
+def test_invalid_pixels_are_black_and_do_not_stretch(tmp_path: Path) -> None:
+    values = np.full((20, 20, 3), 100, np.uint8)
+    values[:10] = 200
+    values[0] = 7
+    image = draw(values, tmp_path, nodata=7)
+    assert (image[0, :20] == 0).all()
+    assert (image[1:10, :20] == 255).all()
+
+
+def test_a_raster_without_valid_pixels_is_black(tmp_path: Path) -> None:
+    image = draw(np.full((5, 5), 7, np.uint8), tmp_path, nodata=7)
+    assert (image[:, :5] == 0).all()
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(OutputError, match=r"folder\.png: is a folder; give the quicklook another name"):
+        check_quicklook_path(str(tmp_path / "folder.png"))
+
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match=r"out\.zarr is complete, but the quicklook failed: .*No space left"):
+        draw(np.zeros((5, 5), np.uint8), tmp_path)
