@@ -90,7 +90,7 @@ def _describe_parameter(cls: type[Operation], name: str, entry: Mapping[str, Any
         "required": field.is_required() or name == "name",
         "default": None if field.is_required() else entry.get("default"),
         "choices": choices,
-        "description": (field.description or "").strip(),
+        "description": re.sub(r"\s+", " ", field.description or "").strip(),
     }
 
 

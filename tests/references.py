@@ -84,4 +84,113 @@ def _window_statistic(name: str, windows: np.ndarray, finite: np.ndarray, eps: f
         return np.nanmax(finite, axis=-1) - np.nanmin(finite, axis=-1), largest
 
 
-REFERENCES: dict[str, Callable[[Operation, np.ndarray, np.dtype], Expected]] = {"window": window}
+def difference(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
+    """Slices of the padded band; a bound is 4 eps x the largest pixel of the support x the weights of the stencil."""
+    eps = float(np.finfo(working_dtype(dtype)).eps)
+    results: dict[str, list[np.ndarray]] = {name: [] for name in step.outputs}
+    bounds: dict[str, list[np.ndarray]] = {name: [] for name in step.outputs}
+    for plane in planes:
+        with np.errstate(all="ignore"):
+            derivatives = _derivatives(np.where(np.isfinite(plane), plane, np.nan), step, eps)
+        for name in step.outputs:
+            value, bound = _difference_output(name, *derivatives)
+            if step.edge == "zero":
+                rim = np.pad(np.zeros(np.maximum(np.array(plane.shape) - 2, 0), bool), 1, constant_values=True)
+                value = np.where(rim[: plane.shape[0], : plane.shape[1]] & ~np.isnan(value), 0, value)
+            results[name].append(value)
+            bounds[name].append(bound)
+    return {name: (np.stack(results[name]), np.stack(bounds[name])) for name in step.outputs}
+
+
+def _derivatives(plane: np.ndarray, step: Any, eps: float) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return the five derivatives and the bounds on their errors."""
+    sy, sx = step.spacing
+    height, width = plane.shape
+    values = _continue(
+        plane, step, lambda nodes, weights: sum(w * node for w, node in zip(weights, nodes, strict=True))
+    )
+    sizes = _continue(np.abs(plane), step, lambda nodes, weights: np.maximum.reduce(nodes))
+
+    def at(padded: np.ndarray, row: int, column: int) -> np.ndarray:
+        return padded[1 + row : 1 + row + height, 1 + column : 1 + column + width]
+
+    def largest(*offsets: tuple[int, int]) -> np.ndarray:
+        return np.nan_to_num(np.maximum.reduce([at(sizes, *offset) for offset in (*offsets, (0, 0))]))
+
+    def a(row: int, column: int) -> np.ndarray:
+        return at(values, row, column)
+
+    centre = a(0, 0)
+    corners = (1, 1), (1, -1), (-1, 1), (-1, -1)
+    first_y = _first_weights(height, step.edge)[:, np.newaxis] / sy
+    first_x = _first_weights(width, step.edge) / sx
+    derivatives = {
+        "dy": (a(1, 0) - a(-1, 0)) / (2 * sy) + 0 * centre,
+        "dx": (a(0, 1) - a(0, -1)) / (2 * sx) + 0 * centre,
+        "dyy": (a(1, 0) - 2 * centre + a(-1, 0)) / sy**2,
+        "dxy": (a(1, 1) - a(1, -1) - a(-1, 1) + a(-1, -1)) / (4 * sy * sx) + 0 * centre,
+        "dxx": (a(0, 1) - 2 * centre + a(0, -1)) / sx**2,
+    }
+    bounds = {
+        "dy": largest((1, 0), (-1, 0)) * first_y,
+        "dx": largest((0, 1), (0, -1)) * first_x,
+        "dyy": largest((1, 0), (-1, 0)) * 4 / sy**2,
+        "dxy": largest(*corners) * first_y * first_x,
+        "dxx": largest((0, 1), (0, -1)) * 4 / sx**2,
+    }
+    return derivatives, {name: 4 * eps * bound for name, bound in bounds.items()}
+
+
+def _continue(plane: np.ndarray, step: Any, combine: Callable[[list[np.ndarray], Any], np.ndarray]) -> np.ndarray:
+    """Pad by one pixel; `combine` makes those beyond a one-sided edge of the 2 or 3 pixels next to it."""
+    num = {"one_sided": 2, "one_sided_2": 3}.get(step.edge)
+    if num is None:
+        return pad(plane, 1, 1, "nearest" if step.edge == "zero" else step.edge, step.cval)
+    for axis in (1, 0):
+        length = plane.shape[axis]
+        weights = ((1,), (2, -1), (3, -3, 1))[min(num, length) - 1]
+        before = combine([plane.take([k], axis) for k in range(len(weights))], weights)
+        after = combine([plane.take([length - 1 - k], axis) for k in range(len(weights))], weights)
+        plane = np.concatenate([before, plane, after], axis)
+    return plane
+
+
+def _first_weights(length: int, edge: str) -> np.ndarray:
+    """Return the sum of the absolute weights of a first difference, for spacing 1: more at a one-sided edge."""
+    weights = np.ones(length)
+    num = min({"one_sided": 2, "one_sided_2": 3}.get(edge, 1), length)
+    weights[[0, -1]] = (1, 2, 4)[num - 1]
+    return weights
+
+
+def _difference_output(name: str, d: dict[str, np.ndarray], e: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return an output and the bound on its error, from the derivatives `d` and the bounds `e` on theirs."""
+    if name in d:
+        return d[name], e[name]
+    if name in ("magnitude", "direction"):
+        magnitude, error = np.hypot(d["dy"], d["dx"]), np.hypot(e["dy"], e["dx"])
+        if name == "magnitude":
+            return magnitude, 2 * error
+        direction = np.where(magnitude == 0, 0, np.degrees(np.arctan2(d["dy"], d["dx"])))
+        turn = np.degrees(2 * error / np.maximum(magnitude, 1e-300)) + 360 * error / np.maximum(
+            error + magnitude, 1e-300
+        )
+        around = (error >= magnitude) | (180 - np.abs(direction) <= turn)  # -180 and 180 are the same direction
+        return direction, np.where(around & (error > 0), 360, turn)
+    yy, xy, xx = d["dyy"], d["dxy"], d["dxx"]
+    if name == "laplacian":
+        return yy + xx, e["dyy"] + e["dxx"]
+    if name == "determinant":
+        error = (np.abs(yy) + e["dyy"]) * e["dxx"] + np.abs(xx) * e["dyy"] + (2 * np.abs(xy) + e["dxy"]) * e["dxy"]
+        return yy * xx - xy * xy, error
+    invalid = np.isnan(yy + xy + xx)
+    matrices = np.nan_to_num(np.stack([yy, xy, xy, xx], -1)).reshape(*yy.shape, 2, 2)
+    value = np.linalg.eigvalsh(matrices)[..., 1 if name == "eigen_large" else 0]
+    return np.where(invalid, np.nan, value), e["dyy"] + e["dxy"] + e["dxx"]
+
+
+REFERENCES: dict[str, Callable[[Operation, np.ndarray, np.dtype], Expected]] = {
+    "gradient": difference,
+    "hessian": difference,
+    "window": window,
+}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
+from pipeline.kernels import difference
 from tests.harness import Layout, Raster
 
 DIMS = (("y", "x", "band"), ("band", "y", "x"), ("y", "x"))
@@ -73,7 +75,21 @@ def window_steps(draw: st.DrawFn, name: str = "step", statistics: tuple[str, ...
     return step
 
 
-STEPS = {"window": window_steps}
+@st.composite
+def difference_steps(draw: st.DrawFn, op: str, outputs: tuple[str, ...], name: str = "step") -> dict[str, Any]:
+    edge = draw(st.sampled_from(("one_sided", "one_sided_2", "zero", *BOUNDARIES)))
+    step: dict[str, Any] = {"name": name, "op": op, "edge": edge}
+    step["outputs"] = draw(st.lists(st.sampled_from(outputs), min_size=1, max_size=4, unique=True))
+    step["spacing"] = draw(st.sampled_from([1, 10, [0.1, 30], [2.5, 0.7]]))
+    if edge == "constant":
+        step["cval"] = draw(st.integers(0, 100))
+    return step
+
+
+gradient_steps = partial(difference_steps, "gradient", difference.FIRST)
+hessian_steps = partial(difference_steps, "hessian", difference.SECOND)
+
+STEPS = {"gradient": gradient_steps, "hessian": hessian_steps, "window": window_steps}
 """One strategy per operation; it draws `outputs` or `statistics` where the operation has the choice."""
 
 
@@ -88,6 +104,8 @@ def outputs_of(step: dict[str, Any]) -> list[str]:
 def plain(step: dict[str, Any]) -> dict[str, Any]:
     """Return a step changed so that every pixel of its support changes the result."""
     step = {key: value for key, value in step.items() if key not in ("cval", "edge", "percentiles")}
+    if step["op"] in ("gradient", "hessian"):
+        step["edge"] = "nearest"  # a parabola's block holds more than its interior needs
     if step["op"] == "window":
         step |= {"fill_invalid": True, "min_valid": 1, "statistics": ["mean"]}
     if "boundary" in step:

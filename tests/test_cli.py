@@ -496,7 +496,7 @@ ARGUMENTS: dict[str, tuple[list[str], int, str]] = {
         3,
         "--memory 2MiB: run.memory: the run may use 2.0 MiB",
     ),
-    "operation to show": (["ops", "windwo"], 2, "unknown operation 'windwo'; did you mean 'window'? (valid: window"),
+    "operation to show": (["ops", "windwo"], 2, "unknown operation 'windwo'; did you mean 'window'? (valid: "),
     "info of nothing": (["info", "nothing.zarr", "--json"], 4, "nothing.zarr: no such file or folder"),
     "info of no array": (
         ["info", "group.zarr", "--array", "rde"],

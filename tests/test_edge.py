@@ -42,6 +42,13 @@ def test_short_axes_continue_what_there_is(axis: int) -> None:
     assert fill([2.0, 5.0], 1, 2, "quadratic", axis) == [-1, 2, 5, 8, 11]
 
 
+@pytest.mark.parametrize("rule", ["linear", "quadratic"])
+def test_infinities_at_the_edge_go_on_without_a_warning(rule: str) -> None:
+    values = np.full((1, 6, 6), np.inf)
+    fill_edges(values, 1, (-1, -1), Region(-1, 5, -1, 5), Region(0, 4, 0, 4), rule, 0)
+    assert not np.isfinite(values).any()
+
+
 def test_corners_continue_both_ways() -> None:
     rows, columns = np.mgrid[-2:7, -2:6].astype(float)
     surface = 2 * rows * rows - columns * columns + 3 * rows * columns - rows + 4

@@ -55,9 +55,10 @@ def _extrapolate(
     row, column = origin
     inside = need.clip(raster)
     across = view[:, inside.top - row : inside.bottom - row].swapaxes(0, 2)
-    _continue(across, column, (need.left, need.right), (raster.left, raster.right), num)
     down = view[:, :, need.left - column : need.right - column].swapaxes(0, 1)
-    _continue(down, row, (need.top, need.bottom), (raster.top, raster.bottom), num)
+    with np.errstate(invalid="ignore", over="ignore"):  # infinities may give NaN, the largest numbers infinities
+        _continue(across, column, (need.left, need.right), (raster.left, raster.right), num)
+        _continue(down, row, (need.top, need.bottom), (raster.top, raster.bottom), num)
 
 
 def _continue(lines: np.ndarray, first: int, need: tuple[int, int], raster: tuple[int, int], num: int) -> None:

@@ -1,0 +1,136 @@
+"""What gradient and hessian share: spacing, edges, and the kernel that computes any of their outputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+from pydantic import field_validator, model_validator
+
+from pipeline.errors import PipelineError
+from pipeline.kernels.difference import Frame, differences, reach, scratch_bytes
+from pipeline.operation import Block, Edge, EdgeRule, FloatPair, Operation, Specs
+from pipeline.raster import Number, RasterSpec, holds, working_dtype
+from pipeline.region import Halo, Region
+
+DifferenceEdge = Literal[
+    "one_sided", "one_sided_2", "zero", "reflect", "nearest", "mirror", "constant", "wrap", "shrink"
+]
+RULES: Mapping[str, EdgeRule] = {
+    "one_sided": "linear",
+    "one_sided_2": "quadratic",
+    "zero": "nearest",  # the rim is 0 afterwards, but for pixels whose neighbours inside are invalid
+    "shrink": "invalid",
+    "reflect": "reflect",
+    "nearest": "nearest",
+    "mirror": "mirror",
+    "constant": "constant",
+    "wrap": "wrap",
+}
+FINEST, COARSEST = 1e-100, 1e100
+"""Spacings whose squares and their reciprocals are floating-point numbers."""
+
+
+class Difference(Operation):
+    """Base of the operations by finite differences; one-sided differences at the edge are padding too."""
+
+    outputs: tuple[str, ...]
+    spacing: FloatPair = (1.0, 1.0)
+    """Distance between neighbouring pixels, [y, x] or one number for both, in the unit that derivatives are per."""
+    edge: DifferenceEdge = "one_sided"
+    """At the raster's edge: one_sided and one_sided_2 (numpy.gradient's edge_order 1 and 2: the line or parabola
+    through the outermost 2 or 3 pixels goes on; fewer pixels give a lower order, one pixel derivatives of 0), zero (a
+    rim of zeros), shrink (what would need pixels beyond the edge is invalid), or pixels beyond the edge as in
+    scipy.ndimage."""
+    cval: Number | None = None
+    """Value of the pixels beyond the edge, for edge: constant."""
+
+    @field_validator("outputs")
+    @classmethod
+    def _check_outputs(cls, outputs: tuple[str, ...]) -> tuple[str, ...]:
+        if not outputs:
+            raise ValueError("must name at least one output, got none; leave it out for the default")
+        if len(set(outputs)) != len(outputs):
+            raise ValueError(f"must name each output once, got {', '.join(outputs)}")
+        return outputs
+
+    @field_validator("spacing")
+    @classmethod
+    def _check_spacing(cls, spacing: tuple[float, float]) -> tuple[float, float]:
+        for side in spacing:
+            if not FINEST <= side <= COARSEST:
+                raise ValueError(f"must be positive (from {FINEST:g} to {COARSEST:g}), got {side:g}; try 1")
+        return spacing
+
+    @model_validator(mode="after")
+    def _check_cval(self) -> Difference:
+        if self.edge == "constant" and self.cval is None:
+            raise PipelineError("edge: constant needs a value; add `cval: 0`, say", ("edge",))
+        if self.edge != "constant" and self.cval is not None:
+            raise PipelineError(f"cval is for edge: constant; edge is {self.edge}", ("cval",))
+        if self.cval is not None and not math.isfinite(self.cval):
+            raise PipelineError(f"must be finite, got {self.cval}; `edge: shrink` makes the rim invalid", ("cval",))
+        return self
+
+    def halo(self, specs: Specs) -> dict[str, Halo]:
+        rows, columns = reach(self.outputs)
+        depth = 2 if self.edge == "one_sided_2" else 1  # every block at the edge holds the parabola's pixels
+        return {"input": Halo.around(rows * depth, columns * depth)}
+
+    def edges(self, specs: Specs) -> dict[str, Edge]:
+        return {"input": Edge(RULES[self.edge], self.cval or 0)}
+
+    def border(self) -> int:
+        return 1 if self.edge == "zero" else 0
+
+    def notes(self, specs: Specs) -> Iterator[str]:
+        transform = specs["input"].transform
+        if transform is None or self.spacing != (1, 1):
+            return
+        a, b, _, d, e, _ = transform
+        height, width = math.hypot(b, e), math.hypot(a, d)
+        if (height, width) != (1, 1):
+            yield (
+                f"the raster is georeferenced with pixels of {height:.10g} x {width:.10g}, but spacing is 1: "
+                f"derivatives are per pixel; `spacing: [{height:.10g}, {width:.10g}]` makes them per unit of its CRS"
+            )
+
+    def output_specs(self, specs: Specs) -> dict[str, RasterSpec]:
+        source = specs["input"]
+        dtype = working_dtype(source.dtype)
+        if self.cval is not None and not holds(dtype, self.cval):
+            raise PipelineError(f"{self.cval} cannot occur in {dtype.name} pixels", ("cval",))
+        can_be_invalid = source.can_be_invalid or self.edge == "shrink"
+        spec = replace(source, dtype=dtype, nodata=float("nan") if can_be_invalid else None)
+        return dict.fromkeys(self.outputs, spec)
+
+    def scratch_bytes(self, specs: Specs, shape: tuple[int, int]) -> int:
+        source = specs["input"]
+        return scratch_bytes(shape[1], source.num_bands if source.dims[-1] == "band" else 1)
+
+    def apply(
+        self, blocks: Mapping[str, Block], tables: Mapping[str, Any], out: Mapping[str, Block], region: Region
+    ) -> None:
+        source = blocks["input"]
+        rows, columns = self._straight(source.raster)
+        frame = Frame(
+            region=(region.top, region.bottom, region.left, region.right),
+            origin=source.origin,
+            lanes=source.lanes,
+            spacing=self.spacing,
+            straight_rows=rows,
+            straight_columns=columns,
+        )
+        differences(source.planes(), {name: (block.planes(), block.origin) for name, block in out.items()}, frame)
+
+    def _straight(self, raster: Region) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return the rows and columns at which the raster goes on in a straight line."""
+        rows, columns = (raster.top, raster.bottom - 1), (raster.left, raster.right - 1)
+        nowhere = (-1, -1)
+        if self.edge == "one_sided":
+            return rows, columns
+        if self.edge == "one_sided_2":  # no parabola goes through two pixels
+            return rows if raster.height == 2 else nowhere, columns if raster.width == 2 else nowhere
+        return nowhere, nowhere

@@ -1,0 +1,31 @@
+"""First derivatives by central differences: dy, dx, magnitude, direction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from pipeline.operation import register
+from pipeline.operations.difference import Difference
+
+
+@register
+class Gradient(Difference):
+    """First derivatives of each band by central differences, and their magnitude and direction.
+
+    dy is down the rows, dx along the columns. A result is invalid where its support (its stencil and the pixel
+    itself) holds an invalid pixel or an infinity. Reference: numpy.gradient in float64.
+    """
+
+    example: ClassVar[str] = "{name: slope, op: gradient, input: image, spacing: [10, 10], outputs: [dy, dx]}"
+    outputs_text: ClassVar[Mapping[str, str]] = {
+        "dy": "(down - up) / (2 spacing); working dtype",
+        "dx": "(right - left) / (2 spacing); working dtype",
+        "magnitude": "length of the vector (dx, dy); working dtype",
+        "direction": "its angle in degrees from +x (along the columns) towards +y (down the rows), in (-180, 180], "
+        "0 where the gradient is 0; working dtype",
+    }
+
+    op: Literal["gradient"]
+    outputs: tuple[Literal["dy", "dx", "magnitude", "direction"], ...] = ("dy", "dx")
+    """What to compute; each is an output."""
