@@ -14,6 +14,7 @@ import numpy as np
 
 from pipeline.operation import Operation
 from pipeline.raster import working_dtype
+from tests.reference_pointwise import POINTWISE
 
 NUMPY_MODES = {"reflect": "symmetric", "mirror": "reflect", "nearest": "edge", "wrap": "wrap"}
 
@@ -192,5 +193,6 @@ def _difference_output(name: str, d: dict[str, np.ndarray], e: dict[str, np.ndar
 REFERENCES: dict[str, Callable[[Operation, np.ndarray, np.dtype], Expected]] = {
     "gradient": difference,
     "hessian": difference,
+    **POINTWISE,
     "window": window,
 }
