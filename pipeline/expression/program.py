@@ -104,8 +104,7 @@ def _facts(
             fact = _Facts(source.can_be_invalid, _largest(source.dtype))
         else:
             last = expression.nodes[node.args[-1]]
-            divisor = abs(last.number) if last.op == "number" else 0.0
-            fact = _derive(node.op, [facts[arg] for arg in node.args], divisor)
+            fact = _derive(node.op, [facts[arg] for arg in node.args], last.number if _is_number(last) else None)
         facts.append(fact if fact.limit < largest else _Facts(fact.can_be_nan))
     return facts
 
@@ -114,8 +113,11 @@ def _largest(dtype: np.dtype) -> float:
     return math.inf if dtype.kind == "f" else float(max(-int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)))
 
 
-def _derive(op: str, args: list[_Facts], divisor: float) -> _Facts:
-    """Return what follows for a result; inf - inf and 0 * inf are NaN, so an unbounded operand can make one."""
+def _derive(op: str, args: list[_Facts], number: float | None) -> _Facts:
+    """Return what follows for a result, `number` being the last operand if it is one.
+
+    inf - inf and 0 * inf are NaN, so an unbounded operand can make one.
+    """
     can_be_nan, limits = any(arg.can_be_nan for arg in args), [arg.limit for arg in args]
     if op == "isvalid":
         return _Facts(False, 1)
@@ -125,8 +127,10 @@ def _derive(op: str, args: list[_Facts], divisor: float) -> _Facts:
         return _Facts(can_be_nan or min(limits) == math.inf, sum(limits))
     if op == "multiply":
         return _Facts(can_be_nan or math.inf in limits, limits[0] * limits[1] if math.inf not in limits else math.inf)
-    if op == "divide" and divisor:
-        return _Facts(can_be_nan, limits[0] / divisor)
+    if op == "divide" and number:
+        return _Facts(can_be_nan, limits[0] / abs(number))
+    if op == "power" and number is not None and number >= 0 and number.is_integer():
+        return _Facts(can_be_nan, limits[0] ** number if number * math.log2(limits[0] + 1) < 1000 else math.inf)
     if op in ("negative", "absolute", "floor", "ceil", "rint"):
         return _Facts(can_be_nan, limits[0] + 1)
     if op in ("minimum", "maximum"):

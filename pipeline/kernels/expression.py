@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-TILE = 16_384
+TILE = 32_768
 """Elements of a register: large enough that calls cost little, small enough that some registers share a cache."""
 GRAIN = 1_024
 """Every loop runs over a multiple of this many elements, what lies beyond the tile's end included."""
@@ -100,8 +100,8 @@ def tiles(height: int, width: int) -> Iterator[tuple[slice, slice]]:
 
     Examples
     --------
-    >>> [(rows.stop - rows.start, columns.stop) for rows, columns in tiles(20, 1000)]
-    [(16, 1000), (4, 1000)]
+    >>> [(rows.stop - rows.start, columns.stop) for rows, columns in tiles(40, 1000)]
+    [(32, 1000), (8, 1000)]
     """
     num_rows, num_columns = max(1, TILE // width), min(width, TILE)
     for top in range(0, height, num_rows):

@@ -85,8 +85,8 @@ class Mask(Operation):
             # a condition of one band is the only plane, and holds for all bands
             band = slice(None) if compiled.num_bands == 1 else slice(plane, plane + 1)
             part = target[band, rows, columns]
-            np.copyto(part, fill)
-            holds = np.abs(condition, out=condition) > 0  # not where it is NaN
-            np.copyto(part, kept[band, rows, columns], where=holds, casting="unsafe")
+            np.copyto(part, kept[band, rows, columns], casting="unsafe")
+            holds = np.greater(np.abs(condition, out=condition), 0)  # not where it is NaN
+            np.copyto(part, fill, where=np.logical_not(holds, out=holds))
             if valid is not None:
                 np.copyto(part, fill, where=~valid[band, rows, columns])
