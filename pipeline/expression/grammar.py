@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import unknown
+from pipeline.expression.syntax import BINARY, COMPARE, FOREIGN, is_condition, short, syntax_tree
 from pipeline.kernels.expression import COMPARISONS, compute
 
-LONGEST = 10_000
-"""Characters of an expression."""
 DEEPEST = 100
 """Nested parts."""
 MOST_NODES = 2_000
@@ -37,30 +36,6 @@ CONDITIONS = frozenset({*COMPARISONS, "and", "or", "not", "isvalid"})
 """Nodes that are 1 (true), 0 (false), or invalid."""
 
 _RENAMED = {"abs": "absolute", "round": "rint", "min": "minimum", "max": "maximum"}
-_BINARY: dict[type[ast.operator], str] = {
-    ast.Add: "add",
-    ast.Sub: "subtract",
-    ast.Mult: "multiply",
-    ast.Div: "divide",
-    ast.FloorDiv: "floor_divide",
-    ast.Mod: "remainder",
-    ast.Pow: "power",
-    ast.BitAnd: "and",
-    ast.BitOr: "or",
-}
-_COMPARE: dict[type[ast.cmpop], str] = {
-    ast.Eq: "equal",
-    ast.NotEq: "not_equal",
-    ast.Lt: "less",
-    ast.LtE: "less_equal",
-    ast.Gt: "greater",
-    ast.GtE: "greater_equal",
-}
-_FOREIGN: dict[type[ast.AST], str] = {
-    ast.IfExp: "`a if c else b` is written where(c, a, b)",
-    ast.Subscript: "[...] is not part of expressions; a band is written raster.B08 or raster.b2",
-    ast.BitXor: "^ is not part of expressions; a power is written **",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +83,7 @@ or, not, and functions
     reader = _Reader(text)
     expression = reader.read()
     if not expression.names:
-        raise ValueError(f"{_short(text)} names no raster and no band; an expression computes from pixels")
+        raise ValueError(f"{short(text)} names no raster and no band; an expression computes from pixels")
     return expression
 
 
@@ -121,7 +96,7 @@ class _Reader:
         self.index: dict[Node, int] = {}
 
     def read(self) -> Expression:
-        tree = _syntax_tree(self.text)
+        tree = syntax_tree(self.text)
         root = self.walk(tree, 1)
         return Expression(tuple(self.nodes), root)
 
@@ -134,12 +109,12 @@ class _Reader:
         return _WALKS[type(node)](self, node, depth)
 
     def foreign(self, node: ast.AST) -> ValueError:
-        words = _FOREIGN.get(type(node))
+        words = FOREIGN.get(type(node))
         listed = "which have numbers, names, + - * / // % **, comparisons, and, or, not, and functions"
         return ValueError(words or f"{self.quote(node)} is not part of expressions, {listed}")
 
     def quote(self, node: ast.AST) -> str:
-        return _short(ast.get_source_segment(self.text, node) or self.text)
+        return short(ast.get_source_segment(self.text, node) or self.text)
 
     def add(self, node: Node) -> int:
         if node not in self.index:
@@ -213,9 +188,9 @@ class _Reader:
         return result
 
     def join(self, node: ast.BinOp, left: int, right: int) -> int:
-        op = _BINARY.get(type(node.op))
+        op = BINARY.get(type(node.op))
         if op is None:
-            raise self.foreign(node.op if type(node.op) in _FOREIGN else node)
+            raise self.foreign(node.op if type(node.op) in FOREIGN else node)
         if op in ("and", "or"):
             symbol = "&" if op == "and" else "|"
             self.check_condition(node.left, symbol, op)
@@ -225,7 +200,7 @@ class _Reader:
 
     def check_condition(self, node: ast.expr, symbol: str, word: str) -> None:
         """Refuse numbers beside & | ~, which bind tighter than comparisons: a > 1 & b > 2 is a > (1 & b) > 2."""
-        if not _is_condition(node):
+        if not is_condition(node):
             raise ValueError(
                 f"{self.quote(node)} beside {symbol} is not a condition; write `{word}`, "
                 f"or put the conditions in parentheses: (a > 1) {symbol if symbol != '~' else '&'} (b > 2)"
@@ -242,9 +217,9 @@ class _Reader:
         parts = [self.walk(part, depth + 1) for part in (node.left, *node.comparators)]
         results = []
         for op, left, right in zip(node.ops, parts, parts[1:], strict=False):
-            if type(op) not in _COMPARE:
+            if type(op) not in COMPARE:
                 raise self.foreign(node)
-            results.append(self.combine(node, _COMPARE[type(op)], left, right))
+            results.append(self.combine(node, COMPARE[type(op)], left, right))
         result, *others = results
         for other in others:
             result = self.combine(node, "and", result, other)
@@ -293,40 +268,7 @@ _WALKS: dict[type[ast.expr], Callable[[_Reader, Any, int], int]] = {
 """All the syntax there is."""
 
 
-def _syntax_tree(text: str) -> ast.expr:
-    if not text:
-        raise ValueError("the expression is empty")
-    if len(text) > LONGEST:
-        raise ValueError(f"the expression has {len(text)} characters, more than {LONGEST}; split it into steps")
-    if "#" in text:
-        raise ValueError("# begins a comment, which an expression cannot have")
-    try:
-        return ast.parse(text, mode="eval").body
-    except SyntaxError as error:
-        hint = "; conditions are joined by `and`, `or`, `not`" if any(s in text for s in ("&&", "||", "!")) else ""
-        near = text[: max(0, (error.offset or 1) - 1)][-30:]
-        place = f" after `{near}`" if near else ""
-        fault = "a number has too many digits" if "integer string conversion" in error.msg else error.msg
-        raise ValueError(f"cannot read {_short(text)}{place}: {fault}{hint}") from None
-    except (ValueError, MemoryError, RecursionError):
-        raise ValueError(f"{_short(text)} cannot be read: nested too deep, or not text; split it into steps") from None
-
-
-def _is_condition(node: ast.expr) -> bool:
-    if isinstance(node, ast.Call):
-        return isinstance(node.func, ast.Name) and node.func.id in ("isvalid", "where")
-    if isinstance(node, ast.UnaryOp):
-        return isinstance(node.op, ast.Not | ast.Invert)
-    if isinstance(node, ast.BinOp):
-        return isinstance(node.op, ast.BitAnd | ast.BitOr)
-    return isinstance(node, ast.Compare | ast.BoolOp)
-
-
 def _public(name: str) -> str:
     if name.startswith("__"):
         raise ValueError(f"`{name[:60]}` is not a name of a raster or band")
     return name
-
-
-def _short(text: str, length: int = 60) -> str:
-    return f"`{text}`" if len(text) <= length else f"`{text[: length - 3]}...`"

@@ -40,9 +40,9 @@ class Calc(Operation):
     arctan2, floor, ceil, round (half to even), clip(x, low, high), isvalid(x). Only isvalid and the branch that where
     does not take look past nodata.
 
-    With one input, its bands are called by their names, or b1, b2, ... by position (refused where the band there is
-    called B05, say, and not b4's B04); `input`, or the input's own name, is all its bands. With several inputs, `a` is
-    all bands of a, and a.B08 or a.b2 is one of them. All bands of several rasters: of equally many, or of one.
+    With one input, its bands are called by their names, or b1, b2, ... by position (b4 is refused where the fourth
+    band is called B05); `input`, or the input's own name, is all its bands. With several inputs, `a` is all bands of
+    a, and a.B08 or a.b2 is one of them. Rasters taken with all bands have equally many, or one.
     """
 
     domain: ClassVar[Domain] = "native"
