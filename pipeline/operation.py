@@ -12,14 +12,14 @@ import importlib
 import math
 import pkgutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt
 
 from pipeline.errors import PipelineError, unknown
-from pipeline.raster import BandKey, Dims, DTypeName, Number, RasterSpec
+from pipeline.raster import BandKey, Dims, DTypeName, Number, RasterSpec, holds, working_dtype
 from pipeline.region import Halo, Region
 
 Domain = Literal["float", "native"]
@@ -78,7 +78,8 @@ class Block:
     `values` is C-contiguous in the raster's dims; its first pixel is raster row and column `origin`. An invalid
     pixel is NaN in floating-point values; in integer values it is False in `valid` (None: all are valid). In a
     block that an operation fills, an invalid integer pixel is written as `fill`. `raster` is the whole raster's
-    region: an operation of two stages fills the edges of its own intermediate by it.
+    region: an operation of two stages fills the edges of its own intermediate by it. `bands` are the names of a
+    source's bands.
     """
 
     values: np.ndarray
@@ -87,6 +88,7 @@ class Block:
     valid: np.ndarray | None = None
     fill: Number | None = None
     raster: Region = _NOWHERE
+    bands: tuple[str, ...] = ()
 
     @property
     def region(self) -> Region:
@@ -108,6 +110,13 @@ class Block:
         if self.dims[-1] == "band":
             height, width, lanes = array.shape
             return array.reshape(1, height, width * lanes)
+        return array.reshape((-1, *array.shape[-2:]))
+
+    def by_band(self, array: np.ndarray | None = None) -> np.ndarray:
+        """Return the values (or `array` of their shape) as (band, row, column), a view in any band order."""
+        array = self.values if array is None else array
+        if self.dims[-1] == "band":
+            return np.moveaxis(array, -1, 0)
         return array.reshape((-1, *array.shape[-2:]))
 
 
@@ -188,6 +197,11 @@ class Operation(BaseModel):
         """Return the steps whose tables this reads, by key."""
         return {}
 
+    def source_path(self, key: str) -> tuple[str, ...]:
+        """Return where the step says what the source of this key is: for messages."""
+        inputs = getattr(self, "inputs", None) or {}
+        return ("inputs", key) if key in inputs else (key,)
+
     def halo(self, specs: Specs) -> dict[str, Halo]:
         """Return what a block needs around it, per source."""
         return dict.fromkeys(specs, Halo())
@@ -266,14 +280,30 @@ class Reduction(Operation):
         return {}
 
 
-def require_exact(operation: Operation, spec: RasterSpec) -> None:
-    """Refuse to round 64-bit integers to floating point unless the step allows it."""
+def require_exact(operation: Operation, spec: RasterSpec, key: str = "input") -> None:
+    """Refuse to round 64-bit integers (of the source `key`) to floating point unless the step allows it."""
     if spec.dtype.kind in "iu" and spec.dtype.itemsize == 8 and not operation.allow_inexact:
         raise PipelineError(
             f"the input is {spec.dtype.name}, and floating point holds whole numbers only up to 2^53; "
             "cast it to a smaller dtype first, or set `allow_inexact: true` where rounding does no harm",
-            ("input",),
+            operation.source_path(key),
         )
+
+
+def keep_dtype(operation: Operation, source: RasterSpec, can_be_invalid: bool) -> RasterSpec:
+    """Return the spec of an output whose values are values of the source, in its dtype.
+
+    Integers that can be invalid take the step's nodata value, else the source's; without one they become floating
+    point with NaN.
+    """
+    if source.dtype.kind == "f":
+        return replace(source, nodata=float("nan") if can_be_invalid else None)
+    if can_be_invalid and operation.nodata is not None and holds(source.dtype, operation.nodata):
+        return replace(source, nodata=int(operation.nodata))
+    if can_be_invalid and source.nodata is None:
+        require_exact(operation, source)
+        return replace(source, dtype=working_dtype(source.dtype), nodata=float("nan"))
+    return source
 
 
 _registry: dict[str, type[Operation]] = {}

@@ -483,6 +483,7 @@ class _Work:
         if needs_mask(use, step.operation.domain):
             block.valid = self.buffers.take(block.values.shape, np.dtype(bool))
             self.act(mark_valid, block, use.spec)
+        block.bands = use.spec.bands
         self.views[key] = block
         return block
 
@@ -567,9 +568,11 @@ def mark_valid(block: Block, spec: RasterSpec) -> None:
 
 def convert(values: np.ndarray, block: Block, use: Use) -> None:
     """Copy a raster into a block: the bands asked for, in the dtype asked for, invalid integers as NaN."""
-    if use.bands is not None:
-        axis = block.dims.index("band") if "band" in block.dims else None
-        values = values if axis is None else np.take(values, use.bands, axis=axis)
+    if use.bands is not None and "band" in block.dims:
+        axis, same = block.dims.index("band"), values.dtype == block.values.dtype
+        values = np.take(values, use.bands, axis=axis, out=block.values if same else None, mode="clip")
+        if same:
+            return
     nodata = use.spec.nodata
     if values.dtype.kind != "f" and block.values.dtype.kind == "f" and nodata is not None:
         validity.integers_to_float(

@@ -15,6 +15,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from pipeline.operation import Operation
 from pipeline.raster import working_dtype
+from tests.reference_pointwise import POINTWISE
 
 NUMPY_MODES = {"reflect": "symmetric", "mirror": "reflect", "nearest": "edge", "wrap": "wrap"}
 
@@ -248,5 +249,6 @@ REFERENCES: dict[str, Callable[[Operation, np.ndarray, np.dtype], Expected]] = {
     "gaussian": gaussian,
     "gradient": difference,
     "hessian": difference,
+    **POINTWISE,
     "window": window,
 }

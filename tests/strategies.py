@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.kernels import difference
 from tests.harness import Layout, Raster
+from tests.strategy_pointwise import POINTWISE
 
 DIMS = (("y", "x", "band"), ("band", "y", "x"), ("y", "x"))
 DTYPES = ("uint8", "int16", "uint16", "int32", "float32", "float64")
@@ -131,6 +132,7 @@ STEPS = {
     "gradient": gradient_steps,
     "hessian": hessian_steps,
     "window": window_steps,
+    **POINTWISE,
 }
 """One strategy per operation; it draws `outputs` or `statistics` where the operation has the choice."""
 
@@ -158,6 +160,10 @@ def plain(step: dict[str, Any]) -> dict[str, Any]:
 SCRATCH_STEPS: dict[str, dict[str, Any]] = {
     "convolve": {"kernel": np.random.default_rng(0).random((31, 15)).tolist(), "normalize": True},
     "gaussian": {"sigma": 20, "normalize": True},
+    "calc": {"expression": "where(b1 > b2, (b1 - b2) / (b1 + b3), input) ** 2 - log(input)"},
+    "cast": {"dtype": "uint8", "scale": 0.1},
+    "mask": {"where": "b1 > 3 and b2 != b3"},
+    "select": {"bands": [3, 1]},
     "window": {"size": [15, 31], "statistics": list(STATISTICS)},
 }
 """For each operation a step that allocates much, where its defaults do not."""

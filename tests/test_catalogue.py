@@ -46,7 +46,8 @@ def test_the_example_of_window_is_planned() -> None:
 def test_the_example_of_every_operation_is_valid(name: str) -> None:
     step = yaml.safe_load(registry()[name].example)
     assert step["op"] == name
-    load_pipeline({"inputs": {"image": "x.zarr"}, "steps": [step], "output": {"path": "y.zarr"}})
+    inputs = dict.fromkeys(("image", "labels", "scl"), "x.zarr")
+    load_pipeline({"inputs": inputs, "steps": [step], "output": {"path": "y.zarr"}})
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)

@@ -22,6 +22,7 @@ LAYERS = (
     {"planning", "reduction"},
     {"passes"},
     {"storage", "operations", "config"},
+    {"expression"},
     {"operation"},
     {"kernels"},
     {"raster", "region", "errors"},

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.config.message import Problem
 from pipeline.config.model import Pipeline
-from pipeline.config.place import KeyPath
 from pipeline.errors import PipelineError, unknown
-from pipeline.operation import Operation
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +64,10 @@ def _follow(pipeline: Pipeline) -> tuple[dict[tuple[int, str], Ref], list[Proble
                 reference = scope.default(index) if text is None else Ref.parse(text)
                 scope.check(index, reference)
             except PipelineError as error:
-                problems.append(Problem(_source_path(step, index, key), str(error)))
+                problems.append(Problem(("steps", index, *step.source_path(key)), str(error)))
             else:
                 references[index, key] = reference
     return references, problems
-
-
-def _source_path(step: Operation, index: int, key: str) -> KeyPath:
-    """Return where the file says what a source is: the field of that name, or an entry of `inputs`."""
-    if key not in type(step).model_fields and "inputs" in type(step).model_fields:
-        return ("steps", index, "inputs", key)
-    return ("steps", index, key)
 
 
 class _Scope:

@@ -12,7 +12,18 @@ from pydantic import Field, StrictBool, StrictInt, field_validator, model_valida
 from pipeline.errors import PipelineError
 from pipeline.kernels.validity import cast
 from pipeline.kernels.window import Frame, extrema, moments, scratch_bytes
-from pipeline.operation import Block, Boundary, Domain, Edge, IntPair, Operation, Specs, register, require_exact
+from pipeline.operation import (
+    Block,
+    Boundary,
+    Domain,
+    Edge,
+    IntPair,
+    Operation,
+    Specs,
+    keep_dtype,
+    register,
+    require_exact,
+)
 from pipeline.raster import Number, RasterSpec, holds, working_dtype
 from pipeline.region import Halo, Region
 
@@ -107,14 +118,7 @@ class Window(Operation):
         if name in ROUNDED:
             dtype = np.dtype(np.float64) if name == "sum" and source.dtype.kind != "f" else working
             return replace(source, dtype=dtype, nodata=float("nan") if can_be_invalid else None)
-        if source.dtype.kind == "f":
-            return replace(source, nodata=float("nan") if can_be_invalid else None)
-        if can_be_invalid and self.nodata is not None and holds(source.dtype, self.nodata):
-            return replace(source, nodata=int(self.nodata))
-        if can_be_invalid and source.nodata is None:
-            require_exact(self, source)
-            return replace(source, dtype=working, nodata=float("nan"))
-        return source
+        return keep_dtype(self, source, can_be_invalid)
 
     def _fewest_pixels(self, source: RasterSpec) -> int:
         """Return the pixels of the smallest window: one at a corner of the raster, where the boundary shrinks it."""

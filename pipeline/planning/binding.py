@@ -53,8 +53,9 @@ def bind(
     graph = Graph({}, {}, {}, specs, {}, inputs, notes)
     for number, step in enumerate(steps):
         try:
-            graph.sources[step.name] = {key: _resolve(references[number, key], graph) for key in step.sources()}
-            graph.steps[step.name], graph.index[step.name] = step, number
+            found = {key: references[number, key] for key in step.sources()}
+            graph.sources[step.name] = {key: _resolve(step, key, found[key], graph) for key in found}
+            graph.steps[step.name], graph.index[step.name] = _with_input(step, found), number
             _check_tables(step, graph)
             plan = graph.bind(step.name, specs)
         except PipelineError as error:
@@ -67,6 +68,13 @@ def bind(
     return graph
 
 
+def _with_input(step: Operation, references: Mapping[str, Ref]) -> Operation:
+    """Return a step that names its input, also where that is the default: an expression may call it by its name."""
+    if step.input is not None or "input" not in references:
+        return step
+    return step.model_copy(update={"input": str(references["input"])})
+
+
 def _input_spec(entry: InputSpec) -> RasterSpec:
     """Return an input's spec; a floating-point raster can always hold NaN."""
     spec = entry.spec
@@ -75,17 +83,18 @@ def _input_spec(entry: InputSpec) -> RasterSpec:
     return spec
 
 
-def _resolve(reference: Ref, graph: Graph) -> str:
+def _resolve(step: Operation, key: str, reference: Ref, graph: Graph) -> str:
+    path = step.source_path(key)
     if reference.name in graph.inputs:
         if reference.output is not None:
-            raise PipelineError(f"{reference.name!r} is an input; it has no output {reference.output!r}", ("input",))
+            raise PipelineError(f"{reference.name!r} is an input; it has no output {reference.output!r}", path)
         return reference.name
     outputs = tuple(graph.plans[reference.name].declared)
     if reference.output is None and len(outputs) > 1:
         listed = ", ".join(f"{reference.name}/{output}" for output in outputs)
-        raise PipelineError(f"{reference.name!r} has several outputs; name one: {listed}", ("input",))
+        raise PipelineError(f"{reference.name!r} has several outputs; name one: {listed}", path)
     if reference.output is not None and reference.output not in outputs:
-        raise PipelineError(unknown(f"output of {reference.name!r}", reference.output, outputs), ("input",))
+        raise PipelineError(unknown(f"output of {reference.name!r}", reference.output, outputs), path)
     return f"{reference.name}/{reference.output or outputs[0]}"
 
 
@@ -110,7 +119,7 @@ def bind_step(
         selected[key], indices = specs[raster].select(keys)
         bands[key] = indices if keys is not None else None
         if operation.domain == "float":
-            require_exact(operation, selected[key])
+            require_exact(operation, selected[key], key)
     natural = operation.output_specs(selected)
     halos, edges = operation.halo(selected), operation.edges(selected)
     uses = tuple(

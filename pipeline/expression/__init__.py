@@ -1,0 +1,1 @@
+"""The expressions of `calc` and `mask`: read (`grammar`), bound to rasters (`names`), made a program (`program`)."""

@@ -1,0 +1,100 @@
+"""Pixels in another dtype, scaled on the way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import BeforeValidator, Field, model_validator
+
+from pipeline.errors import PipelineError
+from pipeline.kernels.cast import SCRATCH_BYTES, Conversion, convert
+from pipeline.operation import Block, Domain, Operation, Specs, register, require_exact
+from pipeline.raster import DTypeName, Number, RasterSpec, array_slices, holds, is_nan
+from pipeline.region import Region
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def to_limits(value: Any) -> Any:
+    """Return [low, high] as whole numbers where they are written so."""
+    numbers = isinstance(value, list | tuple) and all(
+        isinstance(side, int | float) and not isinstance(side, bool) and math.isfinite(side) for side in value
+    )
+    if value is not None and (not numbers or len(value) != 2 or value[0] > value[1]):
+        raise ValueError(f"must be [low, high], two numbers, the smaller first, got {value!r}")
+    return value
+
+
+@register
+class Cast(Operation):
+    """Pixels in another dtype: value * scale + offset, limited, rounded.
+
+    Integers without scale and offset stay exact; everything else is computed in float64 and rounded once. A value
+    beyond an integer dtype becomes its nearest end, infinity too. A value that lands on the nodata value of an
+    integer result counts as invalid: choose `nodata` outside of `clip`.
+    """
+
+    domain: ClassVar[Domain] = "native"
+    example: ClassVar[str] = "{name: bytes, op: cast, input: image, dtype: uint8, scale: 0.025, nodata: 0}"
+    outputs_text: ClassVar[Mapping[str, str]] = {"value": "`dtype`"}
+
+    op: Literal["cast"]
+    dtype: DTypeName
+    """The dtype of the result."""
+    scale: Finite = 1.0
+    """What values are multiplied by."""
+    offset: Finite = 0.0
+    """What is added then, in units of the result."""
+    clip: Annotated[tuple[Number, Number] | None, BeforeValidator(to_limits)] = None
+    """[low, high]: limits of the result, before it is rounded."""
+    rounding: Literal["half_even", "floor", "ceil", "truncate"] = "half_even"
+    """How fractions become whole numbers, for integer dtypes."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Cast:
+        if self.scale == 0:
+            raise PipelineError("must not be 0, which makes all pixels equal", ("scale",))
+        if self.rounding != "half_even" and np.dtype(self.dtype).kind == "f":
+            raise PipelineError(f"is for integers; {self.dtype} holds fractions", ("rounding",))
+        return self
+
+    def output_specs(self, specs: Specs) -> dict[str, RasterSpec]:
+        source, dtype = specs["input"], np.dtype(self.dtype)
+        if not self._conversion.is_exact(source.dtype):
+            require_exact(self, source)
+        return {"value": replace(source, dtype=dtype, nodata=self._nodata(source, dtype))}
+
+    def _nodata(self, source: RasterSpec, dtype: np.dtype) -> Number | None:
+        if not source.can_be_invalid:
+            return None
+        if dtype.kind == "f":
+            return float("nan")
+        nodata = source.nodata if self.nodata is None else self.nodata
+        if nodata is None or is_nan(nodata) or not holds(dtype, nodata):
+            unfit = "" if nodata is None or is_nan(nodata) else f" ({nodata:g} does not fit)"
+            raise PipelineError(
+                f"the input can have invalid pixels, and {dtype.name} has no value for them{unfit}; say which with "
+                "`nodata:`",
+                ("dtype",) if self.nodata is None else ("nodata",),
+            )
+        return int(nodata)
+
+    @property
+    def _conversion(self) -> Conversion:
+        return Conversion(np.dtype(self.dtype), self.scale, self.offset, self.clip, self.rounding)
+
+    def scratch_bytes(self, specs: Specs, shape: tuple[int, int]) -> int:
+        return SCRATCH_BYTES
+
+    def apply(
+        self, blocks: Mapping[str, Block], tables: Mapping[str, Any], out: Mapping[str, Block], region: Region
+    ) -> None:
+        source, target = blocks["input"], out["value"]
+        there = array_slices(source.dims, region, source.origin)
+        valid = None if source.valid is None else source.valid[there]
+        part = target.values[array_slices(target.dims, region, target.origin)]
+        convert(source.values[there], valid, part, target.fill, self._conversion)

@@ -1,0 +1,92 @@
+"""Pixels kept where a condition holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import model_validator
+
+from pipeline.errors import PipelineError
+from pipeline.expression.evaluation import (
+    ExpressionText,
+    NamedInputs,
+    aliases,
+    bind,
+    bind_blocks,
+    check_names,
+    is_flat,
+    planes,
+    results,
+)
+from pipeline.expression.program import Compiled
+from pipeline.kernels.expression import TILE
+from pipeline.operation import Block, Domain, Operation, Specs, keep_dtype, register
+from pipeline.raster import RasterSpec
+from pipeline.region import Region
+
+
+@register
+class Mask(Operation):
+    """The input where a condition holds, nodata elsewhere.
+
+    The condition is an expression as `calc` has it (`rasterpipe ops calc`): over the bands of the input, and over
+    further rasters by the names they have in `inputs`. It is computed in floating point; where an operand is nodata,
+    the result is. A condition of one band holds for all bands of the input, one of as many bands band by band.
+    """
+
+    domain: ClassVar[Domain] = "native"
+    bands_belong: ClassVar[Literal["each", "all"]] = "all"
+    example: ClassVar[str] = '{name: clear, op: mask, input: image, inputs: {scl: scl}, where: "scl != 3 and scl != 8"}'
+    outputs_text: ClassVar[Mapping[str, str]] = {"value": "the input's dtype"}
+
+    op: Literal["mask"]
+    where: ExpressionText
+    """The condition; what is not 0 is true."""
+    inputs: NamedInputs | None = None
+    """Further rasters of the condition, by the names they have there, e.g. {scl: scl}."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Mask:
+        check_names("where", self.where, self.inputs or {}, plain=True)
+        return self
+
+    def sources(self) -> dict[str, str | None]:
+        return {"input": self.input, **(self.inputs or {})}
+
+    def _bind(self, specs: Specs) -> Compiled:
+        compiled = bind(self, "where", self.where, specs, "input", aliases(self.input))
+        if compiled.num_bands not in (1, specs["input"].num_bands):
+            raise PipelineError(
+                f"band counts do not fit: the condition has {compiled.num_bands}, the input "
+                f"{specs['input'].num_bands}; take one band of {compiled.wide} ({compiled.wide}.b1)",
+                ("where",),
+            )
+        return compiled
+
+    def output_specs(self, specs: Specs) -> dict[str, RasterSpec]:
+        self._bind(specs)
+        return {"value": keep_dtype(self, specs["input"], can_be_invalid=True)}
+
+    def scratch_bytes(self, specs: Specs, shape: tuple[int, int]) -> int:
+        return self._bind(specs).program.scratch_bytes + TILE * (1 + specs["input"].num_bands)
+
+    def apply(
+        self, blocks: Mapping[str, Block], tables: Mapping[str, Any], out: Mapping[str, Block], region: Region
+    ) -> None:
+        compiled = bind_blocks(self.where, blocks, "input", aliases(self.input))
+        source, value = blocks["input"], out["value"]
+        flat = is_flat(compiled, blocks, value)
+        kept, target = planes(source, region, flat), planes(value, region, flat)
+        valid = None if source.valid is None else planes(source, region, flat, source.valid)
+        fill = np.nan if value.fill is None else value.fill
+        for plane, rows, columns, condition in results(compiled, blocks, region, flat):
+            # a condition of one band is the only plane, and holds for all bands
+            band = slice(None) if compiled.num_bands == 1 else slice(plane, plane + 1)
+            part = target[band, rows, columns]
+            np.copyto(part, kept[band, rows, columns], casting="unsafe")
+            holds = np.greater(np.abs(condition, out=condition), 0)  # not where it is NaN
+            np.copyto(part, fill, where=np.logical_not(holds, out=holds))
+            if valid is not None:
+                np.copyto(part, fill, where=~valid[band, rows, columns])

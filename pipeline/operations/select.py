@@ -1,0 +1,36 @@
+"""Some bands of a raster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from pipeline.operation import Block, Domain, Operation, Specs, register
+from pipeline.raster import BandKey, RasterSpec, array_slices
+from pipeline.region import Region
+
+
+@register
+class Select(Operation):
+    """Bands of a raster, in the order given, their pixels unchanged."""
+
+    domain: ClassVar[Domain] = "native"
+    example: ClassVar[str] = "{name: colour, op: select, input: image, bands: [4, 3, 2]}"
+    outputs_text: ClassVar[Mapping[str, str]] = {"value": "the input's dtype"}
+
+    op: Literal["select"]
+    bands: Annotated[tuple[BandKey, ...], Field(min_length=1)]
+    """The bands: positions from 1, or names."""
+
+    def output_specs(self, specs: Specs) -> dict[str, RasterSpec]:
+        return {"value": specs["input"]}
+
+    def apply(
+        self, blocks: Mapping[str, Block], tables: Mapping[str, Any], out: Mapping[str, Block], region: Region
+    ) -> None:
+        source, target = blocks["input"], out["value"]
+        values = source.values[array_slices(source.dims, region, source.origin)]  # the engine has chosen the bands
+        np.copyto(target.values[array_slices(target.dims, region, target.origin)], values)

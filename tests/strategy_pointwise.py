@@ -1,0 +1,58 @@
+"""Strategies of the pointwise operations; see `tests.strategies`."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tests.reference_pointwise import EXPRESSIONS
+
+DTYPES = ("uint8", "int16", "uint16", "int32", "float32", "float64")
+
+
+@st.composite
+def calc_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
+    expression = draw(st.sampled_from(sorted(EXPRESSIONS)))
+    return {"name": name, "op": "calc", "expression": expression, **_inputs(expression, "abm")}
+
+
+@st.composite
+def mask_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
+    where = draw(st.sampled_from([text for text in sorted(EXPRESSIONS) if not {"a", "b"} & _names(text)]))
+    step = {"name": name, "op": "mask", "where": where, "input": "image", **_inputs(where, "m")}
+    if draw(st.booleans()):
+        step["nodata"] = draw(st.sampled_from([0, 9, 255]))
+    return step
+
+
+def _names(expression: str) -> set[str]:
+    return {node.id for node in ast.walk(ast.parse(expression)) if isinstance(node, ast.Name)}
+
+
+def _inputs(expression: str, keys: str) -> dict[str, Any]:
+    found = sorted(_names(expression) & set(keys))
+    return {"inputs": dict.fromkeys(found, "image")} if found else {}
+
+
+@st.composite
+def select_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
+    return {"name": name, "op": "select", "bands": draw(st.lists(st.integers(1, 3), min_size=1, max_size=3))}
+
+
+@st.composite
+def cast_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
+    dtype = draw(st.sampled_from(DTYPES))
+    step: dict[str, Any] = {"name": name, "op": "cast", "dtype": dtype}
+    if draw(st.booleans()):
+        step |= {"scale": draw(st.sampled_from([0.025, -2.0, 1.0])), "offset": draw(st.sampled_from([0.0, 0.5, -7.25]))}
+    if draw(st.booleans()):
+        step["clip"] = draw(st.sampled_from([[0, 100], [-3.5, 99.5], [300, 400], [-20, -10]]))
+    if dtype[0] != "f":
+        step["nodata"] = draw(st.integers(0, 100))
+        step["rounding"] = draw(st.sampled_from(["half_even", "floor", "ceil", "truncate"]))
+    return step
+
+
+POINTWISE = {"calc": calc_steps, "cast": cast_steps, "mask": mask_steps, "select": select_steps}
