@@ -27,7 +27,7 @@ from pipeline.kernels.convolution import Weights, direct
 LARGEST_GROUP = 4
 """Filters that are computed together at most: a response of each is held."""
 TAPS = 8
-"""Taps that are summed at a time; vectors are padded to whole groups by weights of 0."""
+"""Taps that are summed at a time, but for the last group, which may have half as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +197,7 @@ def single_error(down: np.ndarray) -> float:
     Each product or fused multiply-add rounds its result by at most u = 2^-24 of its greatest possible size, the sum
     of the weights so far; the two chains of a group are added with one more rounding; weights are rounded before.
     """
-    padded = np.abs(_padded([down])[0])
+    padded = np.abs(_padded([down], TAPS)[0])
     chains = padded.reshape(-1, TAPS // 2, 2).cumsum(axis=1)
     rounded = float(np.abs(down - down.astype(np.float32)).sum())
     return rounded + 2.0**-24 * 1.000001 * float(chains.sum() + padded.sum())
@@ -287,8 +287,9 @@ class _Group:
         )
 
 
-def _padded(vectors: Sequence[np.ndarray]) -> np.ndarray:
+def _padded(vectors: Sequence[np.ndarray], group: int = TAPS // 2) -> np.ndarray:
+    """Return vectors of one length as rows, with weights of 0 up to whole groups."""
     length = vectors[0].size
-    padded = np.zeros((len(vectors), -(-length // TAPS) * TAPS))
+    padded = np.zeros((len(vectors), -(-length // group) * group))
     padded[:, :length] = vectors
     return padded

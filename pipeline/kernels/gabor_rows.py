@@ -62,11 +62,31 @@ def respond(
 def weigh(row: Any, step: Any, size: Any, weights: Any, out: Any) -> None:
     """Sum weights[k] * row[k * step + c] over the first `size` taps k into each element c of `out`.
 
-    Weights come in groups of eight. Those beyond `size` are 0 and weigh the last tap once more, so that NaN comes
-    from the support alone.
+    Taps come in groups of eight, the last perhaps of four. Weights beyond `size` are 0 and weigh the last tap once
+    more, so that NaN comes from the support alone.
     """
-    for k in range(0, weights.size, 8):
+    whole = weights.size // 8 * 8
+    for k in range(0, whole, 8):
         weigh_eight(row, step, k, size - 1, weights[k : k + 8], out)
+    if whole < weights.size:
+        weigh_four(row, step, whole, size - 1, weights[whole:], out)
+
+
+@inner
+def weigh_four(row: Any, step: Any, k: Any, last: Any, weights: Any, out: Any) -> None:
+    """Sum four taps from k on, in two chains of two: see `weigh_eight`."""
+    a, b = row[k * step :], row[min(k + 1, last) * step :]
+    d, e = row[min(k + 2, last) * step :], row[min(k + 3, last) * step :]
+    w_a, w_b, w_d, w_e = weights[0], weights[1], weights[2], weights[3]
+    number = weights.dtype.type
+    if k == 0:
+        for c in range(out.size):
+            odd = fma(number(e[c]), w_e, number(b[c]) * w_b)
+            out[c] = fma(number(d[c]), w_d, number(a[c]) * w_a) + odd
+    else:
+        for c in range(out.size):
+            odd = fma(number(e[c]), w_e, number(b[c]) * w_b)
+            out[c] += np.float64(fma(number(d[c]), w_d, number(a[c]) * w_a) + odd)
 
 
 @inner

@@ -186,10 +186,7 @@ class Gabor(Operation):
     def notes(self, specs: Specs) -> Iterator[str]:
         above = [_number(frequency) for frequency in self.frequencies if frequency > 0.5]
         if above:
-            yield (
-                f"frequency {', '.join(above)} is above half a cycle per pixel: pixels cannot tell such waves from "
-                "slower ones"
-            )
+            yield f"frequency {', '.join(above)} is above half a cycle per pixel: pixels show a slower wave instead"
 
     def output_specs(self, specs: Specs) -> dict[str, RasterSpec]:
         source = specs["input"]
