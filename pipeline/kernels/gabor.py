@@ -128,7 +128,7 @@ def factor_bank(bank: Sequence[tuple[np.ndarray, ...]], dtype: np.dtype, exact: 
         parts = [] if exact else [_parts(kernel, tolerance) for kernel in flipped]
         rows, columns = kernels[0].shape
         if exact or _cost(parts) > rows * columns * len(kernels):
-            alone.append(Group((position,), (rows, columns), tuple(map(_direct_weights, flipped))))
+            alone.append(Group((position,), (rows, columns), tuple(direct(kernel, zeros=True) for kernel in flipped)))
             continue
         group = next((group for group in groups if group.shares((rows, columns), parts)), None)
         if group is None:
@@ -136,11 +136,6 @@ def factor_bank(bank: Sequence[tuple[np.ndarray, ...]], dtype: np.dtype, exact: 
             groups.append(group)
         group.add(position, parts, [float(np.abs(kernel).sum()) for kernel in flipped])
     return (*(group.freeze(dtype) for group in groups), *alone)
-
-
-def _direct_weights(kernel: np.ndarray) -> Weights:
-    """Return the weights of a direct sum in which weights of 0 take part too: the support is the whole rectangle."""
-    return direct(np.where(kernel == 0, np.finfo(np.float64).tiny, kernel))
 
 
 Term = tuple[np.ndarray, np.ndarray]
