@@ -244,8 +244,68 @@ def _correlate(step: Any, planes: np.ndarray, dtype: np.dtype, kernel: np.ndarra
     return {"value": (np.stack(values), np.stack(bounds))}
 
 
+def gabor(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
+    """scikit-image's kernels, every product of the convolution, and the window of each response by numpy."""
+    from skimage.filters import gabor_kernel
+
+    eps = float(np.finfo(working_dtype(dtype)).eps)
+    names = ("response",) if step.window is None else step.statistics or ("mean",)
+    results: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    bounds: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    for plane in planes:
+        for frequency in step.frequencies:
+            for orientation in step.orientations:
+                along, across = (step.sigma.along, step.sigma.across) if step.sigma else (None, None)
+                theta, offset = np.deg2rad(orientation), np.deg2rad(step.offset)
+                kernel = gabor_kernel(frequency, theta, step.bandwidth or 1, along, across, step.n_stds, offset)
+                response, scale = _gabor_response(step, np.where(np.isfinite(plane), plane, np.nan), kernel)
+                for name in names:
+                    value, bound = _gabor_statistic(name, step, response, scale, eps)
+                    results[name].append(value)
+                    bounds[name].append(bound)
+    return {name: (np.stack(results[name]), np.stack(bounds[name])) for name in names}
+
+
+def _gabor_response(step: Any, plane: np.ndarray, kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the response, and max|input in the support| x sum|kernel|."""
+    parts = {"real": [kernel.real], "imag": [kernel.imag], "magnitude": [kernel.real, kernel.imag]}[step.response]
+    padded = pad(plane, kernel.shape[0] // 2, kernel.shape[1] // 2, step.boundary, step.cval)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, kernel.shape)
+    found = [np.einsum("yxij,ij->yx", windows, part[::-1, ::-1]) for part in parts]
+    largest = np.lib.stride_tricks.sliding_window_view(np.nan_to_num(np.abs(padded)), kernel.shape).max((-2, -1))
+    return found[0] if len(found) == 1 else np.hypot(*found), largest * sum(np.abs(part).sum() for part in parts)
+
+
+def _gabor_statistic(
+    name: str, step: Any, response: np.ndarray, scale: np.ndarray, eps: float
+) -> tuple[np.ndarray, np.ndarray]:
+    if name == "response":
+        return response, 4 * eps * scale
+    import warnings
+
+    rows, columns = step.window[0] // 2, step.window[1] // 2
+    windows = np.lib.stride_tricks.sliding_window_view(
+        pad(response, rows, columns, step.boundary, step.cval), step.window
+    )
+    scales = np.lib.stride_tricks.sliding_window_view(
+        pad(scale, rows, columns, step.boundary, abs(step.cval or 0)), step.window
+    )
+    largest = np.nanmax(scales, axis=(-2, -1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # all-NaN windows
+        value = {"mean": np.nanmean, "var": np.nanvar, "std": np.nanstd}[name](windows, axis=(-2, -1))
+    value = np.where(np.isnan(response), np.nan, value)
+    if name == "mean":
+        return value, 4 * eps * largest
+    error = 4 * eps * largest**2
+    if name == "var":
+        return value, error
+    return value, np.minimum(np.sqrt(error), error / np.maximum(value, 1e-300)) + 4 * eps * value
+
+
 REFERENCES: dict[str, Callable[[Operation, np.ndarray, np.dtype], Expected]] = {
     "convolve": convolve,
+    "gabor": gabor,
     "gaussian": gaussian,
     "gradient": difference,
     "hessian": difference,

@@ -126,8 +126,38 @@ def gaussian_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
     return step | {"normalize": order == [0, 0] and draw(st.booleans())} | boundaries(draw)
 
 
+@st.composite
+def gabor_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
+    """Draw a small bank of small kernels."""
+    boundary = draw(st.sampled_from(BOUNDARIES))
+    step: dict[str, Any] = {"name": name, "op": "gabor", "boundary": boundary}
+    angles = st.sampled_from([0.0, 17.5, 30.0, 45.0, 90.0, 135.0, 150.0, -30.0])
+    step["frequencies"] = draw(st.lists(st.sampled_from([0.3, 0.4, 0.45]), min_size=1, max_size=2, unique=True))
+    step["orientations"] = draw(st.lists(angles, min_size=1, max_size=3, unique=True))
+    sigmas = st.sampled_from([0.5, 0.8, 1.3])
+    match draw(st.sampled_from(["round", "oval", "bandwidth", "default"])):
+        case "round":
+            step["sigma"] = draw(sigmas)
+        case "oval":
+            step["sigma"] = {"along": draw(sigmas), "across": draw(sigmas)}
+        case "bandwidth":
+            step["bandwidth"] = draw(st.sampled_from([1.5, 2.0]))
+    step["n_stds"] = draw(st.sampled_from([2.0, 3.0]))
+    step["offset"] = draw(st.sampled_from([0.0, 0.0, 40.0]))
+    step["response"] = draw(st.sampled_from(["real", "imag", "magnitude"]))
+    step["exact"] = draw(st.booleans())
+    if draw(st.booleans()):
+        step["window"] = [2 * draw(st.integers(0, 4)) + 1, 2 * draw(st.integers(0, 4)) + 1]
+        statistics = st.sampled_from(["mean", "var", "std"])
+        step["statistics"] = draw(st.lists(statistics, min_size=1, max_size=3, unique=True))
+    if boundary == "constant":
+        step["cval"] = draw(st.integers(0, 100))
+    return step
+
+
 STEPS = {
     "convolve": convolve_steps,
+    "gabor": gabor_steps,
     "gaussian": gaussian_steps,
     "gradient": gradient_steps,
     "hessian": hessian_steps,
@@ -152,6 +182,8 @@ def plain(step: dict[str, Any]) -> dict[str, Any]:
         step["edge"] = "nearest"  # a parabola's block holds more than its interior needs
     if step["op"] == "window":
         step |= {"fill_invalid": True, "min_valid": 1, "statistics": ["mean"]}
+    if step["op"] == "gabor" and "window" in step:
+        step["statistics"] = ["mean"]  # the variance of one pixel is 0
     if "boundary" in step:
         step["boundary"] = "reflect"
     return step
@@ -159,6 +191,7 @@ def plain(step: dict[str, Any]) -> dict[str, Any]:
 
 SCRATCH_STEPS: dict[str, dict[str, Any]] = {
     "convolve": {"kernel": np.random.default_rng(0).random((31, 15)).tolist(), "normalize": True},
+    "gabor": {"frequencies": [0.1, 0.2], "orientations": [0, 30, 150], "window": 15, "statistics": ["mean", "var"]},
     "gaussian": {"sigma": 20, "normalize": True},
     "calc": {"expression": "where(b1 > b2, (b1 - b2) / (b1 + b3), input) ** 2 - log(input)"},
     "cast": {"dtype": "uint8", "scale": 0.1},

@@ -34,9 +34,13 @@ def _fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.fma(*arguments)
 
-    double = numba.types.float64
-    return double(double, double, double), generate
+    single, double = numba.types.float32, numba.types.float64
+    number = single if a == b == c == single else double
+    return number(number, number, number), generate
 
 
 fma = cast("Callable[[float, float, float], float]", intrinsic(_fma))
-"""a b + c in float64, rounded once: said outright, so that it is the same in every loop and on every machine."""
+"""a b + c, rounded once: said outright, so that it is the same in every loop and on every machine.
+
+In float32 if all three are float32, else in float64.
+"""
