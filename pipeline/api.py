@@ -79,6 +79,7 @@ def load(
     inputs: Mapping[str, str] | None = None,
     output: str | None = None,
     grids: tuple[Grid, ...] | None = None,
+    economy: int | None = None,
 ) -> Job:
     """Read a pipeline file (or mapping), open its inputs and plan the run; nothing is written."""
     config, document = load_pipeline(source, overrides, inputs, output)
@@ -86,7 +87,7 @@ def load(
         config = with_matrices(config, read_matrix)
         readers = {name: _open(name, entry, document) for name, entry in config.inputs.items()}
         specs = {name: _input_spec(name, reader) for name, reader in readers.items()}
-        settings = _settings(config, next(iter(specs.values())).spec, grids)
+        settings = dataclasses.replace(_settings(config, next(iter(specs.values())).spec, grids), economy=economy)
         plan = make_plan(config.steps, resolve(config), specs, settings)
     except PipelineError as error:
         raise PipelineError(locate(document, error), error.path) from None
@@ -262,15 +263,13 @@ def run(
     if quicklook is not None:
         check_quicklook_path(str(quicklook))
     job = load(source, **options)
-    facts = _run_or_resume(job, lambda grids: load(source, **{**options, "grids": grids}), resume, overwrite, quiet)
+    facts = _run_or_resume(job, lambda **cut: load(source, **{**options, **cut}), resume, overwrite, quiet)
     if quicklook is not None:
         facts["quicklook"] = draw(job, str(quicklook))
     return facts
 
 
-def _run_or_resume(
-    job: Job, reload: Callable[[tuple[Grid, ...]], Job], resume: bool, overwrite: bool, quiet: bool
-) -> dict[str, Any]:
+def _run_or_resume(job: Job, reload: Callable[..., Job], resume: bool, overwrite: bool, quiet: bool) -> dict[str, Any]:
     sources = [path for entry in job.pipeline.inputs.values() for path in entry.paths]
     sources += [path for reader in job.readers.values() for path in local_paths(reader)]
     check_output_path(job.output, sources)
@@ -290,7 +289,8 @@ def _run_or_resume(
                 return report.describe_finished(job, target)
             if target.action == "continue":
                 assert journal.header is not None
-                job = reload(grids_from_json(journal.header["grids"]))
+                header = journal.header
+                job = reload(grids=grids_from_json(header["grids"]), economy=header.get("economy"))
             return _run(job, target, journal, Progress(quiet=quiet))
         except RasterpipeError:
             if journal.header is None:  # nothing has begun

@@ -18,7 +18,7 @@ import numpy as np
 from pipeline.kernels import validity
 from pipeline.kernels.edge import fill_edges
 from pipeline.operation import Block, Edge, Operation, Reduction, Specs, Table, TableSpec
-from pipeline.raster import RasterSpec, array_shape, array_slices, is_nan, working_dtype
+from pipeline.raster import Number, RasterSpec, array_shape, array_slices, is_nan, working_dtype
 from pipeline.region import Grid, Halo, Region
 
 
@@ -505,7 +505,7 @@ class _Work:
         spec = self.plan.specs[raster]
         block = self.blocks[raster, False]
         if spec.dtype.kind == "f" and spec.nodata is not None and not is_nan(spec.nodata):
-            self.act(validity.nan_to_nodata, block.values.reshape(-1), spec.dtype.type(spec.nodata))
+            self.act(mark_nodata, block.values, spec.nodata)
         dims = self.plan.stored_dims.get(raster, spec.dims)
         if raster in self.plan.exact and dims == spec.dims:
             return block.values
@@ -556,6 +556,14 @@ def mark_nan(values: np.ndarray, spec: RasterSpec) -> None:
             values[values == values.dtype.type(spec.nodata)] = np.nan
         else:
             validity.nodata_to_nan(values.reshape(-1), values.dtype.type(spec.nodata))
+
+
+def mark_nodata(values: np.ndarray, nodata: Number) -> None:
+    """Turn NaN into nodata, in place."""
+    if values.dtype == np.float16:  # no kernel knows it
+        values[np.isnan(values)] = nodata
+    else:
+        validity.nan_to_nodata(values.reshape(-1), values.dtype.type(nodata))
 
 
 def mark_valid(block: Block, spec: RasterSpec) -> None:

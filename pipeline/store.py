@@ -62,6 +62,7 @@ class RunStore:
             "run_id": self.target.run_id,
             "plan_hash": self.provenance["plan_hash"],
             "parts": self.provenance["parts"],
+            "economy": self.job.plan.settings.economy,
             "grids": grids_to_json([planned.plan.grid for planned in self.job.plan.passes]),
         }
 

@@ -19,16 +19,19 @@ def run(values: np.ndarray, tmp_path: Path, **step: Any) -> None:
     pipeline.run({"inputs": {"image": source}, "steps": steps, "output": {"path": str(tmp_path / "out.zarr")}})
 
 
-def test_half_precision_with_nodata(tmp_path: Path) -> None:
+@pytest.mark.parametrize("nodata", [None, -1])
+def test_half_precision_with_nodata(nodata: int | None, tmp_path: Path) -> None:
     values = np.random.default_rng(4).normal(size=(20, 30)).astype(np.float16)
     values[3:6, 4:9] = -9999
     source = harness.store(harness.Raster(values, ("y", "x"), nodata=-9999), tmp_path / "in.zarr")
-    steps = [{"name": "smooth", "op": "window", "size": 3, "statistics": ["mean", "max"]}]
+    steps = [{"name": "smooth", "op": "window", "size": 3, "statistics": ["mean", "max"], "nodata": nodata}]
     facts = pipeline.run({"inputs": {"image": source}, "steps": steps, "output": {"path": str(tmp_path / "out.zarr")}})
     assert [entry["valid_fraction"] for entry in facts["outputs"]] == [1 - 15 / 600] * 2
     floats = np.where(values == -9999, np.nan, values.astype(float))
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(floats, 1, mode="symmetric"), (3, 3))
-    expected = np.where(np.isnan(floats), np.nan, np.nanmax(windows, axis=(2, 3), initial=-np.inf))
+    expected = np.where(
+        np.isnan(floats), np.nan if nodata is None else nodata, np.nanmax(windows, axis=(2, 3), initial=-np.inf)
+    )
     np.testing.assert_array_equal(harness.read(tmp_path / "out.zarr", "smooth/max")[0], expected)
 
 

@@ -16,7 +16,16 @@ from pipeline.passes import PassPlan, Sweep
 from pipeline.planning.binding import Graph, bind, check_grids
 from pipeline.planning.fitting import TABLES_AT_ONCE, Fitter
 from pipeline.planning.layout import plan_arrays, stored_chunk, stored_spec
-from pipeline.planning.plan import InputSpec, PassCost, Plan, PlannedPass, Settings, StoredArray, format_bytes
+from pipeline.planning.plan import (
+    ECONOMIES,
+    InputSpec,
+    PassCost,
+    Plan,
+    PlannedPass,
+    Settings,
+    StoredArray,
+    format_bytes,
+)
 from pipeline.region import Grid, Region
 
 __all__ = [
@@ -54,6 +63,22 @@ def make_plan(
     PipelineError
         Where a step does not fit its inputs, or the run cannot stay below the memory; `path` says where.
     """
+    economies = range(len(ECONOMIES)) if settings.economy is None else [settings.economy]
+    for economy in economies:
+        try:
+            return _make_plan(steps, references, inputs, replace(settings, economy=economy))
+        except PipelineError as error:
+            if error.path != ("run", "memory") or economy == economies[-1]:
+                raise
+    raise AssertionError("the last economy returns or raises")
+
+
+def _make_plan(
+    steps: Sequence[Operation],
+    references: Mapping[tuple[int, str], Ref],
+    inputs: Mapping[str, InputSpec],
+    settings: Settings,
+) -> Plan:
     check_grids(inputs)
     graph = bind(steps, references, inputs)
     region = settings.region or graph.region
@@ -221,17 +246,9 @@ def _plan_pass(number: int, targets: _Targets, graph: Graph, settings: Settings)
     def build(grid: Grid) -> PassPlan:
         return PassPlan(number, tuple(steps), specs, stored, targets.writes, grid, wanted, dims, sweeps)
 
-    def fit(settings: Settings) -> PlannedPass:
-        arrays = plan_arrays(targets.writes, targets.kept, targets.region, graph, settings)
-        return Fitter(build, arrays, chunks, settings, targets.region).fit(number)
-
     chunks = {raster: stored_chunk(raster, settings, graph) for raster in stored}
-    try:
-        return fit(settings)
-    except PipelineError:
-        if settings.shards != "auto":
-            raise
-        return fit(replace(settings, shards="none"))  # many files rather than none
+    arrays = plan_arrays(targets.writes, targets.kept, targets.region, graph, settings)
+    return Fitter(build, arrays, chunks, settings, targets.region).fit(number)
 
 
 def _steps_of(targets: _Targets, graph: Graph) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from pipeline.errors import PipelineError
 from pipeline.planning.binding import Graph
-from pipeline.planning.plan import InputSpec, Settings, StoredArray
+from pipeline.planning.plan import ECONOMIES, InputSpec, Settings, StoredArray
 from pipeline.raster import Dims, RasterSpec
 from pipeline.region import Region
 
@@ -66,6 +66,8 @@ def _chunk_shape(spec: RasterSpec, settings: Settings, graph: Graph) -> tuple[in
     else:
         rows, columns = next((e.chunk for e in graph.inputs.values() if _is_sound_chunk(e)), (0, 0))
         rows, columns = rows or _even_part(spec.height), columns or _even_part(spec.width)
+        divisor, _ = ECONOMIES[settings.economy or 0]
+        rows, columns = -(-rows // divisor), -(-columns // divisor)
         sizes = {"y": rows, "x": columns, "band": _band_group(spec, rows * columns)}
     limits = {"y": spec.height, "x": spec.width, "band": spec.num_bands}
     return tuple(min(sizes[dim], limits[dim]) for dim in spec.dims)
@@ -91,7 +93,9 @@ def _band_group(spec: RasterSpec, num_pixels: int) -> int:
 
 
 def _shard_shape(array: StoredArray, settings: Settings, num_files: int) -> tuple[int, ...] | None:
-    if settings.shards == "none" or (settings.shards == "auto" and num_files <= MAX_LOCAL_FILES):
+    _, may_shard = ECONOMIES[settings.economy or 0]
+    is_needless = not may_shard or num_files <= MAX_LOCAL_FILES
+    if settings.shards == "none" or (settings.shards == "auto" and is_needless):
         return None
     if settings.shards != "auto":
         sizes = dict(zip(("y", "x", "band"), settings.shards, strict=False))

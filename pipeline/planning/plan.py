@@ -22,6 +22,10 @@ class InputSpec:
     format: Literal["zarr", "tiff"] = "zarr"
 
 
+ECONOMIES: tuple[tuple[int, bool], ...] = ((1, True), (1, False), (2, False), (4, False))
+"""What the sides of automatic chunks are divided by, and whether shards may be chosen; tried until a block fits."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """Everything else that a plan depends on."""
@@ -35,8 +39,10 @@ class Settings:
     codec: str = "fast"
     dims: Dims | Literal["auto"] = "auto"
     halo: Literal["auto", "read", "exchange"] = "auto"
+    economy: int | None = None
+    """How far automatic chunks and shards give way to the memory, an index into `ECONOMIES`; None: as far as needed."""
     grids: tuple[Grid, ...] | None = None
-    """Block grids of a run that is resumed; its finished blocks count only on the same grids."""
+    """Block grids of a run that is resumed (with its economy); its finished blocks count only on the same grids."""
 
 
 @dataclass(frozen=True)
