@@ -123,7 +123,7 @@ class Footprint:
 
     def _rim(self, axis: int) -> np.ndarray:
         padded = np.pad(self.mask.astype(np.int8), [(1, 1) if i == axis else (0, 0) for i in range(2)])
-        change: np.ndarray = np.diff(padded, axis=axis)
+        change = np.diff(padded, axis=axis)
         return np.stack([np.argwhere(change == -1), np.argwhere(change == 1)], axis=1)
 
 

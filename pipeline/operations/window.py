@@ -169,7 +169,9 @@ class Window(Operation):
         return {} if self.footprint in SHAPES else super().matrix_files()
 
     def halo(self, specs: Specs) -> dict[str, Halo]:
-        return {"input": Halo(*self.pixels.reach)}
+        above, below, left, right = self.pixels.reach
+        # as much on both sides: beyond a mirrored edge lie the pixels of the other side
+        return {"input": Halo.around(max(above, below), max(left, right))}
 
     def edges(self, specs: Specs) -> dict[str, Edge]:
         return {"input": Edge("invalid" if self.boundary == "shrink" else self.boundary, self.cval or 0)}
@@ -228,8 +230,8 @@ class Window(Operation):
         extremes = (spec.dtype for name, spec in self.output_specs(specs).items() if name in ("min", "max", "range"))
         if all(dtype == source.dtype for dtype in extremes):
             return most
-        above, below, left, right = self.pixels.reach
-        grown = (shape[0] + above + below) * (shape[1] + left + right)
+        halo = self.halo(specs)["input"]
+        grown = (shape[0] + 2 * halo.top) * (shape[1] + 2 * halo.left)
         return most + grown * source.num_bands * (working_dtype(source.dtype).itemsize + 2)
 
     def apply(
