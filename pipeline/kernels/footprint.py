@@ -111,7 +111,8 @@ class Footprint:
     def array(self) -> np.ndarray:
         """The runs as (run, 3), rows and columns those of the mask."""
         above, _, left, _ = self.reach
-        return np.array(self.runs, np.int64) + np.array([above, left, 0])
+        array: np.ndarray = np.array(self.runs, np.int64) + np.array([above, left, 0])
+        return array
 
     @cached_property
     def rims(self) -> tuple[np.ndarray, np.ndarray]:

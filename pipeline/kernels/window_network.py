@@ -95,7 +95,7 @@ def copy_from(arena: Any, place: Any, out: Any) -> None:
 def pick(arena: Any, places: Any, counts: Any, fraction: Any, low: Any, high: Any) -> None:
     """Pick the keys of the two ranks that the number of valid pixels asks for."""
     for c in range(low.size):
-        last = max(counts[c] - 1, 0)
-        rank = np.int64(last * fraction)
+        position = max(counts[c] - 1, 0) * fraction
+        rank = np.int64(position)
         low[c] = arena[places[rank] + c]
-        high[c] = arena[places[min(rank + 1, last)] + c]
+        high[c] = arena[places[rank + (position > rank)] + c]

@@ -226,7 +226,7 @@ class Window(Operation):
         footprint = None if self.pixels.is_rectangle else self.pixels
         most = scratch_bytes(shape, self.pixels.extent, lanes, itemsize, footprint)
         if self.fractions:
-            most = max(most, order_scratch_bytes(shape, self.pixels, tuple(self.fractions.values()), lanes, itemsize))
+            most += order_scratch_bytes(shape, self.pixels, tuple(self.fractions.values()), lanes, itemsize)
         extremes = (spec.dtype for name, spec in self.output_specs(specs).items() if name in ("min", "max", "range"))
         if all(dtype == source.dtype for dtype in extremes):
             return most
