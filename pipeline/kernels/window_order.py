@@ -212,17 +212,13 @@ class _Worker:
         keys, usable, ranks = (self.array(name, *shape) for name in ("keys", "usable", "ranks"))
         counts = self.array("counts", num_rows, num_columns)
         clean = self._read(plane, tile, lane, keys, usable) == 0
-        if clean:
-            counts[...] = selection.footprint.num_pixels
-        else:
-            count_windows(usable, selection.footprint.array, 1, counts)
         order, spare, ordered = (self.array(name, keys.size) for name in ("order", "spare", "ordered"))
         rank_pixels(keys.reshape(-1), usable.reshape(-1), order, spare, ranks.reshape(-1), ordered)
         down, right = (rim @ np.array([shape[1], 1]) for rim in selection.footprint.rims)
         low, high = (self.array(f"{name}_rank", len(self.out), num_rows, num_columns) for name in ("low", "high"))
         words = self.array("words", -(-keys.size // 64) + 1)
         for k, fraction in enumerate(selection.fractions):
-            slide(ranks, selection.footprint.array, right, down, counts, fraction, words, low[k], high[k])
+            slide(ranks, selection.footprint.array, right, down, fraction, words, counts, low[k], high[k])
         self._write(plane, tile, lane, clean, ordered[low], ordered[high], usable)
 
     def _write(

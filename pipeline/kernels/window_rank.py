@@ -53,9 +53,9 @@ def rank_pixels(keys: Any, usable: Any, order: Any, spare: Any, ranks: Any, orde
 
 @kernel
 def slide(
-    ranks: Any, runs: Any, right: Any, down: Any, counts: Any, fraction: Any, words: Any, low: Any, high: Any
+    ranks: Any, runs: Any, right: Any, down: Any, fraction: Any, words: Any, counts: Any, low: Any, high: Any
 ) -> None:
-    """Fill low and high, (row, column), with the ranks between which the statistic lies.
+    """Fill counts with the windows' valid pixels, low and high with the ranks between which the statistic lies.
 
     `ranks` is a tile; window (0, 0) is the footprint `runs` at its upper left corner. `right` and `down` are the
     footprint's rims as (pixel, enters or leaves), places in the flat tile. The window goes right and left in turn.
@@ -63,27 +63,32 @@ def slide(
     num_rows, num = counts.shape
     width = ranks.shape[1]
     tile = ranks.reshape(-1)
+    end = words.size - 1
     words[:] = 0
+    column, forward = 0, True
+    pointer = before = count = 0
     for k in range(runs.shape[0]):
         row, first, length = runs[k]
         for place in range(row * width + first, row * width + first + length):
-            flip(words, tile[place])
-    column, forward = 0, True
-    pointer = before = 0
+            count += flip(words, tile[place]) < end
     for row in range(num_rows):
         if row:
-            before += move(tile, down, (row - 1) * width + column, words, pointer)
+            change = move(tile, down, (row - 1) * width + column, words, pointer, end)
+            before, count = before + change[0], count + change[1]
         for step in range(num):
             if step and forward:
-                before += move(tile, right, row * width + column, words, pointer)
+                change = move(tile, right, row * width + column, words, pointer, end)
+                before, count = before + change[0], count + change[1]
                 column += 1
             elif step:
                 column -= 1
-                before -= move(tile, right, row * width + column, words, pointer)
-            if counts[row, column] == 0:
+                change = move(tile, right, row * width + column, words, pointer, end)
+                before, count = before - change[0], count - change[1]
+            counts[row, column] = count
+            if count == 0:
                 low[row, column] = high[row, column] = 0
                 continue
-            position = (counts[row, column] - 1) * fraction
+            position = (count - 1) * fraction
             rank = np.int64(position)
             pointer, before = follow(words, pointer, before, rank)
             read(words, pointer, rank - before, position > rank, low, high, row, column)
@@ -92,19 +97,25 @@ def slide(
 
 @inner
 def flip(words: Any, rank: Any) -> Any:
+    """Let a pixel enter the window, or leave it, and return its word."""
     word = np.uint64(rank) >> np.uint64(6)
     words[word] ^= np.uint64(1) << (np.uint64(rank) & np.uint64(63))
     return np.int64(word)
 
 
 @inner
-def move(tile: Any, rim: Any, place: Any, words: Any, pointer: Any) -> Any:
-    """Move the window along its rim, from `place` or back to it; return what is more before the pointer, or was."""
-    more = 0
+def move(tile: Any, rim: Any, place: Any, words: Any, pointer: Any, end: Any) -> Any:
+    """Move the window along its rim, from `place` or back to it.
+
+    Returns how many pixels more there are before the pointer, and before the end, after a move from `place`.
+    """
+    before = count = 0
     for i in range(rim.shape[0]):
-        more += flip(words, tile[np.uint64(place + rim[i, 0])]) < pointer
-        more -= flip(words, tile[np.uint64(place + rim[i, 1])]) < pointer
-    return more
+        enters = flip(words, tile[np.uint64(place + rim[i, 0])])
+        leaves = flip(words, tile[np.uint64(place + rim[i, 1])])
+        before += (enters < pointer) - (leaves < pointer)
+        count += (enters < end) - (leaves < end)
+    return before, count
 
 
 @inner
@@ -160,22 +171,32 @@ def interpolate(low: Any, high: Any, counts: Any, usable: Any, rule: Any, out: A
     """
     fraction, min_valid, fill_invalid = rule
     plane, top, begin, step, centre_row, centre = at
+    num = low.shape[1]
+    results = np.empty(num, np.float64)
     for i in range(low.shape[0]):
-        for c in range(low.shape[1]):
-            result = np.nan
-            if counts[i, c] >= min_valid and (fill_invalid or usable[centre_row + i, centre + c]):
-                position = (counts[i, c] - 1) * fraction
-                result = between(np.float64(low[i, c]), np.float64(high[i, c]), position - np.floor(position))
-            out[plane, top + i, begin + c * step] = result
+        a_row, b_row, count_row = low[i], high[i], counts[i]
+        for c in range(num):
+            position = (count_row[c] - 1) * fraction
+            results[c] = between(np.float64(a_row[c]), np.float64(b_row[c]), position - np.floor(position))
+        if fill_invalid:
+            for c in range(num):
+                results[c] = results[c] if count_row[c] >= min_valid else np.nan
+        else:
+            ok = usable[centre_row + i, centre : centre + num]
+            for c in range(num):
+                results[c] = results[c] if (count_row[c] >= min_valid) & (ok[c] != 0) else np.nan
+        to = out[plane, top + i, begin : begin + (num - 1) * step + 1]
+        for c in range(num):
+            to[c * step] = results[c]
 
 
 @inner
 def between(a: Any, b: Any, t: Any) -> Any:
-    """Interpolate linearly, by numpy's expression; beside an infinity the result is infinite."""
-    if t == 0 or a == b:
-        return a
-    if np.isinf(a) or np.isinf(b):
-        return a + b
-    if t < 0.5:
-        return a + (b - a) * t
-    return b - (b - a) * (1 - t)
+    """Interpolate linearly, by numpy's expression; beside an infinity the result is infinite.
+
+    All cases are computed: without branches the loop takes several pixels at a time.
+    """
+    step = b - a
+    result = a + step * t if t < 0.5 else b - step * (1.0 - t)
+    result = a + b if (np.abs(a) == np.inf) | (np.abs(b) == np.inf) else result
+    return a if (t == 0.0) | (a == b) else result

@@ -45,13 +45,15 @@ def to_footprint(value: Any) -> Any:
         if value not in SHAPES and not value.lower().endswith((".npy", ".csv", ".txt")):
             raise ValueError(unknown("footprint", value, (*SHAPES, "a matrix", "a .npy, .csv or .txt file")))
         return value
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"must be {' or '.join(SHAPES)}, rows of 0 and 1, or a file that holds them, got {value!r}")
     matrix = to_matrix(value)
     even = [side for side in (len(matrix), len(matrix[0])) if side % 2 == 0]
     if even:
         raise ValueError(f"must have odd sides, got {len(matrix)} x {len(matrix[0])}; add a row or column of 0")
     numbers = {number for row in matrix for number in row}
     if odd := sorted(numbers - {0, 1}):
-        raise ValueError(f"must hold 0 and 1, got {odd[0]}")
+        raise ValueError(f"must hold 0 and 1, got {odd[0]:g}")
     if 1 not in numbers:
         raise ValueError("must hold a 1; a window of no pixels has no statistics")
     return matrix
@@ -60,7 +62,7 @@ def to_footprint(value: Any) -> Any:
 FootprintOrPath = Annotated[
     Shape | Matrix | str, BeforeValidator(to_footprint, json_schema_input_type=Shape | Matrix | str)
 ]
-Percentile = Annotated[float, Field(ge=0, le=100)]
+Percentile = Annotated[float, Field(ge=0, le=100, strict=True)]
 
 
 @register
