@@ -120,12 +120,11 @@ class Footprint:
 
         The arrays are (pixel, enters or leaves, 2); rows and columns are those of the mask before it moves.
         """
-        return self._rim(0), self._rim(1)
-
-    def _rim(self, axis: int) -> np.ndarray:
-        padded = np.pad(self.mask.astype(np.int8), [(1, 1) if i == axis else (0, 0) for i in range(2)])
-        change = np.diff(padded, axis=axis)
-        return np.stack([np.argwhere(change == -1), np.argwhere(change == 1)], axis=1)
+        padded = np.pad(self.mask.astype(np.int8), ((1, 1), (0, 0)))
+        change = np.diff(padded, axis=0)
+        down = np.stack([np.argwhere(change == -1), np.argwhere(change == 1)], axis=1)
+        rows, first, length = self.array.T
+        return down, np.stack([np.stack([rows, first + length], axis=1), np.stack([rows, first], axis=1)], axis=1)
 
 
 def _runs(numbers: Sequence[float]) -> Iterator[tuple[int, int]]:
