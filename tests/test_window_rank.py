@@ -17,7 +17,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from pipeline import api
 from pipeline.config import load_pipeline
 from pipeline.errors import PipelineError
-from pipeline.kernels import window_order
+from pipeline.kernels import window_selection
 from pipeline.kernels.footprint import Footprint
 from pipeline.kernels.selection_network import selection_network
 from pipeline.kernels.window import Frame, extrema, moments
@@ -90,10 +90,10 @@ def pixels(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> np.n
 @pytest.fixture
 def ranks_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No networks: every window goes the way of large ones."""
-    monkeypatch.setattr(window_order, "LARGEST_NETWORK", 0)
-    window_order._selection.cache_clear()
+    monkeypatch.setattr(window_selection, "LARGEST_NETWORK", 0)
+    window_selection._selection.cache_clear()
     yield
-    window_order._selection.cache_clear()
+    window_selection._selection.cache_clear()
 
 
 def test_footprints() -> None:
@@ -194,8 +194,8 @@ def test_every_way_gives_the_same_bits(
     frame = frame_of(values, footprint)
     by_rank = select(values, fractions, frame)
     monkeypatch.undo()
-    window_order._selection.cache_clear()
-    assert window_order.Selection.of(footprint, (0.5, 0.3), values.itemsize).network
+    window_selection._selection.cache_clear()
+    assert window_selection.Selection.of(footprint, (0.5, 0.3), values.itemsize).network
     by_network = select(values, fractions, frame)
     wide = np.pad(values, ((0, 0), (0, 40), (0, 0)), constant_values=1)
     mask = np.ones(wide.shape, bool)

@@ -1,4 +1,4 @@
-"""Statistics of the values in a rectangular window around each pixel: the drivers of the kernels.
+"""Statistics of the values in a window around each pixel: the drivers of the kernels.
 
 All arrays are "planes" (plane, row, column x lanes), C-contiguous: the bands of ``y, x, band`` are lanes, those of
 ``band, y, x`` are planes. Two functions fill whatever statistics they are asked for, over `Frame.region`:
@@ -6,16 +6,18 @@ All arrays are "planes" (plane, row, column x lanes), C-contiguous: the bands of
 - ``moments(values, valid, out, frame)``: any of ``mean, sum, var, std, count`` in `out`;
 - ``extrema(values, valid, out, frame)``: any of ``min, max, range`` in `out`.
 
-`valid` is None where all pixels are valid, and for floating-point values, whose invalid pixels are NaN. Windows have
-an odd height and width. The outputs have the dtypes of the design: ``count`` uint32, ``sum`` float64 for integers,
-``mean, sum, var, std`` else the working dtype, ``min, max, range`` that of `values`.
+Medians and percentiles are in `window_order`. `valid` is None where all pixels are valid, and for floating-point
+values, whose invalid pixels are NaN. Windows have an odd height and width. The outputs have the dtypes of the design:
+``count`` uint32, ``sum`` float64 for integers, ``mean, sum, var, std`` else the working dtype, ``min, max, range``
+that of `values`.
 
 Invariants, tested in ``tests/test_window_kernel.py``:
 
 - A pixel's result is a function of the values in its window and of its raster row alone, to the bit: not of the
   block, not of the lanes, not of invalid pixels elsewhere. No running sums: down the rows, each window is a suffix
   and a prefix of segments anchored at raster row 0 (van Herk's scheme, applied to sums as well); across the columns
-  it is a sum of blocks of 4^k columns (pairs, for the variance), the same for every column.
+  it is a sum of blocks of 4^k columns (pairs, for the variance), the same for every column. Windows that are no
+  whole rectangle (`Frame.footprint`) are sums of their runs of pixels, in one order: see `window_footprint`.
 - NaN and inf do not leak beyond the windows that hold them. Parts of a block without invalid pixels take a short
   way that does not count; the long way repeats its operations in the same order and so gives the same bits.
 - A constant window has exactly this mean, and variance 0. Variances are never negative.
