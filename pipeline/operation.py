@@ -202,6 +202,10 @@ class Operation(BaseModel):
         inputs = getattr(self, "inputs", None) or {}
         return ("inputs", key) if key in inputs else (key,)
 
+    def matrix_files(self) -> dict[str, str]:
+        """Return the files that fields name instead of a matrix, by field."""
+        return {field: path for field in self.matrices if isinstance(path := getattr(self, field), str)}
+
     def halo(self, specs: Specs) -> dict[str, Halo]:
         """Return what a block needs around it, per source."""
         return dict.fromkeys(specs, Halo())

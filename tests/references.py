@@ -35,29 +35,61 @@ def pad(plane: np.ndarray, rows: int, columns: int, boundary: str, cval: float |
     return np.pad(plane, widths, mode=NUMPY_MODES[boundary])
 
 
+def footprint_of(step: Any) -> np.ndarray:
+    """The pixels of a window as a matrix with odd sides."""
+    if not isinstance(step.footprint, str):
+        return np.array(step.footprint) != 0
+    height, width = step.size
+    if step.footprint == "rectangle":
+        return np.ones(step.size, bool)
+    rows, columns = np.mgrid[-(height // 2) : height // 2 + 1, -(width // 2) : width // 2 + 1]
+    return (rows * (width // 2)) ** 2 + (columns * (height // 2)) ** 2 <= (height // 2 * (width // 2)) ** 2
+
+
 def window(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
     """Every window cut out and reduced by numpy's nan-functions."""
-    height, width = step.size
+    footprint = footprint_of(step)
+    height, width = footprint.shape
     eps = np.finfo(working_dtype(dtype)).eps
-    results: dict[str, list[np.ndarray]] = {name: [] for name in step.statistics}
-    bounds: dict[str, list[np.ndarray]] = {name: [] for name in step.statistics}
+    percents = {"median": 50.0} | {f"p{percent:g}": percent for percent in step.percentiles}
+    names = (*step.statistics, *(f"p{percent:g}" for percent in step.percentiles))
+    results: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    bounds: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for plane in planes:
         padded = pad(plane, height // 2, width // 2, step.boundary, step.cval)
-        windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width)).reshape(*plane.shape, -1)
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width))[..., footprint]
         finite = np.where(np.isfinite(windows), windows, np.nan)
-        for name in step.statistics:
-            value, bound = _window_statistic(name, windows, finite, float(eps))
-            usable = windows if name in ("min", "max") else finite
-            centre = plane if name in ("min", "max") else np.where(np.isfinite(plane), plane, np.nan)
+        for name in names:
+            with_infinities = name in ("min", "max") or name in percents
+            if name in percents:
+                value, bound = order_statistic(windows, percents[name] / 100), np.zeros(())
+            else:
+                value, bound = _window_statistic(name, windows, finite, float(eps))
+            usable = windows if with_infinities else finite
+            centre = plane if with_infinities else np.where(np.isfinite(plane), plane, np.nan)
             too_few = np.sum(~np.isnan(usable), axis=-1) < step.min_valid
             if name != "count":
                 value = np.where(too_few | (np.isnan(centre) & (not step.fill_invalid)), np.nan, value)
             results[name].append(value)
             bounds[name].append(bound)
-    exact = ("min", "max", "range", "count")
-    return {
-        name: (np.stack(results[name]), None if name in exact else np.stack(bounds[name])) for name in step.statistics
-    }
+    exact = ("min", "max", "range", "count", *percents)
+    return {name: (np.stack(results[name]), None if name in exact else np.stack(bounds[name])) for name in names}
+
+
+def order_statistic(values: np.ndarray, fraction: float) -> np.ndarray:
+    """numpy's linear interpolation between the sorted values that are not NaN; infinite beside an infinity."""
+    ordered = np.sort(values, axis=-1)  # NaN comes last
+    count = np.sum(~np.isnan(values), axis=-1, keepdims=True)
+    position = np.maximum(count - 1, 0) * fraction
+    rank = position.astype(int)
+    low = np.take_along_axis(ordered, rank, -1)
+    high = np.take_along_axis(ordered, np.minimum(rank + 1, np.maximum(count - 1, 0)), -1)
+    t = position - rank
+    with np.errstate(invalid="ignore"):
+        between = np.where(t < 0.5, low + (high - low) * t, high - (high - low) * (1 - t))
+        between = np.where(np.isinf(low) | np.isinf(high), low + high, between)
+    result: np.ndarray = np.where((t == 0) | (low == high), low, between)[..., 0]
+    return result
 
 
 def _window_statistic(name: str, windows: np.ndarray, finite: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from tests.strategy_pointwise import POINTWISE
 DIMS = (("y", "x", "band"), ("band", "y", "x"), ("y", "x"))
 DTYPES = ("uint8", "int16", "uint16", "int32", "float32", "float64")
 BOUNDARIES = ("reflect", "nearest", "mirror", "constant", "wrap", "shrink")
-STATISTICS = ("mean", "sum", "var", "std", "min", "max", "range", "count")
+STATISTICS = ("mean", "sum", "var", "std", "min", "max", "range", "count", "median")
 
 
 @st.composite
@@ -68,12 +68,36 @@ def window_steps(draw: st.DrawFn, name: str = "step", statistics: tuple[str, ...
     size = [2 * draw(st.integers(0, 5)) + 1, 2 * draw(st.integers(0, 5)) + 1]
     boundary = draw(st.sampled_from(BOUNDARIES))
     step: dict[str, Any] = {"name": name, "op": "window", "size": size, "boundary": boundary}
+    num_pixels = draw(footprints(step))
     step["statistics"] = draw(st.lists(st.sampled_from(statistics), min_size=1, max_size=3, unique=True))
+    if draw(st.integers(0, 3)) == 0:
+        step["percentiles"] = draw(st.lists(st.sampled_from([0, 2.5, 10, 50, 90, 100]), max_size=2, unique=True))
+        if step["percentiles"] and draw(st.booleans()):
+            step["statistics"] = []
     if boundary == "constant":
         step["cval"] = draw(st.integers(0, 100))
-    step["min_valid"] = draw(st.integers(1, min(4, size[0] * size[1])))
+    step["min_valid"] = draw(st.integers(1, min(4, num_pixels)))
     step["fill_invalid"] = draw(st.booleans())
     return step
+
+
+@st.composite
+def footprints(draw: st.DrawFn, step: dict[str, Any]) -> int:
+    """Give some steps a disk or a matrix with few or many pixels, and return how many it has."""
+    kind = draw(st.sampled_from(["rectangle", "rectangle", "disk", "few", "many"]))
+    height, width = step["size"]
+    if kind == "rectangle":
+        return height * width
+    if kind == "disk":
+        step["footprint"] = "disk"
+        return max(height, width)
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    matrix = rng.random((height, width)) < (0.2 if kind == "few" else 0.8)
+    matrix[rng.integers(height), rng.integers(width)] = True
+    step["footprint"] = matrix.astype(int).tolist()
+    if draw(st.booleans()):
+        del step["size"]
+    return int(matrix.sum())
 
 
 @st.composite
@@ -182,6 +206,9 @@ def plain(step: dict[str, Any]) -> dict[str, Any]:
         step["edge"] = "nearest"  # a parabola's block holds more than its interior needs
     if step["op"] == "window":
         step |= {"fill_invalid": True, "min_valid": 1, "statistics": ["mean"]}
+        if isinstance(step.get("footprint"), list):  # a halo is as wide on both sides
+            matrix = np.array(step["footprint"])
+            step["footprint"] = (matrix | matrix[::-1, ::-1]).tolist()
     if step["op"] == "gabor" and "window" in step:
         step["statistics"] = ["mean"]  # the variance of one pixel is 0
     if "boundary" in step:
@@ -197,7 +224,7 @@ SCRATCH_STEPS: dict[str, dict[str, Any]] = {
     "cast": {"dtype": "uint8", "scale": 0.1},
     "mask": {"where": "b1 > 3 and b2 != b3"},
     "select": {"bands": [3, 1]},
-    "window": {"size": [15, 31], "statistics": list(STATISTICS)},
+    "window": {"size": [15, 31], "statistics": list(STATISTICS), "percentiles": [10]},
 }
 """For each operation a step that allocates much, where its defaults do not."""
 
@@ -219,7 +246,8 @@ def chains(draw: st.DrawFn) -> list[dict[str, Any]]:
     for number in range(draw(st.integers(2, 4))):
         strategy = STEPS[draw(st.sampled_from(sorted(STEPS)))]
         step = draw(strategy(name=f"s{number}"))
-        step.pop("percentiles", None)
+        if step.get("statistics"):
+            step.pop("percentiles", None)
         for key in ("statistics", "outputs"):
             if key in step:
                 step[key] = step[key][:2]

@@ -48,7 +48,7 @@ def resolved(document: Document, pipeline: Pipeline) -> Pipeline:
 
 def _resolve_step(document: Document, index: int, step: Operation) -> Operation:
     """Return a step whose matrix files have absolute paths."""
-    files = {field: path for field in step.matrices if isinstance(path := getattr(step, field), str)}
+    files = step.matrix_files()
     if not files:
         return step
     return step.model_copy(
@@ -66,7 +66,7 @@ def with_matrices(pipeline: Pipeline, read: Callable[[str], Any]) -> Pipeline:
 
 
 def _with_matrices(index: int, step: Operation, read: Callable[[str], Any]) -> Operation:
-    files = {field: path for field in step.matrices if isinstance(path := getattr(step, field), str)}
+    files = step.matrix_files()
     if not files:
         return step
     given = {name: getattr(step, name) for name in step.model_fields_set}

@@ -1,4 +1,4 @@
-"""Statistics of the values in a rectangular window around each pixel: the drivers of the kernels.
+"""Statistics of the values in a window around each pixel: the drivers of the kernels.
 
 All arrays are "planes" (plane, row, column x lanes), C-contiguous: the bands of ``y, x, band`` are lanes, those of
 ``band, y, x`` are planes. Two functions fill whatever statistics they are asked for, over `Frame.region`:
@@ -6,16 +6,18 @@ All arrays are "planes" (plane, row, column x lanes), C-contiguous: the bands of
 - ``moments(values, valid, out, frame)``: any of ``mean, sum, var, std, count`` in `out`;
 - ``extrema(values, valid, out, frame)``: any of ``min, max, range`` in `out`.
 
-`valid` is None where all pixels are valid, and for floating-point values, whose invalid pixels are NaN. Windows have
-an odd height and width. The outputs have the dtypes of the design: ``count`` uint32, ``sum`` float64 for integers,
-``mean, sum, var, std`` else the working dtype, ``min, max, range`` that of `values`.
+Medians and percentiles are in `window_order`. `valid` is None where all pixels are valid, and for floating-point
+values, whose invalid pixels are NaN. Windows have an odd height and width. The outputs have the dtypes of the design:
+``count`` uint32, ``sum`` float64 for integers, ``mean, sum, var, std`` else the working dtype, ``min, max, range``
+that of `values`.
 
 Invariants, tested in ``tests/test_window_kernel.py``:
 
 - A pixel's result is a function of the values in its window and of its raster row alone, to the bit: not of the
   block, not of the lanes, not of invalid pixels elsewhere. No running sums: down the rows, each window is a suffix
   and a prefix of segments anchored at raster row 0 (van Herk's scheme, applied to sums as well); across the columns
-  it is a sum of blocks of 4^k columns (pairs, for the variance), the same for every column.
+  it is a sum of blocks of 4^k columns (pairs, for the variance), the same for every column. Windows that are no
+  whole rectangle (`Frame.footprint`) are sums of their runs of pixels, in one order: see `window_footprint`.
 - NaN and inf do not leak beyond the windows that hold them. Parts of a block without invalid pixels take a short
   way that does not count; the long way repeats its operations in the same order and so gives the same bits.
 - A constant window has exactly this mean, and variance 0. Variances are never negative.
@@ -38,7 +40,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.kernels.footprint import Footprint
 from pipeline.kernels.window_extremum import extremum_windows
+from pipeline.kernels.window_footprint import GROUP, extremum_footprint, sum_footprint
 from pipeline.kernels.window_sum import DIRECT_ROWS, sum_windows
 from pipeline.kernels.window_variance import variance_windows
 
@@ -72,6 +76,28 @@ class Frame:
     """Whether an invalid pixel gets a result from its valid neighbours."""
     fill: int | float = 0
     """What an invalid result is written as in integer outputs; in floating-point ones it is NaN."""
+    footprint: Footprint | None = None
+    """The window's pixels where they are no whole rectangle; `size` does not count then."""
+
+    @property
+    def pixels(self) -> Footprint:
+        return self.footprint or Footprint.rectangle(self.size)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the region."""
+        top, bottom, left, right = self.region
+        return bottom - top, right - left
+
+    @property
+    def offset(self) -> tuple[int, int]:
+        """Row and column of the region's first pixel in `values`."""
+        return self.region[0] - self.origin[0], self.region[2] - self.origin[1]
+
+    @property
+    def out_offset(self) -> tuple[int, int]:
+        """Row and column of the region's first pixel in the outputs."""
+        return self.region[0] - self.out_origin[0], self.region[2] - self.out_origin[1]
 
     @property
     def place(self) -> Place:
@@ -87,6 +113,23 @@ class Frame:
             (right - left) * self.lanes,
             top - self.out_origin[0],
             (left - self.out_origin[1]) * self.lanes,
+        )
+
+    @property
+    def shaped(self) -> tuple[Place, tuple[int, int, int, int, int, int, bool]]:
+        """The place of windows of `footprint`, and their rule.
+
+        First row, first element, rows, elements, row and element in out, elements of a strip; height, width, row and
+        column of the centre, lanes, least number of valid pixels, whether invalid centres are filled.
+        """
+        above, _, left, _ = self.pixels.reach
+        height, width = self.pixels.extent
+        (row, column), (out_row, out_column), (rows, columns) = self.offset, self.out_offset, self.shape
+        strip = min(columns * self.lanes, max(TILE, 8 * (width - 1) * self.lanes))
+        place = (row - above, (column - left) * self.lanes, rows, columns * self.lanes)
+        return (
+            (*place, out_row, out_column * self.lanes, strip),
+            (height, width, above, left, self.lanes, max(1, self.min_valid), self.fill_invalid),
         )
 
     @property
@@ -117,8 +160,23 @@ def moments(values: np.ndarray, valid: np.ndarray | None, out: Mapping[str, np.n
     summed = {"sum", "count"} | ({"mean"} if exact else set())
     mask = _ALL_VALID if valid is None else valid
     unused = np.empty((0, 0, 0), working)
+    total = np.empty((0, 0, 0), _sum_dtype(values.dtype))
+    if frame.footprint:
+        mean = out.get("mean", unused)
+        sum_footprint(
+            values,
+            mask,
+            mean if exact else unused,
+            unused if exact else mean,
+            out.get("sum", total),
+            out.get("count", np.empty((0, 0, 0), np.uint32)),
+            out.get("var", unused),
+            out.get("std", unused),
+            frame.footprint.array,
+            frame.shaped,
+        )
+        return
     if summed & out.keys():
-        total = np.empty((0, 0, 0), _sum_dtype(values.dtype))
         sum_windows(
             values,
             mask,
@@ -160,25 +218,38 @@ def extrema(values: np.ndarray, valid: np.ndarray | None, out: Mapping[str, np.n
     floating = values.dtype.kind == "f"
     limits = np.array([-np.inf, np.inf, np.nan] if floating else _integer_limits(values.dtype, frame), values.dtype)
     lowest, highest, span = (out.get(name, unused) for name in ("min", "max", "range"))
-    where = (frame.place, frame.rule, frame.tiles)
+
+    def fold(low: np.ndarray, high: np.ndarray, between: np.ndarray, finite: bool) -> None:
+        if frame.footprint:
+            runs = frame.footprint.array
+            extremum_footprint(values, mask, low, high, between, limits, finite, runs, frame.shaped)
+        else:
+            extremum_windows(values, mask, low, high, between, limits, finite, frame.place, frame.rule, frame.tiles)
+
     if not floating:
         if out:
-            extremum_windows(values, mask, lowest, highest, span, limits, True, *where)
+            fold(lowest, highest, span, True)
         return
     if out.keys() & {"min", "max"}:
-        extremum_windows(values, mask, lowest, highest, unused, limits, False, *where)
+        fold(lowest, highest, unused, False)
     if "range" in out:
-        extremum_windows(values, mask, unused, unused, span, limits, True, *where)
+        fold(unused, unused, span, True)
 
 
-def scratch_bytes(shape: tuple[int, int], size: tuple[int, int], lanes: int, itemsize: int) -> int:
+def scratch_bytes(
+    shape: tuple[int, int], size: tuple[int, int], lanes: int, itemsize: int, footprint: Footprint | None = None
+) -> int:
     """Return a bound of what `moments` and `extrema` allocate for a region of `shape`, whatever the number of planes.
 
     Rows of sums for a strip of columns, and of cleaned values and counts where pixels are invalid; 16-bit floats are
     widened besides (not counted here).
     """
-    group = max(size[0], DIRECT_ROWS)
     reach = (size[1] - 1) * lanes
+    if footprint:
+        strip = min(shape[1] * lanes, max(TILE, 8 * reach))
+        rows = GROUP + size[0] - 1
+        return (strip + reach + 512) * (rows * (8 + 4) + 5 * (8 + 4) + 2 * GROUP * 8 + 4 * 8)
+    group = max(size[0], DIRECT_ROWS)
     strip = min(shape[1] * lanes, max(STRIP, 8 * reach))
     return (strip + reach + 512) * (20 * (group + 7) + (group + size[0]) * (max(4, itemsize) + 4))
 

@@ -76,7 +76,7 @@ def extremum_windows(
                             extremes = highs if side else lows
                             extremum_across(extremes[i, : num + reach], width, lanes, num, side, spare)
                     at = (plane, out_row + row + i, out_begin + left, num)
-                    write(spare, limits[1], lowest, highest, span_out, at)
+                    write(spare[5, :num], spare[6, :num], limits[1], lowest, highest, span_out, at)
                     if not clean:
                         count_row = sum_across(counts[i, : num + reach], width, lanes, num, spare_counts)
                         centre = (width // 2) * lanes
@@ -147,10 +147,9 @@ def fold(a: Any, b: Any, side: Any, out: Any) -> None:
 
 
 @inner
-def write(folded: Any, greatest: Any, lowest: Any, highest: Any, span_out: Any, at: Any) -> None:
-    """Write what `extremum_across` left, and the ranges."""
+def write(low: Any, high: Any, greatest: Any, lowest: Any, highest: Any, span_out: Any, at: Any) -> None:
+    """Write the minima and maxima of a row, and the ranges."""
     plane, row, left, num = at
-    low, high = folded[5, :num], folded[6, :num]
     if lowest.size:
         copy(low, lowest[plane, row, left : left + num])
     if highest.size:

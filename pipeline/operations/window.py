@@ -1,44 +1,79 @@
-"""Statistics of a moving window: mean, sum, var, std, min, max, range, count."""
+"""Statistics of a moving window: mean, sum, var, std, min, max, range, count, median, percentiles."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, StrictBool, StrictInt, field_validator, model_validator
+from pydantic import BeforeValidator, Field, StrictBool, StrictInt, field_validator, model_validator
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, unknown
+from pipeline.kernels.footprint import Footprint
 from pipeline.kernels.validity import cast
 from pipeline.kernels.window import Frame, extrema, moments, scratch_bytes
+from pipeline.kernels.window_order import order_statistics
+from pipeline.kernels.window_order import scratch_bytes as order_scratch_bytes
 from pipeline.operation import (
     Block,
     Boundary,
     Domain,
     Edge,
     IntPair,
+    Matrix,
     Operation,
     Specs,
     keep_dtype,
     register,
     require_exact,
+    to_matrix,
 )
 from pipeline.raster import Number, RasterSpec, holds, working_dtype
 from pipeline.region import Halo, Region
 
-Statistic = Literal["mean", "sum", "var", "std", "min", "max", "range", "count"]
+Statistic = Literal["mean", "sum", "var", "std", "min", "max", "range", "count", "median"]
+Shape = Literal["rectangle", "disk"]
 MOMENTS = ("mean", "sum", "var", "std", "count")
 ROUNDED = ("mean", "sum", "var", "std")
+SHAPES = ("rectangle", "disk")
+
+
+def to_footprint(value: Any) -> Any:
+    """Return a shape, a matrix of 0 and 1 with odd sides, or the path of a file that holds one."""
+    if isinstance(value, str):
+        if value not in SHAPES and not value.lower().endswith((".npy", ".csv", ".txt")):
+            raise ValueError(unknown("footprint", value, (*SHAPES, "a matrix", "a .npy, .csv or .txt file")))
+        return value
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"must be {' or '.join(SHAPES)}, rows of 0 and 1, or a file that holds them, got {value!r}")
+    matrix = to_matrix(value)
+    even = [side for side in (len(matrix), len(matrix[0])) if side % 2 == 0]
+    if even:
+        raise ValueError(f"must have odd sides, got {len(matrix)} x {len(matrix[0])}; add a row or column of 0")
+    numbers = {number for row in matrix for number in row}
+    if odd := sorted(numbers - {0, 1}):
+        raise ValueError(f"must hold 0 and 1, got {odd[0]:g}")
+    if 1 not in numbers:
+        raise ValueError("must hold a 1; a window of no pixels has no statistics")
+    return matrix
+
+
+FootprintOrPath = Annotated[
+    Shape | Matrix | str, BeforeValidator(to_footprint, json_schema_input_type=Shape | Matrix | str)
+]
+Percentile = Annotated[float, Field(ge=0, le=100, strict=True)]
 
 
 @register
 class Window(Operation):
     """Statistics of the window around each pixel, the pixel itself included.
 
-    Invalid pixels (nodata, NaN; inf too, except for min and max) are skipped. The cost does not depend on the size.
-    Reference: scipy.ndimage's uniform_filter, minimum_filter and maximum_filter in float64; numpy.nanmean and kin
-    over sliding windows where pixels are invalid.
+    Invalid pixels (nodata, NaN; inf too, except for min, max, median and percentiles) are skipped. The cost of mean,
+    sum, var, std, min, max, range and count over rectangles does not depend on the size.
+    Reference: scipy.ndimage's uniform_filter, minimum_filter, maximum_filter and median_filter in float64;
+    numpy.nanmean and kin over sliding windows where pixels are invalid.
     """
 
     domain: ClassVar[Domain] = "native"
@@ -52,13 +87,20 @@ class Window(Operation):
         "max": "the input's dtype",
         "range": "max - min of the finite values; the input's dtype (saturates where that is a signed integer)",
         "count": "valid pixels in the window, defined everywhere; uint32",
+        "median": "the input's dtype where all windows have the same odd number of valid pixels, else working dtype",
+        "p10": "of percentiles: [10], and so on; between two pixels linearly, as numpy's; working dtype",
     }
+    matrices: ClassVar[tuple[str, ...]] = ("footprint",)
 
     op: Literal["window"]
-    size: IntPair
-    """Height and width of the window in pixels, both odd; one number for a square."""
-    statistics: Annotated[tuple[Statistic, ...], Field(min_length=1)] = ("mean",)
+    size: IntPair | None = None
+    """Height and width of the window in pixels, both odd; one number for a square. A matrix has its own."""
+    footprint: FootprintOrPath = "rectangle"
+    """The window's pixels: rectangle, disk (the ellipse within size), or 0 and 1 in a matrix or a file of one."""
+    statistics: tuple[Statistic, ...] = ("mean",)
     """What to compute; each is an output. var and std are the population's."""
+    percentiles: tuple[Percentile, ...] = ()
+    """Percentiles to compute, from 0 to 100; [10, 90] are the outputs p10 and p90. Statistics may be [] then."""
     boundary: Boundary = "reflect"
     """What lies beyond the raster's edge: scipy.ndimage's modes, or shrink (nothing: only pixels inside count)."""
     cval: Number | None = None
@@ -70,8 +112,8 @@ class Window(Operation):
 
     @field_validator("size")
     @classmethod
-    def _check_odd(cls, size: tuple[int, int]) -> tuple[int, int]:
-        even = [side for side in size if side % 2 == 0]
+    def _check_odd(cls, size: tuple[int, int] | None) -> tuple[int, int] | None:
+        even = [side for side in size or () if side % 2 == 0]
         if even:
             raise ValueError(f"must be odd, got {even[0]}; try {even[0] - 1} or {even[0] + 1}")
         return size
@@ -83,39 +125,78 @@ class Window(Operation):
             raise ValueError(f"must name each statistic once, got {', '.join(statistics)}")
         return statistics
 
+    @field_validator("percentiles")
+    @classmethod
+    def _check_percentiles(cls, percentiles: tuple[float, ...]) -> tuple[float, ...]:
+        names = [_percentile_name(percentile) for percentile in percentiles]
+        if len(set(names)) != len(names):
+            raise ValueError(f"must name each percentile once, got {', '.join(names)}")
+        return percentiles
+
     @model_validator(mode="after")
     def _check(self) -> Window:
+        if not self.statistics and not self.percentiles:
+            raise PipelineError("must name a statistic, or there must be `percentiles:`", ("statistics",))
         if self.boundary == "constant" and self.cval is None:
             raise PipelineError("boundary: constant needs a value; add `cval: 0`, say", ("boundary",))
         if self.boundary != "constant" and self.cval is not None:
             raise PipelineError(f"cval is for boundary: constant; boundary is {self.boundary}", ("cval",))
-        if self.min_valid > self.size[0] * self.size[1]:
+        if self.matrix_files():
+            return self
+        if not isinstance(self.footprint, str):
+            extent = len(self.footprint), len(self.footprint[0])
+            if self.size not in (None, extent):
+                raise PipelineError(f"the footprint is {extent[0]} x {extent[1]}; leave size out", ("size",))
+        elif self.size is None:
+            raise PipelineError("missing; add `size: 3`, say", ("size",))
+        if self.min_valid > self.pixels.num_pixels:
             raise PipelineError(
-                f"must be at most the {self.size[0] * self.size[1]} pixels of the window, got {self.min_valid}",
+                f"must be at most the {self.pixels.num_pixels} pixels of the window, got {self.min_valid}",
                 ("min_valid",),
             )
         return self
 
+    @property
+    def pixels(self) -> Footprint:
+        """The pixels of the window."""
+        return _footprint(self.footprint, self.size)
+
+    @property
+    def fractions(self) -> dict[str, float]:
+        """The order statistics by the output's name."""
+        percents = {"median": 50.0} if "median" in self.statistics else {}
+        percents |= {_percentile_name(percentile): percentile for percentile in self.percentiles}
+        return {name: percent / 100 for name, percent in percents.items()}
+
+    def matrix_files(self) -> dict[str, str]:
+        return {} if self.footprint in SHAPES else super().matrix_files()
+
     def halo(self, specs: Specs) -> dict[str, Halo]:
-        return {"input": Halo.around(self.size[0] // 2, self.size[1] // 2)}
+        above, below, left, right = self.pixels.reach
+        # as much on both sides: beyond a mirrored edge lie the pixels of the other side
+        return {"input": Halo.around(max(above, below), max(left, right))}
 
     def edges(self, specs: Specs) -> dict[str, Edge]:
         return {"input": Edge("invalid" if self.boundary == "shrink" else self.boundary, self.cval or 0)}
 
     def output_specs(self, specs: Specs) -> dict[str, RasterSpec]:
         source = specs["input"]
-        if any(name in ROUNDED for name in self.statistics):
+        if self.percentiles or any(name in ROUNDED for name in self.statistics):
             require_exact(self, source)
         if self.cval is not None and not holds(source.dtype, self.cval):
             raise PipelineError(f"{self.cval} cannot occur in {source.dtype.name} pixels", ("cval",))
-        return {name: self._output(name, source) for name in self.statistics}
+        names = (*self.statistics, *map(_percentile_name, self.percentiles))
+        return {name: self._output(name, source) for name in names}
 
     def _output(self, name: str, source: RasterSpec) -> RasterSpec:
         if name == "count":
             return replace(source, dtype=np.dtype(np.uint32), nodata=None)
         can_be_invalid = source.can_be_invalid or self._fewest_pixels(source) < self.min_valid
         working = working_dtype(source.dtype)
-        if name in ROUNDED:
+        if name == "median" and self._is_always_odd(source):
+            return source
+        if name in ROUNDED or name in self.fractions:
+            require_exact(self, source)
             dtype = np.dtype(np.float64) if name == "sum" and source.dtype.kind != "f" else working
             return replace(source, dtype=dtype, nodata=float("nan") if can_be_invalid else None)
         return keep_dtype(self, source, can_be_invalid)
@@ -123,19 +204,31 @@ class Window(Operation):
     def _fewest_pixels(self, source: RasterSpec) -> int:
         """Return the pixels of the smallest window: one at a corner of the raster, where the boundary shrinks it."""
         if self.boundary != "shrink":
-            return self.size[0] * self.size[1]
-        rows, columns = min(self.size[0] // 2 + 1, source.height), min(self.size[1] // 2 + 1, source.width)
-        return rows * columns
+            return self.pixels.num_pixels
+        if self.pixels.is_rectangle:
+            height, width = self.pixels.extent
+            return min(height // 2 + 1, source.height) * min(width // 2 + 1, source.width)
+        return self.pixels.fewest(source.height, source.width)
+
+    def _is_always_odd(self, source: RasterSpec) -> bool:
+        """Whether all windows have the same odd number of valid pixels, so that a median is one of them."""
+        num_pixels = self.pixels.num_pixels
+        return not source.can_be_invalid and num_pixels % 2 == 1 and self._fewest_pixels(source) == num_pixels
 
     def scratch_bytes(self, specs: Specs, shape: tuple[int, int]) -> int:
         source = specs["input"]
         lanes = source.num_bands if source.dims[-1] == "band" else 1
-        rows = scratch_bytes(shape, self.size, lanes, source.dtype.itemsize)
+        itemsize = source.dtype.itemsize
+        footprint = None if self.pixels.is_rectangle else self.pixels
+        most = scratch_bytes(shape, self.pixels.extent, lanes, itemsize, footprint)
+        if self.fractions:
+            most += order_scratch_bytes(shape, self.pixels, tuple(self.fractions.values()), lanes, itemsize)
         extremes = (spec.dtype for name, spec in self.output_specs(specs).items() if name in ("min", "max", "range"))
         if all(dtype == source.dtype for dtype in extremes):
-            return rows
-        grown = (shape[0] + self.size[0] - 1) * (shape[1] + self.size[1] - 1)
-        return rows + grown * source.num_bands * (working_dtype(source.dtype).itemsize + 2)
+            return most
+        halo = self.halo(specs)["input"]
+        grown = (shape[0] + 2 * halo.top) * (shape[1] + 2 * halo.left)
+        return most + grown * source.num_bands * (working_dtype(source.dtype).itemsize + 2)
 
     def apply(
         self, blocks: Mapping[str, Block], tables: Mapping[str, Any], out: Mapping[str, Block], region: Region
@@ -146,16 +239,19 @@ class Window(Operation):
             region=(region.top, region.bottom, region.left, region.right),
             origin=source.origin,
             out_origin=first.origin,
-            size=self.size,
+            size=self.pixels.extent,
             lanes=source.lanes,
             min_valid=self.min_valid,
             fill_invalid=self.fill_invalid,
+            footprint=None if self.pixels.is_rectangle else self.pixels,
         )
         mask = None if source.valid is None else source.planes(source.valid)
         planes = {name: block.planes() for name, block in out.items()}
+        if ordered := {name: planes[name] for name in planes if name in self.fractions}:
+            order_statistics(source.planes(), mask, ordered, self.fractions, frame)
         if sums := {name: planes[name] for name in planes if name in MOMENTS}:
             moments(source.planes(), mask, sums, frame)
-        if others := {name: planes[name] for name in planes if name not in MOMENTS}:
+        if others := {name: planes[name] for name in planes if name in ("min", "max", "range")}:
             dtype = next(iter(others.values())).dtype
             fill = next(out[name].fill for name in others)
             values = source.planes()
@@ -163,6 +259,24 @@ class Window(Operation):
                 values = _as_float(values, mask, dtype)
                 mask = None
             extrema(values, mask, others, replace(frame, fill=fill if fill is not None else 0))
+
+
+@lru_cache(maxsize=64)
+def _footprint(footprint: str | Matrix, size: tuple[int, int]) -> Footprint:
+    if footprint == "rectangle":
+        return Footprint.rectangle(size)
+    return Footprint.disk(size) if isinstance(footprint, str) else Footprint.of(footprint)
+
+
+def _percentile_name(percentile: float) -> str:
+    """Return the name of an output.
+
+    Examples
+    --------
+    >>> _percentile_name(10.0), _percentile_name(2.5)
+    ('p10', 'p2.5')
+    """
+    return f"p{percentile:.12g}"
 
 
 def _as_float(values: np.ndarray, mask: np.ndarray | None, dtype: np.dtype) -> np.ndarray:
