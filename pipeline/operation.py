@@ -305,9 +305,22 @@ def keep_dtype(operation: Operation, source: RasterSpec, can_be_invalid: bool) -
     if can_be_invalid and operation.nodata is not None and holds(source.dtype, operation.nodata):
         return replace(source, nodata=int(operation.nodata))
     if can_be_invalid and source.nodata is None:
-        require_exact(operation, source)
+        _check_float(operation, source)
         return replace(source, dtype=working_dtype(source.dtype), nodata=float("nan"))
     return source
+
+
+def _check_float(operation: Operation, source: RasterSpec) -> None:
+    """Refuse 64-bit integers that would become floating point only to be NaN where they are invalid."""
+    if source.dtype.itemsize == 8 and not operation.allow_inexact:
+        limits = np.iinfo(source.dtype)
+        spare = limits.min if source.dtype.kind == "i" else limits.max
+        raise PipelineError(
+            f"results can be invalid here, for which {source.dtype.name} has no value; set one that cannot occur, "
+            f"such as `nodata: {spare}`, or `allow_inexact: true` for floating point with NaN, which holds whole "
+            "numbers only up to 2^53",
+            ("nodata",),
+        )
 
 
 _registry: dict[str, type[Operation]] = {}

@@ -43,6 +43,79 @@ def test_the_3_x_3_average_of_arange(tmp_path: Path) -> None:
     np.testing.assert_allclose(got[1:-1, 1:-1], expected[1:-1, 1:-1], rtol=4 * np.finfo(np.float64).eps)
 
 
+def run(image: np.ndarray, steps: list[dict[str, Any]], folder: Path) -> dict[str, np.ndarray]:
+    """Run steps on a single band, file to file; return what is kept."""
+    source = harness.store(harness.Raster(image, ("y", "x"), chunks=(40, 50)), folder / "in.zarr")
+    return harness.run(source, steps, folder)
+
+
+def test_finite_differences_in_a_loop(tmp_path: Path) -> None:
+    """Gradient and Hessian of a 2-D array in the interior, pixel by pixel."""
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(60, 70))
+    dy, dx = 2.0, 0.5
+    steps = [
+        {"name": "slope", "op": "gradient", "input": "image", "spacing": [dy, dx], "edge": "zero"},
+        {"name": "bend", "op": "hessian", "input": "image", "spacing": [dy, dx], "edge": "zero"},
+    ]
+    got = run(image, steps, tmp_path)
+    expected = {name: np.zeros(image.shape) for name in got}
+    for i in range(1, 59):
+        for j in range(1, 69):
+            a = image[i - 1 : i + 2, j - 1 : j + 2]
+            expected["slope/dy"][i, j] = (a[2, 1] - a[0, 1]) / (2 * dy)
+            expected["slope/dx"][i, j] = (a[1, 2] - a[1, 0]) / (2 * dx)
+            expected["bend/dyy"][i, j] = (a[2, 1] - 2 * a[1, 1] + a[0, 1]) / dy**2
+            expected["bend/dxx"][i, j] = (a[1, 2] - 2 * a[1, 1] + a[1, 0]) / dx**2
+            expected["bend/dxy"][i, j] = (a[2, 2] - a[2, 0] - a[0, 2] + a[0, 0]) / (4 * dy * dx)
+    for name, values in expected.items():
+        np.testing.assert_allclose(got[name][0], values, rtol=0, atol=4 * np.finfo(float).eps * 5 * 16)
+
+
+def test_gradient_equals_numpy_at_the_edges(tmp_path: Path) -> None:
+    image = np.random.default_rng(1).normal(size=(50, 61))
+    for edge, order in (("one_sided", 1), ("one_sided_2", 2)):
+        step = {"name": "g", "op": "gradient", "spacing": [3, 2], "edge": edge}
+        got = run(image, [step], tmp_path / edge)
+        for name, expected in zip(("g/dy", "g/dx"), np.gradient(image, 3, 2, edge_order=order), strict=True):
+            np.testing.assert_allclose(got[name][0], expected, rtol=0, atol=4 * np.finfo(float).eps * 20)
+
+
+def test_gabor_statistics_of_the_brick_wall(tmp_path: Path) -> None:
+    """For every pixel, mean and variance of the Gabor response in the 15 x 15 window centred on it."""
+    skimage = pytest.importorskip("skimage")
+    from skimage.filters import gabor_kernel
+
+    image = skimage.data.brick().astype(np.float64)
+    kernel = np.real(gabor_kernel(0.15, theta=np.pi / 2, sigma_x=5, sigma_y=5))
+    response = ndimage.convolve(image, kernel)
+    mean = ndimage.uniform_filter(response, 15)
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(response, 7, mode="symmetric"), (15, 15))
+    step = {"name": "g", "op": "gabor", "frequencies": [0.15], "orientations": [90], "sigma": 5}
+    got = run(image, [{**step, "window": 15, "statistics": ["mean", "var"]}], tmp_path)
+    largest = float(np.abs(kernel).sum() * image.max())
+    np.testing.assert_allclose(got["g/mean"][0], mean, rtol=0, atol=1e-12 * largest)
+    np.testing.assert_allclose(got["g/var"][0], windows.var(axis=(-1, -2)), rtol=0, atol=1e-12 * largest**2)
+
+
+def test_a_vegetation_index_of_unsigned_bands(tmp_path: Path) -> None:
+    bands = np.random.default_rng(2).integers(0, 4000, (60, 70, 2), dtype=np.uint16)
+    bands[0, 0] = 0
+    source = harness.store(harness.Raster(bands, ("y", "x", "band")), tmp_path / "in.zarr")
+    steps = [
+        {"name": "ndvi", "op": "calc", "expression": "(b2 - b1) / (b2 + b1)"},
+        {"name": "rough", "op": "window", "size": 5, "statistics": ["std"]},
+        {"name": "both", "op": "calc", "inputs": {"a": "ndvi", "b": "rough"}, "expression": "a - b"},
+    ]
+    got = harness.run(source, steps, tmp_path, keep=["ndvi", "rough", "both"])
+    red, infrared = np.moveaxis(bands.astype(np.float64), -1, 0)
+    with np.errstate(invalid="ignore"):
+        expected = (infrared - red) / (infrared + red)
+    np.testing.assert_allclose(got["ndvi/value"][0], expected, rtol=4 * EPS)
+    assert np.isnan(got["ndvi/value"][0, 0, 0])
+    np.testing.assert_array_equal(got["both/value"], got["ndvi/value"] - got["rough/std"])
+
+
 @pytest.mark.parametrize("size", [3, 15])
 def test_a_real_scene_whose_nodata_is_0_equals_nanmean(tmp_path: Path, size: int) -> None:
     path = shared("RGB.byte.tif")
