@@ -129,7 +129,8 @@ def convolve_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
         kernel = np.outer(rng.normal(size=height), rng.normal(size=width))
     else:
         kernel = rng.normal(size=(height, width)) * (rng.random((height, width)) < draw(st.sampled_from([1.0, 0.5])))
-    if draw(st.booleans()):
+    normalize = draw(st.booleans())
+    if normalize or draw(st.booleans()):
         kernel = np.abs(kernel)
     kernel[height // 2, width // 2] = kernel[height // 2, width // 2] or 1.0
     return {
@@ -137,7 +138,7 @@ def convolve_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
         "op": "convolve",
         "kernel": kernel.tolist(),
         "correlate": draw(st.booleans()),
-        "normalize": draw(st.booleans()),
+        "normalize": normalize,
         **boundaries(draw),
     }
 

@@ -61,10 +61,6 @@ class Weights:
 
     reach: tuple[int, int, int, int]
     """Pixels from the centre to the end of the support: above, below, left, right. Negative where it ends before."""
-    size: float
-    """Sum of the absolute weights."""
-    mixed: bool
-    """Whether there are weights of both signs."""
     taps: tuple[np.ndarray, np.ndarray, np.ndarray]
     """Row and column of each tap, from 0 at the upper left of the support, and its weight."""
     across: tuple[np.ndarray, np.ndarray]
@@ -92,8 +88,6 @@ def direct(kernel: np.ndarray, zeros: bool = False) -> Weights:
     taps = kernel[rows, columns]
     return Weights(
         reach=(*_reach(rows, kernel.shape[0]), *_reach(columns, kernel.shape[1])),
-        size=float(np.abs(taps).sum()),
-        mixed=_mixed(taps),
         taps=(rows - rows.min(), columns - columns.min(), taps),
         across=(np.empty(0, np.int64), np.empty(0)),
     )
@@ -110,8 +104,6 @@ def separable(down: np.ndarray, across: np.ndarray, zeros: bool = False) -> Weig
     u, v = np.asarray(down, np.float64)[rows], np.asarray(across, np.float64)[columns]
     return Weights(
         reach=(*_reach(rows, down.size), *_reach(columns, across.size)),
-        size=float(np.abs(u).sum() * np.abs(v).sum()),
-        mixed=_mixed(u) or _mixed(v),
         taps=(rows - rows.min(), np.zeros_like(rows), u),
         across=(columns - columns.min(), v),
     )
@@ -174,15 +166,11 @@ def _reach(indices: np.ndarray, length: int) -> tuple[int, int]:
     return length // 2 - int(indices.min()), int(indices.max()) - length // 2
 
 
-def _mixed(weights: np.ndarray) -> bool:
-    return bool(weights.min() < 0 < weights.max())
-
-
 def correlate(values: np.ndarray, weights: Weights, out: np.ndarray, frame: Frame, normalize: bool = False) -> None:
     """Fill `out` over the frame's region; both arrays are float32 or float64.
 
-    With `normalize`, sum(w v) / sum(w) over the valid pixels, NaN where the centre is invalid or where these weights
-    sum to 0 (to rounding, for kernels of mixed signs).
+    With `normalize`, for weights of one sign, sum(w v) / sum(w) over the valid pixels; NaN where the centre is invalid
+    or no pixel under the weights is valid.
     """
     top, bottom, left, right = frame.region
     row, column = frame.origin
@@ -204,8 +192,7 @@ def correlate(values: np.ndarray, weights: Weights, out: np.ndarray, frame: Fram
     if not normalize:
         correlate_planes(values, out, across, down, place, rule)
         return
-    least = 1e-12 * weights.size if weights.mixed else 0.0
-    correlate_valid_planes(values, out, across, down, place, rule, (above, before * lanes, least))
+    correlate_valid_planes(values, out, across, down, place, rule, (above, before * lanes))
 
 
 def _block(num_taps: int) -> int:

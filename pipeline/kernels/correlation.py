@@ -66,13 +66,13 @@ def correlate_planes(values: Any, out: Any, across: Any, down: Any, place: Any, 
 def correlate_valid_planes(values: Any, out: Any, across: Any, down: Any, place: Any, rule: Any, centre: Any) -> None:
     """Fill a part of `out` by weighted means: sums over the valid (finite) pixels, divided by their weights' sum.
 
-    `centre` is the row and the offset in elements of the pixel that must be valid, and what the size of a sum of
-    weights must exceed; else the result is NaN. The other parameters are those of `correlate_planes`.
+    Weights are of one sign. `centre` is the row and the offset in elements of the pixel that must be valid; else, and
+    where no pixel is, the result is NaN. The other parameters are those of `correlate_planes`.
     """
     first, begin, rows, length, out_row, out_begin = place
     height, reach, tile = rule
     steps, offsets, weights, block = down
-    centre_row, centre_begin, least = centre
+    centre_row, centre_begin = centre
     span = min(tile, length) + reach
     width = span - reach if across[0].size else span
     ring, masses = scratch(height, width, np.float64), scratch(height, width, np.float64)
@@ -111,7 +111,7 @@ def correlate_valid_planes(values: Any, out: Any, across: Any, down: Any, place:
                     weigh(masses, which, offsets, weights, block, mass, lines[2])
                 middle = start + centre_begin
                 centres = values[plane, first + row + centre_row, middle : middle + num]
-                divide(lines[1], mass, centres, least, out[plane, out_row + row, to : to + num])
+                divide(lines[1], mass, centres, out[plane, out_row + row, to : to + num])
 
 
 @inner
@@ -147,9 +147,9 @@ def mark(row: Any, out: Any) -> None:
 
 
 @inner
-def divide(total: Any, weights: Any, centre: Any, least: Any, out: Any) -> None:
+def divide(total: Any, weights: Any, centre: Any, out: Any) -> None:
     for c in range(out.size):
-        valid = (centre[c] - centre[c] == 0) & (abs(weights[c]) > least)
+        valid = (centre[c] - centre[c] == 0) & (weights[c] != 0)
         out[c] = total[c] / weights[c] if valid else np.nan
 
 

@@ -50,10 +50,10 @@ class Convolve(Convolution):
     def _check_sum(self) -> Convolve:
         if self.normalize and not isinstance(self.kernel, str):
             weights = np.array(self.kernel)
-            if abs(weights.sum()) <= 1e-12 * np.abs(weights).sum():
+            if weights.min() < 0 < weights.max():
                 raise PipelineError(
-                    f"weights that sum to {weights.sum():g} cannot be divided by their sum; "
-                    "leave `normalize` out, or give a kernel that sums to another number",
+                    f"weights of both signs ({weights.min():g} to {weights.max():g}) make no mean: those of the valid "
+                    "pixels may sum to nearly 0; leave `normalize` out",
                     ("normalize",),
                 )
         return self
