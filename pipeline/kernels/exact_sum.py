@@ -1,0 +1,299 @@
+"""Exact sums: two's complement integers of several 64-bit words, on a grid of powers of two that is the same for all.
+
+A finite floating-point number is an integer times a power of two, so a sum of them is one as well; kept in as many
+words as it needs, no bit is ever lost. Addition of integers is associative and commutative, so the sum does not
+depend on the order, nor on how the numbers were divided among blocks: that is the whole proof. `trim` makes the
+words themselves unique too.
+
+An entry's value is ``sum(words[i] * 2**(64 * (low + i)))``, the highest word taken as signed. Words are uint64, the
+lowest first: an array (entry, word).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.kernels.compile import inner, kernel
+
+
+@dataclass(frozen=True, slots=True)
+class ExactSums:
+    """One exact number per entry."""
+
+    words: np.ndarray
+    """(entry, word) uint64, the lowest word first, C-contiguous."""
+    low: int = 0
+    """Weight of the lowest word: 2**(64 low)."""
+
+    @property
+    def high(self) -> int:
+        return self.low + self.words.shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.words.nbytes)
+
+    def to_integers(self) -> list[int]:
+        """Return each entry as a Python integer in units of 2**(64 low); slow, for tests and small tables."""
+        signed = [int.from_bytes(row.tobytes(), "little", signed=True) for row in self.words.astype("<u8")]
+        return signed
+
+
+def zeros(num: int, low: int = 0, high: int = 1) -> ExactSums:
+    return ExactSums(np.zeros((num, high - low), np.uint64), low)
+
+
+def widen(sums: ExactSums, low: int, high: int) -> ExactSums:
+    """Return the same numbers in words from `low` to `high` at least; the words themselves where they suffice."""
+    low, high = min(low, sums.low), max(high, sums.high)
+    if (low, high) == (sums.low, sums.high):
+        return sums
+    words = np.zeros((len(sums.words), high - low), np.uint64)
+    words[:, sums.low - low : sums.high - low] = sums.words
+    words[:, sums.high - low :] = _sign_words(sums.words)[:, None]
+    return ExactSums(words, low)
+
+
+def trim(sums: ExactSums) -> ExactSums:
+    """Return the same numbers in the fewest words that hold all of them: equal numbers then have equal words."""
+    words = sums.words
+    first, last = 0, words.shape[1]
+    while first < last and not words[:, first].any():
+        first += 1
+    if first == last:
+        return zeros(len(words))
+    while last - first > 1 and np.array_equal(words[:, last - 1], _sign_words(words[:, first : last - 1])):
+        last -= 1
+    return ExactSums(np.ascontiguousarray(words[:, first:last]), sums.low + first)
+
+
+def _sign_words(words: np.ndarray) -> np.ndarray:
+    """Return what stands in the words above the highest one."""
+    return (words[:, -1].view(np.int64) >> 63).view(np.uint64)
+
+
+def scatter_add(parts: list[ExactSums], places: list[np.ndarray], num: int) -> ExactSums:
+    """Return `num` sums: entry i of a part is added to entry ``places[part][i]``, each place at most once a part."""
+    low = min(part.low for part in parts)
+    high = max(part.high for part in parts)
+    # one addition doubles a number at most
+    spare = (len(parts) - 1).bit_length()
+    if any(_is_close_to_overflow(part, high, spare) for part in parts):
+        high += 1
+    total = zeros(num, low, high)
+    for part, place in zip(parts, places, strict=True):
+        _add_entries(part.words, part.low - low, place, total.words)
+    return trim(total)
+
+
+def add_groups(sums: ExactSums, starts: np.ndarray) -> ExactSums:
+    """Return the sums of groups of neighbouring entries that begin at `starts` (as ``np.add.reduceat``)."""
+    total = zeros(len(starts), sums.low, sums.high + 1)
+    group = np.zeros(len(sums.words), np.int64)
+    group[starts[1:]] = 1
+    _add_entries(sums.words, 0, np.cumsum(group), total.words)
+    return trim(total)
+
+
+def _is_close_to_overflow(part: ExactSums, high: int, spare: int) -> bool:
+    if part.high < high or not len(part.words):
+        return False
+    limit = 1 << (62 - spare)
+    top = part.words[:, -1].view(np.int64)
+    return bool(top.max() >= limit or top.min() < -limit)
+
+
+@kernel
+def _add_entries(words: Any, offset: Any, places: Any, out: Any) -> None:
+    """Add entries to those at `places`, `offset` words higher."""
+    size, num = out.shape[1], words.shape[1]
+    for entry in range(words.shape[0]):
+        place = places[entry]
+        carry = np.uint64(0)
+        sign = np.uint64(np.int64(words[entry, num - 1]) >> np.int64(63))
+        for i in range(offset, size):
+            word = words[entry, i - offset] if i - offset < num else sign
+            partial = out[place, i] + carry
+            carry = np.uint64(partial < carry)
+            partial += word
+            carry += np.uint64(partial < word)
+            out[place, i] = partial
+
+
+@inner
+def add_shifted(words: Any, entry: Any, value: Any, shift: Any) -> None:
+    """Add ``value * 2**shift`` (value int64, shift from the lowest word's lowest bit) to an entry, modulo its size."""
+    if value == 0:
+        return
+    at = shift >> 6
+    bits = np.int64(shift & 63)
+    word = np.uint64(value) << np.uint64(bits)
+    sign = value >> np.int64(63)
+    following = np.uint64((value >> np.int64(1)) >> (np.int64(63) - bits))
+    carry = np.uint64(0)
+    while at < words.shape[1]:
+        partial = words[entry, at] + carry
+        carry = np.uint64(partial < carry)
+        partial += word
+        carry += np.uint64(partial < word)
+        words[entry, at] = partial
+        word = following
+        following = np.uint64(sign)
+        at += 1
+
+
+@kernel
+def fold(digits: Any, shifts: Any, words: Any) -> None:
+    """Add digits (slot, band, digit) of weight ``2**shifts[band, digit]`` to the words of entry slot x bands + band.
+
+    The digits become 0. Shifts count from the lowest bit of the lowest word.
+    """
+    bands, num = digits.shape[1], digits.shape[2]
+    for slot in range(digits.shape[0]):
+        for band in range(bands):
+            for digit in range(num):
+                add_shifted(words, slot * bands + band, digits[slot, band, digit], shifts[band, digit])
+                digits[slot, band, digit] = 0
+
+
+def to_float(sums: ExactSums) -> np.ndarray:
+    """Return the numbers as float64, rounded once (to within 2**-40 of half a unit in the last place)."""
+    return mean(sums, np.ones(len(sums.words), np.int64))
+
+
+def mean(sums: ExactSums, counts: np.ndarray) -> np.ndarray:
+    """Return sum / count as float64, rounded once as `to_float`; NaN where the count is 0."""
+    out = np.empty(len(sums.words))
+    _divide(sums.words, 64 * sums.low, counts, out)
+    return out
+
+
+def variance(sums: ExactSums, squares: ExactSums, counts: np.ndarray) -> np.ndarray:
+    """Return the population's variance (n S2 - S1^2) / n^2 as float64; NaN where the count is 0.
+
+    The numerator is computed exactly, so the relative error is that of three roundings, whatever the offset of the
+    values; of equal values the variance is 0.
+    """
+    out = np.empty(len(sums.words))
+    low = min(2 * sums.low, squares.low)
+    shift_sum, shift_square = 4 * sums.low - 2 * low, 2 * (squares.low - low)
+    _variance(sums.words, shift_sum, squares.words, shift_square, 64 * low, counts, out)
+    return out
+
+
+@kernel
+def _divide(words: Any, exponent: Any, counts: Any, out: Any) -> None:
+    limbs = np.empty(2 * words.shape[1], np.uint64)
+    for entry in range(words.shape[0]):
+        negative = magnitude(words[entry], limbs)
+        head, tail, scale = read_limbs(limbs)
+        quotient = math.ldexp(divide_pair(head, tail, float(counts[entry])), exponent + scale)
+        out[entry] = -quotient if negative else quotient
+
+
+@inner
+def magnitude(words: Any, limbs: Any) -> bool:
+    """Write the absolute value in 32-bit limbs, the lowest first; return whether the number is negative."""
+    negative = np.int64(words[words.size - 1]) < 0
+    flip = np.uint64(0xFFFFFFFF) if negative else np.uint64(0)
+    carry = np.uint64(1) if negative else np.uint64(0)
+    for i in range(words.size):
+        for half in range(2):
+            limb = (words[i] >> np.uint64(32 * half)) & np.uint64(0xFFFFFFFF)
+            limb = (limb ^ flip) + carry
+            carry = limb >> np.uint64(32)
+            limbs[2 * i + half] = limb & np.uint64(0xFFFFFFFF)
+    return negative
+
+
+@inner
+def read_limbs(limbs: Any) -> Any:
+    """Return (head, tail, exponent): the number is (head + tail) 2**exponent to 100 bits, exact if it has no more."""
+    top = limbs.size - 1
+    while top > 0 and limbs[top] == 0:
+        top -= 1
+    last = max(top - 4, 0)
+    head, tail = 0.0, 0.0
+    for i in range(top, last - 1, -1):
+        term = math.ldexp(float(limbs[i]), 32 * (i - last))
+        total = head + term
+        tail += term - (total - head)  # head is 0 or larger than the term: exact
+        head = total
+    total = head + tail
+    return total, tail - (total - head), 32 * last
+
+
+@inner
+def divide_pair(head: Any, tail: Any, divisor: Any) -> float:
+    """Return (head + tail) / divisor rounded once; NaN for a divisor of 0."""
+    quotient = head / divisor
+    if divisor == 0 or divisor == 1:
+        return head + tail if divisor == 1 else np.nan
+    product, error = two_product(quotient, divisor)
+    return quotient + (((head - product) - error) + tail) / divisor
+
+
+@inner
+def two_product(a: Any, b: Any) -> Any:
+    """Return the product and its rounding error (Dekker's)."""
+    a_large, a_small = split(a)
+    b_large, b_small = split(b)
+    product = a * b
+    error = ((a_large * b_large - product) + a_large * b_small + a_small * b_large) + a_small * b_small
+    return product, error
+
+
+@inner
+def split(a: Any) -> Any:
+    scaled = 134217729.0 * a
+    large = scaled - (scaled - a)
+    return large, a - large
+
+
+@kernel
+def _variance(sums: Any, shift_sum: Any, squares: Any, shift_square: Any, exponent: Any, counts: Any, out: Any) -> None:
+    sum_limbs = np.empty(2 * sums.shape[1], np.uint64)
+    square_limbs = np.empty(2 * squares.shape[1], np.uint64)
+    count_limbs = np.empty(2, np.uint64)
+    size = max(2 * sum_limbs.size + shift_sum, square_limbs.size + 2 + shift_square)
+    minuend = np.empty(size, np.uint64)
+    subtrahend = np.empty(size, np.uint64)
+    for entry in range(sums.shape[0]):
+        magnitude(sums[entry], sum_limbs)
+        magnitude(squares[entry], square_limbs)
+        count = np.uint64(counts[entry])
+        count_limbs[0] = count & np.uint64(0xFFFFFFFF)
+        count_limbs[1] = count >> np.uint64(32)
+        multiply(square_limbs, count_limbs, shift_square, minuend)
+        multiply(sum_limbs, sum_limbs, shift_sum, subtrahend)
+        subtract(minuend, subtrahend)
+        head, tail, scale = read_limbs(minuend)
+        divisor = float(counts[entry])
+        out[entry] = math.ldexp(divide_pair(divide_pair(head, tail, divisor), 0.0, divisor), exponent + scale)
+
+
+@inner
+def multiply(a: Any, b: Any, offset: Any, out: Any) -> None:
+    """Write a product of limbs, `offset` limbs higher."""
+    out[:] = 0
+    for i in range(a.size):
+        carry = np.uint64(0)
+        for j in range(b.size):
+            term = out[offset + i + j] + a[i] * b[j] + carry
+            out[offset + i + j] = term & np.uint64(0xFFFFFFFF)
+            carry = term >> np.uint64(32)
+        out[offset + i + b.size] = carry
+
+
+@inner
+def subtract(a: Any, b: Any) -> None:
+    """Subtract limbs in place; the result is not negative."""
+    borrow = np.uint64(0)
+    for i in range(a.size):
+        term = a[i] - b[i] - borrow
+        borrow = (term >> np.uint64(32)) & np.uint64(1)
+        a[i] = term & np.uint64(0xFFFFFFFF)

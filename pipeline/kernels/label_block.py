@@ -1,0 +1,165 @@
+"""Sums and extrema of one block by slot: the arrays that the kernels of `label_sums` fill, and their scale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pipeline.kernels.exact_sum import ExactSums, fold, trim, widen, zeros
+from pipeline.kernels.label_runs import RUN
+from pipeline.kernels.label_sums import (
+    MOST_PIXELS,
+    NARROW,
+    NO_BITS,
+    NUM_SQUARES,
+    NUM_SUMS,
+    SMALL,
+    SPAN,
+    SQUARE_SHIFTS,
+    SUM_SHIFTS,
+    WIDE,
+    add_outliers,
+    add_strip,
+    strip_bits,
+)
+
+_COUNT_BITS = 34
+"""Bits that a sum may have more than its values: a block has fewer than 2^33 pixels."""
+_UNITS = (-1000, 940)
+"""Units by which values can be scaled without overflow."""
+_NO_MASK = np.ones((0, 0, 0), bool)
+
+Where = tuple[int, int, int]
+
+
+class BlockSums:
+    """Counts, sums of the powers up to `power` and extrema, by slot and band.
+
+    Values come strip by strip. Floating-point values are scaled by a unit that suits the strip; where it changes,
+    the digits are carried over to exact words first, so the sums do not depend on the units.
+    """
+
+    def __init__(self, dtype: np.dtype, bands: int, power: int, extrema: bool) -> None:
+        self.dtype, self.bands, self.power = dtype, bands, power
+        self.floating = dtype.kind == "f"
+        self.split = WIDE if dtype.itemsize == 8 else NARROW
+        if self.floating:
+            self.split = NARROW
+        elif dtype.itemsize <= 2:
+            self.split = SMALL
+        self.units = np.zeros(bands, np.int64)
+        self.bits = np.full((bands, 2), NO_BITS, np.int64)
+        self.outliers = np.zeros(bands, bool)
+        self.pixels = 0
+        self.count = np.zeros((0, bands), np.int64)
+        self.low = np.zeros((0, bands), dtype)
+        self.high = np.zeros((0, bands), dtype)
+        self.extrema = extrema
+        self.sums, self.squares = self._digits(0)
+        self.sum_words, self.square_words = zeros(0), zeros(0)
+        self.buffers = (*np.zeros((3, RUN), np.int64), np.zeros(RUN, dtype))
+
+    def _digits(self, num: int) -> tuple[np.ndarray, np.ndarray]:
+        sums = np.zeros((num if self.power > 0 else 0, self.bands, NUM_SUMS[self.split]), np.int64)
+        squares = np.zeros((num if self.power > 1 else 0, self.bands, NUM_SQUARES[self.split]), np.int64)
+        return sums, squares
+
+    def add(self, values: np.ndarray, valid: np.ndarray | None, where: Where, runs: np.ndarray, num: int) -> None:
+        """Add a strip whose runs use the first `num` slots."""
+        self._reserve(num)
+        pixels = int(runs[:, 2].sum())
+        if self.pixels + pixels > MOST_PIXELS[self.split]:
+            self._carry()
+        self.pixels += pixels
+        mask = _NO_MASK if valid is None else valid
+        begin = np.zeros(self.bands, np.int64)
+        done, band = 0, 0
+        while done < len(runs):
+            kind = (self.split, self.dtype.kind == "u", self.outliers)
+            totals = (self.count, self.sums, self.squares, self.low, self.high)
+            scales = np.ldexp(1.0, -self.units)
+            done, band = add_strip(values, mask, where, runs, (done, band), kind, scales, self.buffers, totals)
+            if done < len(runs):
+                self._rescale(values, where, runs[done:], band)
+                begin[band] = done
+        for band in np.flatnonzero(self.outliers):
+            self._add_outliers(values, where, runs[begin[band] :], band)
+
+    def _reserve(self, num: int) -> None:
+        if num <= len(self.count):
+            return
+        more = max(num, 2 * len(self.count)) - len(self.count)
+        self.count = _grown(self.count, more, 0)
+        if self.power > 0:
+            self.sums = _grown(self.sums, more, 0)
+        if self.power > 1:
+            self.squares = _grown(self.squares, more, 0)
+        if self.extrema:
+            info: Any = np.finfo(self.dtype) if self.floating else np.iinfo(self.dtype)
+            self.low = _grown(self.low, more, info.max)
+            self.high = _grown(self.high, more, info.min)
+
+    def _rescale(self, values: np.ndarray, where: Where, runs: np.ndarray, band: int) -> None:
+        """Choose the unit of a band anew, so that it suits the values under the runs and those before."""
+        bits = self.bits[band]
+        strip_bits(values, where, runs, band, bits)
+        lowest, highest = int(bits[0]), int(bits[1])
+        span = highest - lowest
+        split = WIDE if span > SPAN[NARROW] else self.split
+        # in the middle of what the digits hold; where they cannot hold all, as high as needed
+        unit = lowest - (SPAN[split] - span) // 2 if span <= SPAN[split] else highest - SPAN[WIDE]
+        self._carry()
+        self.units[band] = unit = min(max(unit, _UNITS[0]), _UNITS[1])
+        self.outliers[band] = lowest < unit or highest > unit + SPAN[split]
+        if split != self.split:
+            self.split = split
+            self.sums, self.squares = self._digits(len(self.count))
+
+    def _carry(self) -> None:
+        """Carry the digits over to the words."""
+        self.pixels = 0
+        if self.power > 0:
+            lowest, highest = self.units.min(), self.units.max() + SPAN[self.split]
+            self.sum_words = self._words(self.sum_words, lowest, highest)
+            shifts = self.units[:, None] + np.array(SUM_SHIFTS[: self.sums.shape[2]]) - 64 * self.sum_words.low
+            fold(self.sums, shifts, self.sum_words.words)
+        if self.power > 1:
+            self.square_words = self._words(self.square_words, 2 * lowest, 2 * highest)
+            shifts = np.array(SQUARE_SHIFTS[: self.squares.shape[2]]) - 64 * self.square_words.low
+            fold(self.squares, 2 * self.units[:, None] + shifts, self.square_words.words)
+
+    def _words(self, words: ExactSums, lowest: int, highest: int) -> ExactSums:
+        """Return the words with room for all slots, from a lowest bit up to sums of values up to a highest bit."""
+        more = len(self.count) * self.bands - len(words.words)
+        words = ExactSums(_grown(words.words, more, 0), words.low)
+        return widen(words, int(lowest) // 64, -(-(int(highest) + _COUNT_BITS) // 64))
+
+    def _add_outliers(self, values: np.ndarray, where: Where, runs: np.ndarray, band: int) -> None:
+        strip_bits(values, where, runs, band, self.bits[band])
+        lowest, highest = self.bits[band]
+        self.sum_words = self._words(self.sum_words, lowest, highest)
+        squares, low = np.empty((0, 1), np.uint64), 0
+        if self.power > 1:
+            self.square_words = self._words(self.square_words, 2 * lowest, 2 * highest)
+            squares, low = self.square_words.words, self.square_words.low
+        scales = np.ldexp(1.0, -self.units)
+        add_outliers(values, where, runs, band, scales, self.sum_words.words, squares, self.sum_words.low, low)
+
+    def results(self, order: np.ndarray) -> tuple[np.ndarray, ExactSums | None, ExactSums | None]:
+        """Return counts, sums and sums of squares of the slots in this order."""
+        self._carry()
+        sums = _ordered(self.sum_words, order, self.bands) if self.power > 0 else None
+        squares = _ordered(self.square_words, order, self.bands) if self.power > 1 else None
+        return self.count[order], sums, squares
+
+
+def _grown(array: np.ndarray, more: int, fill: Any) -> np.ndarray:
+    if more <= 0:
+        return array
+    return np.concatenate([array, np.full((more, *array.shape[1:]), fill, array.dtype)])
+
+
+def _ordered(sums: ExactSums, order: np.ndarray, bands: int) -> ExactSums:
+    words = sums.words.reshape(-1, bands, sums.words.shape[1])[order]
+    return trim(ExactSums(words.reshape(-1, words.shape[2]), sums.low))

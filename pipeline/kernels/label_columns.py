@@ -1,0 +1,119 @@
+"""Finished label tables: columns of statistics, and each pixel given the value of its label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.kernels.compile import kernel
+from pipeline.kernels.exact_sum import mean, to_float, variance
+from pipeline.kernels.label_runs import label_slots, strips
+from pipeline.kernels.label_table import LabelTable, Patch
+
+
+def finish(table: LabelTable, statistics: Iterable[str]) -> dict[str, np.ndarray]:
+    """Return the statistics by label and band, and those of the geometry by label.
+
+    count is int64, all else float64 (bbox int64). Sum and mean are the exact ones rounded once, var and std the
+    population's from exact moments: equal values have exactly their value as mean, and variance 0. Without a valid
+    value: sum 0, the others NaN.
+    """
+    return {name: column for name, column in _columns(table, set(statistics))}
+
+
+def _columns(table: LabelTable, names: set[str]) -> Iterator[tuple[str, np.ndarray]]:
+    counts = table.counts
+    shape = counts.shape
+    if "count" in names:
+        yield "count", counts
+    if "sum" in names and table.sums:
+        yield "sum", to_float(table.sums).reshape(shape)
+    if "mean" in names and table.sums:
+        yield "mean", mean(table.sums, counts.reshape(-1)).reshape(shape)
+    if names & {"var", "std"} and table.sums and table.squares:
+        values = variance(table.sums, table.squares, counts.reshape(-1)).reshape(shape)
+        if "var" in names:
+            yield "var", values
+        if "std" in names:
+            yield "std", np.sqrt(values)
+    for name, extremum in (("min", table.lowest), ("max", table.highest)):
+        if name in names and extremum is not None:
+            yield name, np.where(counts > 0, extremum.astype(np.float64), np.nan)
+    if table.geometry is not None and "centroid" in names:
+        yield "centroid", table.geometry[:, :2] / table.pixels[:, None]
+    if table.geometry is not None and "bbox" in names:
+        yield "bbox", table.geometry[:, 2:]
+
+
+def lookup(
+    labels: np.ndarray,
+    table_labels: np.ndarray,
+    table_values: np.ndarray,
+    out: np.ndarray,
+    patch: Patch,
+    fill: float | int,
+    *,
+    labels_valid: np.ndarray | None = None,
+    ignore: Sequence[int] = (),
+) -> None:
+    """Give each pixel of a region the values of its label.
+
+    Parameters
+    ----------
+    table_labels
+        int64, sorted.
+    table_values
+        (label, band); cast to the dtype of `out` as numpy casts (integers: round and saturate before). NaN becomes
+        `fill` in an integer `out`.
+    out
+        Planes with as many bands, `patch.values_at` and `patch.lanes` say where; filled over the region only.
+    fill
+        For pixels whose label is ignored, invalid or not in the table.
+    """
+    slots = label_slots(labels, patch.labels_at, patch.shape, np.array(sorted(ignore), np.int64))
+    height, width = patch.shape
+    where = (*patch.values_at, patch.lanes)
+    if len(ignore) or labels_valid is not None:
+        row, left = patch.values_at
+        out[:, row : row + height, left * patch.lanes : (left + width) * patch.lanes] = fill
+    values = np.empty((0, table_values.shape[1]), out.dtype)
+    for runs in strips(labels, labels_valid, patch.labels_at, patch.shape, slots):
+        if slots.num > len(values):
+            fresh = _values_of(slots.labels[len(values) : slots.num], table_labels, table_values, out.dtype, fill)
+            values = np.concatenate([values, fresh])
+        _paint(runs, values, out, where)
+
+
+def _values_of(
+    labels: np.ndarray, table_labels: np.ndarray, table_values: np.ndarray, dtype: np.dtype, fill: float | int
+) -> np.ndarray:
+    if not len(table_labels):
+        return np.full((len(labels), table_values.shape[1]), fill, dtype)
+    at = np.minimum(np.searchsorted(table_labels, labels), len(table_labels) - 1)
+    chosen = table_values[at]
+    absent = np.broadcast_to((table_labels[at] != labels)[:, None], chosen.shape)
+    if dtype.kind != "f" and chosen.dtype.kind == "f":
+        absent = absent | np.isnan(chosen)
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = chosen.astype(dtype)
+    values[absent] = fill
+    return values
+
+
+@kernel
+def _paint(runs: Any, values: Any, out: Any, where: Any) -> None:
+    top, left, lanes = where
+    bands = values.shape[1]
+    for r in range(runs.shape[0]):
+        row, begin, num = top + runs[r, 0], left + runs[r, 1], runs[r, 2]
+        chosen = values[runs[r, 3]]
+        if lanes == 1:
+            for band in range(bands):
+                out[band, row, begin : begin + num] = chosen[band]
+        else:
+            line = out[0, row, begin * lanes : (begin + num) * lanes]
+            for c in range(num):
+                for band in range(lanes):
+                    line[c * lanes + band] = chosen[band]

@@ -1,0 +1,250 @@
+"""Statistics by label: partial tables of blocks and their merge; `label_columns` has what comes after.
+
+A partial table holds exact sums (`exact_sum`), so merging is associative and commutative to the bit: the finished
+table is the same for any blocks, in any order. Pixels that bear a label are counted whether their values are valid
+or not; statistics are over valid values, band by band (NaN, inf and masked pixels are not).
+
+Examples
+--------
+>>> import numpy as np
+>>> from pipeline.kernels.label_columns import finish
+>>> labels = np.array([[3, 3, -1], [3, -1, -1]])
+>>> values = np.arange(6.0).reshape(1, 2, 3)
+>>> table = partial_table(labels, values, Patch((2, 3)), ["mean", "max"])
+>>> finish(merge([table, table]), ["count", "mean", "max"])["mean"].tolist()
+[[3.6666666666666665], [1.3333333333333333]]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.kernels.compile import kernel
+from pipeline.kernels.exact_sum import ExactSums, scatter_add
+from pipeline.kernels.label_block import BlockSums
+from pipeline.kernels.label_runs import label_slots, strips
+
+STATISTICS = ("count", "sum", "mean", "var", "std", "min", "max")
+"""By label and band."""
+GEOMETRY = ("centroid", "bbox")
+"""By label: mean row and column; first and last row, first and last column."""
+_ROWS, _COLUMNS, _TOP, _BOTTOM, _LEFT, _RIGHT = range(6)
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A region within the arrays of a block."""
+
+    shape: tuple[int, int]
+    """Rows and columns."""
+    labels_at: tuple[int, int] = (0, 0)
+    """Its first pixel in the labels (row, column)."""
+    values_at: tuple[int, int] = (0, 0)
+    """Its first pixel in the planes of values (plane, row, column x lane)."""
+    lanes: int = 1
+    """Neighbouring elements of the planes that belong to one pixel."""
+    origin: tuple[int, int] = (0, 0)
+    """Raster row and column of its first pixel."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelTable:
+    """Statistics of some labels, mergeable. Per-band arrays are (label, band); sums have entry label x bands + band."""
+
+    labels: np.ndarray
+    """int64, sorted, without repetition."""
+    pixels: np.ndarray
+    """int64: how many pixels bear the label."""
+    num_bands: int
+    count: np.ndarray | None
+    """int64: valid values; None where all are valid in every band."""
+    sums: ExactSums | None = None
+    squares: ExactSums | None = None
+    lowest: np.ndarray | None = None
+    highest: np.ndarray | None = None
+    """Extrema in the dtype of the values; without a valid value, highest < lowest."""
+    geometry: np.ndarray | None = None
+    """(label, 6) int64: sum of rows, sum of columns, first and last row, first and last column."""
+
+    @property
+    def nbytes(self) -> int:
+        """What the table occupies in memory."""
+        arrays = (self.labels, self.pixels, self.count, self.sums, self.squares, self.lowest, self.highest)
+        return sum(int(array.nbytes) for array in (*arrays, self.geometry) if array is not None)
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Valid values by label and band."""
+        if self.count is None:
+            return np.repeat(self.pixels[:, None], self.num_bands, axis=1)
+        return self.count
+
+
+def partial_table(
+    labels: np.ndarray,
+    values: np.ndarray,
+    patch: Patch,
+    statistics: Sequence[str],
+    *,
+    valid: np.ndarray | None = None,
+    labels_valid: np.ndarray | None = None,
+    ignore: Sequence[int] = (),
+) -> LabelTable:
+    """Return the table of one region of a block.
+
+    Parameters
+    ----------
+    labels
+        (row, column) of any integer dtype, values below 2^63; C-contiguous.
+    values
+        Planes (plane, row, column x lane), C-contiguous, of any integer or floating-point dtype; bands are planes
+        or lanes. `valid` is of their shape, or None.
+    statistics
+        What `finish` will be asked for: any of `STATISTICS` and `GEOMETRY`.
+    labels_valid
+        Where labels are valid (shape of `labels`); pixels without a label belong to none.
+    ignore
+        Labels that count as none.
+    """
+    if values.dtype == np.float16:  # numba has no arithmetic for it
+        values = values.astype(np.float32)
+    slots = label_slots(labels, patch.labels_at, patch.shape, np.array(sorted(ignore), np.int64))
+    num_bands = len(values) * patch.lanes
+    power = 2 if {"var", "std"} & set(statistics) else int(bool({"sum", "mean"} & set(statistics)))
+    sums = BlockSums(values.dtype, num_bands, power, bool({"min", "max"} & set(statistics)))
+    tally = np.zeros((0, 7), np.int64)
+    for runs in strips(labels, labels_valid, patch.labels_at, patch.shape, slots):
+        if slots.num > len(tally):
+            tally = np.concatenate([tally, _empty_tally(max(slots.num, 2 * len(tally)) - len(tally))])
+        _tally_runs(runs, patch.origin, tally)
+        sums.add(values, valid, (*patch.values_at, patch.lanes), runs, slots.num)
+    order = np.argsort(slots.labels[: slots.num], kind="stable")
+    count, total, squares = sums.results(order)
+    pixels = tally[order, 6]
+    return LabelTable(
+        slots.labels[order],
+        pixels,
+        num_bands,
+        None if (count == pixels[:, None]).all() else count,
+        total,
+        squares,
+        sums.low[order] + 0 if sums.extrema else None,  # + 0: there is one zero only
+        sums.high[order] + 0 if sums.extrema else None,
+        tally[order, :6] if set(GEOMETRY) & set(statistics) else None,
+    )
+
+
+def _empty_tally(num: int) -> np.ndarray:
+    tally = np.zeros((num, 7), np.int64)
+    tally[:, [_TOP, _LEFT]] = np.iinfo(np.int64).max
+    tally[:, [_BOTTOM, _RIGHT]] = -1
+    return tally
+
+
+@kernel
+def _tally_runs(runs: Any, origin: Any, tally: Any) -> None:
+    for r in range(runs.shape[0]):
+        row, column = np.int64(runs[r, 0]) + origin[0], np.int64(runs[r, 1]) + origin[1]
+        num = np.int64(runs[r, 2])
+        entry = tally[runs[r, 3]]
+        entry[0] += row * num
+        entry[1] += column * num + num * (num - 1) // 2
+        entry[2] = min(entry[2], row)
+        entry[3] = max(entry[3], row)
+        entry[4] = min(entry[4], column)
+        entry[5] = max(entry[5], column + num - 1)
+        entry[6] += num
+
+
+def merge(tables: Sequence[LabelTable]) -> LabelTable:
+    """Return one table of all; associative and commutative to the bit. All hold the same statistics and bands."""
+    labels, places = _union([table.labels for table in tables])
+    num, num_bands = len(labels), tables[0].num_bands
+    pixels = np.zeros(num, np.int64)
+    for table, place in zip(tables, places, strict=True):
+        pixels[place] += table.pixels
+    counts = None
+    if any(table.count is not None for table in tables):
+        counts = np.zeros((num, num_bands), np.int64)
+        for table, place in zip(tables, places, strict=True):
+            counts[place] += table.pixels[:, None] if table.count is None else table.count
+    return LabelTable(
+        labels,
+        pixels,
+        num_bands,
+        counts,
+        _merge_sums([table.sums for table in tables], places, num, num_bands),
+        _merge_sums([table.squares for table in tables], places, num, num_bands),
+        _merge_by(np.minimum, [table.lowest for table in tables], places, num),
+        _merge_by(np.maximum, [table.highest for table in tables], places, num),
+        _merge_geometry([table.geometry for table in tables], places, num),
+    )
+
+
+def _union(labels: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return the sorted union of sorted labels, and the place of each one in it."""
+    union = labels[0]
+    for other in labels[1:]:
+        if not np.array_equal(union, other):
+            merged = np.empty(len(union) + len(other), np.int64)
+            union = merged[: _merge_labels(union, other, merged)]
+    return union, [_places(union, part) for part in labels]
+
+
+def _places(union: np.ndarray, part: np.ndarray) -> np.ndarray:
+    if len(part) == len(union):
+        return np.arange(len(union))
+    return np.searchsorted(union, part)
+
+
+@kernel
+def _merge_labels(first: Any, second: Any, out: Any) -> int:
+    i, j, num = 0, 0, 0
+    while i < first.size or j < second.size:
+        if j == second.size or (i < first.size and first[i] <= second[j]):
+            label = first[i]
+        else:
+            label = second[j]
+        i += i < first.size and first[i] == label
+        j += j < second.size and second[j] == label
+        out[num] = label
+        num += 1
+    return num
+
+
+def _merge_sums(parts: list[ExactSums | None], places: list[np.ndarray], num: int, bands: int) -> ExactSums | None:
+    known = [part for part in parts if part is not None]
+    if not known:
+        return None
+    entries = [(place[:, None] * bands + np.arange(bands)).reshape(-1) for place in places]
+    return scatter_add(known, entries, num * bands)
+
+
+def _merge_by(
+    ufunc: Callable[..., np.ndarray], parts: list[np.ndarray | None], places: list[np.ndarray], num: int
+) -> np.ndarray | None:
+    known = [part for part in parts if part is not None]
+    if not known:
+        return None
+    merged = np.empty((num, known[0].shape[1]), known[0].dtype)
+    first = np.ones(num, bool)
+    for part, place in zip(known, places, strict=True):
+        merged[place] = np.where(first[place, None], part, ufunc(merged[place], part))
+        first[place] = False
+    return merged
+
+
+def _merge_geometry(parts: list[np.ndarray | None], places: list[np.ndarray], num: int) -> np.ndarray | None:
+    known = [part for part in parts if part is not None]
+    if not known:
+        return None
+    merged = _empty_tally(num)[:, :6]
+    for part, place in zip(known, places, strict=True):
+        merged[place, _ROWS : _COLUMNS + 1] += part[:, _ROWS : _COLUMNS + 1]
+        for column, ufunc in ((_TOP, np.minimum), (_BOTTOM, np.maximum), (_LEFT, np.minimum), (_RIGHT, np.maximum)):
+            merged[place, column] = ufunc(merged[place, column], part[:, column])
+    return merged

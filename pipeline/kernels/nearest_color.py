@@ -1,0 +1,287 @@
+"""The nearest palette colour of each pixel: the index a loop over the palette in float64 would find, to the bit.
+
+The distance that counts is the naive one: squares of the differences in float64, summed over the bands in order; of
+equal distances the lowest index wins. The search leads there faster:
+
+- The palette is centred, scaled to length 1 and sorted along its principal axis. From the place where a pixel falls,
+  16 colours at a time are tried outwards, until their distance along the axis alone exceeds the least one.
+- Squared distances D are computed in float32. With u = 2^-24, n bands and e = u (|x| + max |c|) for the rounded
+  coordinates, the error is at most f(D) = (n + 4) u D + 2 sqrt(D) e + e^2; places along the axis are off by (n + 4) e.
+- If only one D is within 2 f of the least, it is the answer; else all that are within it are compared by the naive
+  distance.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.kernels.compile import inner, kernel
+from pipeline.kernels.vector import LANES, lanes_within, lowest_bit, number_of_bits, squared_distances
+
+TILE = 256
+"""Pixels that are converted together."""
+_BUCKETS = 4096
+_UNIT = 2.0**-24
+_FAR = 1e17
+"""Where places without a colour lie."""
+_WIDEST = 1e12
+"""Pixels farther out than this many lengths of the palette are compared with all colours."""
+_NO_MASK = np.ones((0, 0, 0), bool)
+
+
+@dataclass(frozen=True, slots=True)
+class ColorSearch:
+    """A palette made ready; see `search_of`."""
+
+    colors: np.ndarray
+    """The palette (color, band), float64."""
+    frame: tuple[np.ndarray, np.ndarray, float, float]
+    """Centre; principal axis (float32); scale (0: compare all); largest length after scaling."""
+    sorted: tuple[np.ndarray, np.ndarray, np.ndarray]
+    """Placed colours (band, place) in float32, their indices and their positions along the axis, sorted by these.
+
+    `LANES` places without a colour come before and after, at least."""
+    buckets: tuple[np.ndarray, float, float]
+    """First place to try by bucket of positions; position of the first bucket, buckets per unit."""
+
+    @property
+    def nbytes(self) -> int:
+        return int(sum(array.nbytes for array in (self.colors, *self.sorted, self.buckets[0])))
+
+
+def search_of(palette: np.ndarray) -> ColorSearch:
+    """Prepare a palette (color, band) of finite numbers for `nearest`."""
+    colors = np.ascontiguousarray(palette, np.float64)
+    # of equal colours the first one wins always
+    different, names = np.unique(colors, axis=0, return_index=True)
+    with np.errstate(all="ignore"):
+        centre = different.mean(axis=0)
+        radius = float(np.sqrt(((different - centre) ** 2).sum(axis=1).max()))
+    # beyond, naive distances overflow or vanish, and the lowest index wins where they do
+    usable = 1e-140 < radius < 1e130
+    scale = 2.0 ** -math.frexp(radius)[1] if usable else 0.0  # a power of two: exact
+    placed = (different - centre) * scale if usable else np.zeros_like(different)
+    axis = np.linalg.eigh(placed.T @ placed)[1][:, -1]
+    position = placed @ axis
+    order = np.argsort(position, kind="stable")
+    largest = float(np.sqrt((placed**2).sum(axis=1).max()))
+    rows = _sorted_colors(placed[order], names[order], position[order])
+    padded_axis = np.zeros(len(rows[0]), np.float32)
+    padded_axis[: len(axis)] = axis
+    return ColorSearch(colors, (centre, padded_axis, scale, largest), rows, _buckets_of(position[order]))
+
+
+def _sorted_colors(
+    placed: np.ndarray, names: np.ndarray, position: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    num, bands = placed.shape
+    size = num + 2 * LANES
+    size += LANES if size % 256 == 0 else 0  # rows at distances of 4 KiB would share few places in the cache
+    inside = slice(LANES, LANES + num)
+    colors = np.full((bands + bands % 2, size), _FAR, np.float32)
+    colors[bands:] = 0
+    colors[:bands, inside] = placed.T
+    ids = np.full(size, -1, np.int32)
+    ids[inside] = names
+    positions = np.full(size, np.inf)
+    positions[:LANES] = -np.inf
+    positions[inside] = position
+    return colors, ids, positions
+
+
+def _buckets_of(position: np.ndarray) -> tuple[np.ndarray, float, float]:
+    first, last = float(position[0]), float(position[-1])
+    per_unit = _BUCKETS / (last - first) if last > first else 0.0
+    middles = first + (np.arange(_BUCKETS) + 0.5) / per_unit if per_unit else np.full(_BUCKETS, first)
+    start = np.searchsorted(position, middles) + LANES - LANES // 2
+    return np.clip(start, min(LANES, len(position)), len(position)).astype(np.int32), first, per_unit
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A region within planes (plane, row, column x lane) of values and (row, column) of results."""
+
+    shape: tuple[int, int]
+    values_at: tuple[int, int] = (0, 0)
+    out_at: tuple[int, int] = (0, 0)
+    lanes: int = 1
+
+
+def nearest(
+    values: np.ndarray,
+    search: ColorSearch,
+    place: Place,
+    index: np.ndarray,
+    sentinel: int,
+    *,
+    valid: np.ndarray | None = None,
+    distance: np.ndarray | None = None,
+) -> None:
+    """Fill `index` (row, column) with the nearest colour's index, and `distance` (float64) with how far it is.
+
+    `values` are planes of any dtype with as many bands as the palette (64-bit integers are rounded to float64). A
+    pixel with a band that is NaN, infinite or False in `valid` (planes like `values`) gets `sentinel` and NaN.
+    """
+    if values.dtype == np.float16:  # numba has no arithmetic for it
+        values = values.astype(np.float32)
+    bands = search.colors.shape[1]
+    buffers = (
+        np.zeros((bands + bands % 2, TILE), np.float32),
+        np.zeros((4, TILE), np.float32),
+        np.zeros(TILE, np.int64),
+        np.zeros(bands),
+        np.zeros(search.sorted[0].shape[1], np.float32),
+    )
+    where = (*place.shape, *place.values_at, *place.out_at, place.lanes)
+    mask = _NO_MASK if valid is None else valid
+    far = np.empty((0, 0)) if distance is None else distance
+    palette = (search.colors, search.frame, search.sorted, search.buckets)
+    _nearest(values, mask, where, palette, buffers, index, far, sentinel)
+
+
+@kernel
+def _nearest(
+    values: Any, valid: Any, where: Any, palette: Any, buffers: Any, index: Any, distance: Any, sentinel: Any
+) -> None:
+    height, width, top, left, out_top, out_left, lanes = where
+    colors, frame, ranked, buckets = palette
+    tile, facts, found, pixel, scores = buffers
+    for i in range(height):
+        for begin in range(0, width, TILE):
+            num = min(TILE, width - begin)
+            source = (top + i, left + begin, num, lanes)
+            convert(values, valid, source, frame, tile, facts)
+            search_tile(tile, num, facts, frame, ranked, buckets, scores, found)
+            for c in range(num):
+                if found[c] < 0 and facts[2, c] == 0:
+                    take_pixel(values, source, c, pixel)
+                    found[c] = decide(pixel, tile, c, facts, colors, ranked, scores)
+            row = index[out_top + i, out_left + begin : out_left + begin + num]
+            for c in range(num):
+                row[c] = found[c] if facts[2, c] == 0 else sentinel
+            if distance.size:
+                distances = distance[out_top + i, out_left + begin : out_left + begin + num]
+                measure_tile(values, source, facts, colors, pixel, found, distances)
+
+
+@inner
+def convert(values: Any, valid: Any, source: Any, frame: Any, tile: Any, facts: Any) -> None:
+    """Place pixels as the palette is; facts become squared lengths, positions along the axis, and 0 for valid."""
+    row, left, num, lanes = source
+    centre, axis, scale, _ = frame
+    squared, position, invalid = facts[0, :num], facts[1, :num], facts[2, :num]
+    facts[:, :num] = 0
+    for band in range(centre.size):
+        line = values[band // lanes, row, left * lanes + band % lanes :]
+        placed = tile[band, :num]
+        shift, weight = centre[band], axis[band]
+        if lanes == 1:
+            for c in range(num):
+                placed[c] = np.float32((np.float64(line[c]) - shift) * scale)
+                invalid[c] += np.float32(line[c] - line[c])  # NaN for NaN and inf
+        else:
+            for c in range(num):
+                value = line[c * lanes]
+                placed[c] = np.float32((np.float64(value) - shift) * scale)
+                invalid[c] += np.float32(value - value)
+        for c in range(num):
+            squared[c] += placed[c] * placed[c]
+            position[c] += placed[c] * weight
+        if valid.size:
+            mask = valid[band // lanes, row, left * lanes + band % lanes :]
+            for c in range(num):
+                invalid[c] += np.float32(not mask[c * lanes])
+
+
+@inner
+def search_tile(
+    tile: Any, num: Any, facts: Any, frame: Any, ranked: Any, buckets: Any, scores: Any, found: Any
+) -> None:
+    """Write the indices of the nearest colours, -1 where one is not certain.
+
+    Facts 3 become the limits of squared distances in float32: colours beyond are not the nearest.
+    """
+    colors, ids, positions = ranked
+    starts, lowest, per_unit = buckets
+    first, last = LANES, LANES + ids.size
+    for pixel in range(num):
+        found[pixel] = -1
+        facts[3, pixel] = np.inf
+        error = _UNIT * (math.sqrt(np.float64(facts[0, pixel])) + frame[3])
+        if frame[2] == 0 or not error < _UNIT * _WIDEST:
+            continue
+        position = np.float64(facts[1, pixel])
+        aside = (tile.shape[0] + 4) * error
+        slack = 4096 * error * error
+        start = np.int64(starts[np.int64(min(max((position - lowest) * per_unit, 0.0), _BUCKETS - 1.0))])
+        stop = start + LANES
+        least = squared_distances(tile, pixel, colors, start, scores)
+        while is_near(positions[stop] - position - aside, 1.01 * least + slack):
+            least = min(least, squared_distances(tile, pixel, colors, stop, scores))
+            stop += LANES
+        while is_near(position - positions[start - 1] - aside, 1.01 * least + slack):
+            start -= LANES
+            least = min(least, squared_distances(tile, pixel, colors, start, scores))
+        bound = 1.01 * least + slack
+        spread = (tile.shape[0] + 4) * _UNIT * bound + 2 * math.sqrt(bound) * error + error * error
+        limit = np.float32(least + 2.2 * spread)
+        facts[3, pixel] = limit
+        count, name = 0, 0
+        for place in range(start, stop, LANES):
+            lanes = lanes_within(scores, place, limit)
+            count += number_of_bits(lanes)
+            name = ids[place + lowest_bit(lanes)] if lanes != 0 else name
+        found[pixel] = name if count == 1 else -1
+
+
+@inner
+def is_near(gap: Any, bound: Any) -> bool:
+    return gap <= 0 or gap * gap <= bound
+
+
+@inner
+def decide(pixel: Any, tile: Any, c: Any, facts: Any, colors: Any, ranked: Any, scores: Any) -> int:
+    """Return the index of the nearest colour by the naive distance, among those within the limit."""
+    placed, ids, _ = ranked
+    limit = facts[3, c]
+    best, found = np.inf, np.int64(2**31)
+    for start in range(LANES, ids.size - LANES, LANES):
+        if limit < np.inf:
+            squared_distances(tile, c, placed, start, scores)
+        for place in range(start, start + LANES):
+            color = np.int64(ids[place])
+            if color < 0 or (limit < np.inf and scores[place] > limit):
+                continue
+            distance = naive_distance(pixel, colors, color)
+            if distance < best or (distance == best and color < found):
+                best, found = distance, color
+    return found
+
+
+@inner
+def measure_tile(values: Any, source: Any, facts: Any, colors: Any, pixel: Any, found: Any, distance: Any) -> None:
+    for c in range(source[2]):
+        distance[c] = np.nan
+        if facts[2, c] == 0:
+            take_pixel(values, source, c, pixel)
+            distance[c] = math.sqrt(naive_distance(pixel, colors, found[c]))
+
+
+@inner
+def take_pixel(values: Any, source: Any, c: Any, pixel: Any) -> None:
+    row, left, _, lanes = source
+    for band in range(pixel.size):
+        pixel[band] = values[band // lanes, row, (left + c) * lanes + band % lanes]
+
+
+@inner
+def naive_distance(pixel: Any, colors: Any, color: Any) -> float:
+    total = 0.0
+    for band in range(pixel.size):
+        difference = pixel[band] - colors[color, band]
+        total += difference * difference
+    return total
