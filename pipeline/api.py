@@ -193,8 +193,11 @@ def _input_notes(config: Pipeline, readers: Mapping[str, Reader]) -> list[str]:
 
 
 def _output_notes(plan: Plan) -> list[str]:
-    shards, region = plan.settings.shards, next(iter(plan.kept.values())).region
-    if isinstance(shards, str) or (shards[0] <= region.height and shards[1] <= region.width):
+    shards, arrays = plan.settings.shards, list(plan.kept.values())
+    if isinstance(shards, str) or not arrays:
+        return []
+    region = arrays[0].region
+    if shards[0] <= region.height and shards[1] <= region.width:
         return []
     sides, size = (f"{rows} x {columns}" for rows, columns in (shards[:2], region.shape))
     return [f"output.shards: {sides} pixels are more than the {size} of the result; a shard ends at its edge"]

@@ -38,7 +38,7 @@ def draw(job: Job, path: str) -> str:
     import imagecodecs
 
     arrays = list(job.plan.kept.values())
-    panels = [_panel(next(iter(job.readers.values())), arrays[0].region)]
+    panels = [_panel(next(iter(job.readers.values())), job.plan.passes[0].plan.grid.region)]
     for array in arrays[: MAX_PANELS - 1]:
         reader = ZarrReader(job.output, array.raster)
         panels.append(_panel(reader, reader.spec.region))

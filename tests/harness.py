@@ -89,7 +89,23 @@ def store(raster: Raster, path: Path) -> str:
         **names,
     )
     array[...] = raster.values
+    if raster.dims != ("y", "x") or not str(path).endswith(LABELS):
+        sizes = dict(zip(raster.dims, shape, strict=True))
+        store(Raster(labels(sizes["y"], sizes["x"]), ("y", "x")), Path(f"{path}{LABELS}"))
     return str(path)
+
+
+LABELS = "-labels.zarr"
+
+
+def labels(height: int, width: int) -> np.ndarray:
+    """Return the labels that lie beside every stored raster of this size: sparse, negative, of several dtypes."""
+    rng = np.random.default_rng(height * 1000 + width)
+    segments = (
+        rng.integers(-3, 9, (-(-height // 4), -(-width // 7))).repeat(4, axis=0).repeat(7, axis=1)[:height, :width]
+    )
+    segments = np.where(rng.random((height, width)) < 0.2, rng.integers(-3, 9, (height, width)), segments)
+    return [segments * 10**15, segments.astype(np.int16), (segments + 3).astype(np.uint8)][(height + width) % 3]
 
 
 @contextmanager
@@ -102,7 +118,10 @@ def workspace() -> Iterator[Path]:
 
 
 def document(source: str, steps: Sequence[dict[str, Any]], target: Path, **output: Any) -> dict[str, Any]:
-    return {"inputs": {"image": source}, "steps": list(steps), "output": {"path": str(target), **output}}
+    inputs = {"image": source}
+    if any(step.get("labels") == "labels" for step in steps):
+        inputs["labels"] = f"{source}{LABELS}"
+    return {"inputs": inputs, "steps": list(steps), "output": {"path": str(target), **output}}
 
 
 def run(
@@ -151,7 +170,9 @@ def _grid(planned: Any, layout: Layout) -> Grid:
     """Return a grid of `layout.block` units of what is written whole."""
     assert layout.block
     region: Region = planned.plan.grid.region
-    rows, columns = (max(array.unit[axis] for array in planned.arrays.values()) * layout.block[axis] for axis in (0, 1))
+    # a pass that only sweeps has any blocks
+    units = [array.unit for array in planned.arrays.values()] or [layout.chunks or (5, 7)]
+    rows, columns = (max(unit[axis] for unit in units) * layout.block[axis] for axis in (0, 1))
     # blocks that exchange rims are never thinner than the halo: a remainder joins its neighbour
     shortest = (rows, columns) if layout.halo == "exchange" else (1, 1)
     return Grid(
@@ -161,8 +182,11 @@ def _grid(planned: Any, layout: Layout) -> Grid:
     )
 
 
-def read(target: Path, path: str) -> np.ndarray:
+def read(target: Path, path: str, *, is_table: bool = False) -> np.ndarray:
+    """Return a raster as (band, y, x), or a column of a table as it is."""
     array = zarr.open_array(str(target), path=path, mode="r")
+    if is_table:
+        return np.asarray(array[...])
     return to_planes(np.asarray(array[...]), array.metadata.dimension_names)
 
 

@@ -16,6 +16,7 @@ from scipy.ndimage import gaussian_filter1d
 from pipeline.operation import Operation
 from pipeline.raster import working_dtype
 from tests.reference_pointwise import POINTWISE
+from tests.reference_reduction import REDUCTIONS
 
 NUMPY_MODES = {"reflect": "symmetric", "mirror": "reflect", "nearest": "edge", "wrap": "wrap"}
 
@@ -341,6 +342,7 @@ REFERENCES: dict[str, Callable[[Operation, np.ndarray, np.dtype], Expected]] = {
     "gaussian": gaussian,
     "gradient": difference,
     "hessian": difference,
+    **REDUCTIONS,
     **POINTWISE,
     "window": window,
 }

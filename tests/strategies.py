@@ -9,12 +9,14 @@ import numpy as np
 from hypothesis import strategies as st
 
 from pipeline.kernels import difference
+from pipeline.operations.label_stats import GEOMETRY_COLUMNS
 from tests.harness import Layout, Raster
 from tests.strategy_pointwise import POINTWISE
 
 DIMS = (("y", "x", "band"), ("band", "y", "x"), ("y", "x"))
 DTYPES = ("uint8", "int16", "uint16", "int32", "float32", "float64")
 BOUNDARIES = ("reflect", "nearest", "mirror", "constant", "wrap", "shrink")
+LABEL_STATISTICS = ("count", "sum", "mean", "var", "std", "min", "max")
 STATISTICS = ("mean", "sum", "var", "std", "min", "max", "range", "count", "median")
 
 
@@ -180,12 +182,27 @@ def gabor_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
     return step
 
 
+@st.composite
+def label_stats_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
+    statistics = draw(st.lists(st.sampled_from(LABEL_STATISTICS), min_size=1, max_size=4, unique=True))
+    return {
+        "name": name,
+        "op": "label_stats",
+        "labels": "labels",
+        "statistics": statistics,
+        "recolor": draw(st.lists(st.sampled_from(statistics), max_size=2, unique=True)),
+        "geometry": draw(st.lists(st.sampled_from(["centroid", "bbox"]), unique=True)),
+        "ignore": draw(st.lists(st.sampled_from([0, 3, -2, 5 * 10**15]), unique=True)),
+    }
+
+
 STEPS = {
     "convolve": convolve_steps,
     "gabor": gabor_steps,
     "gaussian": gaussian_steps,
     "gradient": gradient_steps,
     "hessian": hessian_steps,
+    "label_stats": label_stats_steps,
     "window": window_steps,
     **POINTWISE,
 }
@@ -193,11 +210,21 @@ STEPS = {
 
 
 def outputs_of(step: dict[str, Any]) -> list[str]:
-    """Return the outputs of a drawn step."""
+    """Return the rasters that a drawn step makes."""
+    if step["op"] == "label_stats":
+        return list(step.get("recolor", ()))
     if step["op"] == "gabor" and "window" not in step:
         return ["response"]
     percentiles = [f"p{value:g}" for value in step.get("percentiles", ())]
     return [*step.get("statistics", ()), *percentiles, *step.get("outputs", ())] or ["value"]
+
+
+def columns_of(step: dict[str, Any]) -> list[str]:
+    """Return the columns of the table that a drawn step makes."""
+    if step["op"] != "label_stats":
+        return []
+    geometry = [column for name in step.get("geometry", ()) for column in GEOMETRY_COLUMNS[name]]
+    return [f"table/{column}" for column in ("label", "pixels", *step["statistics"], *geometry)]
 
 
 def plain(step: dict[str, Any]) -> dict[str, Any]:
@@ -221,6 +248,7 @@ SCRATCH_STEPS: dict[str, dict[str, Any]] = {
     "convolve": {"kernel": np.random.default_rng(0).random((31, 15)).tolist(), "normalize": True},
     "gabor": {"frequencies": [0.1, 0.2], "orientations": [0, 30, 150], "window": 15, "statistics": ["mean", "var"]},
     "gaussian": {"sigma": 20, "normalize": True},
+    "label_stats": {"labels": "labels", "statistics": ["mean", "std", "min"], "recolor": ["mean"]},
     "calc": {"expression": "where(b1 > b2, (b1 - b2) / (b1 + b3), input) ** 2 - log(input)"},
     "cast": {"dtype": "uint8", "scale": 0.1},
     "mask": {"where": "b1 > 3 and b2 != b3"},
@@ -252,6 +280,8 @@ def chains(draw: st.DrawFn) -> list[dict[str, Any]]:
         for key in ("statistics", "outputs"):
             if key in step:
                 step[key] = step[key][:2]
+        if "recolor" in step:
+            step["recolor"] = [statistic for statistic in step["recolor"] if statistic in step["statistics"]]
         sources = ["image", *outputs]
         if "inputs" in step:
             step["inputs"] = {key: draw(st.sampled_from(sources)) for key in step["inputs"]}

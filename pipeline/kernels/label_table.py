@@ -17,14 +17,14 @@ Examples
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from pipeline.kernels.compile import kernel
-from pipeline.kernels.exact_sum import ExactSums, scatter_add
+from pipeline.kernels.exact_sum import ExactSums, scatter_add, zeros
 from pipeline.kernels.label_block import BlockSums
 from pipeline.kernels.label_runs import label_slots, strips
 
@@ -69,6 +69,33 @@ class LabelTable:
     """Extrema in the dtype of the values; without a valid value, highest < lowest."""
     geometry: np.ndarray | None = None
     """(label, 6) int64: sum of rows, sum of columns, first and last row, first and last column."""
+
+    def to_columns(self) -> dict[str, np.ndarray]:
+        """Return the table as arrays with a row for each label, as tables are kept; `from_columns` undoes it."""
+        num = len(self.labels)
+        columns = {"label": self.labels, "pixels": self.pixels, "bands": np.full(num, self.num_bands, np.int32)}
+        optional = {"count": self.count, "lowest": self.lowest, "highest": self.highest, "geometry": self.geometry}
+        columns |= {name: column for name, column in optional.items() if column is not None}
+        for name, sums in (("sums", self.sums), ("squares", self.squares)):
+            if sums is not None:
+                columns[name] = sums.words.reshape(num, self.num_bands * sums.words.shape[1])
+                columns[f"{name}_low"] = np.full(num, sums.low, np.int16)
+        return columns
+
+    @classmethod
+    def from_columns(cls, columns: Mapping[str, np.ndarray], num_bands: int) -> LabelTable:
+        num = len(columns["label"])
+
+        def sums(name: str) -> ExactSums | None:
+            if name not in columns:
+                return None
+            if not num:
+                return zeros(0)
+            words = np.ascontiguousarray(columns[name]).reshape(num * num_bands, -1)
+            return ExactSums(words, int(columns[f"{name}_low"][0]))
+
+        rest = {name: columns.get(name) for name in ("count", "lowest", "highest", "geometry")}
+        return cls(columns["label"], columns["pixels"], num_bands, sums=sums("sums"), squares=sums("squares"), **rest)
 
     @property
     def nbytes(self) -> int:

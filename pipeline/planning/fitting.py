@@ -25,8 +25,9 @@ STRIP_BLOCKS = 1024
 SWEEP_BLOCKS = 64
 """Blocks whose partial tables are saved together, so that a resumed run does not begin the sweep anew."""
 SWEEP_STRIPS = 256
-TABLE_SHARE = 0.25
-"""Share of the memory that tables may take at most; what is larger goes to the disk."""
+TABLE_SHARE = 0.4
+MAX_TABLE_BYTES = 1024 * MIB
+"""What tables may take of the memory at most; what is larger goes to the disk."""
 PARTIAL_COPIES = 3
 """While a partial table is made or merged: its parts and itself."""
 TABLES_AT_ONCE = 8
@@ -210,7 +211,7 @@ class Fitter:
 
     def table_bytes(self, plan: PassPlan) -> int:
         """Return what partial tables that wait to be merged, and tables that are read, may hold in memory."""
-        share = int(self.settings.memory_bytes * TABLE_SHARE)
+        share = min(MAX_TABLE_BYTES, int(self.settings.memory_bytes * TABLE_SHARE))
         read = [spec.num_bytes for step in plan.steps for spec in step.table_specs.values()]
         swept = [
             TABLES_AT_ONCE * sweep.reduction.partial_bytes(sweep.step.sources, self.region.num_pixels)
@@ -220,7 +221,13 @@ class Fitter:
 
     def scratch_bytes(self, plan: PassPlan, shape: tuple[int, int]) -> int:
         needs = plan.needs(Region(0, shape[0], 0, shape[1]), everywhere=True)
-        return max(step.operation.scratch_bytes(step.sources, needs.compute[step.name].shape) for step in plan.steps)
+        scratch = [step.operation.scratch_bytes(step.sources, needs.compute[step.name].shape) for step in plan.steps]
+        limit = self.table_bytes(plan) // TABLES_AT_ONCE  # larger partial tables are made in parts
+        partial = sum(
+            PARTIAL_COPIES * min(limit, sweep.reduction.partial_bytes(sweep.step.sources, shape[0] * shape[1]))
+            for sweep in plan.sweeps
+        )
+        return max(scratch, default=0) + partial
 
     def codec_bytes(self, plan: PassPlan) -> int:
         """Return what encoding or decoding holds beside the block: a chunk as it is, and encoded."""

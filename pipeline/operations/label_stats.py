@@ -1,0 +1,215 @@
+"""Statistics of the pixels that bear each label, and the raster painted with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, StrictInt, StrictStr, field_validator, model_validator
+
+from pipeline.errors import InputError, PipelineError
+from pipeline.kernels.label_columns import finish, lookup
+from pipeline.kernels.label_table import LabelTable, Patch, merge, partial_table
+from pipeline.operation import Block, Domain, Reduction, Specs, Table, TableSpec, register
+from pipeline.raster import RasterSpec, working_dtype
+from pipeline.region import Region
+
+Statistic = Literal["count", "sum", "mean", "var", "std", "min", "max"]
+Geometry = Literal["centroid", "bbox"]
+GEOMETRY_COLUMNS = {
+    "centroid": ("centroid_y", "centroid_x"),
+    "bbox": ("bbox_top", "bbox_bottom", "bbox_left", "bbox_right"),
+}
+ROW_BYTES = 16
+BAND_BYTES = {"count": 8, "sum": 24, "mean": 24, "var": 56, "std": 56, "min": 8, "max": 8}
+"""Of a partial table, by statistic; sums are exact, of as many words as they need: 3 for nearly all rasters."""
+
+
+@register
+class LabelStats(Reduction):
+    """Statistics of all pixels that bear the same label, as a table, and on request each pixel given its label's.
+
+    Labels are integers of any dtype, sparse, negative, scattered as they may be; an invalid label is none. Invalid
+    pixels (nodata, NaN, inf) count for `pixels` only. Sums are exact, so the table has the same bits for every layout.
+    Reference: scipy.ndimage.mean, variance and kin, numpy.bincount, on the whole raster.
+    """
+
+    domain: ClassVar[Domain] = "native"
+    row_key: ClassVar[str | None] = "label"
+    example: ClassVar[str] = (
+        "{name: zones, op: label_stats, input: image, labels: labels, statistics: [mean], recolor: [mean]}"
+    )
+    outputs_text: ClassVar[Mapping[str, str]] = {
+        "table": "label (int64, sorted), pixels (int64), and by label and band count (int64), sum, mean, var, std, "
+        "min, max (float64); geometry by label",
+        "mean": "with recolor: the raster, each pixel its label's mean; working dtype (so sum, var, std; float64 for "
+        "sums of integers)",
+        "min": "with recolor; the input's dtype (so max)",
+        "count": "with recolor; uint32",
+    }
+
+    op: Literal["label_stats"]
+    labels: StrictStr
+    """The label raster: an input, a step with one raster output, or step/output. One band of integers."""
+    statistics: Annotated[tuple[Statistic, ...], Field(min_length=1)] = ("mean",)
+    """What to compute for each label and band; var and std are the population's."""
+    geometry: tuple[Geometry, ...] = ()
+    """centroid (mean row and column, pixel centres at whole numbers) and bbox (first row, end, first column, end)."""
+    ignore: tuple[StrictInt, ...] = ()
+    """Labels that count as none, [0] for a background."""
+    recolor: tuple[Statistic, ...] = ()
+    """Statistics that the raster is painted with; each is an output. Pixels without a label become invalid."""
+    table: StrictStr | None = None
+    """A .parquet or .csv file to write the table to as well; relative to the pipeline file."""
+
+    @field_validator("statistics", "geometry", "recolor")
+    @classmethod
+    def _check_unique(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) != len(names):
+            raise ValueError(f"must name each once, got {', '.join(names)}")
+        return names
+
+    @model_validator(mode="after")
+    def _check(self) -> LabelStats:
+        missing = [name for name in self.recolor if name not in self.statistics]
+        if missing:
+            raise PipelineError(
+                f"{missing[0]} is not among the statistics ({', '.join(self.statistics)}); add it there", ("recolor",)
+            )
+        if self.table is not None and not self.table.endswith((".parquet", ".csv")):
+            raise PipelineError(f"must end in .parquet or .csv, got {self.table!r}", ("table",))
+        return self
+
+    def sources(self) -> dict[str, str | None]:
+        return {"input": self.input, "labels": self.labels}
+
+    def output_specs(self, specs: Specs) -> dict[str, RasterSpec]:
+        self._check_labels(specs["labels"])
+        return {name: self._output(name, specs["input"]) for name in self.recolor}
+
+    def _check_labels(self, labels: RasterSpec) -> None:
+        if labels.dtype.kind == "f":
+            raise PipelineError(
+                f"labels are whole numbers, the raster is {labels.dtype.name}; cast it first: "
+                "{op: cast, dtype: int32}",
+                ("labels",),
+            )
+        if labels.num_bands != 1:
+            raise PipelineError(
+                f"a label raster has one band, this has {labels.num_bands} ({', '.join(labels.bands[:4])}, ...); "
+                "pick one with {op: select, bands: [1]}",
+                ("labels",),
+            )
+
+    def _output(self, name: str, source: RasterSpec) -> RasterSpec:
+        if name == "count":
+            return replace(source, dtype=np.dtype(np.uint32), nodata=None)
+        dtype = working_dtype(source.dtype)
+        if name in ("min", "max"):
+            dtype = source.dtype if source.dtype.kind == "f" or self._can_mark(source) else dtype
+        elif name == "sum" and source.dtype.kind != "f":
+            dtype = np.dtype(np.float64)
+        nodata = float("nan") if dtype.kind == "f" else source.nodata if self.nodata is None else int(self.nodata)
+        return replace(source, dtype=dtype, nodata=nodata)
+
+    def _can_mark(self, source: RasterSpec) -> bool:
+        """Return whether integers have a value for pixels without a label."""
+        return source.nodata is not None or self.nodata is not None
+
+    def table_spec(self, specs: Specs) -> TableSpec:
+        columns: dict[str, tuple[str, ...]] = {"label": ("label",), "pixels": ("label",)}
+        columns |= dict.fromkeys(self.statistics, ("label", "band"))
+        columns |= {column: ("label",) for name in self.geometry for column in GEOMETRY_COLUMNS[name]}
+        return TableSpec(columns, specs["input"].bands)
+
+    def partial_bytes(self, specs: Specs, num_pixels: int) -> int:
+        num_rows = min(num_pixels, 2 ** (8 * specs["labels"].dtype.itemsize))
+        return num_rows * self._row_bytes(specs["input"].num_bands)
+
+    def _row_bytes(self, num_bands: int) -> int:
+        sums = max(BAND_BYTES[name] for name in self.statistics)
+        extrema = 16 if {"min", "max"} & set(self.statistics) else 0
+        return ROW_BYTES + (48 if self.geometry else 0) + num_bands * (8 + sums + extrema)
+
+    def most_bytes(self, blocks: Mapping[str, Block], region: Region) -> int:
+        labels, source = blocks["labels"], blocks["input"]
+        part = labels.planes()[0][region.slices(labels.origin)]
+        num_rows = min(part.size, int(part.max()) - int(part.min()) + 1)
+        return int(num_rows) * self._row_bytes(len(source.planes()) * source.lanes)
+
+    def partial(self, blocks: Mapping[str, Block], state: Table, sweep: int, region: Region) -> Table:
+        labels, source = blocks["labels"], blocks["input"]
+        plane = labels.planes()[0]
+        if plane.dtype == np.uint64 and int(plane.max()) >= 2**63:
+            raise InputError(f"the labels of step {self.name!r} reach {int(plane.max())}; labels go up to 2^63 - 1")
+        found = partial_table(
+            plane,
+            source.planes(),
+            _patch(labels, source, region),
+            (*self.statistics, *self.geometry),
+            valid=None if source.valid is None else source.planes(source.valid),
+            labels_valid=_labels_valid(labels),
+            ignore=self.ignore,
+        )
+        return found.to_columns()
+
+    def start(self, specs: Specs) -> Table:
+        return {"num_bands": np.array(specs["input"].num_bands)}
+
+    def merge(self, first: Table, second: Table, sweep: int) -> Table:
+        if not len(first["label"]) or not len(second["label"]):
+            return first if len(first["label"]) else second
+        num_bands = int(first["bands"][0])
+        return merge([LabelTable.from_columns(table, num_bands) for table in (first, second)]).to_columns()
+
+    def fold(self, partial: Table, state: Table, sweep: int) -> Table:
+        table = LabelTable.from_columns(partial, int(state["num_bands"]))
+        columns = {"label": table.labels, "pixels": table.pixels}
+        found = finish(table, (*self.statistics, *self.geometry))
+        columns |= {name: found[name] for name in self.statistics}
+        for name in self.geometry:
+            columns |= dict(zip(GEOMETRY_COLUMNS[name], _half_open(name, found[name]).T, strict=True))
+        return columns
+
+    def scratch_bytes(self, specs: Specs, shape: tuple[int, int]) -> int:
+        # the values of the block's labels: as many labels as pixels at worst
+        num_rows = min(shape[0] * shape[1], 2 ** (8 * specs["labels"].dtype.itemsize))
+        return num_rows * (48 + 16 * specs["input"].num_bands)
+
+    def apply(
+        self, blocks: Mapping[str, Block], tables: Mapping[str, Any], out: Mapping[str, Block], region: Region
+    ) -> None:
+        labels, table = blocks["labels"], tables["self"]
+        for name, block in out.items():
+            fill = block.fill if block.fill is not None else 0
+            lookup(
+                labels.planes()[0],
+                table["label"],
+                table[name],
+                block.planes(),
+                _patch(labels, block, region),
+                fill,
+                labels_valid=_labels_valid(labels),
+                ignore=self.ignore,
+            )
+
+
+def _patch(labels: Block, values: Block, region: Region) -> Patch:
+    return Patch(
+        region.shape,
+        (region.top - labels.origin[0], region.left - labels.origin[1]),
+        (region.top - values.origin[0], region.left - values.origin[1]),
+        values.lanes,
+        (region.top, region.left),
+    )
+
+
+def _labels_valid(labels: Block) -> np.ndarray | None:
+    return None if labels.valid is None else labels.planes(labels.valid)[0]
+
+
+def _half_open(name: str, column: np.ndarray) -> np.ndarray:
+    """Return a box as first row, end, first column, end; the kernel has the last row and column."""
+    return column + np.array([0, 1, 0, 1]) if name == "bbox" else column

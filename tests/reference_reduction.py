@@ -1,0 +1,81 @@
+"""Naive references of the reductions: label statistics by masks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from pipeline.raster import working_dtype
+from tests import harness
+
+Expected = Mapping[str, tuple[np.ndarray, np.ndarray | None]]
+
+
+def label_stats(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
+    """The pixels of each label picked out by a mask and reduced by numpy, sums by math.fsum."""
+    labels = harness.labels(*planes.shape[1:])
+    found = np.array([label for label in np.unique(labels) if int(label) not in step.ignore], np.int64)
+    finite = np.where(np.isfinite(planes), planes, np.nan)
+    columns: dict[str, list[Any]] = {name: [] for name in step.statistics}
+    for label in found:
+        picked = [plane[labels == label] for plane in finite]
+        picked = [values[~np.isnan(values)] for values in picked]
+        for name in step.statistics:
+            columns[name].append([_label_statistic(name, values) for values in picked])
+    result: dict[str, tuple[np.ndarray, np.ndarray | None]] = {
+        "table/label": (found.astype(np.float64), None),
+        "table/pixels": (np.array([np.sum(labels == label) for label in found], np.float64), None),
+    }
+    eps = np.finfo(np.float64).eps
+    for name in step.statistics:
+        values = np.array(columns[name], np.float64).reshape(len(found), len(planes))
+        result[f"table/{name}"] = values, None if name in ("count", "min", "max") else 8 * eps * np.abs(values)
+    result |= _label_geometry(step, labels, found)
+    for name in step.recolor:
+        raster = np.full(planes.shape, 0.0 if name == "count" else np.nan)
+        for row, label in enumerate(found):
+            raster[:, labels == label] = result[f"table/{name}"][0][row][:, np.newaxis]
+        working = np.finfo(np.float64 if name == "sum" and dtype.kind != "f" else working_dtype(dtype)).eps
+        result[name] = raster, None if name in ("count", "min", "max") else 4 * float(working) * np.abs(raster)
+    return result
+
+
+def _label_statistic(name: str, values: np.ndarray) -> float:
+    if name == "count":
+        return float(values.size)
+    if name == "sum":
+        return math.fsum(values)
+    if not values.size:
+        return math.nan
+    if name in ("min", "max"):
+        return float(values.min() if name == "min" else values.max())
+    mean = math.fsum(values) / values.size
+    if name == "mean":
+        return mean
+    exact = [Fraction(float(value)) for value in values]
+    centre = sum(exact) / len(exact)
+    variance = float(sum((value - centre) ** 2 for value in exact) / len(exact))
+    return variance if name == "var" else math.sqrt(variance)
+
+
+def _label_geometry(
+    step: Any, labels: np.ndarray, found: np.ndarray
+) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+    places = [np.nonzero(labels == label) for label in found]
+    result: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
+    for axis, name in enumerate("yx"):
+        if "centroid" in step.geometry:
+            means = np.array([place[axis].mean() for place in places])
+            result[f"table/centroid_{name}"] = means, 1e-14 * np.abs(means)
+        if "bbox" in step.geometry:
+            first, last = (("top", "bottom"), ("left", "right"))[axis]
+            result[f"table/bbox_{first}"] = np.array([float(place[axis].min()) for place in places]), None
+            result[f"table/bbox_{last}"] = np.array([place[axis].max() + 1.0 for place in places]), None
+    return result
+
+
+REDUCTIONS = {"label_stats": label_stats}
