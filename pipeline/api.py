@@ -40,6 +40,7 @@ from pipeline.storage.matrix import read_matrix
 from pipeline.storage.reader import Reader
 from pipeline.storage.zarr import configure
 from pipeline.store import RunStore
+from pipeline.table_file import check_table_files, write_table_files
 from pipeline.target import (
     Target,
     check_free_space,
@@ -206,6 +207,9 @@ def _output_notes(plan: Plan) -> list[str]:
 def _parts(config: Pipeline, readers: Mapping[str, Reader]) -> dict[str, Any]:
     data = config.to_dict()
     data.pop("run", None)
+    for step, entry in zip(config.steps, data["steps"], strict=True):
+        for field in step.table_files():  # where a table is written besides is no part of the result
+            del entry[field]
     output = {key: value for key, value in data.pop("output").items() if key != "path"}
     return {
         **data,
@@ -267,6 +271,7 @@ def run(
         check_quicklook_path(str(quicklook))
     job = load(source, **options)
     facts = _run_or_resume(job, lambda **cut: load(source, **{**options, **cut}), resume, overwrite, quiet)
+    facts["table_files"] = write_table_files(job)
     if quicklook is not None:
         facts["quicklook"] = draw(job, str(quicklook))
     return facts
@@ -276,6 +281,7 @@ def _run_or_resume(job: Job, reload: Callable[..., Job], resume: bool, overwrite
     sources = [path for entry in job.pipeline.inputs.values() for path in entry.paths]
     sources += [path for reader in job.readers.values() for path in local_paths(reader)]
     check_output_path(job.output, sources)
+    check_table_files(job, overwrite=overwrite, resume=resume)
     choose = partial(choose_target, job.output, job.parts, resume=resume, overwrite=overwrite)
     if not is_begun(job.output):  # a refusal leaves nothing behind, not even a journal
         target = choose(None)

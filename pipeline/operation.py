@@ -206,6 +206,10 @@ class Operation(BaseModel):
         """Return the files that fields name instead of a matrix, by field."""
         return {field: path for field in self.matrices if isinstance(path := getattr(self, field), str)}
 
+    def table_files(self) -> dict[str, str]:
+        """Return the files that a table is written to besides, by field."""
+        return {}
+
     def halo(self, specs: Specs) -> dict[str, Halo]:
         """Return what a block needs around it, per source."""
         return dict.fromkeys(specs, Halo())

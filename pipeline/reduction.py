@@ -113,9 +113,10 @@ def _ranges(reduction: Reduction, tables: Sequence[Table], limit_bytes: int, swe
     bounds = np.unique(sample[len(sample) * np.arange(1, num_ranges) // num_ranges])
     cuts = [np.concatenate([[0], np.searchsorted(key, bounds), [len(key)]]) for key in keys]
     for i in range(len(bounds) + 1):
-        parts = (
+        parts = [
             {name: np.array(column[cut[i] : cut[i + 1]]) for name, column in table.items()}
             for table, cut in zip(tables, cuts, strict=True)
             if cut[i] < cut[i + 1]
-        )
-        yield merge_all(reduction, parts, sweep)
+        ]
+        if parts:
+            yield merge_all(reduction, parts, sweep)

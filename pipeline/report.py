@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pipeline
 from pipeline.execution import Measured, peak_rss_bytes
+from pipeline.operation import Reduction
 from pipeline.planning import Plan, PlannedPass, StoredArray, format_bytes
 from pipeline.storage.reader import Reader
-from pipeline.storage.zarr_store import root_attributes
+from pipeline.storage.zarr_store import array_shape_of, root_attributes
 from pipeline.target import Target, hash_parts
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ def describe_run(
         "blocks": measured.blocks,
         "blocks_skipped": measured.blocks_skipped,
         "outputs": [_describe_result(array, measured.valid) for array in plan.kept.values()],
+        "tables": list(_describe_tables(job)),
         "warnings": warnings,
         "plan_hash": provenance["plan_hash"],
         "version": pipeline.__version__,
@@ -131,6 +133,17 @@ def _describe_result(array: StoredArray, valid: Mapping[str, int]) -> Facts:
     }
 
 
+def _describe_tables(job: Job) -> Iterator[Facts]:
+    """Yield what the tables of a complete store hold."""
+    for name, step in job.plan.reductions.items():
+        assert isinstance(step.operation, Reduction)
+        spec = step.operation.table_spec(step.sources)
+        first = next(iter(spec.columns))
+        rows = array_shape_of(job.output, f"{name}/{spec.prefix}{first}")[0]
+        path = f"{name}/{spec.prefix}".rstrip("/") if spec.prefix else f"{name}/{first}"
+        yield {"path": path, "rows": rows, "columns": list(spec.columns)}
+
+
 def describe_finished(job: Job, target: Target) -> Facts:
     """Return the facts of a run that found its result complete."""
     plan = job.plan
@@ -146,6 +159,7 @@ def describe_finished(job: Job, target: Target) -> Facts:
         "blocks": 0,
         "blocks_skipped": plan.num_blocks,
         "outputs": [_describe_result(array, provenance.get("valid", {})) for array in plan.kept.values()],
+        "tables": list(_describe_tables(job)),
         "warnings": list(plan.notes),
         "plan_hash": hash_parts(job.parts),
         "version": pipeline.__version__,
@@ -232,6 +246,10 @@ def format_run(facts: Facts) -> Iterator[str]:
     for entry in facts["outputs"]:
         shape = " x ".join(str(n) for n in entry["shape"])
         yield f"  {entry['path']}: {shape} {entry['dtype']}, {100 * entry['valid_fraction']:.2f} % valid"
+    for table in facts["tables"]:
+        yield f"  {table['path']}: {_count(table['rows'], 'row')} of {', '.join(table['columns'])}"
+    for path in facts.get("table_files", []):
+        yield f"table: {path}"
     yield f"result: {facts['output']}"
 
 

@@ -48,7 +48,7 @@ def resolved(document: Document, pipeline: Pipeline) -> Pipeline:
 
 def _resolve_step(document: Document, index: int, step: Operation) -> Operation:
     """Return a step whose matrix files have absolute paths."""
-    files = step.matrix_files()
+    files = step.matrix_files() | step.table_files()
     if not files:
         return step
     return step.model_copy(

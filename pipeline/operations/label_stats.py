@@ -82,6 +82,9 @@ class LabelStats(Reduction):
             raise PipelineError(f"must end in .parquet or .csv, got {self.table!r}", ("table",))
         return self
 
+    def table_files(self) -> dict[str, str]:
+        return {} if self.table is None else {"table": self.table}
+
     def sources(self) -> dict[str, str | None]:
         return {"input": self.input, "labels": self.labels}
 
@@ -125,7 +128,7 @@ class LabelStats(Reduction):
         return TableSpec(columns, specs["input"].bands)
 
     def partial_bytes(self, specs: Specs, num_pixels: int) -> int:
-        num_rows = min(num_pixels, 2 ** (8 * specs["labels"].dtype.itemsize))
+        num_rows: int = min(num_pixels, 2 ** (8 * specs["labels"].dtype.itemsize))
         return num_rows * self._row_bytes(specs["input"].num_bands)
 
     def _row_bytes(self, num_bands: int) -> int:
@@ -175,7 +178,7 @@ class LabelStats(Reduction):
 
     def scratch_bytes(self, specs: Specs, shape: tuple[int, int]) -> int:
         # the values of the block's labels: as many labels as pixels at worst
-        num_rows = min(shape[0] * shape[1], 2 ** (8 * specs["labels"].dtype.itemsize))
+        num_rows: int = min(shape[0] * shape[1], 2 ** (8 * specs["labels"].dtype.itemsize))
         return num_rows * (48 + 16 * specs["input"].num_bands)
 
     def apply(

@@ -251,6 +251,10 @@ def root_attributes(path: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def array_shape_of(path: str, array: str) -> tuple[int, ...]:
+    return tuple(zarr.open_array(path, path=array, mode="r").shape)
+
+
 def stored_bytes(path: str, array: str) -> int:
     """Return the bytes of an array's files."""
     return sum(f.stat().st_size for f in Path(path, array).rglob("*") if f.is_file())

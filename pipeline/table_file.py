@@ -1,0 +1,123 @@
+"""Tables as files beside the output store: Parquet or CSV, one row a label, written once the store is complete."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+
+from pipeline.errors import OutputError, PipelineError
+from pipeline.operation import Reduction, TableSpec
+
+if TYPE_CHECKING:
+    from pipeline.api import Job
+
+ROWS = 100_000
+"""Rows that are in memory at once."""
+
+Columns = Mapping[str, np.ndarray]
+
+
+def check_table_files(job: Job, *, overwrite: bool, resume: bool) -> None:
+    """Refuse files that exist or cannot be written, before anything is."""
+    for step, path in _files(job):
+        folder = path.parent
+        if path.suffix == ".parquet":
+            _require_pyarrow(step)
+        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+            raise OutputError(
+                f"{path}: the folder {folder} does not exist or is not writable; make it, or choose another"
+            )
+        if path.exists() and not (overwrite or resume):
+            raise OutputError(f"{path}: the table of step {step!r} exists; --overwrite replaces it")
+        for store in (job.output, *(p for entry in job.pipeline.inputs.values() for p in entry.paths)):
+            if Path(store).resolve() in (path.resolve(), *path.resolve().parents):
+                raise OutputError(f"{path}: lies in {store}; choose a path beside it")
+
+
+def write_table_files(job: Job) -> list[str]:
+    """Write the files of a complete store, each beside its place and then renamed; return their paths."""
+    written = []
+    for step, path in _files(job):
+        plan = job.plan.reductions[step]
+        assert isinstance(plan.operation, Reduction)
+        spec = plan.operation.table_spec(plan.sources)
+        with _replacing(path) as building:
+            parts = _parts(job.output, step, spec)
+            (_write_parquet if path.suffix == ".parquet" else _write_csv)(building, parts)
+        written.append(str(path))
+    return written
+
+
+def _files(job: Job) -> Iterator[tuple[str, Path]]:
+    for name, step in job.plan.reductions.items():
+        for path in step.operation.table_files().values():
+            yield name, Path(path)
+
+
+def _parts(store: str, step: str, spec: TableSpec) -> Iterator[Columns]:
+    """Yield the table of a store in runs of rows, a column for each band: ``mean_B04``."""
+    group = zarr.open_group(store, path=f"{step}/{spec.prefix}".rstrip("/"), mode="r")
+    arrays: dict[str, Any] = {name: group[name] for name in spec.columns}
+    num_rows = next(iter(arrays.values())).shape[0]
+    for first in range(0, max(1, num_rows), ROWS):
+        part: dict[str, np.ndarray] = {}
+        for name, dims in spec.columns.items():
+            column = np.asarray(arrays[name][first : first + ROWS])
+            if "band" in dims:
+                part |= {f"{name}_{band}": column[:, i] for i, band in enumerate(spec.bands)}
+            else:
+                part[name] = column
+        yield part
+
+
+def _write_csv(path: Path, parts: Iterator[Columns]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        for number, part in enumerate(parts):
+            if number == 0:
+                writer.writerow(part)
+            # whole numbers and the shortest digits that give the same number back; nothing for NaN
+            columns = [["" if value != value else repr(value) for value in column.tolist()] for column in part.values()]
+            writer.writerows(zip(*columns, strict=True))
+
+
+def _write_parquet(path: Path, parts: Iterator[Columns]) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    writer = None
+    for part in parts:
+        table = pyarrow.table({name: np.ascontiguousarray(column) for name, column in part.items()})
+        writer = writer or pyarrow.parquet.ParquetWriter(path, table.schema)
+        writer.write_table(table)
+    if writer is not None:
+        writer.close()
+
+
+def _require_pyarrow(step: str) -> None:
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError:
+        raise PipelineError(
+            f"the table of step {step!r} is a .parquet file, which needs pyarrow; "
+            "`pip install 'rasterpipe[parquet]'`, or write a .csv"
+        ) from None
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    building = path.with_name(f"{path.name}.new")
+    try:
+        yield building
+        os.replace(building, path)
+    except OSError as error:
+        raise OutputError(f"{path}: the table cannot be written: {error.strerror or error}") from error
+    finally:
+        building.unlink(missing_ok=True)

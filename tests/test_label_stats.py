@@ -1,0 +1,163 @@
+"""label_stats as its users run it: tables in the store and as files, refusals, resumed runs."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+import pipeline
+from pipeline import execution
+from pipeline.errors import OutputError, PipelineError, RunStopped
+from tests import harness
+from tests.harness import Raster
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> dict[str, Any]:
+    """Return a pipeline over a raster of 2 bands and labels scattered over all blocks, cut into 30 blocks."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 4000, (120, 100, 2)).astype(np.uint16)
+    labels = rng.integers(0, 50, (120, 100)).astype(np.uint32) * 1000
+    source = harness.store(Raster(image, ("y", "x", "band"), chunks=(20, 20, 2)), tmp_path / "image.zarr")
+    zones = harness.store(Raster(labels, ("y", "x"), chunks=(20, 20)), tmp_path / "zones.zarr")
+    step = {"name": "zones", "op": "label_stats", "input": "image", "labels": "marks", "recolor": ["mean"]}
+    return {
+        "inputs": {"image": source, "marks": zones},
+        "steps": [step],
+        "output": {"path": str(tmp_path / "out.zarr"), "chunks": [20, 20]},
+        "run": {"workers": 2, "memory": "1 GiB"},
+    }
+
+
+def naive(tmp_path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One mask per label: the labels, their means, and the image painted with them."""
+    image = zarr.open_array(tmp_path / "image.zarr")[...].astype(np.float64)
+    labels = zarr.open_array(tmp_path / "zones.zarr")[...]
+    painted = np.zeros(image.shape)
+    found = np.unique(labels)
+    means = np.zeros((len(found), 2))
+    for row, label in enumerate(found):
+        mask = labels == label
+        means[row] = image[mask].mean(axis=0)
+        painted[mask] = means[row]
+    return found, means, painted
+
+
+def test_means_and_recolouring(config: dict[str, Any], tmp_path: Path) -> None:
+    facts = pipeline.run(config)
+    assert facts["tables"] == [{"path": "zones/table", "rows": 50, "columns": ["label", "pixels", "mean"]}]
+    labels, means, painted = naive(tmp_path)
+    store = zarr.open_group(config["output"]["path"], mode="r")
+    np.testing.assert_array_equal(store["zones/table/label"][...], labels)
+    np.testing.assert_allclose(store["zones/table/mean"][...], means, rtol=1e-15)
+    np.testing.assert_array_equal(store["zones/mean"][...], painted.astype(np.float32))
+    assert store["zones/table/mean"].metadata.dimension_names == ("label", "band")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_the_table_as_a_file(config: dict[str, Any], tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"table.{suffix}"
+    config["steps"][0]["table"] = str(path)
+    facts = pipeline.run(config)
+    assert facts["table_files"] == [str(path)]
+    labels, _, _ = naive(tmp_path)
+    if suffix == "csv":
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert list(rows[0]) == ["label", "pixels", "mean_b1", "mean_b2"]
+        got = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
+    else:
+        parquet = pytest.importorskip("pyarrow.parquet")
+        got = {name: column.to_numpy() for name, column in zip(*_columns(parquet.read_table(path)), strict=True)}
+    np.testing.assert_array_equal(got["label"], labels)
+    np.testing.assert_array_equal(got["mean_b2"], zarr.open_array(tmp_path / "out.zarr", path="zones/table/mean")[:, 1])
+    with pytest.raises(OutputError, match="exists; --overwrite replaces it"):
+        pipeline.run({**config, "output": {**config["output"], "path": str(tmp_path / "other.zarr")}})
+    assert not (tmp_path / "other.zarr").exists()
+    path.unlink()
+    assert pipeline.run(config, resume=True)["blocks"] == 0  # the finished store has all that the file needs
+    assert path.exists()
+
+
+def _columns(table: Any) -> tuple[list[str], list[Any]]:
+    return table.column_names, table.columns
+
+
+@pytest.mark.parametrize("stop_after", [3, 20, 29, 45])
+def test_stopped_in_the_middle_and_resumed(
+    config: dict[str, Any], tmp_path: Path, stop_after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline.run({**config, "output": {**config["output"], "path": str(tmp_path / "whole.zarr")}})
+    monkeypatch.setattr("pipeline.planning.fitting._multiples", lambda unit, size: [unit])  # 30 blocks a pass
+    monkeypatch.setattr("pipeline.planning.fitting._coarse_unit", lambda chunk, spec: chunk)
+    monkeypatch.setattr("pipeline.planning.fitting.SWEEP_BLOCKS", 4)
+    monkeypatch.setattr("pipeline.planning.fitting.SWEEP_STRIPS", 1000)
+    calls = []
+    run_block = execution.PassWorker.run_block
+
+    def failing(self: Any, number: int) -> Any:
+        calls.append(number)
+        if len(calls) > stop_after:
+            raise OSError("the power is gone")
+        return run_block(self, number)
+
+    monkeypatch.setattr(execution.PassWorker, "run_block", failing)
+    with pytest.raises(RunStopped):
+        pipeline.run(config)
+    monkeypatch.setattr(execution.PassWorker, "run_block", run_block)
+    facts = pipeline.run(config, resume=True)
+    assert facts["blocks_skipped"] > 0 or stop_after == 3
+    whole, resumed = (zarr.open_group(tmp_path / name, mode="r") for name in ("whole.zarr", "out.zarr"))
+    for path in ("zones/mean", "zones/table/label", "zones/table/pixels", "zones/table/mean"):
+        np.testing.assert_array_equal(whole[path][...], resumed[path][...])
+    assert not (tmp_path / "out.zarr.work").exists()
+
+
+def test_tables_too_large_for_the_memory_go_to_the_disk(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With room for 4 KiB of tables everything is divided, saved and merged range by range: the same bits."""
+    pipeline.run({**config, "output": {**config["output"], "path": str(tmp_path / "whole.zarr")}})
+    monkeypatch.setattr("pipeline.planning.fitting._multiples", lambda unit, size: [unit])
+    monkeypatch.setattr("pipeline.planning.fitting._coarse_unit", lambda chunk, spec: chunk)
+    monkeypatch.setattr("pipeline.planning.fitting.MAX_TABLE_BYTES", 4096)
+    saved = []
+    save_table = execution.fold
+
+    def watched(sweep: Any, folders: Any, *rest: Any) -> None:
+        saved.extend(folders)
+        save_table(sweep, folders, *rest)
+
+    monkeypatch.setattr(execution, "fold", watched)
+    pipeline.run(config)
+    assert len(saved) > 10
+    whole, divided = (zarr.open_group(tmp_path / name, mode="r") for name in ("whole.zarr", "out.zarr"))
+    for path in ("zones/mean", "zones/table/label", "zones/table/pixels", "zones/table/mean"):
+        np.testing.assert_array_equal(whole[path][...], divided[path][...])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"recolor": ["var"]}, "var is not among the statistics"),
+        ({"table": "table.xlsx"}, r"must end in .parquet or .csv, got 'table.xlsx'"),
+        ({"labels": "image"}, "a label raster has one band, this has 2"),
+        ({"labels": "ratio"}, "labels are whole numbers, the raster is float32"),
+    ],
+)
+def test_refusals(config: dict[str, Any], change: dict[str, Any], message: str) -> None:
+    config["steps"].insert(0, {"name": "ratio", "op": "calc", "input": "image", "expression": "b1 / b2"})
+    config["steps"][1] |= change
+    with pytest.raises(PipelineError, match=message):
+        pipeline.plan(config)
+
+
+def test_labels_of_another_shape_are_refused(config: dict[str, Any], tmp_path: Path) -> None:
+    config["inputs"]["marks"] = harness.store(Raster(np.zeros((60, 50), np.int32), ("y", "x")), tmp_path / "small.zarr")
+    with pytest.raises(PipelineError, match="120 x 100 pixels against 60 x 50"):
+        pipeline.plan(config)
