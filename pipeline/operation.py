@@ -29,6 +29,9 @@ Table = Mapping[str, np.ndarray]
 """A small result, or the state of a reduction: named columns of one length, each (row,) or (row, band)."""
 
 
+_FLOAT64 = np.dtype(np.float64)
+
+
 @dataclass(frozen=True, slots=True)
 class TableSpec:
     """A table as the planner sees it."""
@@ -38,6 +41,8 @@ class TableSpec:
     bands: tuple[str, ...]
     most_rows: int | None = None
     """None where only the pixels tell."""
+    dtype: np.dtype = _FLOAT64
+    """Of a palette's colours."""
     prefix: str = "table/"
     """What stands before the columns' names in the step's group of the output store."""
 
@@ -206,6 +211,10 @@ class Operation(BaseModel):
         """Return the files that fields name instead of a matrix, by field."""
         return {field: path for field in self.matrices if isinstance(path := getattr(self, field), str)}
 
+    def table_beside(self, tables: Mapping[str, Table], specs: Specs) -> tuple[Table, TableSpec] | None:
+        """Return a table that belongs beside the outputs: the palette that indices point into."""
+        return None
+
     def table_files(self) -> dict[str, str]:
         """Return the files that a table is written to besides, by field."""
         return {}
@@ -258,7 +267,7 @@ class Reduction(Operation):
         """Return what the table will be."""
         raise NotImplementedError(f"{type(self).__name__}.table_spec")
 
-    def num_sweeps(self) -> int:
+    def num_sweeps(self, specs: Specs) -> int:
         return 1
 
     def start(self, specs: Specs) -> Table:

@@ -86,6 +86,11 @@ class RunStore:
             assert isinstance(step.operation, Reduction)
             spec = step.operation.table_spec(step.sources)
             write_table(str(self.target.store), name, measured.tables[name], spec)
+        for step in {step.name: step for planned in plan.passes for step in planned.plan.steps}.values():
+            tables = {key: measured.tables[maker] for key, maker in step.makers.items()}
+            beside = step.operation.table_beside(tables, step.sources)
+            if beside and any(raster.startswith(f"{step.name}/") for raster in plan.kept):
+                write_table(str(self.target.store), step.name, *beside)
         steps = {step["name"]: step for step in self.provenance["config"]["steps"]}
         groups = {
             name: {**shared, "step": steps[name], "inputs": self.job.parts["identities"]}

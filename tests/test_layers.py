@@ -21,7 +21,7 @@ LAYERS = (
     {"worker"},
     {"planning", "reduction"},
     {"passes"},
-    {"storage", "operations", "config"},
+    {"storage", "operations", "config", "palette"},
     {"expression"},
     {"operation"},
     {"kernels"},

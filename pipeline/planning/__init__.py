@@ -160,7 +160,7 @@ def _levels(graph: Graph, keep: Sequence[str], region: Region) -> _Levels:
     for plan in graph.plans.values():
         operation = plan.operation
         own = max((tables[maker] for key, maker in plan.makers.items() if key != "self"), default=0)
-        num_sweeps = operation.num_sweeps() if isinstance(operation, Reduction) else 0
+        num_sweeps = operation.num_sweeps(plan.sources) if isinstance(operation, Reduction) else 0
         for use in plan.uses:
             computed = graph.producer(use.raster) is not None
             wraps = use.periodic and computed
@@ -206,7 +206,7 @@ def _split_into_passes(graph: Graph, keep: Sequence[str], region: Region) -> lis
 def _num_sweeps(graph: Graph, name: str) -> int:
     operation = graph.steps[name]
     assert isinstance(operation, Reduction)
-    return operation.num_sweeps()
+    return operation.num_sweeps(graph.plans[name].sources)
 
 
 def _needed(graph: Graph, keep: Sequence[str]) -> set[str]:

@@ -1,0 +1,178 @@
+"""The nearest colour of a palette for each pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from pipeline.errors import PipelineError
+from pipeline.kernels.nearest_color import ColorSearch, Place, nearest, search_of
+from pipeline.kernels.validity import cast
+from pipeline.operation import (
+    Block,
+    Domain,
+    Matrix,
+    MatrixOrPath,
+    Operation,
+    Specs,
+    Table,
+    TableSpec,
+    register,
+    require_exact,
+)
+from pipeline.palette import MAX_COLORS, color_dtype, is_file
+from pipeline.raster import RasterSpec, array_slices, working_dtype
+from pipeline.region import Region
+
+Output = Literal["index", "color", "distance"]
+TILE_ROWS = 64
+"""Rows whose indices and distances are held at once."""
+
+
+@register
+class Quantize(Operation):
+    """The nearest colour of a palette for each pixel: its index, the colour itself, how far it is.
+
+    Nearest by the Euclidean distance over all bands, squares summed in band order in float64; of equally near colours
+    the first wins. A pixel with an invalid band is invalid. Reference: numpy's norm(palette - pixel) and argmin.
+    """
+
+    bands_belong: ClassVar[Literal["each", "all"]] = "all"
+    domain: ClassVar[Domain] = "native"
+    matrices: ClassVar[tuple[str, ...]] = ("palette",)
+    example: ClassVar[str] = "{name: poster, op: quantize, input: image, palette: colors, outputs: [index, color]}"
+    outputs_text: ClassVar[Mapping[str, str]] = {
+        "index": "place in the palette from 0; the smallest unsigned dtype that holds it, and nodata where pixels can "
+        "be invalid; no band axis",
+        "color": "the colour; the palette's dtype",
+        "distance": "from the pixel to its colour; working dtype; no band axis",
+    }
+
+    op: Literal["quantize"]
+    palette: MatrixOrPath
+    """The colours: a palette step, a .csv, .npy or .txt file with one colour a row, or a list of colours."""
+    outputs: Annotated[tuple[Output, ...], Field(min_length=1)] = ("index",)
+    """What to compute; each is an output."""
+
+    @field_validator("outputs")
+    @classmethod
+    def _check_unique(cls, outputs: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(outputs)) != len(outputs):
+            raise ValueError(f"must name each output once, got {', '.join(outputs)}")
+        return outputs
+
+    @field_validator("palette")
+    @classmethod
+    def _check_palette(cls, palette: Matrix | str) -> Matrix | str:
+        if not isinstance(palette, str) and not 2 <= len(palette) <= MAX_COLORS:
+            raise ValueError(f"must have 2 to {MAX_COLORS} colours, got {len(palette)}")
+        return palette
+
+    def matrix_files(self) -> dict[str, str]:
+        return super().matrix_files() if is_file(self.palette) else {}
+
+    def tables(self) -> dict[str, str]:
+        return {"palette": self.palette} if isinstance(self.palette, str) and not is_file(self.palette) else {}
+
+    def output_specs(self, specs: Specs) -> dict[str, RasterSpec]:
+        source = specs["input"]
+        require_exact(self, source)
+        num_colors, num_bands, dtype = self._palette_facts(specs)
+        if num_bands != source.num_bands:
+            raise PipelineError(
+                f"the palette has {num_bands} bands, the raster {source.num_bands} ({', '.join(source.bands[:6])}); "
+                "pick as many with `bands`",
+                ("palette",),
+            )
+        flat = replace(source, dims=("y", "x"), bands=("index",), band_coordinates=())
+        can_be_invalid = source.can_be_invalid
+        index = np.min_scalar_type(num_colors - 1 + can_be_invalid)
+        nodata = int(np.iinfo(index).max) if can_be_invalid else None
+        if can_be_invalid and self.nodata is not None and num_colors <= self.nodata <= np.iinfo(index).max:
+            nodata = int(self.nodata)
+        known = {
+            "index": replace(flat, dtype=index, nodata=nodata),
+            "color": self._color(source, dtype),
+            "distance": replace(flat, bands=("distance",), dtype=working_dtype(source.dtype), nodata=float("nan")),
+        }
+        return {name: known[name] for name in self.outputs}
+
+    def _color(self, source: RasterSpec, dtype: np.dtype) -> RasterSpec:
+        if dtype.kind != "f" and source.can_be_invalid and source.nodata is None:
+            return replace(source, dtype=working_dtype(source.dtype), nodata=float("nan"))
+        nodata = float("nan") if dtype.kind == "f" and source.can_be_invalid else source.nodata
+        return replace(source, dtype=dtype, nodata=nodata)
+
+    def _palette_facts(self, specs: Specs) -> tuple[int, int, np.dtype]:
+        """Return the most colours, the bands and the dtype of the palette."""
+        if "palette" in specs.tables:
+            table = specs.tables["palette"]
+            if "palette" not in table.columns:
+                raise PipelineError(f"{self.palette!r} makes no palette; name a palette step", ("palette",))
+            return table.most_rows or MAX_COLORS, len(table.bands), table.dtype
+        colors = np.array(self.palette, np.float64)
+        return len(colors), colors.shape[1], color_dtype(colors, specs["input"].dtype)
+
+    def table_beside(self, tables: Mapping[str, Table], specs: Specs) -> tuple[Table, TableSpec]:
+        colors = tables["palette"]["palette"] if tables else np.array(self.palette, np.float64)
+        spec = TableSpec({"palette": ("entry", "band")}, specs["input"].bands, len(colors), prefix="")
+        return {"palette": colors}, spec
+
+    def scratch_bytes(self, specs: Specs, shape: tuple[int, int]) -> int:
+        num_colors, num_bands, _ = self._palette_facts(specs)
+        tile = min(shape[0], TILE_ROWS) * shape[1]
+        return tile * (4 + 8 + 16 * num_bands) + 4 * num_colors * (num_bands + 16) * 8 + 2**20
+
+    def apply(
+        self, blocks: Mapping[str, Block], tables: Mapping[str, Any], out: Mapping[str, Block], region: Region
+    ) -> None:
+        colors = np.asarray(tables["palette"]["palette"] if tables else self.palette, np.float64)
+        search = _search(colors.tobytes(), colors.shape)
+        for top in range(region.top, region.bottom, TILE_ROWS):
+            tile = replace(region, top=top, bottom=min(top + TILE_ROWS, region.bottom))
+            self._fill(blocks["input"], search, out, tile)
+
+    def _fill(self, source: Block, search: ColorSearch, out: Mapping[str, Block], tile: Region) -> None:
+        index = np.empty(tile.shape, np.int32)
+        distance = np.empty(tile.shape) if "distance" in out else None
+        nowhere = len(search.colors)
+        nearest(
+            source.planes(),
+            search,
+            Place(tile.shape, (tile.top - source.origin[0], tile.left - source.origin[1]), (0, 0), source.lanes),
+            index,
+            nowhere,
+            valid=None if source.valid is None else source.planes(source.valid),
+            distance=distance,
+        )
+        for name, block in out.items():
+            target = block.values[array_slices(block.dims, tile, block.origin)]
+            if name == "index":
+                names = np.arange(nowhere + 1).astype(target.dtype)
+                names[nowhere] = 0 if block.fill is None else block.fill
+                np.copyto(target, names[index])
+            elif name == "color":
+                self._paint(index, search.colors, block, target)
+            elif distance is not None:
+                np.copyto(target, distance, casting="same_kind")
+
+    def _paint(self, index: np.ndarray, colors: np.ndarray, block: Block, target: np.ndarray) -> None:
+        entries = np.empty((len(colors) + 1, colors.shape[1]), target.dtype)
+        cast(np.ascontiguousarray(colors), entries[:-1], None, None)
+        entries[-1] = np.nan if target.dtype.kind == "f" else 0 if block.fill is None else block.fill
+        if block.dims[0] == "band":
+            for band in range(len(target)):
+                np.copyto(target[band], entries[index, band])
+        else:
+            np.copyto(target, entries[index].reshape(target.shape))
+
+
+@lru_cache(maxsize=4)
+def _search(colors: bytes, shape: tuple[int, int]) -> ColorSearch:
+    """Return the search of a palette, made ready once for all its blocks."""
+    return search_of(np.frombuffer(colors).reshape(shape))
