@@ -78,4 +78,24 @@ def _label_geometry(
     return result
 
 
-REDUCTIONS = {"label_stats": label_stats}
+def quantize(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
+    """All colours tried for every pixel: squares summed over the bands in order, the first of equals."""
+    palette = np.array(step.palette, np.float64)
+    planes = planes[:1] if step.bands else planes
+    squared = np.zeros((len(palette), *planes.shape[1:]))
+    for band, plane in enumerate(planes):
+        squared += (palette[:, band, np.newaxis, np.newaxis] - plane) ** 2
+    invalid = ~np.isfinite(planes).all(axis=0)
+    index = np.where(invalid, 0, squared.argmin(axis=0))
+    color = np.where(invalid, np.nan, np.moveaxis(palette[index], -1, 0))
+    distance = np.where(invalid, np.nan, np.sqrt(np.take_along_axis(squared, index[np.newaxis], axis=0)[0]))
+    bound = 4 * float(np.finfo(working_dtype(dtype)).eps) * np.abs(distance)[np.newaxis]
+    known: dict[str, tuple[np.ndarray, np.ndarray | None]] = {
+        "index": (np.where(invalid, np.nan, index)[np.newaxis], None),
+        "color": (color, None),
+        "distance": (distance[np.newaxis], bound),
+    }
+    return {name: known[name] for name in step.outputs}
+
+
+REDUCTIONS = {"label_stats": label_stats, "quantize": quantize}

@@ -196,6 +196,16 @@ def label_stats_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
     }
 
 
+@st.composite
+def quantize_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
+    """Draw palettes of one band; those of three that do not fit the raster are refused."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    colors = rng.integers(0, 200, (draw(st.sampled_from([2, 3, 255, 256, 300])), draw(st.sampled_from([1, 1, 3]))))
+    outputs = draw(st.lists(st.sampled_from(["index", "color", "distance"]), min_size=1, unique=True))
+    step = {"name": name, "op": "quantize", "palette": colors.tolist(), "outputs": outputs}
+    return step | ({"bands": [1]} if colors.shape[1] == 1 else {})
+
+
 STEPS = {
     "convolve": convolve_steps,
     "gabor": gabor_steps,
@@ -203,6 +213,7 @@ STEPS = {
     "gradient": gradient_steps,
     "hessian": hessian_steps,
     "label_stats": label_stats_steps,
+    "quantize": quantize_steps,
     "window": window_steps,
     **POINTWISE,
 }
@@ -230,6 +241,8 @@ def columns_of(step: dict[str, Any]) -> list[str]:
 def plain(step: dict[str, Any]) -> dict[str, Any]:
     """Return a step changed so that every pixel of its support changes the result."""
     step = {key: value for key, value in step.items() if key not in ("cval", "edge", "percentiles")}
+    if step["op"] == "quantize":
+        step["outputs"] = ["distance"]
     if step["op"] in ("gradient", "hessian"):
         step["edge"] = "nearest"  # a parabola's block holds more than its interior needs
     if step["op"] == "window":
@@ -248,6 +261,7 @@ SCRATCH_STEPS: dict[str, dict[str, Any]] = {
     "convolve": {"kernel": np.random.default_rng(0).random((31, 15)).tolist(), "normalize": True},
     "gabor": {"frequencies": [0.1, 0.2], "orientations": [0, 30, 150], "window": 15, "statistics": ["mean", "var"]},
     "gaussian": {"sigma": 20, "normalize": True},
+    "quantize": {"palette": [[i, 255 - i, i * 7 % 256] for i in range(256)], "outputs": ["index", "color", "distance"]},
     "label_stats": {"labels": "labels", "statistics": ["mean", "std", "min"], "recolor": ["mean"]},
     "calc": {"expression": "where(b1 > b2, (b1 - b2) / (b1 + b3), input) ** 2 - log(input)"},
     "cast": {"dtype": "uint8", "scale": 0.1},

@@ -34,7 +34,7 @@ OPERATIONS = sorted(registry())
 MAPS = [op for op in OPERATIONS if not issubclass(registry()[op], Reduction)]
 UNFIT = (
     *("cannot occur", "has no value for them", "does not exist: the raster has", "band counts do not fit"),
-    *("holds fractions", "and the band there is called"),
+    *("holds fractions", "and the band there is called", "the palette has"),
 )
 """What refusals say that a drawn raster meets by chance."""
 
@@ -276,8 +276,7 @@ def test_scratch_bytes_are_not_exceeded(op: str, dims: tuple[str, ...], dtype: s
             trim_heap()
             before = harness.reset_peak_bytes()
             super().apply(blocks, tables, out, region)
-            specs = {use.key: use.spec for use in planned.steps[0].uses}
-            grown.append((peak_rss_bytes() - before, self.scratch_bytes(specs, region.shape)))
+            grown.append((peak_rss_bytes() - before, self.scratch_bytes(planned.steps[0].sources, region.shape)))
 
     steps = (dataclasses.replace(planned.steps[0], operation=Watched.model_construct(**dict(bound))),)
     plan = dataclasses.replace(planned, steps=steps)
