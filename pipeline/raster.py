@@ -74,6 +74,8 @@ class RasterSpec:
         if keys is None:
             return self, tuple(range(self.num_bands))
         indices = tuple(self.band_index(key) for key in keys)
+        if len(indices) > 1 and "band" not in self.dims:
+            raise PipelineError("the raster has one band and no band axis to repeat it along; name it once", ("bands",))
         coordinates = tuple((name, tuple(values[i] for i in indices)) for name, values in self.band_coordinates)
         return replace(self, bands=tuple(self.bands[i] for i in indices), band_coordinates=coordinates), indices
 

@@ -63,7 +63,7 @@ EXPRESSIONS: dict[str, Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | Non
     "a * 3 - b": lambda p: (p * 3 - p, 4 * np.abs(p)),
     "where(m != 0, a.b1, b)": lambda p: (_known(np.where(p != 0, _first(p), p), p), None),
     "m.b1 > 3 and input < 100": lambda p: (_known((_first(p) > 3) & (p < 100), p, _first(p)), None),
-    "m.b1 > 3": lambda p: (_known(_first(p) > 3, _first(p)), None),
+    "m.b1 > 3": lambda p: (_known(p[:1] > 3, p[:1]), None),
 }
 """Expression -> what it means for (band, y, x), and the size of its terms (None: exact)."""
 

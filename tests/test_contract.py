@@ -34,7 +34,7 @@ OPERATIONS = sorted(registry())
 MAPS = [op for op in OPERATIONS if not issubclass(registry()[op], Reduction)]
 UNFIT = (
     *("cannot occur", "has no value for them", "does not exist: the raster has", "band counts do not fit"),
-    *("holds fractions", "and the band there is called", "the palette has"),
+    *("holds fractions", "no band axis", "and the band there is called", "the palette has"),
 )
 """What refusals say that a drawn raster meets by chance."""
 

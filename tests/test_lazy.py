@@ -9,7 +9,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import pipeline
@@ -41,8 +41,10 @@ def test_nothing_is_computed_until_asked() -> None:
 def test_lazy_gives_the_bits_of_a_run(data: st.DataObject) -> None:
     raster = data.draw(strategies.rasters())
     steps = data.draw(strategies.chains())
+    assume(not any("labels" in step for step in steps))  # one array has no labels beside it
     for step in steps:
-        step.pop("nodata", None), step.pop("dtype", None)
+        if step["op"] != "cast":
+            step.pop("nodata", None), step.pop("dtype", None)
     with harness.workspace() as folder:
         source = harness.store(raster, folder / "in.zarr")
         if not loadable(source, steps, folder):
@@ -53,7 +55,8 @@ def test_lazy_gives_the_bits_of_a_run(data: st.DataObject) -> None:
     got = got if isinstance(got, dict) else {next(iter(expected)): got}
     assert got.keys() == expected.keys()
     for path, lazy in got.items():
-        assert same_bits(harness.to_planes(lazy.compute(scheduler="synchronous"), raster.dims), expected[path])
+        dims = raster.dims if lazy.ndim == len(raster.dims) else ("band", "y", "x")  # a bank adds a band axis
+        assert same_bits(harness.to_planes(lazy.compute(scheduler="synchronous"), dims), expected[path])
 
 
 def test_xarray_keeps_its_coordinates() -> None:

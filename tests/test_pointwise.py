@@ -206,6 +206,10 @@ REFUSED = {
     "cast exact": ({"op": "cast", "input": "large", "dtype": "float64"}, "input: the input is int64"),
     "cast dtype": ({"op": "cast"}, "dtype: missing"),
     "select": ({"op": "select"}, "bands: missing"),
+    "select twice": (
+        {"op": "select", "input": "floats", "bands": [1, 1]},
+        "bands: the raster has one band and no band",
+    ),
     "select band": ({"op": "select", "bands": [3]}, "bands: band 3 does not exist"),
 }
 
