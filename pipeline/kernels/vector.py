@@ -16,7 +16,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-LANES = 16
+LANES = 32
+UNROLLED = 2
 _VECTOR = ir.VectorType(ir.FloatType(), LANES)
 _MASK = ir.VectorType(ir.IntType(32), LANES)
 
@@ -50,7 +51,7 @@ def _function(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any
 def squared_distances(typing_context: Any, pixels: Any, pixel: Any, colors: Any, color: Any, out: Any) -> Generator:
     """Write the squared distances of one pixel from 16 neighbouring colours to the same places of `out`.
 
-    pixels are (band, pixel), colors (band, color), out is (color,); the number of bands is even. Returns the least
+    pixels are (band, pixel), colors (band, color), out is (color,); the number of bands is a multiple of `UNROLLED`. Returns the least
     distance; none may be NaN.
     """
 
@@ -62,8 +63,9 @@ def squared_distances(typing_context: Any, pixels: Any, pixel: Any, colors: Any,
         x, c, target = (builder.gep(p, [arguments[i]]) for p, i in ((x, 1), (c, 3), (target, 3)))
         multiply_add = _function(builder, "llvm.fmuladd", _VECTOR, [_VECTOR] * 3)
         totals = [cgutils.alloca_once_value(builder, ir.Constant(_VECTOR, [0.0] * LANES)) for _ in range(2)]
-        with cgutils.for_range_slice(builder, index(0), num, index(2)) as (band, _):
-            for step, total in enumerate(totals):
+        with cgutils.for_range_slice(builder, index(0), num, index(UNROLLED)) as (band, _):
+            for step in range(UNROLLED):
+                total = totals[step % 2]
                 place = builder.add(band, index(step))
                 number = builder.load(cgutils.pointer_add(builder, x, builder.mul(place, x_stride)))
                 there = _load(builder, cgutils.pointer_add(builder, c, builder.mul(place, c_stride)))
