@@ -4,7 +4,7 @@ The distance that counts is the naive one: squares of the differences in float64
 equal distances the lowest index wins. The search leads there faster:
 
 - The palette is centred, scaled to length 1 and sorted along its principal axis. From the place where a pixel falls,
-  16 colours at a time are tried outwards, until their distance along the axis alone exceeds the least one.
+  32 colours at a time are tried outwards, until their distance along the axis alone exceeds the least one.
 - Squared distances D are computed in float32. With u = 2^-24, n bands and e = u (|x| + max |c|) for the rounded
   coordinates, the error is at most f(D) = (n + 4) u D + 2 sqrt(D) e + e^2; places along the axis are off by (n + 4) e.
 - If only one D is within 2 f of the least, it is the answer; else all that are within it are compared by the naive
@@ -252,12 +252,12 @@ def search_tile(
 
 
 @inner
-def is_near(gap: Any, bound: Any) -> bool:
+def is_near(gap: Any, bound: Any) -> Any:
     return gap <= 0 or gap * gap <= bound
 
 
 @inner
-def decide(pixel: Any, tile: Any, c: Any, facts: Any, colors: Any, ranked: Any, scores: Any) -> int:
+def decide(pixel: Any, tile: Any, c: Any, facts: Any, colors: Any, ranked: Any, scores: Any) -> Any:
     """Return the index of the nearest colour by the naive distance, among those within the limit."""
     placed, ids, _ = ranked
     limit = facts[3, c]
@@ -292,7 +292,7 @@ def take_pixel(values: Any, source: Any, c: Any, pixel: Any) -> None:
 
 
 @inner
-def naive_distance(pixel: Any, colors: Any, color: Any) -> float:
+def naive_distance(pixel: Any, colors: Any, color: Any) -> Any:
     total = 0.0
     for band in range(pixel.size):
         difference = pixel[band] - colors[color, band]
