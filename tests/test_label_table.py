@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from fractions import Fraction
 from typing import Any
 
@@ -113,8 +114,8 @@ def test_no_bit_depends_on_the_blocks_or_the_order(raster: Any, data: st.DataObj
     rows = sorted({0, height, *data.draw(st.lists(st.integers(0, height)))})
     cols = sorted({0, width, *data.draw(st.lists(st.integers(0, width)))})
     tables = []
-    for top, bottom in zip(rows, rows[1:], strict=False):
-        for left, right in zip(cols, cols[1:], strict=False):
+    for top, bottom in itertools.pairwise(rows):
+        for left, right in itertools.pairwise(cols):
             part = np.s_[top:bottom, left:right]
             mask = None if valid is None else np.ascontiguousarray(valid[:, *part])
             planes = np.ascontiguousarray(values[:, *part])

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.kernels.compile import inner, kernel
+from pipeline.kernels.limbs import divide_pair, magnitude, multiply, read_limbs, subtract
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class ExactSums:
 
     @property
     def high(self) -> int:
-        return self.low + self.words.shape[1]
+        return self.low + int(self.words.shape[1])
 
     @property
     def nbytes(self) -> int:
@@ -39,8 +40,7 @@ class ExactSums:
 
     def to_integers(self) -> list[int]:
         """Return each entry as a Python integer in units of 2**(64 low); slow, for tests and small tables."""
-        signed = [int.from_bytes(row.tobytes(), "little", signed=True) for row in self.words.astype("<u8")]
-        return signed
+        return [int.from_bytes(row.tobytes(), "little", signed=True) for row in self.words.astype("<u8")]
 
 
 def zeros(num: int, low: int = 0, high: int = 1) -> ExactSums:
@@ -60,15 +60,52 @@ def widen(sums: ExactSums, low: int, high: int) -> ExactSums:
 
 def trim(sums: ExactSums) -> ExactSums:
     """Return the same numbers in the fewest words that hold all of them: equal numbers then have equal words."""
-    words = sums.words
-    first, last = 0, words.shape[1]
-    while first < last and not words[:, first].any():
-        first += 1
-    if first == last:
-        return zeros(len(words))
-    while last - first > 1 and np.array_equal(words[:, last - 1], _sign_words(words[:, first : last - 1])):
-        last -= 1
-    return ExactSums(np.ascontiguousarray(words[:, first:last]), sums.low + first)
+    first, last = _needed_words(sums.words)
+    if first >= last:
+        return zeros(len(sums.words))
+    if (first, last) == (0, sums.words.shape[1]):
+        return sums
+    return ExactSums(np.ascontiguousarray(sums.words[:, first:last]), sums.low + first)
+
+
+def reorder(sums: ExactSums, order: np.ndarray, group: int) -> ExactSums:
+    """Return groups of neighbouring entries in this order, trimmed; some groups may be left out."""
+    first, last = _needed_words(sums.words)
+    if first >= last:
+        return zeros(len(order) * group)
+    words = np.empty((len(order) * group, last - first), np.uint64)
+    _copy_groups(sums.words, first, order, group, words)
+    return trim(ExactSums(words, sums.low + first))
+
+
+@kernel
+def _needed_words(words: Any) -> Any:
+    """Return the lowest word that is not 0 for all, and the end of those that are not just a sign."""
+    first, last = words.shape[1], 0
+    for entry in range(words.shape[0]):
+        low = 0
+        while low < first and words[entry, low] == 0:
+            low += 1
+        first = low
+        high = words.shape[1]
+        while high > last and high > 1 and words[entry, high - 1] == sign_word(words[entry, high - 2]):
+            high -= 1
+        last = max(last, high)
+    return first, max(last, first + 1) if first < words.shape[1] else first
+
+
+@inner
+def sign_word(word: Any) -> Any:
+    """Return what stands above a number's highest word."""
+    return np.uint64(np.int64(word) >> np.int64(63))
+
+
+@kernel
+def _copy_groups(words: Any, first: Any, order: Any, group: Any, out: Any) -> None:
+    for i in range(order.size):
+        for j in range(group):
+            for k in range(out.shape[1]):
+                out[i * group + j, k] = words[order[i] * group + j, first + k]
 
 
 def _sign_words(words: np.ndarray) -> np.ndarray:
@@ -90,16 +127,14 @@ def scatter_add(parts: list[ExactSums], places: list[np.ndarray], num: int) -> E
     return trim(total)
 
 
-def add_groups(sums: ExactSums, starts: np.ndarray) -> ExactSums:
-    """Return the sums of groups of neighbouring entries that begin at `starts` (as ``np.add.reduceat``)."""
-    total = zeros(len(starts), sums.low, sums.high + 1)
-    group = np.zeros(len(sums.words), np.int64)
-    group[starts[1:]] = 1
-    _add_entries(sums.words, 0, np.cumsum(group), total.words)
+def add_groups(sums: ExactSums, places: np.ndarray, num: int) -> ExactSums:
+    """Return `num` sums: entry i is added to entry ``places[i]``, however many to one (fewer than 2^63)."""
+    total = zeros(num, sums.low, sums.high + 1)
+    _add_entries(sums.words, 0, places, total.words)
     return trim(total)
 
 
-def _is_close_to_overflow(part: ExactSums, high: int, spare: int) -> bool:
+def _is_close_to_overflow(part: ExactSums, high: int, spare: int) -> Any:
     if part.high < high or not len(part.words):
         return False
     limit = 1 << (62 - spare)
@@ -114,7 +149,7 @@ def _add_entries(words: Any, offset: Any, places: Any, out: Any) -> None:
     for entry in range(words.shape[0]):
         place = places[entry]
         carry = np.uint64(0)
-        sign = np.uint64(np.int64(words[entry, num - 1]) >> np.int64(63))
+        sign = sign_word(words[entry, num - 1])
         for i in range(offset, size):
             word = words[entry, i - offset] if i - offset < num else sign
             partial = out[place, i] + carry
@@ -195,65 +230,6 @@ def _divide(words: Any, exponent: Any, counts: Any, out: Any) -> None:
         out[entry] = -quotient if negative else quotient
 
 
-@inner
-def magnitude(words: Any, limbs: Any) -> bool:
-    """Write the absolute value in 32-bit limbs, the lowest first; return whether the number is negative."""
-    negative = np.int64(words[words.size - 1]) < 0
-    flip = np.uint64(0xFFFFFFFF) if negative else np.uint64(0)
-    carry = np.uint64(1) if negative else np.uint64(0)
-    for i in range(words.size):
-        for half in range(2):
-            limb = (words[i] >> np.uint64(32 * half)) & np.uint64(0xFFFFFFFF)
-            limb = (limb ^ flip) + carry
-            carry = limb >> np.uint64(32)
-            limbs[2 * i + half] = limb & np.uint64(0xFFFFFFFF)
-    return negative
-
-
-@inner
-def read_limbs(limbs: Any) -> Any:
-    """Return (head, tail, exponent): the number is (head + tail) 2**exponent to 100 bits, exact if it has no more."""
-    top = limbs.size - 1
-    while top > 0 and limbs[top] == 0:
-        top -= 1
-    last = max(top - 4, 0)
-    head, tail = 0.0, 0.0
-    for i in range(top, last - 1, -1):
-        term = math.ldexp(float(limbs[i]), 32 * (i - last))
-        total = head + term
-        tail += term - (total - head)  # head is 0 or larger than the term: exact
-        head = total
-    total = head + tail
-    return total, tail - (total - head), 32 * last
-
-
-@inner
-def divide_pair(head: Any, tail: Any, divisor: Any) -> float:
-    """Return (head + tail) / divisor rounded once; NaN for a divisor of 0."""
-    quotient = head / divisor
-    if divisor == 0 or divisor == 1:
-        return head + tail if divisor == 1 else np.nan
-    product, error = two_product(quotient, divisor)
-    return quotient + (((head - product) - error) + tail) / divisor
-
-
-@inner
-def two_product(a: Any, b: Any) -> Any:
-    """Return the product and its rounding error (Dekker's)."""
-    a_large, a_small = split(a)
-    b_large, b_small = split(b)
-    product = a * b
-    error = ((a_large * b_large - product) + a_large * b_small + a_small * b_large) + a_small * b_small
-    return product, error
-
-
-@inner
-def split(a: Any) -> Any:
-    scaled = 134217729.0 * a
-    large = scaled - (scaled - a)
-    return large, a - large
-
-
 @kernel
 def _variance(sums: Any, shift_sum: Any, squares: Any, shift_square: Any, exponent: Any, counts: Any, out: Any) -> None:
     sum_limbs = np.empty(2 * sums.shape[1], np.uint64)
@@ -274,26 +250,3 @@ def _variance(sums: Any, shift_sum: Any, squares: Any, shift_square: Any, expone
         head, tail, scale = read_limbs(minuend)
         divisor = float(counts[entry])
         out[entry] = math.ldexp(divide_pair(divide_pair(head, tail, divisor), 0.0, divisor), exponent + scale)
-
-
-@inner
-def multiply(a: Any, b: Any, offset: Any, out: Any) -> None:
-    """Write a product of limbs, `offset` limbs higher."""
-    out[:] = 0
-    for i in range(a.size):
-        carry = np.uint64(0)
-        for j in range(b.size):
-            term = out[offset + i + j] + a[i] * b[j] + carry
-            out[offset + i + j] = term & np.uint64(0xFFFFFFFF)
-            carry = term >> np.uint64(32)
-        out[offset + i + b.size] = carry
-
-
-@inner
-def subtract(a: Any, b: Any) -> None:
-    """Subtract limbs in place; the result is not negative."""
-    borrow = np.uint64(0)
-    for i in range(a.size):
-        term = a[i] - b[i] - borrow
-        borrow = (term >> np.uint64(32)) & np.uint64(1)
-        a[i] = term & np.uint64(0xFFFFFFFF)

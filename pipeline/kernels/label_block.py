@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.kernels.exact_sum import ExactSums, fold, trim, widen, zeros
-from pipeline.kernels.label_runs import RUN
-from pipeline.kernels.label_sums import (
+from pipeline.kernels.exact_sum import ExactSums, fold, reorder, widen, zeros
+from pipeline.kernels.label_digits import (
     MOST_PIXELS,
     NARROW,
     NO_BITS,
@@ -19,10 +18,10 @@ from pipeline.kernels.label_sums import (
     SQUARE_SHIFTS,
     SUM_SHIFTS,
     WIDE,
-    add_outliers,
-    add_strip,
     strip_bits,
 )
+from pipeline.kernels.label_runs import RUN, grow
+from pipeline.kernels.label_sums import add_outliers, add_strip
 
 _COUNT_BITS = 34
 """Bits that a sum may have more than its values: a block has fewer than 2^33 pixels."""
@@ -34,7 +33,7 @@ Where = tuple[int, int, int]
 
 
 class BlockSums:
-    """Counts, sums of the powers up to `power` and extrema, by slot and band.
+    """Counts of invalid values, sums of the powers up to `power` and extrema, by slot and band.
 
     Values come strip by strip. Floating-point values are scaled by a unit that suits the strip; where it changes,
     the digits are carried over to exact words first, so the sums do not depend on the units.
@@ -52,7 +51,8 @@ class BlockSums:
         self.bits = np.full((bands, 2), NO_BITS, np.int64)
         self.outliers = np.zeros(bands, bool)
         self.pixels = 0
-        self.count = np.zeros((0, bands), np.int64)
+        self.invalid = np.zeros((0, bands), np.int64)
+        self.found_invalid = np.zeros(1, bool)
         self.low = np.zeros((0, bands), dtype)
         self.high = np.zeros((0, bands), dtype)
         self.extrema = extrema
@@ -77,28 +77,31 @@ class BlockSums:
         done, band = 0, 0
         while done < len(runs):
             kind = (self.split, self.dtype.kind == "u", self.outliers)
-            totals = (self.count, self.sums, self.squares, self.low, self.high)
+            totals = (self.found_invalid, self.invalid, self.sums, self.squares, self.low, self.high)
             scales = np.ldexp(1.0, -self.units)
             done, band = add_strip(values, mask, where, runs, (done, band), kind, scales, self.buffers, totals)
             if done < len(runs):
                 self._rescale(values, where, runs[done:], band)
                 begin[band] = done
-        for band in np.flatnonzero(self.outliers):
+        for band in np.flatnonzero(self.outliers).tolist():
             self._add_outliers(values, where, runs[begin[band] :], band)
 
     def _reserve(self, num: int) -> None:
-        if num <= len(self.count):
+        if num <= len(self.invalid):
             return
-        more = max(num, 2 * len(self.count)) - len(self.count)
-        self.count = _grown(self.count, more, 0)
+        more = max(num, 2 * len(self.invalid)) - len(self.invalid)
+        if self.found_invalid[0]:
+            grow(self.invalid, more)
+        else:  # memory that was never touched costs nothing
+            self.invalid = np.zeros((len(self.invalid) + more, self.bands), np.int64)
         if self.power > 0:
-            self.sums = _grown(self.sums, more, 0)
+            grow(self.sums, more)
         if self.power > 1:
-            self.squares = _grown(self.squares, more, 0)
+            grow(self.squares, more)
         if self.extrema:
             info: Any = np.finfo(self.dtype) if self.floating else np.iinfo(self.dtype)
-            self.low = _grown(self.low, more, info.max)
-            self.high = _grown(self.high, more, info.min)
+            grow(self.low, more, info.max)
+            grow(self.high, more, info.min)
 
     def _rescale(self, values: np.ndarray, where: Where, runs: np.ndarray, band: int) -> None:
         """Choose the unit of a band anew, so that it suits the values under the runs and those before."""
@@ -114,7 +117,7 @@ class BlockSums:
         self.outliers[band] = lowest < unit or highest > unit + SPAN[split]
         if split != self.split:
             self.split = split
-            self.sums, self.squares = self._digits(len(self.count))
+            self.sums, self.squares = self._digits(len(self.invalid))
 
     def _carry(self) -> None:
         """Carry the digits over to the words."""
@@ -131,8 +134,7 @@ class BlockSums:
 
     def _words(self, words: ExactSums, lowest: int, highest: int) -> ExactSums:
         """Return the words with room for all slots, from a lowest bit up to sums of values up to a highest bit."""
-        more = len(self.count) * self.bands - len(words.words)
-        words = ExactSums(_grown(words.words, more, 0), words.low)
+        grow(words.words, len(self.invalid) * self.bands - len(words.words))
         return widen(words, int(lowest) // 64, -(-(int(highest) + _COUNT_BITS) // 64))
 
     def _add_outliers(self, values: np.ndarray, where: Where, runs: np.ndarray, band: int) -> None:
@@ -146,20 +148,9 @@ class BlockSums:
         scales = np.ldexp(1.0, -self.units)
         add_outliers(values, where, runs, band, scales, self.sum_words.words, squares, self.sum_words.low, low)
 
-    def results(self, order: np.ndarray) -> tuple[np.ndarray, ExactSums | None, ExactSums | None]:
-        """Return counts, sums and sums of squares of the slots in this order."""
+    def results(self, order: np.ndarray) -> tuple[np.ndarray | None, ExactSums | None, ExactSums | None]:
+        """Return counts of invalid values (None: none is), sums and sums of squares of the slots in this order."""
         self._carry()
-        sums = _ordered(self.sum_words, order, self.bands) if self.power > 0 else None
-        squares = _ordered(self.square_words, order, self.bands) if self.power > 1 else None
-        return self.count[order], sums, squares
-
-
-def _grown(array: np.ndarray, more: int, fill: Any) -> np.ndarray:
-    if more <= 0:
-        return array
-    return np.concatenate([array, np.full((more, *array.shape[1:]), fill, array.dtype)])
-
-
-def _ordered(sums: ExactSums, order: np.ndarray, bands: int) -> ExactSums:
-    words = sums.words.reshape(-1, bands, sums.words.shape[1])[order]
-    return trim(ExactSums(words.reshape(-1, words.shape[2]), sums.low))
+        sums = reorder(self.sum_words, order, self.bands) if self.power > 0 else None
+        squares = reorder(self.square_words, order, self.bands) if self.power > 1 else None
+        return self.invalid[order] if self.found_invalid[0] else None, sums, squares

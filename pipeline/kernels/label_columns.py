@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.kernels.compile import kernel
 from pipeline.kernels.exact_sum import mean, to_float, variance
-from pipeline.kernels.label_runs import label_slots, strips
+from pipeline.kernels.label_runs import grow, label_slots, strips
 from pipeline.kernels.label_table import LabelTable, Patch
 
 
@@ -20,7 +20,7 @@ def finish(table: LabelTable, statistics: Iterable[str]) -> dict[str, np.ndarray
     population's from exact moments: equal values have exactly their value as mean, and variance 0. Without a valid
     value: sum 0, the others NaN.
     """
-    return {name: column for name, column in _columns(table, set(statistics))}
+    return dict(_columns(table, set(statistics)))
 
 
 def _columns(table: LabelTable, names: set[str]) -> Iterator[tuple[str, np.ndarray]]:
@@ -79,10 +79,14 @@ def lookup(
         row, left = patch.values_at
         out[:, row : row + height, left * patch.lanes : (left + width) * patch.lanes] = fill
     values = np.empty((0, table_values.shape[1]), out.dtype)
+    known = 0
     for runs in strips(labels, labels_valid, patch.labels_at, patch.shape, slots):
-        if slots.num > len(values):
-            fresh = _values_of(slots.labels[len(values) : slots.num], table_labels, table_values, out.dtype, fill)
-            values = np.concatenate([values, fresh])
+        if slots.num > known:
+            if slots.num > len(values):
+                grow(values, max(slots.num, 2 * len(values)) - len(values))
+            fresh = slots.labels[known : slots.num]
+            values[known : slots.num] = _values_of(fresh, table_labels, table_values, out.dtype, fill)
+            known = slots.num
         _paint(runs, values, out, where)
 
 

@@ -24,6 +24,14 @@ _NO_MASK = np.ones((0, 0), bool)
 Place = tuple[int, int]
 
 
+def grow(array: np.ndarray, num: int, fill: float | int = 0) -> None:
+    """Append rows to an array in place: memory that is moved costs less than memory that is fresh."""
+    before = len(array)
+    array.resize((before + num, *array.shape[1:]), refcheck=False)
+    if fill != 0:
+        array[before:] = fill
+
+
 @dataclass(slots=True)
 class LabelSlots:
     """The labels met so far, and where to find their slots.
@@ -34,10 +42,10 @@ class LabelSlots:
     base: int
     """Lowest label of the range; only for the direct table."""
     direct: bool
-    keys: np.ndarray
-    """Labels by place in the hash table; empty for the direct table."""
     slots: np.ndarray
-    """int32; -1 where there is none."""
+    """int32, -1 where there is none: by label - base. Empty if not direct."""
+    entries: np.ndarray
+    """The hash table: (place, 2) int64, label and slot, -1 where there is none. Empty if direct."""
     labels: np.ndarray
     """int64, by slot; only the first `num` are in use."""
     num: int = 0
@@ -48,11 +56,10 @@ class LabelSlots:
         """Make room for `num` more labels."""
         need = self.num + num
         if need > self.labels.size:
-            self.labels = np.resize(self.labels, max(need, 2 * self.labels.size))
-        if not self.direct and 2 * need > self.slots.size:
-            size = 1 << (2 * need - 1).bit_length() + 1
-            self.keys, self.slots = np.empty(size, np.int64), np.full(size, -1, np.int32)
-            _refill(self.labels, self.num, self.keys, self.slots)
+            grow(self.labels, max(num, self.labels.size))
+        if not self.direct and 2 * need > len(self.entries):
+            self.entries = np.full((1 << (2 * need - 1).bit_length(), 2), -1, np.int64)
+            _refill(self.labels, self.num, self.entries)
 
 
 def label_slots(labels: np.ndarray, place: Place, shape: tuple[int, int], ignore: np.ndarray) -> LabelSlots:
@@ -60,11 +67,17 @@ def label_slots(labels: np.ndarray, place: Place, shape: tuple[int, int], ignore
     part = labels[place[0] : place[0] + shape[0], place[1] : place[1] + shape[1]]
     lowest, highest = (int(part.min()), int(part.max())) if part.size else (0, 0)
     span = highest - lowest + 1
-    direct = span <= max(part.size, _FIRST_CAPACITY)
-    size = span if direct else 2 * _FIRST_CAPACITY
-    keys = np.empty(0 if direct else size, np.int64)
+    if span > max(part.size, _FIRST_CAPACITY):
+        return hashed_slots(ignore)
     names = np.empty(_FIRST_CAPACITY, np.int64)
-    return LabelSlots(lowest, direct, keys, np.full(size, -1, np.int32), names, 0, ignore)
+    slots = np.full(span, -1, np.int32)
+    return LabelSlots(lowest, True, slots, np.empty((0, 2), np.int64), names, 0, ignore)
+
+
+def hashed_slots(ignore: np.ndarray) -> LabelSlots:
+    """Return empty slots for any labels."""
+    entries = np.full((2 * _FIRST_CAPACITY, 2), -1, np.int64)
+    return LabelSlots(0, False, np.empty(0, np.int32), entries, np.empty(_FIRST_CAPACITY, np.int64), 0, ignore)
 
 
 def strips(
@@ -78,62 +91,106 @@ def strips(
     mask = _NO_MASK if valid is None else valid
     rows = max(1, min(height, STRIP // max(1, width)))
     runs = np.empty((rows * width, 4), np.int32)
-    row = 0
-    while row < height and width:
-        stop = min(row + rows, height)
-        slots.reserve(width)
-        found, slots.num, row = find_runs(
-            labels,
-            mask,
-            slots.ignore,
-            (*place, width, row, stop),
-            (slots.direct, slots.base),
-            slots.keys,
-            slots.slots,
-            slots.labels,
-            slots.num,
-            runs,
-        )
+    names = np.empty(rows * width, np.int64)
+    for row in range(0, height if width else 0, rows):
+        found = find_runs(labels, mask, (*place, width, row, min(row + rows, height)), names, runs)
+        slots.reserve(found)
+        if slots.entries.size:
+            found, slots.num = hash_slots(names[:found], slots.ignore, slots.entries, slots.labels, slots.num, runs)
+        else:
+            table = (slots.base, slots.slots)
+            found, slots.num = look_up_slots(names[:found], slots.ignore, table, slots.labels, slots.num, runs)
         if found:
             yield runs[:found]
 
 
 @kernel
-def find_runs(
-    labels: Any, valid: Any, ignore: Any, place: Any, kind: Any, keys: Any, slots: Any, names: Any, num: Any, runs: Any
-) -> Any:
-    """List the runs of rows until the last, or until the labels might not have room; return the counts and next row."""
-    top, left, width, row, stop = place
+def find_runs(labels: Any, valid: Any, place: Any, names: Any, runs: Any) -> Any:
+    """List the runs of rows (row, column, pixels) and their labels; return how many there are."""
+    top, left, width, first, stop = place
     found = 0
-    while row < stop:
-        if num + width > names.size or (keys.size and 2 * (num + width) > keys.size):
-            break
+    for row in range(first, stop):
         line = labels[top + row, left : left + width]
         start = 0
         while start < width:
             label = line[start]
-            end = start + 1
-            if valid.size and not valid[top + row, left + start]:
-                start = end
-                continue
             limit = min(width, start + RUN)
-            while end < limit and line[end] == label and (valid.size == 0 or valid[top + row, left + end]):
+            end = start + 1
+            while end < limit and line[end] == label:
                 end += 1
-            name = np.int64(label)
-            if not is_among(ignore, name):
-                slot, num = find_slot(name, kind, keys, slots, names, num)
-                runs[found, 0] = row
-                runs[found, 1] = start
-                runs[found, 2] = end - start
-                runs[found, 3] = slot
-                found += 1
+            if valid.size:
+                mask = valid[top + row, left + start : left + end]
+                num = 0
+                while num < mask.size and mask[num]:
+                    num += 1
+                end = start + max(num, 1)
+                if num == 0:
+                    start = end
+                    continue
+            names[found] = np.int64(label)
+            runs[found, 0] = row
+            runs[found, 1] = start
+            runs[found, 2] = end - start
+            found += 1
             start = end
-        row += 1
-    return found, num, row
+    return found
+
+
+@kernel
+def look_up_slots(names: Any, ignore: Any, table: Any, labels: Any, num: Any, runs: Any) -> Any:
+    """Write the slots of runs, without those to ignore; return the numbers of runs and slots."""
+    base, slots = table
+    found = 0
+    for r in range(names.size):
+        name = names[r]
+        if ignore.size and is_among(ignore, name):
+            continue
+        slot = np.int64(slots[name - base])
+        if slot < 0:
+            slot = num
+            slots[name - base] = slot
+            labels[slot] = name
+            num += 1
+        runs[found, 0] = runs[r, 0]
+        runs[found, 1] = runs[r, 1]
+        runs[found, 2] = runs[r, 2]
+        runs[found, 3] = slot
+        found += 1
+    return found, num
+
+
+@kernel
+def hash_slots(names: Any, ignore: Any, entries: Any, labels: Any, num: Any, runs: Any) -> Any:
+    """Write the slots of runs as `look_up_slots` does.
+
+    Labels that follow each other stay together in the table: pixels side by side often bear them.
+    """
+    found = 0
+    mask = np.int64(entries.shape[0] - 1)
+    for r in range(names.size):
+        name = names[r]
+        if ignore.size and is_among(ignore, name):
+            continue
+        at = first_place(name, mask)
+        while entries[at, 1] >= 0 and entries[at, 0] != name:
+            at = (at + 1) & mask
+        slot = entries[at, 1]
+        if slot < 0:
+            slot = num
+            entries[at, 0] = name
+            entries[at, 1] = slot
+            labels[slot] = name
+            num += 1
+        runs[found, 0] = runs[r, 0]
+        runs[found, 1] = runs[r, 1]
+        runs[found, 2] = runs[r, 2]
+        runs[found, 3] = slot
+        found += 1
+    return found, num
 
 
 @inner
-def is_among(values: Any, value: Any) -> bool:
+def is_among(values: Any, value: Any) -> Any:
     found = False
     for i in range(values.size):
         found |= values[i] == value
@@ -141,37 +198,17 @@ def is_among(values: Any, value: Any) -> bool:
 
 
 @inner
-def find_slot(name: Any, kind: Any, keys: Any, slots: Any, names: Any, num: Any) -> Any:
-    """Return the slot of a label, a new one where it has none, and the number of slots."""
-    direct, base = kind
-    if direct:
-        at = name - base
-    else:
-        at = place_of(name, keys, slots)
-        keys[at] = name
-    slot = np.int64(slots[at])
-    if slot < 0:
-        slot = num
-        slots[at] = slot
-        names[slot] = name
-        num += 1
-    return slot, num
-
-
-@inner
-def place_of(name: Any, keys: Any, slots: Any) -> int:
-    """Return where a label stands in the hash table, or the free place where it belongs."""
-    mask = np.int64(keys.size - 1)
-    mixed = np.uint64(name) * np.uint64(0x9E3779B97F4A7C15)
-    at = np.int64((mixed ^ (mixed >> np.uint64(32))) & np.uint64(mask))
-    while slots[at] >= 0 and keys[at] != name:
-        at = (at + 1) & mask
-    return at
+def first_place(name: Any, mask: Any) -> Any:
+    mixed = np.uint64(name >> np.int64(5)) * np.uint64(0x9E3779B97F4A7C15)
+    return np.int64((mixed ^ (mixed >> np.uint64(32))) & np.uint64(mask)) ^ (name & np.int64(31))
 
 
 @kernel
-def _refill(names: Any, num: Any, keys: Any, slots: Any) -> None:
+def _refill(labels: Any, num: Any, entries: Any) -> None:
+    mask = np.int64(entries.shape[0] - 1)
     for slot in range(num):
-        at = place_of(names[slot], keys, slots)
-        keys[at] = names[slot]
-        slots[at] = slot
+        at = first_place(labels[slot], mask)
+        while entries[at, 1] >= 0:
+            at = (at + 1) & mask
+        entries[at, 0] = labels[slot]
+        entries[at, 1] = slot

@@ -26,7 +26,7 @@ import numpy as np
 from pipeline.kernels.compile import kernel
 from pipeline.kernels.exact_sum import ExactSums, scatter_add, zeros
 from pipeline.kernels.label_block import BlockSums
-from pipeline.kernels.label_runs import label_slots, strips
+from pipeline.kernels.label_runs import grow, label_slots, strips
 
 STATISTICS = ("count", "sum", "mean", "var", "std", "min", "max")
 """By label and band."""
@@ -140,41 +140,71 @@ def partial_table(
     if values.dtype == np.float16:  # numba has no arithmetic for it
         values = values.astype(np.float32)
     slots = label_slots(labels, patch.labels_at, patch.shape, np.array(sorted(ignore), np.int64))
-    num_bands = len(values) * patch.lanes
-    power = 2 if {"var", "std"} & set(statistics) else int(bool({"sum", "mean"} & set(statistics)))
-    sums = BlockSums(values.dtype, num_bands, power, bool({"min", "max"} & set(statistics)))
-    tally = np.zeros((0, 7), np.int64)
+    builder = TableBuilder(values.dtype, len(values) * patch.lanes, statistics)
     for runs in strips(labels, labels_valid, patch.labels_at, patch.shape, slots):
-        if slots.num > len(tally):
-            tally = np.concatenate([tally, _empty_tally(max(slots.num, 2 * len(tally)) - len(tally))])
-        _tally_runs(runs, patch.origin, tally)
-        sums.add(values, valid, (*patch.values_at, patch.lanes), runs, slots.num)
-    order = np.argsort(slots.labels[: slots.num], kind="stable")
-    count, total, squares = sums.results(order)
-    pixels = tally[order, 6]
-    return LabelTable(
-        slots.labels[order],
-        pixels,
-        num_bands,
-        None if (count == pixels[:, None]).all() else count,
-        total,
-        squares,
-        sums.low[order] + 0 if sums.extrema else None,  # + 0: there is one zero only
-        sums.high[order] + 0 if sums.extrema else None,
-        tally[order, :6] if set(GEOMETRY) & set(statistics) else None,
-    )
+        builder.add(values, valid, (*patch.values_at, patch.lanes), runs, slots.num, patch.origin)
+    return builder.table(slots.labels[: slots.num])
+
+
+class TableBuilder:
+    """A table in the making, by slots of labels; strips of runs are added to it."""
+
+    def __init__(self, dtype: np.dtype, num_bands: int, statistics: Sequence[str]) -> None:
+        names = set(statistics)
+        power = 2 if names & {"var", "std"} else int(bool(names & {"sum", "mean"}))
+        self.sums = BlockSums(dtype, num_bands, power, bool(names & {"min", "max"}))
+        self.pixels = np.zeros(0, np.int64)
+        self.geometry = bool(names & set(GEOMETRY))
+        self.tally = _empty_tally(0)
+
+    def add(
+        self,
+        values: np.ndarray,
+        valid: np.ndarray | None,
+        where: tuple[int, int, int],
+        runs: np.ndarray,
+        num_slots: int,
+        origin: tuple[int, int],
+    ) -> None:
+        """Add what lies under runs; their row and column 0 are `where` in values, `origin` in the raster."""
+        missing = max(num_slots - len(self.pixels), len(self.pixels)) if num_slots > len(self.pixels) else 0
+        if missing:
+            grow(self.pixels, missing)
+            if self.geometry:
+                self.tally = np.concatenate([self.tally, _empty_tally(missing)])
+        _tally_runs(runs, origin, self.pixels, self.tally)
+        self.sums.add(values, valid, where, runs, num_slots)
+
+    def table(self, labels: np.ndarray) -> LabelTable:
+        """Return the table of slots with these labels."""
+        order = np.argsort(labels, kind="stable")
+        invalid, total, squares = self.sums.results(order)
+        pixels = self.pixels[order]
+        return LabelTable(
+            labels[order],
+            pixels,
+            self.sums.bands,
+            None if invalid is None else pixels[:, None] - invalid,
+            total,
+            squares,
+            self.sums.low[order] + 0 if self.sums.extrema else None,  # + 0: there is one zero only
+            self.sums.high[order] + 0 if self.sums.extrema else None,
+            self.tally[order] if self.geometry else None,
+        )
 
 
 def _empty_tally(num: int) -> np.ndarray:
-    tally = np.zeros((num, 7), np.int64)
+    tally = np.zeros((num, 6), np.int64)
     tally[:, [_TOP, _LEFT]] = np.iinfo(np.int64).max
     tally[:, [_BOTTOM, _RIGHT]] = -1
     return tally
 
 
 @kernel
-def _tally_runs(runs: Any, origin: Any, tally: Any) -> None:
+def _tally_runs(runs: Any, origin: Any, pixels: Any, tally: Any) -> None:
     for r in range(runs.shape[0]):
+        pixels[runs[r, 3]] += runs[r, 2]
+    for r in range(runs.shape[0] if tally.size else 0):
         row, column = np.int64(runs[r, 0]) + origin[0], np.int64(runs[r, 1]) + origin[1]
         num = np.int64(runs[r, 2])
         entry = tally[runs[r, 3]]
@@ -184,11 +214,12 @@ def _tally_runs(runs: Any, origin: Any, tally: Any) -> None:
         entry[3] = max(entry[3], row)
         entry[4] = min(entry[4], column)
         entry[5] = max(entry[5], column + num - 1)
-        entry[6] += num
 
 
 def merge(tables: Sequence[LabelTable]) -> LabelTable:
     """Return one table of all; associative and commutative to the bit. All hold the same statistics and bands."""
+    if len(tables) == 1:
+        return tables[0]
     labels, places = _union([table.labels for table in tables])
     num, num_bands = len(labels), tables[0].num_bands
     pixels = np.zeros(num, np.int64)
@@ -232,10 +263,7 @@ def _places(union: np.ndarray, part: np.ndarray) -> np.ndarray:
 def _merge_labels(first: Any, second: Any, out: Any) -> int:
     i, j, num = 0, 0, 0
     while i < first.size or j < second.size:
-        if j == second.size or (i < first.size and first[i] <= second[j]):
-            label = first[i]
-        else:
-            label = second[j]
+        label = first[i] if j == second.size or (i < first.size and first[i] <= second[j]) else second[j]
         i += i < first.size and first[i] == label
         j += j < second.size and second[j] == label
         out[num] = label
@@ -269,7 +297,7 @@ def _merge_geometry(parts: list[np.ndarray | None], places: list[np.ndarray], nu
     known = [part for part in parts if part is not None]
     if not known:
         return None
-    merged = _empty_tally(num)[:, :6]
+    merged = _empty_tally(num)
     for part, place in zip(known, places, strict=True):
         merged[place, _ROWS : _COLUMNS + 1] += part[:, _ROWS : _COLUMNS + 1]
         for column, ufunc in ((_TOP, np.minimum), (_BOTTOM, np.maximum), (_LEFT, np.minimum), (_RIGHT, np.maximum)):

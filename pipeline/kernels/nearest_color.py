@@ -4,7 +4,7 @@ The distance that counts is the naive one: squares of the differences in float64
 equal distances the lowest index wins. The search leads there faster:
 
 - The palette is centred, scaled to length 1 and sorted along its principal axis. From the place where a pixel falls,
-  16 colours at a time are tried outwards, until their distance along the axis alone exceeds the least one.
+  32 colours at a time are tried outwards, until their distance along the axis alone exceeds the least one.
 - Squared distances D are computed in float32. With u = 2^-24, n bands and e = u (|x| + max |c|) for the rounded
   coordinates, the error is at most f(D) = (n + 4) u D + 2 sqrt(D) e + e^2; places along the axis are off by (n + 4) e.
 - If only one D is within 2 f of the least, it is the answer; else all that are within it are compared by the naive
@@ -20,10 +20,12 @@ from typing import Any
 import numpy as np
 
 from pipeline.kernels.compile import inner, kernel
-from pipeline.kernels.vector import LANES, lanes_within, lowest_bit, number_of_bits, squared_distances
+from pipeline.kernels.vector import LANES, UNROLLED, lanes_within, lowest_bit, number_of_bits, squared_distances
 
 TILE = 256
 """Pixels that are converted together."""
+LINE = 16
+"""float32 numbers of a cache line."""
 _BUCKETS = 4096
 _UNIT = 2.0**-24
 _FAR = 1e17
@@ -70,7 +72,7 @@ def search_of(palette: np.ndarray) -> ColorSearch:
     order = np.argsort(position, kind="stable")
     largest = float(np.sqrt((placed**2).sum(axis=1).max()))
     rows = _sorted_colors(placed[order], names[order], position[order])
-    padded_axis = np.zeros(len(rows[0]), np.float32)
+    padded_axis = np.zeros(_padded(len(axis)), np.float32)
     padded_axis[: len(axis)] = axis
     return ColorSearch(colors, (centre, padded_axis, scale, largest), rows, _buckets_of(position[order]))
 
@@ -79,10 +81,11 @@ def _sorted_colors(
     placed: np.ndarray, names: np.ndarray, position: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     num, bands = placed.shape
-    size = num + 2 * LANES
-    size += LANES if size % 256 == 0 else 0  # rows at distances of 4 KiB would share few places in the cache
+    size = (num + 2 * LANES + LINE) // LINE * LINE
+    size += LINE if size % 256 == 0 else 0  # rows at distances of 4 KiB would share few places in the cache
     inside = slice(LANES, LANES + num)
-    colors = np.full((bands + bands % 2, size), _FAR, np.float32)
+    colors = _aligned(_padded(bands), size)
+    colors[:] = _FAR
     colors[bands:] = 0
     colors[:bands, inside] = placed.T
     ids = np.full(size, -1, np.int32)
@@ -93,12 +96,24 @@ def _sorted_colors(
     return colors, ids, positions
 
 
+def _padded(bands: int) -> int:
+    return -(-bands // UNROLLED) * UNROLLED
+
+
+def _aligned(rows: int, size: int) -> np.ndarray:
+    """Return an empty float32 array whose rows begin at cache lines (size: a multiple of `LINE`)."""
+    buffer = np.empty((rows * size + LINE) * 4, np.uint8)
+    start = -buffer.ctypes.data % (4 * LINE)
+    return buffer[start : start + 4 * rows * size].view(np.float32).reshape(rows, size)
+
+
 def _buckets_of(position: np.ndarray) -> tuple[np.ndarray, float, float]:
     first, last = float(position[0]), float(position[-1])
     per_unit = _BUCKETS / (last - first) if last > first else 0.0
     middles = first + (np.arange(_BUCKETS) + 0.5) / per_unit if per_unit else np.full(_BUCKETS, first)
-    start = np.searchsorted(position, middles) + LANES - LANES // 2
-    return np.clip(start, min(LANES, len(position)), len(position)).astype(np.int32), first, per_unit
+    start = np.searchsorted(position, middles) + LANES - LANES // 2 + LINE // 2
+    start = np.clip(start, LANES, max(LANES, len(position))) // LINE * LINE
+    return start.astype(np.int32), first, per_unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +145,12 @@ def nearest(
         values = values.astype(np.float32)
     bands = search.colors.shape[1]
     buffers = (
-        np.zeros((bands + bands % 2, TILE), np.float32),
+        np.zeros((_padded(bands), TILE), np.float32),
         np.zeros((4, TILE), np.float32),
         np.zeros(TILE, np.int64),
         np.zeros(bands),
         np.zeros(search.sorted[0].shape[1], np.float32),
+        np.zeros(TILE, values.dtype),
     )
     where = (*place.shape, *place.values_at, *place.out_at, place.lanes)
     mask = _NO_MASK if valid is None else valid
@@ -149,12 +165,12 @@ def _nearest(
 ) -> None:
     height, width, top, left, out_top, out_left, lanes = where
     colors, frame, ranked, buckets = palette
-    tile, facts, found, pixel, scores = buffers
+    tile, facts, found, pixel, scores, gathered = buffers
     for i in range(height):
         for begin in range(0, width, TILE):
             num = min(TILE, width - begin)
             source = (top + i, left + begin, num, lanes)
-            convert(values, valid, source, frame, tile, facts)
+            convert(values, valid, source, frame, tile, facts, gathered)
             search_tile(tile, num, facts, frame, ranked, buckets, scores, found)
             for c in range(num):
                 if found[c] < 0 and facts[2, c] == 0:
@@ -169,30 +185,28 @@ def _nearest(
 
 
 @inner
-def convert(values: Any, valid: Any, source: Any, frame: Any, tile: Any, facts: Any) -> None:
+def convert(values: Any, valid: Any, source: Any, frame: Any, tile: Any, facts: Any, gathered: Any) -> None:
     """Place pixels as the palette is; facts become squared lengths, positions along the axis, and 0 for valid."""
     row, left, num, lanes = source
     centre, axis, scale, _ = frame
     squared, position, invalid = facts[0, :num], facts[1, :num], facts[2, :num]
     facts[:, :num] = 0
     for band in range(centre.size):
-        line = values[band // lanes, row, left * lanes + band % lanes :]
+        start = left * lanes + band % lanes
+        line = values[band // lanes, row, start : start + (num - 1) * lanes + 1]
+        if lanes > 1:
+            for c in range(num):
+                gathered[c] = line[c * lanes]
+            line = gathered[:num]
         placed = tile[band, :num]
         shift, weight = centre[band], axis[band]
-        if lanes == 1:
-            for c in range(num):
-                placed[c] = np.float32((np.float64(line[c]) - shift) * scale)
-                invalid[c] += np.float32(line[c] - line[c])  # NaN for NaN and inf
-        else:
-            for c in range(num):
-                value = line[c * lanes]
-                placed[c] = np.float32((np.float64(value) - shift) * scale)
-                invalid[c] += np.float32(value - value)
         for c in range(num):
+            placed[c] = np.float32((np.float64(line[c]) - shift) * scale)
+            invalid[c] += np.float32(line[c] - line[c])  # NaN for NaN and inf
             squared[c] += placed[c] * placed[c]
             position[c] += placed[c] * weight
         if valid.size:
-            mask = valid[band // lanes, row, left * lanes + band % lanes :]
+            mask = valid[band // lanes, row, start : start + (num - 1) * lanes + 1]
             for c in range(num):
                 invalid[c] += np.float32(not mask[c * lanes])
 
@@ -207,7 +221,6 @@ def search_tile(
     """
     colors, ids, positions = ranked
     starts, lowest, per_unit = buckets
-    first, last = LANES, LANES + ids.size
     for pixel in range(num):
         found[pixel] = -1
         facts[3, pixel] = np.inf
@@ -239,12 +252,12 @@ def search_tile(
 
 
 @inner
-def is_near(gap: Any, bound: Any) -> bool:
+def is_near(gap: Any, bound: Any) -> Any:
     return gap <= 0 or gap * gap <= bound
 
 
 @inner
-def decide(pixel: Any, tile: Any, c: Any, facts: Any, colors: Any, ranked: Any, scores: Any) -> int:
+def decide(pixel: Any, tile: Any, c: Any, facts: Any, colors: Any, ranked: Any, scores: Any) -> Any:
     """Return the index of the nearest colour by the naive distance, among those within the limit."""
     placed, ids, _ = ranked
     limit = facts[3, c]
@@ -279,7 +292,7 @@ def take_pixel(values: Any, source: Any, c: Any, pixel: Any) -> None:
 
 
 @inner
-def naive_distance(pixel: Any, colors: Any, color: Any) -> float:
+def naive_distance(pixel: Any, colors: Any, color: Any) -> Any:
     total = 0.0
     for band in range(pixel.size):
         difference = pixel[band] - colors[color, band]

@@ -1,4 +1,4 @@
-"""Sixteen float32 numbers at once, where the compiler would not see that loops of 16 are vectors.
+"""Many float32 numbers at once, where the compiler would not see that short loops are vectors.
 
 LLVM's vectors work on every processor (it splits them where registers are shorter). Products may be fused with sums
 where the processor can: results differ in the last bits from one kind of machine to the next, so they serve to find
@@ -14,13 +14,21 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic as numba_intrinsic
 
-LANES = 16
+LANES = 32
+"""Numbers of a vector: two registers of the widest kind."""
+UNROLLED = 2
+"""Bands that are summed separately."""
 _VECTOR = ir.VectorType(ir.FloatType(), LANES)
 _MASK = ir.VectorType(ir.IntType(32), LANES)
 
 Generator = tuple[Any, Callable[..., Any]]
+
+
+def intrinsic(function: Callable[..., Generator]) -> Any:
+    """Make a function of kernels from one that generates LLVM's code (and takes numba's context besides)."""
+    return numba_intrinsic(function)
 
 
 def _array(context: Any, builder: Any, kind: Any, value: Any) -> tuple[Any, Any, Any]:
@@ -31,7 +39,7 @@ def _array(context: Any, builder: Any, kind: Any, value: Any) -> tuple[Any, Any,
 
 
 def _load(builder: Any, pointer: Any) -> Any:
-    """Load 16 neighbours, which need not be aligned."""
+    """Load neighbours, which need not be aligned."""
     return builder.load(builder.bitcast(pointer, _VECTOR.as_pointer()), align=4)
 
 
@@ -48,10 +56,10 @@ def _function(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any
 
 @intrinsic
 def squared_distances(typing_context: Any, pixels: Any, pixel: Any, colors: Any, color: Any, out: Any) -> Generator:
-    """Write the squared distances of one pixel from 16 neighbouring colours to the same places of `out`.
+    """Write the squared distances of one pixel from `LANES` neighbouring colours to the same places of `out`.
 
-    pixels are (band, pixel), colors (band, color), out is (color,); the number of bands is even. Returns the least
-    distance; none may be NaN.
+    pixels are (band, pixel), colors (band, color), out is (color,); the number of bands is a multiple of `UNROLLED`.
+    Returns the least distance; none may be NaN.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -62,8 +70,9 @@ def squared_distances(typing_context: Any, pixels: Any, pixel: Any, colors: Any,
         x, c, target = (builder.gep(p, [arguments[i]]) for p, i in ((x, 1), (c, 3), (target, 3)))
         multiply_add = _function(builder, "llvm.fmuladd", _VECTOR, [_VECTOR] * 3)
         totals = [cgutils.alloca_once_value(builder, ir.Constant(_VECTOR, [0.0] * LANES)) for _ in range(2)]
-        with cgutils.for_range_slice(builder, index(0), num, index(2)) as (band, _):
-            for step, total in enumerate(totals):
+        with cgutils.for_range_slice(builder, index(0), num, index(UNROLLED)) as (band, _):
+            for step in range(UNROLLED):
+                total = totals[step % 2]
                 place = builder.add(band, index(step))
                 number = builder.load(cgutils.pointer_add(builder, x, builder.mul(place, x_stride)))
                 there = _load(builder, cgutils.pointer_add(builder, c, builder.mul(place, c_stride)))
@@ -79,7 +88,7 @@ def squared_distances(typing_context: Any, pixels: Any, pixel: Any, colors: Any,
 
 @intrinsic
 def lanes_within(typing_context: Any, numbers: Any, first: Any, limit: Any) -> Generator:
-    """Return a bit for each of 16 neighbours in a flat array, set where the number is at most the limit."""
+    """Return a bit for each of `LANES` neighbours in a flat array, set where the number is at most the limit."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer, _, _ = _array(context, builder, signature.args[0], arguments[0])

@@ -1,0 +1,271 @@
+"""Cells of colours, for palettes out of core: how many pixels have about this colour, and their exact sum.
+
+A band's values are divided into up to 256 cells of about equal population (64 from five bands on, fewer from eleven
+on; the values themselves where there are no more), a colour's cell being one of each band. The populations come from
+a first sweep: a histogram of keys of 32 bits that are ordered as the values, by their upper 16 bits; for values that
+crowd in few bins, a second sweep with the crowded bins divided (`crowded_bins`). All are counts of integers, so
+the cells are the same for any blocks.
+
+A cell's number interleaves the bits of its places, so that dropping the last bit of all bands is one shift: what
+`merge_cells` does until the raster has no more than `max_cells` occupied cells. A block may be coarsened early, for
+the whole raster occupies as many cells as the block at least: the result is the same for any blocks again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.kernels.compile import inner, kernel
+from pipeline.kernels.exact_sum import add_groups
+from pipeline.kernels.label_runs import STRIP, LabelSlots, hashed_slots, strips
+from pipeline.kernels.label_table import LabelTable, Patch, TableBuilder, merge
+
+MOST_BANDS = 63
+"""A cell's number has one bit a band at least."""
+_COARSE = 16
+_FINE = 12
+"""Bits by which a crowded bin is divided."""
+_NO_MASK = np.ones((0, 0, 0), bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Bins:
+    """Bins of the 32-bit keys of each band: the bin of a key is ``first[key >> 16] + ((key & 0xffff) >> shift)``."""
+
+    first: np.ndarray
+    """(band, 65536) int32."""
+    shift: np.ndarray
+    """(band, 65536) uint8."""
+    num: int
+    """Bins of the band with most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """How values become cells."""
+
+    bins: Bins
+    codes: np.ndarray
+    """(band, bin) int64: the band's part of the number of a cell."""
+    bits: int
+    """Bits of a place in a band."""
+
+    @property
+    def num_bands(self) -> int:
+        return len(self.codes)
+
+
+@dataclass(frozen=True, slots=True)
+class CellTable:
+    """Pixels and sums by cell; cells are `level` times halved in number along every band."""
+
+    table: LabelTable
+    level: int = 0
+
+
+def cell_bits(num_bands: int) -> int:
+    """Return the bits of a place in one of so many bands; ValueError for more than `MOST_BANDS`."""
+    if num_bands > MOST_BANDS:
+        raise ValueError(f"median cut takes at most {MOST_BANDS} bands, got {num_bands}; choose some with `bands`")
+    return 8 if num_bands <= 4 else min(6, 63 // num_bands)
+
+
+def coarse_bins(num_bands: int) -> Bins:
+    """Return the bins of the first sweep: 8 and 16-bit values have one each, others share their upper 16 bits."""
+    first = np.tile(np.arange(1 << _COARSE, dtype=np.int32), (num_bands, 1))
+    return Bins(first, np.full(first.shape, 32 - _COARSE, np.uint8), 1 << _COARSE)
+
+
+def crowded_bins(counts: np.ndarray, bits: int) -> Bins | None:
+    """Return the coarse bins with the crowded ones divided, None where none is.
+
+    A bin is crowded that holds more pixels than a cell should. Only for dtypes of more than 16 bits; `counts` are
+    those of the first sweep.
+    """
+    crowded = counts > np.maximum(counts.sum(axis=1, keepdims=True) >> bits, 1)
+    if not crowded.any():
+        return None
+    sizes = np.where(crowded, 1 << _FINE, 1)
+    ends = np.cumsum(sizes, axis=1)
+    shift = np.where(crowded, _COARSE - _FINE, 32 - _COARSE).astype(np.uint8)
+    return Bins((ends - sizes).astype(np.int32), shift, int(ends[:, -1].max()))
+
+
+def histogram(values: np.ndarray, patch: Patch, bins: Bins, valid: np.ndarray | None = None) -> np.ndarray:
+    """Return the counts (band, bin; int64) of a region's pixels that are valid in every band; add those of blocks."""
+    values, mask = _prepared(values, valid)
+    counts = np.zeros((len(bins.first), bins.num), np.int64)
+    width = patch.shape[1]
+    buffers = np.empty(width, np.int64), np.empty(width, np.float32), np.empty(width, bool)
+    where = (*patch.shape, *patch.values_at, patch.lanes)
+    _count_bins(values, mask, where, (bins.first, bins.shift), buffers, counts)
+    return counts
+
+
+def cells_of(counts: np.ndarray, bins: Bins, bits: int) -> Cells:
+    """Return cells of about equal population, from the counts of the whole raster's last sweep."""
+    num_bands = len(counts)
+    codes = np.empty(counts.shape, np.int64)
+    for band, count in enumerate(counts):
+        place = _places_of_equal_population(count, 1 << bits)
+        codes[band] = 0
+        for bit in range(bits):
+            codes[band] |= (place >> bit & 1) << (bit * num_bands + num_bands - 1 - band)
+    return Cells(bins, codes, bits)
+
+
+def _places_of_equal_population(count: np.ndarray, num: int) -> np.ndarray:
+    occupied = count > 0
+    if np.count_nonzero(occupied) <= num:
+        ranks: np.ndarray = np.maximum(np.cumsum(occupied) - 1, 0)
+        return ranks
+    total = int(count.sum())
+    before = np.cumsum(count) - count
+    places: np.ndarray = before * num // total
+    return places
+
+
+def identity_cells(num_bands: int, signed: bool) -> Cells:
+    """Return the cells of 8-bit values of up to four bands, one each; they need no sweep."""
+    counts = np.zeros((num_bands, 1 << _COARSE), np.int64)
+    start = (1 << 15) - 128 if signed else 0
+    counts[:, start : start + 256] = 1
+    return cells_of(counts, coarse_bins(num_bands), 8)
+
+
+def count_cells(
+    values: np.ndarray, patch: Patch, cells: Cells, max_cells: int, valid: np.ndarray | None = None
+) -> CellTable:
+    """Return the occupied cells of a region with their pixels and exact sums, no more than `max_cells`."""
+    values, mask = _prepared(values, valid)
+    height, width = patch.shape
+    rows = max(1, min(height, STRIP // max(1, width)))
+    keys = np.empty((rows, width), np.int64)
+    buffers = np.empty(width, np.int64), np.empty(width, np.float32), np.empty(width, bool)
+    tables: list[CellTable] = []
+    level, slots, builder = 0, _new_slots(), _new_builder(values, cells)
+    for start in range(0, height, rows):
+        num = min(rows, height - start)
+        top, left = patch.values_at
+        part = (num, width, top + start, left, patch.lanes)
+        shift = level * cells.num_bands
+        _find_keys(values, mask, part, (cells.bins.first, cells.bins.shift), cells.codes, shift, buffers, keys)
+        for runs in strips(keys, None, (0, 0), (num, width), slots):
+            builder.add(values, valid, (top + start, left, patch.lanes), runs, slots.num, (start, 0))
+        if slots.num > max_cells:
+            done = CellTable(builder.table(slots.labels[: slots.num]), level)
+            tables = [merge_cells([*tables, done], cells.num_bands, max_cells)]
+            level, slots, builder = tables[0].level, _new_slots(), _new_builder(values, cells)
+    return merge_cells(
+        [*tables, CellTable(builder.table(slots.labels[: slots.num]), level)], cells.num_bands, max_cells
+    )
+
+
+def _new_slots() -> LabelSlots:
+    return hashed_slots(np.array([-1]))
+
+
+def _new_builder(values: np.ndarray, cells: Cells) -> TableBuilder:
+    return TableBuilder(values.dtype, cells.num_bands, ["sum"])
+
+
+def merge_cells(tables: Sequence[CellTable], num_bands: int, max_cells: int) -> CellTable:
+    """Return one table of all, as coarse as needed; associative and commutative to the bit."""
+    level = max(table.level for table in tables)
+    merged = merge([_coarsened(table.table, (level - table.level) * num_bands) for table in tables])
+    while len(merged.labels) > max(1, max_cells):
+        merged = _coarsened(merged, num_bands)
+        level += 1
+    return CellTable(merged, level)
+
+
+def _coarsened(table: LabelTable, shift: int) -> LabelTable:
+    if shift == 0 or not len(table.labels):
+        return table
+    labels = table.labels >> shift
+    first = np.concatenate([[True], labels[1:] != labels[:-1]])
+    group = np.cumsum(first) - 1
+    num = int(group[-1]) + 1
+    pixels = np.add.reduceat(table.pixels, np.flatnonzero(first))
+    bands = table.num_bands
+    places = (group[:, None] * bands + np.arange(bands)).reshape(-1)
+    sums = None if table.sums is None else add_groups(table.sums, places, num * bands)
+    return LabelTable(labels[first], pixels, bands, None, sums)
+
+
+def _prepared(values: np.ndarray, valid: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    if values.dtype == np.float16:  # numba has no arithmetic for it
+        values = values.astype(np.float32)
+    return values, _NO_MASK if valid is None else valid
+
+
+@kernel
+def _count_bins(values: Any, valid: Any, where: Any, bins: Any, buffers: Any, counts: Any) -> None:
+    height, width, top, left, lanes = where
+    first, shift = bins
+    keys, rounded, usable = buffers
+    for i in range(height):
+        mark_usable(values, valid, (top + i, left, width, lanes), usable)
+        for band in range(counts.shape[0]):
+            find_bins(values, (top + i, left, width, lanes), band, first[band], shift[band], rounded, keys)
+            for c in range(width):
+                counts[band, keys[c]] += usable[c]
+
+
+@kernel
+def _find_keys(values: Any, valid: Any, where: Any, bins: Any, codes: Any, drop: Any, buffers: Any, out: Any) -> None:
+    """Write the numbers of the cells of pixels, -1 where one is not valid."""
+    height, width, top, left, lanes = where
+    first, shift = bins
+    keys, rounded, usable = buffers
+    for i in range(height):
+        mark_usable(values, valid, (top + i, left, width, lanes), usable)
+        row = out[i]
+        row[:] = 0
+        for band in range(codes.shape[0]):
+            find_bins(values, (top + i, left, width, lanes), band, first[band], shift[band], rounded, keys)
+            for c in range(width):
+                row[c] |= codes[band, keys[c]]
+        for c in range(width):
+            row[c] = row[c] >> np.int64(drop) if usable[c] else -1
+
+
+@inner
+def mark_usable(values: Any, valid: Any, source: Any, usable: Any) -> None:
+    """Write which pixels are valid in every band."""
+    row, left, num, lanes = source
+    usable[:num] = True
+    for plane in range(values.shape[0]):
+        for lane in range(lanes):
+            line = values[plane, row, left * lanes + lane :]
+            for c in range(num):
+                usable[c] &= line[c * lanes] - line[c * lanes] == 0
+            if valid.size:
+                mask = valid[plane, row, left * lanes + lane :]
+                for c in range(num):
+                    usable[c] &= mask[c * lanes]
+
+
+@inner
+def find_bins(values: Any, source: Any, band: Any, first: Any, shift: Any, rounded: Any, bins: Any) -> None:
+    """Write the bins of a band's values: small integers are keys themselves, others ordered as float32."""
+    row, left, num, lanes = source
+    line = values[band // lanes, row, left * lanes + band % lanes :]
+    if line.itemsize <= 2:
+        # the bit of a signed dtype's -1 is set
+        offset = np.int64(1 << 15) if line.dtype.type(0) - line.dtype.type(1) < 0 else np.int64(0)
+        for c in range(num):
+            bins[c] = first[np.int64(line[c * lanes]) + offset]
+        return
+    for c in range(num):
+        rounded[c] = np.float32(line[c * lanes]) + np.float32(0)  # + 0: there is one zero only
+    bits = rounded.view(np.uint32)
+    for c in range(num):
+        sign = np.uint32(0x80000000)
+        key = np.int64(bits[c] ^ np.uint32(0xFFFFFFFF)) if bits[c] & sign else np.int64(bits[c] | sign)
+        upper = key >> np.int64(16)
+        bins[c] = first[upper] + ((key & np.int64(0xFFFF)) >> np.int64(shift[upper]))

@@ -1,0 +1,211 @@
+"""Cells, median cut and k-means: the same palette for any blocks, and a better one than Pillow's."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.kernels.color_cells import (
+    Cells,
+    CellTable,
+    cell_bits,
+    cells_of,
+    coarse_bins,
+    count_cells,
+    crowded_bins,
+    histogram,
+    identity_cells,
+    merge_cells,
+)
+from pipeline.kernels.label_columns import finish
+from pipeline.kernels.label_table import Patch, merge
+from pipeline.kernels.median_cut import assigned_table, median_cut, moved_colors
+from pipeline.kernels.nearest_color import search_of
+
+NO_LIMIT = 1 << 30
+
+
+def planes_of(image: np.ndarray) -> tuple[np.ndarray, Patch]:
+    """Return (row, column, band) as planes with bands as lanes."""
+    height, width, bands = image.shape
+    return np.ascontiguousarray(image).reshape(1, height, width * bands), Patch((height, width), lanes=bands)
+
+
+def cells_by_sweeps(images: list[np.ndarray], bits: int) -> Cells:
+    """Return the cells that two sweeps over blocks find."""
+    bands = images[0].shape[-1]
+    bins = coarse_bins(bands)
+    counts = sum(histogram(*planes_of(image), bins) for image in images)
+    finer = crowded_bins(counts, bits) if images[0].dtype.itemsize > 2 else None
+    if finer is None:
+        return cells_of(counts, bins, bits)
+    return cells_of(sum(histogram(*planes_of(image), finer) for image in images), finer, bits)
+
+
+def count(image: np.ndarray, cells: Cells, most: int = NO_LIMIT) -> CellTable:
+    return count_cells(*planes_of(image), cells, most)
+
+
+def same(first: CellTable, second: CellTable) -> None:
+    assert first.level == second.level
+    np.testing.assert_array_equal(first.table.labels, second.table.labels)
+    np.testing.assert_array_equal(first.table.pixels, second.table.pixels)
+    assert first.table.sums is not None
+    assert second.table.sums is not None
+    assert first.table.sums.low == second.table.sums.low
+    np.testing.assert_array_equal(first.table.sums.words, second.table.sums.words)
+
+
+@st.composite
+def images(draw: st.DrawFn) -> np.ndarray:
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    shape = draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(st.integers(1, 3))
+    image = rng.normal(100, draw(st.sampled_from([0, 1, 40])), shape)
+    if draw(st.booleans()):
+        return image.clip(0, 255).astype(np.uint8)
+    image[rng.random(shape) < 0.1] = draw(st.sampled_from([0.0, -0.0, np.nan, np.inf, -1e-30, 1e30]))
+    return image.astype(np.float32)
+
+
+@settings(max_examples=200, deadline=None)
+@given(images(), st.sampled_from([1, 3, 20, NO_LIMIT]), st.data())
+def test_no_bit_depends_on_the_blocks_or_the_order(image: np.ndarray, most: int, data: st.DataObject) -> None:
+    rows = sorted({0, len(image), *data.draw(st.lists(st.integers(0, len(image))))})
+    blocks = [image[top:bottom] for top, bottom in itertools.pairwise(rows)]
+    cells, whole_cells = cells_by_sweeps(blocks, 4), cells_by_sweeps([image], 4)
+    np.testing.assert_array_equal(cells.codes, whole_cells.codes)
+    tables = data.draw(st.permutations([count(block, cells, most) for block in blocks]))
+    cut = data.draw(st.integers(0, len(tables) - 1))
+    bands = image.shape[-1]
+    nested = merge_cells([merge_cells(tables[cut:], bands, most), *tables[:cut]], bands, most)
+    whole = count(image, cells, most)
+    same(nested, whole)
+    same(whole, smallest_level(count(image, cells), bands, most))
+
+
+def smallest_level(table: CellTable, bands: int, most: int) -> CellTable:
+    """Return the cells at the lowest level that has few enough."""
+    while len(np.unique(table.table.labels >> table.level * bands)) > most:
+        table = CellTable(table.table, table.level + 1)
+    return merge_cells([CellTable(table.table, 0)], bands, most)
+
+
+def test_blocks_that_coarsen_on_their_way() -> None:
+    """A block with more cells than allowed after its first strip, and fewer after."""
+    rng = np.random.default_rng(3)
+    image = rng.integers(0, 256, (400, 300, 3)).astype(np.uint8)
+    cells = identity_cells(3, signed=False)
+    whole = count(image, cells, 5000)
+    assert whole.level == 4
+    same(whole, merge_cells([count(part, cells, 5000) for part in np.array_split(image, 7)], 3, 5000))
+    same(whole, merge_cells([count(image, cells)], 3, 5000))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+def test_each_8_bit_colour_has_its_own_cell(dtype: str) -> None:
+    info = np.iinfo(dtype)
+    values = np.arange(info.min, info.max + 1, dtype=dtype)
+    image = np.stack([values, values[::-1]], axis=-1)[None]
+    table = count(image, identity_cells(2, info.min < 0)).table
+    assert len(table.labels) == 256
+    assert (table.pixels == 1).all()
+
+
+@pytest.mark.parametrize("dtype", ["int16", "float32"])
+@pytest.mark.parametrize("offset", [0, 10_000])
+def test_cells_have_about_equal_population_and_keep_the_order(dtype: str, offset: float) -> None:
+    values = np.random.default_rng(1).normal(offset, 300, (200, 200, 1)).astype(dtype)
+    cells = cells_by_sweeps([values], 8)
+    table = count(values, cells).table
+    assert 200 < len(table.labels) <= 256
+    assert table.pixels.max() < 3 * values.size / 256 + np.unique(values, return_counts=True)[1].max()
+    means = finish(table, ["mean"])["mean"][:, 0]
+    assert (np.diff(means) > 0).all()
+
+
+def test_a_pixel_counts_where_all_its_bands_are_valid() -> None:
+    image = np.array([[[1, np.nan], [np.inf, 2], [3, 4], [5, 6]]], np.float32)
+    planes, patch = planes_of(image)
+    valid = np.array([[[True, True, True, True, True, True, True, False]]])
+    bins = coarse_bins(2)
+    assert histogram(planes, patch, bins, valid).sum(axis=1).tolist() == [1, 1]
+    cells = cells_of(histogram(planes, patch, bins, valid), bins, 8)
+    table = count_cells(planes, patch, cells, NO_LIMIT, valid)
+    assert median_cut(table, 4).tolist() == [[3.0, 4.0]]
+
+
+def test_nothing_to_cut() -> None:
+    image = np.full((2, 3, 1), np.nan, np.float32)
+    with pytest.raises(ValueError, match="no valid pixel"):
+        median_cut(count(image, cells_by_sweeps([image], 8)), 4)
+
+
+def test_the_bands_that_fit() -> None:
+    assert [cell_bits(bands) for bands in (1, 4, 5, 10, 11, 16, 63)] == [8, 8, 6, 6, 5, 3, 1]
+    with pytest.raises(ValueError, match="at most 63 bands, got 64"):
+        cell_bits(64)
+    image = np.random.default_rng(0).normal(size=(20, 30, 63)).astype(np.float32)
+    table = count(image, cells_by_sweeps([image], cell_bits(63)), 100)
+    assert len(table.table.labels) <= 100
+
+
+def test_fewer_colours_than_asked_for() -> None:
+    colors = np.array([[0, 0, 0], [255, 0, 0], [255, 255, 3]], np.uint8)
+    image = colors[np.random.default_rng(0).integers(0, 3, (9, 9))]
+    palette = median_cut(count(image, identity_cells(3, signed=False)), 256)
+    assert sorted(palette.tolist()) == sorted(colors.astype(float).tolist())
+
+
+def test_colours_are_the_exact_means_of_their_boxes() -> None:
+    image = np.array([[[0.1], [0.3], [10.0], [10.7]]] * 3, np.float32)
+    palette = median_cut(count(image, cells_by_sweeps([image], 8)), 2)
+    exact = [image[0, :2].astype(np.float64).mean(), image[0, 2:].astype(np.float64).mean()]
+    assert sorted(palette[:, 0].tolist()) == exact
+
+
+def error(image: np.ndarray, palette: np.ndarray) -> float:
+    """Return the mean squared distance of the pixels from their nearest colours."""
+    from scipy.spatial import cKDTree
+
+    distance, _ = cKDTree(palette).query(image.reshape(-1, image.shape[-1]))
+    return float(np.mean(distance**2))
+
+
+@pytest.mark.parametrize("name", ["astronaut", "coffee", "chelsea", "rocket"])
+@pytest.mark.parametrize("sweeps", [False, True])
+def test_the_error_is_three_quarters_of_pillows_at_most(name: str, sweeps: bool) -> None:
+    pillow = pytest.importorskip("PIL.Image")
+    images = pytest.importorskip("skimage.data")
+    photo: Callable[[], np.ndarray] = getattr(images, name)
+    image = np.ascontiguousarray(photo())
+    quantized = pillow.fromarray(image).quantize(256, method=pillow.Quantize.MEDIANCUT)
+    theirs = np.array(quantized.getpalette(), np.float64).reshape(-1, 3)[:256]
+    source = image.astype(np.float32) if sweeps else image
+    cells = cells_by_sweeps([source], 8) if sweeps else identity_cells(3, signed=False)
+    ours = median_cut(count(source, cells), 256)
+    assert len(ours) == 256
+    assert error(image, ours) <= 0.75 * error(image, theirs)
+
+
+def test_k_means_lowers_the_error_and_does_not_depend_on_the_blocks() -> None:
+    rng = np.random.default_rng(7)
+    image = (rng.normal(size=(60, 70, 5)) @ rng.normal(size=(5, 5)) * 10).astype(np.float32)
+    colors = median_cut(count(image, cells_by_sweeps([image], cell_bits(5))), 40)
+    colors = np.concatenate([colors, [[1e6] * 5]])  # no pixel is near
+    errors = [error(image, colors)]
+    for _ in range(3):
+        search = search_of(colors)
+        parts: list[Any] = [assigned_table(*planes_of(part), search) for part in np.array_split(image, 4)]
+        whole = moved_colors(colors, assigned_table(*planes_of(image), search))
+        colors = moved_colors(colors, merge(parts[::-1]))
+        np.testing.assert_array_equal(colors, whole)
+        errors.append(error(image, colors))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.95 * errors[0]
+    assert colors[-1].tolist() == [1e6] * 5
