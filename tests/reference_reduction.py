@@ -98,4 +98,10 @@ def quantize(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
     return {name: known[name] for name in step.outputs}
 
 
-REDUCTIONS = {"label_stats": label_stats, "quantize": quantize}
+def palette(step: Any, planes: np.ndarray, dtype: np.dtype) -> Mapping[str, Any]:
+    """The colours themselves where they are given; what median cut chooses is tested in tests/test_median_cut.py."""
+    given = None if step.values is None else np.array(step.values, np.float64)
+    return {"palette": (given, None)}
+
+
+REDUCTIONS = {"label_stats": label_stats, "palette": palette, "quantize": quantize}

@@ -206,6 +206,16 @@ def quantize_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
     return step | ({"bands": [1]} if colors.shape[1] == 1 else {})
 
 
+@st.composite
+def palette_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
+    step: dict[str, Any] = {"name": name, "op": "palette"}
+    step["method"] = draw(st.sampled_from(["median_cut", "kmeans", "inline"]))
+    if step["method"] == "inline":
+        return step | {"values": [[number] for number in draw(st.lists(st.integers(0, 100), min_size=2))], "bands": [1]}
+    step |= {"colors": draw(st.sampled_from([2, 7, 300])), "max_cells": draw(st.sampled_from([256, 2**18]))}
+    return step | ({"sweeps": 2} if step["method"] == "kmeans" else {})
+
+
 STEPS = {
     "convolve": convolve_steps,
     "gabor": gabor_steps,
@@ -213,6 +223,7 @@ STEPS = {
     "gradient": gradient_steps,
     "hessian": hessian_steps,
     "label_stats": label_stats_steps,
+    "palette": palette_steps,
     "quantize": quantize_steps,
     "window": window_steps,
     **POINTWISE,
@@ -224,6 +235,8 @@ def outputs_of(step: dict[str, Any]) -> list[str]:
     """Return the rasters that a drawn step makes."""
     if step["op"] == "label_stats":
         return list(step.get("recolor", ()))
+    if step["op"] == "palette":
+        return []
     if step["op"] == "gabor" and "window" not in step:
         return ["response"]
     percentiles = [f"p{value:g}" for value in step.get("percentiles", ())]
@@ -232,6 +245,8 @@ def outputs_of(step: dict[str, Any]) -> list[str]:
 
 def columns_of(step: dict[str, Any]) -> list[str]:
     """Return the columns of the table that a drawn step makes."""
+    if step["op"] == "palette":
+        return ["palette"]
     if step["op"] != "label_stats":
         return []
     geometry = [column for name in step.get("geometry", ()) for column in GEOMETRY_COLUMNS[name]]
@@ -287,7 +302,7 @@ def chains(draw: st.DrawFn) -> list[dict[str, Any]]:
     steps: list[dict[str, Any]] = []
     outputs: list[str] = []
     for number in range(draw(st.integers(2, 4))):
-        strategy = STEPS[draw(st.sampled_from(sorted(STEPS)))]
+        strategy = STEPS[draw(st.sampled_from(sorted(STEPS.keys() - {"palette"})))]  # which makes no raster
         step = draw(strategy(name=f"s{number}"))
         if step.get("statistics"):
             step.pop("percentiles", None)

@@ -34,7 +34,7 @@ OPERATIONS = sorted(registry())
 MAPS = [op for op in OPERATIONS if not issubclass(registry()[op], Reduction)]
 UNFIT = (
     *("cannot occur", "has no value for them", "does not exist: the raster has", "band counts do not fit"),
-    *("holds fractions", "no band axis", "and the band there is called", "the palette has"),
+    *("holds fractions", "no band axis", "and the band there is called", "the palette has", "no pixel is valid in all bands"),
 )
 """What refusals say that a drawn raster meets by chance."""
 
@@ -70,6 +70,8 @@ def test_equals_the_reference(op: str, data: st.DataObject) -> None:
     expected = REFERENCES[op](operation, raster.planes(), raster.values.dtype)
     assert got.keys() == {f"step/{name}" for name in expected}
     for name, (values, bound) in expected.items():
+        if values is None:  # without a naive reference
+            continue
         if f"step/{name}" not in job.plan.kept:  # of a table
             check_close(got[f"step/{name}"], values, bound, None)
             continue

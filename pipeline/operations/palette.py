@@ -1,0 +1,229 @@
+"""A palette of the whole raster's colours, by median cut; or one that is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, StrictInt, model_validator
+
+from pipeline.errors import InputError, PipelineError
+from pipeline.kernels.color_cells import (
+    MOST_BANDS,
+    Bins,
+    Cells,
+    CellTable,
+    cell_bits,
+    cells_of,
+    coarse_bins,
+    count_cells,
+    crowded_bins,
+    histogram,
+    identity_cells,
+    merge_cells,
+)
+from pipeline.kernels.label_table import LabelTable, Patch, merge
+from pipeline.kernels.median_cut import assigned_table, median_cut, moved_colors
+from pipeline.kernels.nearest_color import search_of
+from pipeline.operation import Block, Domain, MatrixOrPath, Reduction, Specs, Table, TableSpec, register, require_exact
+from pipeline.palette import MAX_COLORS, color_dtype
+from pipeline.raster import RasterSpec, working_dtype
+from pipeline.region import Region
+
+Sweep = Literal["bins", "crowded", "cells", "means"]
+
+
+@register
+class Palette(Reduction):
+    """A palette of the colours of the whole raster (no sample of it), or one that is given.
+
+    Median cut after Heckbert (1982), on cells: a band's values are divided into 256 cells of about equal population
+    (64 from five bands on), the occupied cells are counted with exact sums, and boxes of cells are cut at the weighted
+    median (or mean, where that leaves less error) of their widest band, the box with the largest error first. A colour
+    is the exact mean of its pixels. Cuts are right to one cell: exact for uint8 of up to three bands. Beyond
+    `max_cells` occupied cells, cells of twice the side are taken. The palette has the same bits for every layout.
+    """
+
+    bands_belong: ClassVar[Literal["each", "all"]] = "all"
+    domain: ClassVar[Domain] = "native"
+    matrices: ClassVar[tuple[str, ...]] = ("values",)
+    example: ClassVar[str] = "{name: colors, op: palette, input: image, bands: [3, 2, 1], colors: 256}"
+    outputs_text: ClassVar[Mapping[str, str]] = {
+        "palette": "(entry, band); the working dtype, or `dtype`; fewer entries where there are fewer colours"
+    }
+
+    op: Literal["palette"]
+    colors: Annotated[StrictInt, Field(ge=2, le=MAX_COLORS)] = 256
+    """How many colours at most."""
+    method: Literal["median_cut", "kmeans", "file", "inline"] = "median_cut"
+    """median_cut; kmeans (median cut, then `sweeps` moves of each colour to the mean of its pixels); or `values`."""
+    values: MatrixOrPath | None = None
+    """For method file: a .csv, .npy or .txt file with one colour a row; for inline: a list of colours."""
+    sweeps: Annotated[StrictInt, Field(ge=1, le=100)] = 4
+    """Sweeps of kmeans."""
+    max_cells: Annotated[StrictInt, Field(ge=256, le=2**24)] = 2**18
+    """Occupied cells that are held at once."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Palette:
+        is_given = self.method in ("file", "inline")
+        if is_given and self.values is None:
+            what = "FILE.csv" if self.method == "file" else "[[0, 0, 0], [255, 255, 255]]"
+            raise PipelineError(f"method: {self.method} needs the colours; add `values: {what}`", ("values",))
+        if not is_given and self.values is not None:
+            raise PipelineError(f"values are for method: file or inline; the method is {self.method}", ("values",))
+        if self.values is not None and not isinstance(self.values, str) and not 2 <= len(self.values) <= MAX_COLORS:
+            raise PipelineError(f"must have 2 to {MAX_COLORS} colours, got {len(self.values)}", ("values",))
+        return self
+
+    def table_spec(self, specs: Specs) -> TableSpec:
+        source = specs["input"]
+        require_exact(self, source)
+        columns: dict[str, tuple[str, ...]] = {"palette": ("entry", "band")}
+        if self.values is not None:
+            colors = self._given(source)
+            return TableSpec(columns, source.bands, len(colors), self._dtype(source), "")
+        if source.num_bands > MOST_BANDS:
+            raise PipelineError(
+                f"median cut takes at most {MOST_BANDS} bands, the raster has {source.num_bands}; choose some",
+                ("bands",),
+            )
+        return TableSpec(columns, source.bands, self.colors, self._dtype(source), "")
+
+    def _given(self, source: RasterSpec) -> np.ndarray:
+        colors = np.array(self.values, np.float64)
+        if colors.shape[1] != source.num_bands:
+            raise PipelineError(
+                f"the palette has {colors.shape[1]} bands, the raster {source.num_bands} "
+                f"({', '.join(source.bands[:6])}); pick as many with `bands`",
+                ("values",),
+            )
+        return colors
+
+    def _dtype(self, source: RasterSpec) -> np.dtype:
+        if self.dtype is not None:
+            return np.dtype(self.dtype)
+        if self.values is not None:
+            return color_dtype(self._given(source), source.dtype)
+        return working_dtype(source.dtype)
+
+    def num_sweeps(self, specs: Specs) -> int:
+        return len(self._sweeps(specs["input"]))
+
+    def _sweeps(self, source: RasterSpec) -> list[Sweep]:
+        """Return what each sweep is for: counting values by bins, those in crowded bins, cells, means of kmeans."""
+        if self.values is not None:
+            return []
+        sweeps: list[Sweep] = ["cells"]
+        if source.dtype.itemsize > 1 or source.num_bands > 4:
+            sweeps.insert(0, "bins")
+        if source.dtype.itemsize > 2:
+            sweeps.insert(1, "crowded")
+        return sweeps + (["means"] * self.sweeps if self.method == "kmeans" else [])
+
+    def start(self, specs: Specs) -> Table:
+        source = specs["input"]
+        sweeps = self._sweeps(source)
+        dtype = np.zeros(0, self._dtype(source))
+        if not sweeps:
+            return {"palette": self._given(source).astype(dtype.dtype)}
+        state: dict[str, np.ndarray] = {"kinds": np.array([_KINDS.index(kind) for kind in sweeps]), "dtype": dtype}
+        state["num_bands"] = np.array(source.num_bands)
+        if sweeps[0] == "cells":
+            state |= _cells_to_table(identity_cells(source.num_bands, source.dtype.kind == "i"))
+        return state
+
+    def partial(self, blocks: Mapping[str, Block], state: Table, sweep: int, region: Region) -> Table:
+        source = blocks["input"]
+        at = (region.top - source.origin[0], region.left - source.origin[1])
+        patch = Patch(region.shape, at, at, source.lanes)
+        values = source.planes()
+        valid = None if source.valid is None else source.planes(source.valid)
+        kind = _kind(state, sweep)
+        if kind == "cells":
+            return _cell_table_to_table(count_cells(values, patch, _cells(state), self.max_cells, valid))
+        if kind == "means":
+            return assigned_table(values, patch, search_of(state["palette"]), valid).to_columns()
+        bins = coarse_bins(int(state["num_bands"])) if kind == "bins" else _crowded(state)
+        return {"counts": np.zeros((1, 1), np.int64) if bins is None else histogram(values, patch, bins, valid)}
+
+    def merge(self, first: Table, second: Table, sweep: int) -> Table:
+        if "counts" in first:
+            return {"counts": first["counts"] + second["counts"]}
+        tables = [table for table in (first, second) if len(table["label"])]
+        if len(tables) < 2:
+            return tables[0] if tables else first
+        num_bands = int(first["bands"][0])
+        if "level" in first:
+            cells = [_cell_table(table, num_bands) for table in tables]
+            return _cell_table_to_table(merge_cells(cells, num_bands, self.max_cells))
+        return merge([LabelTable.from_columns(table, num_bands) for table in tables]).to_columns()
+
+    def fold(self, partial: Table, state: Table, sweep: int) -> Table:
+        kind, num_bands = _kind(state, sweep), int(state["num_bands"])
+        after = dict(state)
+        if kind == "bins":
+            after["counts"] = partial["counts"]
+            if _kind(state, sweep + 1) == "cells":
+                after |= _cells_to_table(cells_of(partial["counts"], coarse_bins(num_bands), cell_bits(num_bands)))
+            return after
+        if kind == "crowded":
+            bins = _crowded(state)
+            counts = state["counts"] if bins is None else partial["counts"]
+            return after | _cells_to_table(cells_of(counts, bins or coarse_bins(num_bands), cell_bits(num_bands)))
+        if kind == "cells":
+            if not len(partial["label"]):
+                raise InputError(f"step {self.name!r}: no pixel is valid in all bands; there are no colours to choose")
+            colors = median_cut(_cell_table(partial, num_bands), self.colors)
+        else:
+            colors = moved_colors(state["palette"], LabelTable.from_columns(partial, num_bands))
+        if sweep + 1 < len(state["kinds"]):
+            return {**{name: state[name] for name in ("kinds", "dtype", "num_bands")}, "palette": colors}
+        return {"palette": _rounded(colors, state["dtype"].dtype)}
+
+    def partial_bytes(self, specs: Specs, num_pixels: int) -> int:
+        source = specs["input"]
+        row = 24 + 34 * source.num_bands
+        cells = min(num_pixels, self.max_cells) * row
+        bins = source.num_bands * 8 * (2**16 + (2**20 if source.dtype.itemsize > 2 else 0))
+        return max(cells, bins)
+
+
+_KINDS: tuple[Sweep, ...] = ("bins", "crowded", "cells", "means")
+
+
+def _kind(state: Table, sweep: int) -> Sweep:
+    return _KINDS[int(state["kinds"][sweep])]
+
+
+def _crowded(state: Table) -> Bins | None:
+    return crowded_bins(state["counts"], cell_bits(int(state["num_bands"])))
+
+
+def _cells_to_table(cells: Cells) -> dict[str, np.ndarray]:
+    bins = cells.bins
+    facts = np.array([bins.num, cells.bits])
+    return {"first": bins.first, "shift": bins.shift, "codes": cells.codes, "facts": facts}
+
+
+def _cells(state: Table) -> Cells:
+    num, bits = (int(fact) for fact in state["facts"])
+    return Cells(Bins(state["first"], state["shift"], num), state["codes"], bits)
+
+
+def _cell_table_to_table(cells: CellTable) -> dict[str, np.ndarray]:
+    return cells.table.to_columns() | {"level": np.array(cells.level)}
+
+
+def _cell_table(table: Table, num_bands: int) -> CellTable:
+    return CellTable(LabelTable.from_columns(table, num_bands), int(table["level"]))
+
+
+def _rounded(colors: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return colours in the palette's dtype: integers round half to even and saturate."""
+    if dtype.kind == "f":
+        return colors.astype(dtype)
+    limits = np.iinfo(dtype)
+    rounded: np.ndarray = np.clip(np.rint(colors), limits.min, limits.max).astype(dtype)
+    return rounded
