@@ -503,7 +503,7 @@ ARGUMENTS: dict[str, tuple[list[str], int, str]] = {
     "apply without a parameter": (
         ["apply", "window", "scene.zarr", "new.zarr"],
         3,
-        "steps[0] (window).size: missing; add `size: ...`",
+        "steps[0] (window).size: missing; add `size: 3`",
     ),
     "apply with little memory": (
         ["apply", "window", "size=3", "scene.zarr", "new.zarr", "--memory", "2MiB"],
@@ -757,7 +757,7 @@ def test_ops_shows_what_an_operation_takes(here: Path) -> None:
     listed = call("ops").stdout
     assert all(f"{name} " in listed for name in registry())
     shown = call("ops", "window").stdout
-    assert "  size (required): Height and width of the window" in shown
+    assert "  size (default none): Height and width of the window" in shown
     assert "one of: reflect, nearest, mirror, constant, wrap, shrink" in shown
 
 

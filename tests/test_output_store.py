@@ -327,15 +327,19 @@ def test_a_kept_output_as_input_equals_the_chain(data: st.DataObject) -> None:
     raster = data.draw(strategies.rasters(largest=25))
     first = data.draw(strategies.window_steps("first"))
     second = data.draw(strategies.window_steps("second"))
+    if first["statistics"]:
+        first.pop("percentiles", None)
+    else:
+        first["percentiles"] = first["percentiles"][:1]
     first["statistics"] = first["statistics"][:1]
-    path = f"first/{first['statistics'][0]}"
+    path = f"first/{strategies.outputs_of(first)[0]}"
     with harness.workspace() as folder:
         source = harness.store(raster, folder / "in.zarr")
         chain = run(source, folder / "chain.zarr", first, {**second, "input": "first"}, keep=["first", "second"])
         alone = run(source, folder / "first.zarr", first, chunks=[7, 11])
         form = data.draw(st.sampled_from([f"{alone}/{path}", f"{alone}/first", alone]))
         result = run(form, folder / "second.zarr", second)
-        for name in second["statistics"]:
+        for name in strategies.outputs_of(second):
             assert same_bits(values_of(result, f"second/{name}"), values_of(chain, f"second/{name}"))
 
 
