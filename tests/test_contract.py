@@ -34,7 +34,13 @@ OPERATIONS = sorted(registry())
 MAPS = [op for op in OPERATIONS if not issubclass(registry()[op], Reduction)]
 UNFIT = (
     *("cannot occur", "has no value for them", "does not exist: the raster has", "band counts do not fit"),
-    *("holds fractions", "no band axis", "and the band there is called", "the palette has", "no pixel is valid in all bands"),
+    *(
+        "holds fractions",
+        "no band axis",
+        "and the band there is called",
+        "the palette has",
+        "no pixel is valid in all bands",
+    ),
 )
 """What refusals say that a drawn raster meets by chance."""
 

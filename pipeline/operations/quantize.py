@@ -45,7 +45,9 @@ class Quantize(Operation):
     bands_belong: ClassVar[Literal["each", "all"]] = "all"
     domain: ClassVar[Domain] = "native"
     matrices: ClassVar[tuple[str, ...]] = ("palette",)
-    example: ClassVar[str] = "{name: poster, op: quantize, input: image, palette: colors, outputs: [index, color]}"
+    example: ClassVar[str] = (
+        "{name: poster, op: quantize, input: image, bands: [4, 3, 2], palette: colors, outputs: [index, color]}"
+    )
     outputs_text: ClassVar[Mapping[str, str]] = {
         "index": "place in the palette from 0; the smallest unsigned dtype that holds it, and nodata where pixels can "
         "be invalid; no band axis",
