@@ -27,6 +27,7 @@ from pipeline.kernels.compile import kernel
 from pipeline.kernels.exact_sum import ExactSums, scatter_add, zeros
 from pipeline.kernels.label_block import BlockSums
 from pipeline.kernels.label_runs import grow, label_slots, strips
+from pipeline.kernels.label_union import union_of
 
 STATISTICS = ("count", "sum", "mean", "var", "std", "min", "max")
 """By label and band."""
@@ -220,7 +221,7 @@ def merge(tables: Sequence[LabelTable]) -> LabelTable:
     """Return one table of all; associative and commutative to the bit. All hold the same statistics and bands."""
     if len(tables) == 1:
         return tables[0]
-    labels, places = _union([table.labels for table in tables])
+    labels, places = union_of([table.labels for table in tables])
     num, num_bands = len(labels), tables[0].num_bands
     pixels = np.zeros(num, np.int64)
     for table, place in zip(tables, places, strict=True):
@@ -241,34 +242,6 @@ def merge(tables: Sequence[LabelTable]) -> LabelTable:
         _merge_by(np.maximum, [table.highest for table in tables], places, num),
         _merge_geometry([table.geometry for table in tables], places, num),
     )
-
-
-def _union(labels: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return the sorted union of sorted labels, and the place of each one in it."""
-    union = labels[0]
-    for other in labels[1:]:
-        if not np.array_equal(union, other):
-            merged = np.empty(len(union) + len(other), np.int64)
-            union = merged[: _merge_labels(union, other, merged)]
-    return union, [_places(union, part) for part in labels]
-
-
-def _places(union: np.ndarray, part: np.ndarray) -> np.ndarray:
-    if len(part) == len(union):
-        return np.arange(len(union))
-    return np.searchsorted(union, part)
-
-
-@kernel
-def _merge_labels(first: Any, second: Any, out: Any) -> int:
-    i, j, num = 0, 0, 0
-    while i < first.size or j < second.size:
-        label = first[i] if j == second.size or (i < first.size and first[i] <= second[j]) else second[j]
-        i += i < first.size and first[i] == label
-        j += j < second.size and second[j] == label
-        out[num] = label
-        num += 1
-    return num
 
 
 def _merge_sums(parts: list[ExactSums | None], places: list[np.ndarray], num: int, bands: int) -> ExactSums | None:
