@@ -326,7 +326,8 @@ def _run(job: Job, target: Target, journal: Journal, progress: Progress) -> dict
     with progress:
         compile_seconds = warm_up(job.plan)
         started = time.monotonic()
-        measured = execute(job.plan, store.open_reader, store.open_writer, journal, progress)
+        retries = job.pipeline.run.retries
+        measured = execute(job.plan, store.open_reader, store.open_writer, journal, progress, retries)
     _check_inputs_unchanged(job)
     try:
         store.complete(measured)

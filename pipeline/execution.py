@@ -29,6 +29,7 @@ from pipeline.progress import Progress
 from pipeline.reduction import BlockCollector, Merger, fold
 from pipeline.region import Region
 from pipeline.storage.reader import Reader
+from pipeline.storage.retry import RETRIES
 from pipeline.storage.tables import load_table, stored_bytes
 from pipeline.storage.zarr_store import ZarrWriter
 from pipeline.worker import BlockDone, PassWorker
@@ -65,6 +66,8 @@ class Measured:
     bytes_read: int = 0
     bytes_written: int = 0
     """Of the blocks computed now, before compression."""
+    retries: int = 0
+    """Reads and writes repeated after errors that passed."""
     valid: dict[str, int] = field(default_factory=dict)
     """raster -> valid values"""
     tables: Mapping[str, Table] = field(default_factory=dict)
@@ -134,9 +137,16 @@ def _fill_with(planned: PlannedPass, invalid: bool) -> Any:
 
 
 def execute(
-    plan: Plan, open_reader: OpenReader, open_writer: OpenWriter, journal: Journal, progress: Progress
+    plan: Plan,
+    open_reader: OpenReader,
+    open_writer: OpenWriter,
+    journal: Journal,
+    progress: Progress,
+    retries: int = RETRIES,
 ) -> Measured:
     """Compute all blocks that the journal does not have.
+
+    Reads and writes that fail for a reason that may pass are tried again, `retries` times at most.
 
     Raises
     ------
@@ -165,18 +175,17 @@ def execute(
             heap = _HeapWatch(planned.cost)
             readers = {raster: open_reader(raster) for raster in planned.plan.stored}
             writers = {raster: open_writer(planned.arrays[raster]) for raster in planned.plan.writes}
-            worker = PassWorker(planned, readers, writers, tables.known, tables.merger(planned))
+            worker = PassWorker(planned, readers, writers, tables.known, tables.merger(planned), retries)
             worker.stopped = stop.is_set
             strips = split_into_strips(planned, done[number])
-            try:
-                _run_strips(worker, strips, record, journal, stop)
-            finally:
-                journal.flush()
+            _run_strips(worker, strips, record, journal, stop)
+            journal.flush()
             tables.finish(planned, journal.partials.get(number, []))
             recorded = journal.done.get(number, {})
             if len(recorded) != len(planned.plan.grid):
                 raise RuntimeError(f"pass {number}: {len(recorded)} of {len(planned.plan.grid)} blocks are recorded")
             measured.bytes_read += worker.bytes_read
+            measured.retries += worker.retry.count
             for i, raster in enumerate(planned.plan.writes):
                 if not planned.arrays[raster].is_kept:
                     continue
@@ -209,6 +218,7 @@ def _run_strips(
     strip_of: dict[int, int] = {}
     left: dict[int, int] = {}
     changed = threading.Condition()
+    failures: list[BaseException] = []
 
     def done(receipt: BlockDone) -> None:
         with changed:
@@ -217,10 +227,15 @@ def _run_strips(
             changed.notify_all()
 
     def run(strip: Strip) -> None:
-        partials = run_strip(worker, strip, done, pool, in_flight)
-        if worker.plan.sweeps:
-            blocks = [block for block in strip.blocks if block not in strip.counted]
-            journal.record_partials(worker.plan.number, blocks, worker.merger.save(partials))
+        try:
+            partials = run_strip(worker, strip, done, pool, in_flight)
+            if worker.plan.sweeps:
+                blocks = [block for block in strip.blocks if block not in strip.counted]
+                journal.record_partials(worker.plan.number, blocks, worker.merger.save(partials))
+        except BaseException as error:
+            failures.append(error)
+            stop.set()  # the blocks in work end, the others begin no more
+            raise
 
     running: deque[Future[None]] = deque()
     with (
@@ -231,17 +246,20 @@ def _run_strips(
             for number, strip in enumerate(strips):
                 if len(running) == 2:
                     running.popleft().result()
+                if stop.is_set():
+                    break
                 left[number] = len(strip.blocks)
                 strip_of.update(dict.fromkeys(strip.blocks, number))
                 running.append(drivers.submit(run, strip))
                 with changed:
-                    while not running[-1].done() and left[number] > in_flight:
+                    while not running[-1].done() and left[number] > in_flight and not stop.is_set():
                         changed.wait(0.2)
             for future in running:
                 future.result()
-        except BaseException:
-            stop.set()  # the blocks in work end, the others begin no more
-            raise
+        except BaseException as error:
+            stop.set()
+            # a strip that fails stops the other one: the first failure is the cause
+            raise (failures[0] if isinstance(error, Exception) and failures else error) from None
 
 
 @contextmanager

@@ -115,7 +115,8 @@ def exchange_strip(worker: PassWorker, strip: Strip, done: Callable[[BlockDone],
         def read(block_id: tuple[int, ...]) -> np.ndarray:
             i, j, _ = block_id
             part = Region(tops[i], tops[i + 1], lefts[j], lefts[j + 1])
-            return common_dims(worker.read_part(raster, part), plan.specs[raster].dims)
+            number = plan.grid.number(strip.rows[0] + i, strip.columns[0] + j)
+            return common_dims(worker.read_part(number, raster, part), plan.specs[raster].dims)
 
         spec = plan.specs[raster]
         chunks = (tuple(np.diff(tops).tolist()), tuple(np.diff(lefts).tolist()), (spec.num_bands,))

@@ -8,6 +8,7 @@ where, sweep by sweep. The file is locked while a run has it open, and the lock 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -109,14 +110,18 @@ class Journal:
             self._flushed = time.monotonic()
 
     def close(self) -> None:
-        if not self._file.closed:
-            self.flush()
+        """Close the file and give up the lock; blocks that a full disk keeps out of it are computed again."""
+        with contextlib.suppress(OSError):
+            if not self._file.closed:
+                self.flush()
+        with contextlib.suppress(OSError):
             self._file.close()
 
     def remove(self) -> None:
         """Delete the journal and its folder: the run is over."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        self._file.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 def _open_locked(path: Path, output: str) -> BinaryIO:

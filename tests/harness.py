@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import json
 import shutil
 import tempfile
 import uuid
@@ -26,6 +27,7 @@ from pipeline.raster import array_slices
 from pipeline.reduction import BlockCollector, Merger
 from pipeline.region import Axis, Grid, Region, wrap_pieces
 from pipeline.storage.zarr import configure
+from pipeline.storage.zarr_store import ArrayPlan
 from pipeline.store import RunStore
 from pipeline.target import Target
 
@@ -248,6 +250,38 @@ def reset_peak_bytes() -> int:
     ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE
     Path("/proc/self/clear_refs").write_text("5")
     return peak_rss_bytes()
+
+
+VOLATILE = ("run_id", "started", "finished")
+"""What two runs of one plan do not have in common."""
+
+
+def stored_files(path: Path) -> dict[str, Any]:
+    """Return every file of an output store: the bytes of chunks; metadata without times, id and place of the run."""
+    files: dict[str, Any] = {}
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            name = str(file.relative_to(path))
+            files[name] = _without_run(json.loads(file.read_text())) if file.name == "zarr.json" else file.read_bytes()
+    return files
+
+
+def _without_run(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_run(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {key: _without_run(item) for key, item in value.items() if key not in VOLATILE}
+    if "config" in kept and "plan_hash" in kept:
+        kept["config"] = {**kept["config"], "output": {**kept["config"]["output"], "path": ""}}
+    return kept
+
+
+def chunk_file(plan: ArrayPlan, region: Region) -> str:
+    """Return the file of the first chunk or shard of a region, which is in rows and columns of the array."""
+    first = {"y": region.top, "x": region.left, "band": 0}
+    sizes = plan.shards or plan.chunks
+    return "/".join(["c", *(str(first[dim] // size) for dim, size in zip(plan.spec.dims, sizes, strict=True))])
 
 
 def same_bits(a: np.ndarray, b: np.ndarray) -> bool:

@@ -154,6 +154,8 @@ class Run(_Frozen):
     """How a block gets the pixels around it: read from the store, exchanged between tasks, or the cheaper of both."""
     scratch: Annotated[StrictStr, Field(min_length=1)] | None = None
     """Folder for intermediate results. Default: beside the output."""
+    retries: Annotated[StrictInt, Field(ge=0, le=100)] = 3
+    """How often reading or writing a block is tried again after an error that may pass (I/O error, time-out)."""
 
 
 def _parse_input(value: Any) -> Any:
