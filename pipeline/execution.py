@@ -20,7 +20,7 @@ import numpy as np
 
 from pipeline.errors import InputError, RasterpipeError, RunInterrupted, RunStopped
 from pipeline.graph import Strip, run_strip, split_into_strips
-from pipeline.journal import Journal
+from pipeline.journal import BlockSet, Journal
 from pipeline.limits import limit_heaps, resident_bytes, trim_heap
 from pipeline.operation import Reduction, Table
 from pipeline.passes import Fresh, StepPlan, compute_block
@@ -36,6 +36,8 @@ from pipeline.worker import BlockDone, PassWorker
 
 HEAP_MARGIN_BYTES = 32 * 2**20
 HEAP_SECONDS = 0.25
+LOOK_SECONDS = 2e-3
+"""How often at most the memory is looked at: to look takes as long as a small block's way through dask."""
 
 
 class _HeapWatch:
@@ -48,11 +50,14 @@ class _HeapWatch:
         trim_heap()
         own = cost.in_flight * cost.block_bytes + cost.cache_bytes + cost.table_bytes
         self._limit = min(resident_bytes() + own, cost.peak_bytes) + HEAP_MARGIN_BYTES
-        self._trimmed = 0.0
+        self._trimmed = self._looked = 0.0
 
     def check(self) -> None:
         now = time.monotonic()
-        if now - self._trimmed > HEAP_SECONDS and resident_bytes() > self._limit:
+        if now - self._looked < LOOK_SECONDS or now - self._trimmed < HEAP_SECONDS:
+            return
+        self._looked = now
+        if resident_bytes() > self._limit:
             self._trimmed = now
             trim_heap()
 
@@ -115,12 +120,12 @@ class _Tables:
     def merger(self, planned: PlannedPass) -> Merger:
         return _merger(planned, self.folder, planned.cost.table_bytes // TABLES_AT_ONCE)
 
-    def finish(self, planned: PlannedPass, saved: Sequence[tuple[list[int], list[list[str]]]]) -> None:
+    def finish(self, planned: PlannedPass, saved: Sequence[list[list[str]]]) -> None:
         """Fold what the sweeps of a pass left into the states; done before, it is only read."""
         for i, sweep in enumerate(planned.plan.sweeps):
             name = sweep.step.name
             target = self.folder / f"{name}.{sweep.number}"
-            folders = [Path(folder) for _, per_sweep in saved for folder in per_sweep[i]]
+            folders = [self.folder / Path(folder).name for per_sweep in saved for folder in per_sweep[i]]
             if not target.exists():
                 fold(sweep, folders, self.known[name], planned.cost.table_bytes // 2, target)
             self.known[name] = load_table(target, mapped=stored_bytes([target]) > planned.cost.table_bytes // 4)
@@ -155,15 +160,14 @@ def execute(
     """
     measured = Measured()
     stop = threading.Event()
-    tables = _Tables(plan, journal.folder / "tables")
+    tables = _Tables(plan, journal.tables)
     done = {planned.plan.number: _done(planned, journal) for planned in plan.passes}
     measured.blocks_skipped = sum(len(blocks) for blocks in done.values())
 
     def record(receipt: BlockDone) -> None:
-        if receipt.block not in journal.done.get(receipt.pass_number, {}):
+        if journal.record(receipt):
             measured.blocks += 1
             measured.bytes_written += _block_bytes(plan.passes[receipt.pass_number], receipt.block)
-            journal.record(receipt)
             progress.advance()
             heap.check()
 
@@ -180,26 +184,24 @@ def execute(
             strips = split_into_strips(planned, done[number])
             _run_strips(worker, strips, record, journal, stop)
             journal.flush()
-            tables.finish(planned, journal.partials.get(number, []))
-            recorded = journal.done.get(number, {})
-            if len(recorded) != len(planned.plan.grid):
-                raise RuntimeError(f"pass {number}: {len(recorded)} of {len(planned.plan.grid)} blocks are recorded")
+            recorded = journal.passes[number]
+            tables.finish(planned, recorded.folders)
+            if len(recorded.done) != len(planned.plan.grid):
+                raise RuntimeError(
+                    f"pass {number}: {len(recorded.done)} of {len(planned.plan.grid)} blocks are recorded"
+                )
             measured.bytes_read += worker.bytes_read
             measured.retries += worker.retry.count
-            for i, raster in enumerate(planned.plan.writes):
-                if not planned.arrays[raster].is_kept:
-                    continue
-                measured.valid[raster] = sum(valid[i] for valid in recorded.values())
+            valid = zip(planned.plan.writes, recorded.valid, strict=True)
+            measured.valid |= {raster: count for raster, count in valid if planned.arrays[raster].is_kept}
     measured.tables = tables.known
     return measured
 
 
-def _done(planned: PlannedPass, journal: Journal) -> set[int]:
+def _done(planned: PlannedPass, journal: Journal) -> BlockSet:
     """Return the blocks that need not be computed again: written, and where the pass sweeps, counted in a table."""
-    number = planned.plan.number
-    if not planned.plan.sweeps:
-        return set(journal.done.get(number, {}))
-    return {block for blocks, _ in journal.partials.get(number, []) for block in blocks}
+    record = journal.passes[planned.plan.number]
+    return record.counted if planned.plan.sweeps else record.done
 
 
 def _block_bytes(planned: PlannedPass, block: int) -> int:
@@ -223,8 +225,10 @@ def _run_strips(
     def done(receipt: BlockDone) -> None:
         with changed:
             record(receipt)
-            left[strip_of.pop(receipt.block)] -= 1
-            changed.notify_all()
+            strip = strip_of.pop(receipt.block)
+            left[strip] -= 1
+            if left[strip] <= in_flight:  # only then does the other side want to know
+                changed.notify_all()
 
     def run(strip: Strip) -> None:
         try:

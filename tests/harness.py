@@ -72,7 +72,8 @@ def to_planes(values: np.ndarray, dims: Sequence[str]) -> np.ndarray:
     return np.moveaxis(values, dims.index("band"), 0)
 
 
-def store(raster: Raster, path: Path) -> str:
+def store(raster: Raster, path: Path, *, with_labels: bool = True) -> str:
+    """Store a raster, and beside it labels of its size for the operations that want some."""
     shape = raster.values.shape
     attributes: dict[str, Any] = {} if raster.nodata is None else {"missing_value": raster.nodata}
     names: dict[str, Any] = {"dimension_names": raster.dims}
@@ -91,9 +92,10 @@ def store(raster: Raster, path: Path) -> str:
         **names,
     )
     array[...] = raster.values
-    if raster.dims != ("y", "x") or not str(path).endswith(LABELS):
+    if with_labels:
         sizes = dict(zip(raster.dims, shape, strict=True))
-        store(Raster(labels(sizes["y"], sizes["x"]), ("y", "x")), Path(f"{path}{LABELS}"))
+        segments = Raster(labels(sizes["y"], sizes["x"]), ("y", "x"))
+        store(segments, Path(f"{path}{LABELS}"), with_labels=False)
     return str(path)
 
 
@@ -273,7 +275,8 @@ def _without_run(value: Any) -> Any:
         return value
     kept = {key: _without_run(item) for key, item in value.items() if key not in VOLATILE}
     if "config" in kept and "plan_hash" in kept:
-        kept["config"] = {**kept["config"], "output": {**kept["config"]["output"], "path": ""}}
+        output = {key: value for key, value in kept["config"]["output"].items() if key != "path"}
+        kept["config"] = {**{key: value for key, value in kept["config"].items() if key != "run"}, "output": output}
     return kept
 
 

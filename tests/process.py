@@ -18,7 +18,7 @@ from pipeline import api
 from pipeline.errors import RasterpipeError
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["pipeline.api", "pipeline.storage.zarr_store", "dask.threaded", "zarrs", __name__])
+_context.set_forkserver_preload(["tests.preload", __name__])
 
 SECONDS = 60
 """What no run of these tests takes."""
