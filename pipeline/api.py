@@ -26,7 +26,7 @@ from pipeline.config import (
 )
 from pipeline.config.place import format_path, look_up
 from pipeline.errors import InputError, OutputError, PipelineError, RasterpipeError, RunStopped
-from pipeline.execution import execute, warm_up
+from pipeline.execution import Measured, execute, warm_up
 from pipeline.journal import Journal
 from pipeline.limits import available_cpus, available_memory_bytes
 from pipeline.operation import find_operation
@@ -35,6 +35,7 @@ from pipeline.progress import Progress
 from pipeline.quicklook import check_quicklook_path, draw
 from pipeline.raster import RasterSpec
 from pipeline.region import Grid, Region
+from pipeline.storage.disk import FileSystems
 from pipeline.storage.inputs import InputOptions, local_paths, open_input, open_raster
 from pipeline.storage.matrix import read_matrix
 from pipeline.storage.reader import Reader
@@ -293,6 +294,7 @@ def _run_or_resume(job: Job, reload: Callable[..., Job], resume: bool, overwrite
             finish_swap(job.output, journal.header)
             target = choose(journal)
             if target.action == "finished":
+                RunStore(job, target, journal.folder).tidy()
                 if journal.header is None or find_unfinished(job.output, journal.header) is None:
                     journal.remove()
                 return report.describe_finished(job, target)
@@ -320,22 +322,32 @@ def _run(job: Job, target: Target, journal: Journal, progress: Progress) -> dict
     store = RunStore(job, target, journal.folder)
     configure(job.plan.settings.workers)
     if target.action == "start":
+        given_up = journal.header
         _begin(job, target, journal, store)
+        store.remove_given_up(given_up)
     else:
         store.check_continued()
-    with progress:
-        compile_seconds = warm_up(job.plan)
-        started = time.monotonic()
-        measured = execute(job.plan, store.open_reader, store.open_writer, journal, progress)
-    _check_inputs_unchanged(job)
+    options = job.pipeline.run
+    with FileSystems(store.folders if options.durable else []) as disks:
+        with progress, journal.checkpoints(disks):
+            compile_seconds = warm_up(job.plan)
+            started = time.monotonic()
+            measured = execute(job.plan, store.open_reader, store.open_writer, journal, progress, options.retries)
+        _check_inputs_unchanged(job)
+        seconds = _finish(store, measured, journal, disks) - started
+    journal.remove()
+    return report.describe_run(job, store.provenance, measured, seconds, compile_seconds, warnings)
+
+
+def _finish(store: RunStore, measured: Measured, journal: Journal, disks: FileSystems) -> float:
+    """Complete a store and put it in its place; return when it was complete."""
     try:
-        store.complete(measured)
-        seconds = time.monotonic() - started
+        store.complete(measured, partial(journal.checkpoint, disks))
+        completed = time.monotonic()
         store.publish()
     except OSError as error:
         raise RunStopped(f"{error}; the run stopped, and --resume continues it once that is mended") from error
-    journal.remove()
-    return report.describe_run(job, store.provenance, measured, seconds, compile_seconds, warnings)
+    return completed
 
 
 def _begin(job: Job, target: Target, journal: Journal, store: RunStore) -> None:

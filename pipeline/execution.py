@@ -20,7 +20,7 @@ import numpy as np
 
 from pipeline.errors import InputError, RasterpipeError, RunInterrupted, RunStopped
 from pipeline.graph import Strip, run_strip, split_into_strips
-from pipeline.journal import Journal
+from pipeline.journal import BlockSet, Journal
 from pipeline.limits import limit_heaps, resident_bytes, trim_heap
 from pipeline.operation import Reduction, Table
 from pipeline.passes import Fresh, StepPlan, compute_block
@@ -29,12 +29,15 @@ from pipeline.progress import Progress
 from pipeline.reduction import BlockCollector, Merger, fold
 from pipeline.region import Region
 from pipeline.storage.reader import Reader
+from pipeline.storage.retry import RETRIES
 from pipeline.storage.tables import load_table, stored_bytes
 from pipeline.storage.zarr_store import ZarrWriter
 from pipeline.worker import BlockDone, PassWorker
 
 HEAP_MARGIN_BYTES = 32 * 2**20
 HEAP_SECONDS = 0.25
+LOOK_SECONDS = 2e-3
+"""How often at most the memory is looked at: to look takes as long as a small block's way through dask."""
 
 
 class _HeapWatch:
@@ -47,11 +50,14 @@ class _HeapWatch:
         trim_heap()
         own = cost.in_flight * cost.block_bytes + cost.cache_bytes + cost.table_bytes
         self._limit = min(resident_bytes() + own, cost.peak_bytes) + HEAP_MARGIN_BYTES
-        self._trimmed = 0.0
+        self._trimmed = self._looked = 0.0
 
     def check(self) -> None:
         now = time.monotonic()
-        if now - self._trimmed > HEAP_SECONDS and resident_bytes() > self._limit:
+        if now - self._looked < LOOK_SECONDS or now - self._trimmed < HEAP_SECONDS:
+            return
+        self._looked = now
+        if resident_bytes() > self._limit:
             self._trimmed = now
             trim_heap()
 
@@ -65,6 +71,8 @@ class Measured:
     bytes_read: int = 0
     bytes_written: int = 0
     """Of the blocks computed now, before compression."""
+    retries: int = 0
+    """Reads and writes repeated after errors that passed."""
     valid: dict[str, int] = field(default_factory=dict)
     """raster -> valid values"""
     tables: Mapping[str, Table] = field(default_factory=dict)
@@ -112,12 +120,12 @@ class _Tables:
     def merger(self, planned: PlannedPass) -> Merger:
         return _merger(planned, self.folder, planned.cost.table_bytes // TABLES_AT_ONCE)
 
-    def finish(self, planned: PlannedPass, saved: Sequence[tuple[list[int], list[list[str]]]]) -> None:
+    def finish(self, planned: PlannedPass, saved: Sequence[list[list[str]]]) -> None:
         """Fold what the sweeps of a pass left into the states; done before, it is only read."""
         for i, sweep in enumerate(planned.plan.sweeps):
             name = sweep.step.name
             target = self.folder / f"{name}.{sweep.number}"
-            folders = [Path(folder) for _, per_sweep in saved for folder in per_sweep[i]]
+            folders = [self.folder / Path(folder).name for per_sweep in saved for folder in per_sweep[i]]
             if not target.exists():
                 fold(sweep, folders, self.known[name], planned.cost.table_bytes // 2, target)
             self.known[name] = load_table(target, mapped=stored_bytes([target]) > planned.cost.table_bytes // 4)
@@ -134,9 +142,16 @@ def _fill_with(planned: PlannedPass, invalid: bool) -> Any:
 
 
 def execute(
-    plan: Plan, open_reader: OpenReader, open_writer: OpenWriter, journal: Journal, progress: Progress
+    plan: Plan,
+    open_reader: OpenReader,
+    open_writer: OpenWriter,
+    journal: Journal,
+    progress: Progress,
+    retries: int = RETRIES,
 ) -> Measured:
     """Compute all blocks that the journal does not have.
+
+    Reads and writes that fail for a reason that may pass are tried again, `retries` times at most.
 
     Raises
     ------
@@ -145,15 +160,14 @@ def execute(
     """
     measured = Measured()
     stop = threading.Event()
-    tables = _Tables(plan, journal.folder / "tables")
+    tables = _Tables(plan, journal.tables)
     done = {planned.plan.number: _done(planned, journal) for planned in plan.passes}
     measured.blocks_skipped = sum(len(blocks) for blocks in done.values())
 
     def record(receipt: BlockDone) -> None:
-        if receipt.block not in journal.done.get(receipt.pass_number, {}):
+        if journal.record(receipt):
             measured.blocks += 1
             measured.bytes_written += _block_bytes(plan.passes[receipt.pass_number], receipt.block)
-            journal.record(receipt)
             progress.advance()
             heap.check()
 
@@ -165,32 +179,29 @@ def execute(
             heap = _HeapWatch(planned.cost)
             readers = {raster: open_reader(raster) for raster in planned.plan.stored}
             writers = {raster: open_writer(planned.arrays[raster]) for raster in planned.plan.writes}
-            worker = PassWorker(planned, readers, writers, tables.known, tables.merger(planned))
+            worker = PassWorker(planned, readers, writers, tables.known, tables.merger(planned), retries)
             worker.stopped = stop.is_set
             strips = split_into_strips(planned, done[number])
-            try:
-                _run_strips(worker, strips, record, journal, stop)
-            finally:
-                journal.flush()
-            tables.finish(planned, journal.partials.get(number, []))
-            recorded = journal.done.get(number, {})
-            if len(recorded) != len(planned.plan.grid):
-                raise RuntimeError(f"pass {number}: {len(recorded)} of {len(planned.plan.grid)} blocks are recorded")
+            _run_strips(worker, strips, record, journal, stop)
+            journal.flush()
+            recorded = journal.passes[number]
+            tables.finish(planned, recorded.folders)
+            if len(recorded.done) != len(planned.plan.grid):
+                raise RuntimeError(
+                    f"pass {number}: {len(recorded.done)} of {len(planned.plan.grid)} blocks are recorded"
+                )
             measured.bytes_read += worker.bytes_read
-            for i, raster in enumerate(planned.plan.writes):
-                if not planned.arrays[raster].is_kept:
-                    continue
-                measured.valid[raster] = sum(valid[i] for valid in recorded.values())
+            measured.retries += worker.retry.count
+            valid = zip(planned.plan.writes, recorded.valid, strict=True)
+            measured.valid |= {raster: count for raster, count in valid if planned.arrays[raster].is_kept}
     measured.tables = tables.known
     return measured
 
 
-def _done(planned: PlannedPass, journal: Journal) -> set[int]:
+def _done(planned: PlannedPass, journal: Journal) -> BlockSet:
     """Return the blocks that need not be computed again: written, and where the pass sweeps, counted in a table."""
-    number = planned.plan.number
-    if not planned.plan.sweeps:
-        return set(journal.done.get(number, {}))
-    return {block for blocks, _ in journal.partials.get(number, []) for block in blocks}
+    record = journal.passes[planned.plan.number]
+    return record.counted if planned.plan.sweeps else record.done
 
 
 def _block_bytes(planned: PlannedPass, block: int) -> int:
@@ -209,18 +220,26 @@ def _run_strips(
     strip_of: dict[int, int] = {}
     left: dict[int, int] = {}
     changed = threading.Condition()
+    failures: list[BaseException] = []
 
     def done(receipt: BlockDone) -> None:
         with changed:
             record(receipt)
-            left[strip_of.pop(receipt.block)] -= 1
-            changed.notify_all()
+            strip = strip_of.pop(receipt.block)
+            left[strip] -= 1
+            if left[strip] <= in_flight:  # only then does the other side want to know
+                changed.notify_all()
 
     def run(strip: Strip) -> None:
-        partials = run_strip(worker, strip, done, pool, in_flight)
-        if worker.plan.sweeps:
-            blocks = [block for block in strip.blocks if block not in strip.counted]
-            journal.record_partials(worker.plan.number, blocks, worker.merger.save(partials))
+        try:
+            partials = run_strip(worker, strip, done, pool, in_flight)
+            if worker.plan.sweeps:
+                blocks = [block for block in strip.blocks if block not in strip.counted]
+                journal.record_partials(worker.plan.number, blocks, worker.merger.save(partials))
+        except BaseException as error:
+            failures.append(error)
+            stop.set()  # the blocks in work end, the others begin no more
+            raise
 
     running: deque[Future[None]] = deque()
     with (
@@ -231,17 +250,20 @@ def _run_strips(
             for number, strip in enumerate(strips):
                 if len(running) == 2:
                     running.popleft().result()
+                if stop.is_set():
+                    break
                 left[number] = len(strip.blocks)
                 strip_of.update(dict.fromkeys(strip.blocks, number))
                 running.append(drivers.submit(run, strip))
                 with changed:
-                    while not running[-1].done() and left[number] > in_flight:
+                    while not running[-1].done() and left[number] > in_flight and not stop.is_set():
                         changed.wait(0.2)
             for future in running:
                 future.result()
-        except BaseException:
-            stop.set()  # the blocks in work end, the others begin no more
-            raise
+        except BaseException as error:
+            stop.set()
+            # a strip that fails stops the other one: the first failure is the cause
+            raise (failures[0] if isinstance(error, Exception) and failures else error) from None
 
 
 @contextmanager

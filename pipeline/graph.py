@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +30,7 @@ class Strip:
     """Blocks that are computed again though their partial tables are saved: these count once."""
 
 
-def split_into_strips(planned: PlannedPass, done: set[int]) -> Iterator[Strip]:
+def split_into_strips(planned: PlannedPass, done: Container[int]) -> Iterator[Strip]:
     """Yield the strips of a pass without the blocks that are done already.
 
     A strip that exchanges halos is a rectangle of blocks; it is computed whole if any of its blocks is missing.
@@ -48,8 +48,9 @@ def split_into_strips(planned: PlannedPass, done: set[int]) -> Iterator[Strip]:
         for left in range(0, len(grid.columns), width):
             rows, columns = (top, min(top + height, len(grid.rows))), (left, min(left + width, len(grid.columns)))
             blocks = tuple(grid.number(r, c) for r in range(*rows) for c in range(*columns))
-            if not done.issuperset(blocks):
-                yield Strip(blocks, rows, columns, frozenset(done.intersection(blocks)))
+            known = frozenset(block for block in blocks if block in done)
+            if len(known) < len(blocks):
+                yield Strip(blocks, rows, columns, known)
 
 
 def run_strip(
@@ -115,7 +116,8 @@ def exchange_strip(worker: PassWorker, strip: Strip, done: Callable[[BlockDone],
         def read(block_id: tuple[int, ...]) -> np.ndarray:
             i, j, _ = block_id
             part = Region(tops[i], tops[i + 1], lefts[j], lefts[j + 1])
-            return common_dims(worker.read_part(raster, part), plan.specs[raster].dims)
+            number = plan.grid.number(strip.rows[0] + i, strip.columns[0] + j)
+            return common_dims(worker.read_part(number, raster, part), plan.specs[raster].dims)
 
         spec = plan.specs[raster]
         chunks = (tuple(np.diff(tops).tolist()), tuple(np.diff(lefts).tolist()), (spec.num_bands,))

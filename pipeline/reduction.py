@@ -17,7 +17,10 @@ from pipeline.storage.tables import TableWriter, load_table, save_table, stored_
 
 @dataclass(frozen=True, slots=True)
 class Partials:
-    """What the sweeps of a pass made of some blocks: for each sweep a table in memory, and folders of larger ones."""
+    """What the sweeps of a pass made of some blocks: for each sweep a table in memory, and names of larger ones.
+
+    A name is that of a folder in the merger's folder.
+    """
 
     tables: tuple[Table | None, ...]
     folders: tuple[tuple[str, ...], ...]
@@ -65,9 +68,9 @@ class Merger:
         ]
 
     def _save(self, table: Table) -> str:
-        folder = Path(self.folder) / f"partial-{uuid.uuid4().hex}"
-        save_table(folder, table)
-        return str(folder)
+        name = f"partial-{uuid.uuid4().hex}"
+        save_table(Path(self.folder) / name, table)
+        return name
 
 
 class BlockCollector:

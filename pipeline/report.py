@@ -114,6 +114,7 @@ def describe_run(
         "bytes_written": measured.bytes_written,
         "blocks": measured.blocks,
         "blocks_skipped": measured.blocks_skipped,
+        "retries": measured.retries,
         "outputs": [_describe_result(array, measured.valid) for array in plan.kept.values()],
         "tables": list(_describe_tables(job)),
         "warnings": warnings,
@@ -158,6 +159,7 @@ def describe_finished(job: Job, target: Target) -> Facts:
         "bytes_written": 0,
         "blocks": 0,
         "blocks_skipped": plan.num_blocks,
+        "retries": 0,
         "outputs": [_describe_result(array, provenance.get("valid", {})) for array in plan.kept.values()],
         "tables": list(_describe_tables(job)),
         "warnings": list(plan.notes),
@@ -243,6 +245,8 @@ def format_run(facts: Facts) -> Iterator[str]:
         f"read {format_bytes(facts['bytes_read'])}, wrote {format_bytes(facts['bytes_written'])}; "
         f"peak memory {format_bytes(facts['peak_rss_bytes'])} (planned {format_bytes(facts['planned_peak_bytes'])})"
     )
+    if facts["retries"]:
+        yield f"{_count(facts['retries'], 'attempt')} to read or write repeated after errors that passed"
     for entry in facts["outputs"]:
         shape = " x ".join(str(n) for n in entry["shape"])
         yield f"  {entry['path']}: {shape} {entry['dtype']}, {100 * entry['valid_fraction']:.2f} % valid"

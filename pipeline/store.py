@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,14 @@ from pipeline.planning import StoredArray
 from pipeline.storage.reader import Reader
 from pipeline.storage.zarr import ZarrReader
 from pipeline.storage.zarr_store import ArrayPlan, ZarrWriter, create_store, finish_store, write_table
-from pipeline.target import Target, grids_to_json, hash_parts, swap_in
+from pipeline.target import Target, grids_to_json, hash_parts, remove_torn, remove_unfinished_beside, swap_in
 
 if TYPE_CHECKING:
     from pipeline.api import Job
     from pipeline.execution import Measured
+
+
+RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
 class RunStore:
@@ -27,9 +31,8 @@ class RunStore:
 
     def __init__(self, job: Job, target: Target, work: Path) -> None:
         self.job, self.target = job, target
-        scratch = job.pipeline.run.scratch
-        own = Path(scratch) / f"{Path(job.output).name}.{target.run_id}" if scratch else work
-        self.intermediates = own / "rasters"
+        self.work = work
+        self.intermediates = self.own_folder(target.run_id) / "rasters"
         self.provenance: dict[str, Any] = {
             "version": pipeline.__version__,
             "run_id": target.run_id,
@@ -40,14 +43,33 @@ class RunStore:
             "complete": False,
         }
 
+    def own_folder(self, run_id: str) -> Path:
+        """Return the folder for the intermediate results of a run: another one for every run.
+
+        What an earlier run left, or its removal, is then never taken for that of the run that the journal tells of.
+        """
+        scratch = self.job.pipeline.run.scratch
+        return Path(scratch) / f"{Path(self.job.output).name}.{run_id}" if scratch else self.work / run_id
+
     def create(self) -> None:
         """Create all arrays, so that blocks have only pixels to write."""
         arrays = self.job.plan.arrays
         create_store(str(self.target.store), self.provenance, [array_plan(a) for a in arrays if a.is_kept])
-        shutil.rmtree(self.intermediates, ignore_errors=True)  # of an earlier run, given up
         if passing := [array_plan(array) for array in arrays if not array.is_kept]:
             self.intermediates.parent.mkdir(parents=True, exist_ok=True)
             create_store(str(self.intermediates), {"run_id": self.target.run_id}, passing)
+
+    def remove_given_up(self, header: Mapping[str, Any] | None) -> None:
+        """Remove the intermediate results of an earlier run, whose journal began with this."""
+        run_id = str((header or {}).get("run_id"))
+        if RUN_ID.fullmatch(run_id) and run_id != self.target.run_id:
+            for folder in (self.own_folder(run_id), self.work / run_id):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folders whose file systems hold what the run writes."""
+        return [folder for folder in (self.target.store, self.work, self.intermediates) if folder.exists()]
 
     def check_continued(self) -> None:
         """Refuse to continue without the intermediate results that the journal counts as done."""
@@ -76,8 +98,10 @@ class RunStore:
     def open_writer(self, array: StoredArray) -> ZarrWriter:
         return ZarrWriter(str(self.target.store if array.is_kept else self.intermediates), array_plan(array))
 
-    def complete(self, measured: Measured) -> None:
-        """Declare the result complete, in its provenance."""
+    def complete(self, measured: Measured, sync: Callable[[], None] = lambda: None) -> None:
+        """Declare the result complete, in its provenance, once `sync` has brought all of it to the disk."""
+        if self.target.action == "continue":
+            remove_torn(self.target.store)
         valid = {raster: measured.valid[raster] for raster in self.job.plan.kept}
         self.provenance |= {"complete": True, "finished": now(), "valid": valid}
         shared = {key: self.provenance[key] for key in ("version", "run_id", "plan_hash", "complete")}
@@ -96,14 +120,19 @@ class RunStore:
             name: {**shared, "step": steps[name], "inputs": self.job.parts["identities"]}
             for name in dict.fromkeys([*(raster.partition("/")[0] for raster in plan.kept), *plan.reductions])
         }
-        finish_store(str(self.target.store), self.provenance, groups)
+        finish_store(str(self.target.store), self.provenance, groups, sync)
 
     def publish(self) -> None:
         """Put a result that replaces an older one in its place, and remove what only the run needed."""
         if self.target.replaces:
             swap_in(self.job.output)
-        if self.job.pipeline.run.scratch:  # beside the output they go with the journal
-            shutil.rmtree(self.intermediates.parent, ignore_errors=True)
+        else:
+            remove_unfinished_beside(self.job.output)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove the intermediate results."""
+        shutil.rmtree(self.intermediates.parent, ignore_errors=True)
 
 
 def array_plan(array: StoredArray) -> ArrayPlan:

@@ -17,7 +17,11 @@ from pipeline.errors import OutputError
 from pipeline.journal import Journal, work_folder
 from pipeline.planning import format_bytes
 from pipeline.region import Axis, Grid
+from pipeline.storage.disk import sync_path
 from pipeline.storage.zarr_store import root_attributes
+
+TORN = re.compile(r".+\.[0-9a-f]{32}\.partial")
+"""Files that are written beside and renamed, by zarr and by us, as long as they are not whole."""
 
 Parts = Mapping[str, Any]
 
@@ -78,7 +82,15 @@ def _check_local_path(output: str, inputs: Sequence[str]) -> None:
 
 
 def _is_empty_folder(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
+    """Return whether a folder holds nothing, or only what a process that was killed there had begun to write."""
+    return path.is_dir() and all(TORN.fullmatch(entry.name) for entry in path.iterdir())
+
+
+def remove_torn(folder: Path) -> None:
+    """Remove the files in a folder and below that a killed process had begun to write."""
+    for path in folder.rglob("*.partial"):
+        if TORN.fullmatch(path.name):
+            path.unlink()
 
 
 def check_free_space(output: str, num_bytes: int) -> str | None:
@@ -124,6 +136,7 @@ def swap_in(output: str) -> None:
         if old.exists():
             os.rename(old, path)
         raise
+    sync_path(path.absolute().parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -222,11 +235,22 @@ def _short(value: Any) -> str:
 
 def prepare(target: Target, output: str) -> None:
     """Make room for the store: remove what an earlier, given up run left."""
-    new = swap_paths(output)[0]
+    new, discarded = swap_paths(output)[0], work_folder(output) / "discarded"
+    shutil.rmtree(discarded, ignore_errors=True)
     attributes = root_attributes(str(new))
     if attributes is not None and attributes.get("complete") is not True:
-        shutil.rmtree(new)
+        os.rename(new, discarded)  # at once: half of it, with a journal that counts it as done, must never be
+        shutil.rmtree(discarded)
     target.store.parent.mkdir(parents=True, exist_ok=True)
+    remove_torn(target.store)
+
+
+def remove_unfinished_beside(output: str) -> None:
+    """Remove what a run that gave up another one, and was killed itself, began to build."""
+    new = swap_paths(output)[0]
+    attributes = root_attributes(str(new))
+    if _is_empty_folder(new) or (attributes is not None and attributes.get("complete") is not True):
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def discard(target: Target) -> None:
@@ -249,4 +273,4 @@ def grids_from_json(values: Sequence[Sequence[int]]) -> tuple[Grid, ...]:
 
 def is_begun(output: str) -> bool:
     """Return whether a run has been here and has not ended."""
-    return any(path.exists() for path in (work_folder(output) / "journal", swap_paths(output)[1]))
+    return work_folder(output).exists()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from pipeline.errors import RunStopped
+from pipeline.errors import InputError, OutputError, RunStopped
 from pipeline.kernels import validity
 from pipeline.passes import Arena, Fetch, Tables, compute_block, cut_from
 from pipeline.planning import PlannedPass
@@ -18,6 +19,7 @@ from pipeline.reduction import BlockCollector, Merger, Partials
 from pipeline.region import Halo, Region, wrap_pieces
 from pipeline.storage.cache import CachedReader, ChunkCache
 from pipeline.storage.reader import Reader
+from pipeline.storage.retry import RETRIES, Retry
 from pipeline.storage.zarr_store import ZarrWriter
 
 
@@ -41,11 +43,13 @@ class PassWorker:
         writers: Mapping[str, ZarrWriter],
         tables: Tables,
         merger: Merger,
+        retries: int = RETRIES,
     ) -> None:
         self.planned, self.plan = planned, planned.plan
         self.readers, self.writers = readers, writers
         self.tables, self.merger = tables, merger
-        self.stopped: Callable[[], bool] = _never
+        self.stopped: Callable[[], bool] = bool
+        self.retry = Retry(retries, lambda: self.stopped())
         self._prepare()
 
     def _prepare(self) -> None:
@@ -61,6 +65,7 @@ class PassWorker:
                 self.plan.grid,
                 Halo() if exchanges else self.plan.halos[raster],
                 self.planned.units[raster],
+                self.retry,
             )
             for raster in self.plan.stored
         }
@@ -72,6 +77,7 @@ class PassWorker:
             "writers": self.writers,
             "tables": self.tables,
             "merger": self.merger,
+            "retries": self.retry.retries,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -90,15 +96,32 @@ class PassWorker:
         """Compute and write a block whose stored rasters, with halo, were handed over by neighbours."""
         return self._run(number, cut_from(self.plan, self.plan.grid.block(number), parts))
 
-    def read_part(self, raster: str, region: Region) -> np.ndarray:
-        """Return a region of a stored raster in its dims, also beyond its edges (periodic)."""
+    def read_part(self, number: int, raster: str, region: Region) -> np.ndarray:
+        """Return a region of a stored raster, for a block, in its dims, also beyond its edges (periodic)."""
         out = np.empty(self.plan.specs[raster].shape_of(region), self.plan.specs[raster].dtype)
-        self._fetch(raster, region, out, periodic=True)
+        with self._errors_of(number):
+            self._fetch(raster, region, out, periodic=True)
         return out
 
     def _run(self, number: int, fetch: Fetch) -> tuple[BlockDone, Partials]:
+        with self._errors_of(number):
+            return self._compute(number, fetch)
+
+    @contextmanager
+    def _errors_of(self, number: int) -> Iterator[None]:
+        """Say in errors of reading and writing which block and which steps they stop; begin none after a stop."""
         if self.stopped():
             raise RunStopped(f"stopped before block {number}")
+        try:
+            yield
+        except (InputError, OutputError, OSError) as error:
+            plan = self.plan
+            steps = [step.name for step in (*plan.steps, *(sweep.step for sweep in plan.sweeps))]
+            word = "step" if len(steps) == 1 else "steps"
+            where = f"block {number} of {len(plan.grid)} ({plan.grid.block(number)}; {word} {', '.join(steps)})"
+            raise (InputError if isinstance(error, InputError) else OutputError)(f"{where}: {error}") from error
+
+    def _compute(self, number: int, fetch: Fetch) -> tuple[BlockDone, Partials]:
         if not hasattr(self._local, "arena"):
             self._local.arena = Arena(self.planned.slots)
         arena: Arena = self._local.arena
@@ -111,7 +134,8 @@ class PassWorker:
         for raster, values in arrays.items():
             array = self.planned.arrays[raster]
             valid.append(count_valid(values, array.spec))
-            self.writers[raster].write(block.shift(-array.region.top, -array.region.left), values)
+            region = block.shift(-array.region.top, -array.region.left)
+            self.retry(self.writers[raster].write, region, values)
         return BlockDone(self.plan.number, number, tuple(valid)), collector.partials
 
     def _fetch(self, raster: str, region: Region, out: np.ndarray, periodic: bool) -> None:
@@ -123,10 +147,6 @@ class PassWorker:
         for piece, source in wrap_pieces(region, spec.height, spec.width):
             part = out[array_slices(spec.dims, piece, (region.top, region.left))]
             self._cached[raster].read(source, part, panel)
-
-
-def _never() -> bool:
-    return False
 
 
 def count_valid(values: np.ndarray, spec: RasterSpec) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import json
 import shutil
 import tempfile
 import uuid
@@ -26,6 +27,7 @@ from pipeline.raster import array_slices
 from pipeline.reduction import BlockCollector, Merger
 from pipeline.region import Axis, Grid, Region, wrap_pieces
 from pipeline.storage.zarr import configure
+from pipeline.storage.zarr_store import ArrayPlan
 from pipeline.store import RunStore
 from pipeline.target import Target
 
@@ -70,7 +72,8 @@ def to_planes(values: np.ndarray, dims: Sequence[str]) -> np.ndarray:
     return np.moveaxis(values, dims.index("band"), 0)
 
 
-def store(raster: Raster, path: Path) -> str:
+def store(raster: Raster, path: Path, *, with_labels: bool = True) -> str:
+    """Store a raster, and beside it labels of its size for the operations that want some."""
     shape = raster.values.shape
     attributes: dict[str, Any] = {} if raster.nodata is None else {"missing_value": raster.nodata}
     names: dict[str, Any] = {"dimension_names": raster.dims}
@@ -89,9 +92,10 @@ def store(raster: Raster, path: Path) -> str:
         **names,
     )
     array[...] = raster.values
-    if raster.dims != ("y", "x") or not str(path).endswith(LABELS):
+    if with_labels:
         sizes = dict(zip(raster.dims, shape, strict=True))
-        store(Raster(labels(sizes["y"], sizes["x"]), ("y", "x")), Path(f"{path}{LABELS}"))
+        segments = Raster(labels(sizes["y"], sizes["x"]), ("y", "x"))
+        store(segments, Path(f"{path}{LABELS}"), with_labels=False)
     return str(path)
 
 
@@ -248,6 +252,39 @@ def reset_peak_bytes() -> int:
     ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE
     Path("/proc/self/clear_refs").write_text("5")
     return peak_rss_bytes()
+
+
+VOLATILE = ("run_id", "started", "finished")
+"""What two runs of one plan do not have in common."""
+
+
+def stored_files(path: Path) -> dict[str, Any]:
+    """Return every file of an output store: the bytes of chunks; metadata without times, id and place of the run."""
+    files: dict[str, Any] = {}
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            name = str(file.relative_to(path))
+            files[name] = _without_run(json.loads(file.read_text())) if file.name == "zarr.json" else file.read_bytes()
+    return files
+
+
+def _without_run(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_run(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {key: _without_run(item) for key, item in value.items() if key not in VOLATILE}
+    if "config" in kept and "plan_hash" in kept:
+        output = {key: value for key, value in kept["config"]["output"].items() if key != "path"}
+        kept["config"] = {**{key: value for key, value in kept["config"].items() if key != "run"}, "output": output}
+    return kept
+
+
+def chunk_file(plan: ArrayPlan, region: Region) -> str:
+    """Return the file of the first chunk or shard of a region, which is in rows and columns of the array."""
+    first = {"y": region.top, "x": region.left, "band": 0}
+    sizes = plan.shards or plan.chunks
+    return "/".join(["c", *(str(first[dim] // size) for dim, size in zip(plan.spec.dims, sizes, strict=True))])
 
 
 def same_bits(a: np.ndarray, b: np.ndarray) -> bool:

@@ -628,9 +628,29 @@ def test_a_damaged_chunk_names_file_and_region(tmp_path: Path, damaged: slice) -
     chunk = tmp_path / "a.zarr" / "c" / "0" / "1"
     chunk.write_bytes(chunk.read_bytes()[damaged])
     reader = ZarrReader(path)
-    with pytest.raises(InputError, match=r"a\.zarr: cannot read rows 0:8, columns 0:8 \(chunks of 4 x 4\)"):
+    with pytest.raises(InputError, match=r"a\.zarr: cannot read rows 0:8, columns 0:8, the chunk in c/0/1: \w"):
         read(reader)
     assert read(reader, Region(4, 8, 0, 8)).shape == (4, 8)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_damaged_shard_or_chunk_of_a_group_names_its_file(tmp_path: Path, zarr_format: Any) -> None:
+    values = pixels((20, 8, 2))
+    options = {"shards": (8, 4, 2)} if zarr_format == 3 else {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
+    dims = ("y", "x", "band")
+    path = write(tmp_path / "a.zarr", values, dims, chunks=(4, 4, 2), zarr_format=zarr_format, **options)
+    name = "c/1/1/0" if zarr_format == 3 else "2/1/0"
+    (Path(path) / name).write_bytes(b"?" * 9)
+    with pytest.raises(InputError, match=rf"cannot read rows 4:20, columns 0:8, the chunk in {name}: "):
+        read(ZarrReader(path), Region(4, 20, 0, 8))
+
+
+def test_missing_chunks_are_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.zarr", pixels((8, 8)), chunks=(4, 4), fill_value=7)
+    assert ZarrReader(path).describe()["warnings"] == []
+    (tmp_path / "a.zarr" / "c" / "1" / "0").unlink()
+    (text,) = ZarrReader(path).describe()["warnings"]
+    assert "a.zarr lacks 1 of 4 chunk files, the first of them c/1/0; as Zarr has it" in text
 
 
 # --- identity --------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializeAsAny,
+    StrictBool,
     StrictFloat,
     StrictInt,
     StrictStr,
@@ -154,6 +155,11 @@ class Run(_Frozen):
     """How a block gets the pixels around it: read from the store, exchanged between tasks, or the cheaper of both."""
     scratch: Annotated[StrictStr, Field(min_length=1)] | None = None
     """Folder for intermediate results. Default: beside the output."""
+    durable: StrictBool = True
+    """Whether a power cut, too, leaves what is recorded as done: the file system is synced now and then, and before a
+    result is called complete. Else only the death of the process does."""
+    retries: Annotated[StrictInt, Field(ge=0, le=100)] = 3
+    """How often reading or writing a block is tried again after an error that may pass (I/O error, time-out)."""
 
 
 def _parse_input(value: Any) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 from pipeline.raster import array_slices
 from pipeline.region import Grid, Halo, Region
 from pipeline.storage.reader import Reader
+from pipeline.storage.retry import Retry
 
 Key = tuple[str, int, int, int]
 
@@ -102,9 +103,17 @@ class CachedReader:
     """Reads regions of one raster for the blocks of one pass, through the cache where chunks are shared."""
 
     def __init__(
-        self, name: str, reader: Reader, cache: ChunkCache, grid: Grid, halo: Halo, unit: tuple[int, int]
+        self,
+        name: str,
+        reader: Reader,
+        cache: ChunkCache,
+        grid: Grid,
+        halo: Halo,
+        unit: tuple[int, int],
+        retry: Retry | None = None,
     ) -> None:
         self.name, self.reader, self.cache, self.grid, self.halo = name, reader, cache, grid, halo
+        self.retry = retry or Retry(0)
         self.unit = unit
         """Rows and columns kept as one: whole chunks, several where they are small."""
         self.bytes_read = 0
@@ -139,7 +148,7 @@ class CachedReader:
                     self._read_shared(key, num_blocks, chunk.clip(self.reader.spec.region), region, out)
 
     def _read(self, region: Region, out: np.ndarray) -> None:
-        self.reader.read(region, out)
+        self.retry(self.reader.read, region, out)
         with self.cache.lock:
             self.bytes_read += out.nbytes
 

@@ -73,8 +73,8 @@ def open_input(options: InputOptions) -> Reader:
     """Open an input: one raster, or several one-band rasters as bands; then bands, nodata and scale as asked."""
     targets = [(path, array) for path in options.paths for array in options.arrays]
     readers = [open_raster(path, array, dict(options.at), options.dims) for path, array in targets]
-    for path in options.paths:
-        _check_complete(path)
+    for (path, _), opened in zip(targets, readers, strict=True):
+        _check_complete(path, opened)
     names = [array or Path(path).name.split(".")[0] for path, array in targets]
     reader: Reader = readers[0] if len(readers) == 1 else Stack(readers, names)
     spec, bands = reader.spec.select(options.bands)
@@ -85,8 +85,8 @@ def open_input(options: InputOptions) -> Reader:
     return Scaled(reader, factor_offset) if isinstance(factor_offset, tuple) else reader
 
 
-def _check_complete(path: str) -> None:
-    """Refuse what a run has begun to write and not finished: what is missing in it would pass for pixels."""
+def _check_complete(path: str, reader: Reader) -> None:
+    """Refuse what a run has begun to write and not finished, or what was lost of it: it would pass for pixels."""
     from pipeline.storage.zarr_store import root_attributes
 
     for folder in (Path(path), *Path(path).parents):
@@ -95,6 +95,8 @@ def _check_complete(path: str) -> None:
         attributes = root_attributes(str(folder))
         if attributes is not None and attributes.get("complete") is False:
             raise InputError(f"{path}: is the unfinished output of a run; finish that with --resume first")
+        if attributes is not None and (missing := getattr(reader, "missing", "")):
+            raise InputError(f"{path}: is the output of a run and lacks {missing}; compute it again")
 
 
 def _nodata(options: InputOptions, spec: RasterSpec) -> float | int | None:

@@ -12,6 +12,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from pipeline.storage.disk import sync_path
+
 Table = Mapping[str, np.ndarray]
 
 
@@ -21,9 +23,17 @@ def save_table(folder: Path, table: Table) -> None:
     building.mkdir(parents=True)
     for name, column in table.items():
         np.save(building / f"{name}.npy", column)
+    _put_in_place(building, folder)
+
+
+def _put_in_place(building: Path, folder: Path) -> None:
+    """Rename a folder of written columns, once they are on the disk: a power cut leaves no half of a table."""
+    for file in (*building.iterdir(), building):
+        sync_path(file)
     if folder.exists():
         shutil.rmtree(folder)
     os.rename(building, folder)
+    sync_path(folder.parent)
 
 
 class TableWriter:
@@ -53,9 +63,7 @@ class TableWriter:
             file.seek(0)
             file.write(self._header(self._columns[name]))
             file.close()
-        if self._folder.exists():
-            shutil.rmtree(self._folder)
-        os.rename(self._building, self._folder)
+        _put_in_place(self._building, self._folder)
 
     def _header(self, column: np.ndarray) -> bytes:
         """Return the header of a .npy file (format 1.0), padded to a fixed length: the rows are known at the end."""

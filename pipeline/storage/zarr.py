@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +54,8 @@ class ZarrReader(Reader):
         self.array_path = stored.path
         self.warnings: list[str] = []
         check_array(stored, path)
+        self._metadata = stored.metadata
+        self._num_files = tuple(-(-n // s) for n, s in zip(stored.shape, stored.shards or stored.chunks, strict=True))
         names = dims or dimension_names(stored, group, path)
         self._fixed = fix_dimensions(stored, group, names, dict(at or {}), path)
         kept = [i for i in range(stored.ndim) if i not in self._fixed]
@@ -130,29 +135,63 @@ class ZarrReader(Reader):
             native: Any = out.view(bool) if self._array.dtype.kind == "b" else out
             self._array.get_basic_selection(tuple(selection), out=NDBuffer.from_ndarray_like(native))
         except Exception as error:
-            raise InputError(
-                f"{self.path}: cannot read {region} (chunks of {self.chunk[0]} x {self.chunk[1]}): "
-                f"{type(error).__name__}: {error}"
-            ) from error
+            where = self._find_damage(selection) or f" (chunks of {self.chunk[0]} x {self.chunk[1]})"
+            raise InputError(f"{self.path}: cannot read {region}{where}: {type(error).__name__}: {error}") from error
+
+    def _find_damage(self, selection: Sequence[Any]) -> str:
+        """Return in words the first chunk of a selection that cannot be read, with the file that holds it."""
+        array, corners = self._array, []
+        for part, size, step in zip(selection, array.shape, array.chunks, strict=True):
+            first, stop, _ = (part if isinstance(part, slice) else slice(part, part + 1)).indices(size)
+            corners.append(range(first - first % step, stop, step))
+        files = array.shards or array.chunks
+        for corner in product(*corners):
+            try:
+                array[tuple(slice(i, i + step) for i, step in zip(corner, array.chunks, strict=True))]
+            except Exception:
+                key = self._metadata.encode_chunk_key(tuple(i // n for i, n in zip(corner, files, strict=True)))
+                return f", the chunk in {Path(array.path, key)}"
+        return ""  # it can be read now
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_array"}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_array", "_survey")}
 
     def identity(self) -> dict[str, Any]:
         folder = Path(self.path, self.array_path)
         metadata = [(folder / name).read_bytes() for name in METADATA if (folder / name).exists()]
         spec = self.spec  # names and georeference lie beside the array
         context = repr((spec.bands, spec.band_coordinates, spec.transform, spec.crs, self._fixed))
-        newest, num_bytes = _newest_and_size(folder)
         return {
             "path": str(folder.absolute()),
-            "modified_ns": newest,
-            "bytes": num_bytes,
+            "modified_ns": self._survey.newest_ns,
+            "bytes": self._survey.num_bytes,
             "metadata": hashlib.sha256(b"\0".join([*metadata, context.encode()])).hexdigest(),
         }
 
     def describe(self) -> dict[str, Any]:
-        return self._facts | {"warnings": list(self.warnings)}
+        return self._facts | {"warnings": [*self.warnings, *self._missing_note()]}
+
+    @cached_property
+    def _survey(self) -> _Survey:
+        """The array's files as they were when this reader was first asked for its identity."""
+        return _survey(Path(self.path, self.array_path))
+
+    @property
+    def missing(self) -> str:
+        """What lacks of the array's files, in words; empty where none does. Zarr reads the fill value there."""
+        due, found = math.prod(self._num_files), self._survey.num_files
+        if found >= due:
+            return ""
+        folder = Path(self.path, self.array_path)
+        keys = map(self._metadata.encode_chunk_key, np.ndindex(*self._num_files))
+        first = next((key for key in keys if not (folder / key).exists()), "")
+        return f"{due - found} of {due} chunk files, the first of them {Path(self.array_path, first)}"
+
+    def _missing_note(self) -> list[str]:
+        if not (missing := self.missing):
+            return []
+        fill = np.asarray(self._metadata.fill_value).item()
+        return [f"{self.path} lacks {missing}; as Zarr has it, they are read as {fill!r}"]
 
 
 def _describe(array: zarr.Array[Any]) -> dict[str, Any]:
@@ -175,18 +214,29 @@ def _fill_value_note(array: zarr.Array[Any], spec: RasterSpec) -> list[str]:
     return [f"the fill value {value} is not taken as nodata; if xarray wrote it as such, say `nodata: {value}`"]
 
 
-def _newest_and_size(folder: Path) -> tuple[int, int]:
-    """Return the newest change in a folder and below, and the bytes of all files there."""
-    newest, num_bytes = folder.stat().st_mtime_ns, 0
+@dataclass(frozen=True)
+class _Survey:
+    """The files of an array, without opening them."""
+
+    newest_ns: int
+    num_bytes: int
+    num_files: int
+    """Those that hold pixels."""
+
+
+def _survey(folder: Path) -> _Survey:
+    """Return the newest change in a folder and below, and bytes and number of the files there."""
+    newest, num_bytes, num_files = folder.stat().st_mtime_ns, 0, 0
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                below, size = _newest_and_size(Path(entry.path))
+                below = _survey(Path(entry.path))
             else:
                 status = entry.stat()
-                below, size = status.st_mtime_ns, status.st_size
-            newest, num_bytes = max(newest, below), num_bytes + size
-    return newest, num_bytes
+                below = _Survey(status.st_mtime_ns, status.st_size, entry.name not in METADATA)
+            newest, num_bytes = max(newest, below.newest_ns), num_bytes + below.num_bytes
+            num_files += below.num_files
+    return _Survey(newest, num_bytes, num_files)
 
 
 def _codec_name(codec: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -20,6 +20,7 @@ from pipeline.operation import Table, TableSpec
 from pipeline.raster import Number, RasterSpec, array_slices, is_nan
 from pipeline.region import Region
 from pipeline.storage import cf
+from pipeline.storage.disk import replace_file, sync_path
 
 CODECS: dict[str, dict[str, Any] | None] = {
     "fast": {"cname": "lz4", "clevel": 5, "shuffle": "shuffle"},
@@ -67,6 +68,7 @@ def create_store(path: str, attributes: Mapping[str, Any], arrays: Sequence[Arra
             groups[group_path] = root.create_group(group_path) if group_path else root
             write_coordinates(groups[group_path], plan.spec, plan.region)
         create_array(root, plan)
+    sync_path(Path(path, "zarr.json"))  # so that it is known for ours after a power cut too
 
 
 def _without_clashes(arrays: Sequence[ArrayPlan]) -> Iterator[ArrayPlan]:
@@ -221,18 +223,26 @@ class ZarrWriter:
                 yield unit
 
 
-def finish_store(path: str, attributes: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]]) -> None:
+def finish_store(
+    path: str,
+    attributes: Mapping[str, Any],
+    groups: Mapping[str, Mapping[str, Any]],
+    sync: Callable[[], None] = lambda: None,
+) -> None:
     """Write the provenance of step groups and root.
 
     The root's comes last of all, in one write together with the metadata gathered before: it says that the store is
-    complete.
+    complete. Before it, `sync` brings all else to the disk.
     """
     root = zarr.open_group(path, mode="r+", use_consolidated=False)
     for name, values in groups.items():
         root[name].attrs["rasterpipe"] = dict(values)
         consolidate(path, name)
     consolidate(path)
-    zarr.open_group(path, mode="r+", use_consolidated=True).attrs["rasterpipe"] = dict(attributes)
+    sync()
+    metadata = json.loads(Path(path, "zarr.json").read_text())
+    metadata["attributes"]["rasterpipe"] = dict(attributes)
+    replace_file(Path(path, "zarr.json"), json.dumps(metadata, indent=2).encode())
 
 
 def consolidate(path: str, group: str | None = None) -> None:

@@ -1,0 +1,122 @@
+"""A raster of a million blocks, none of them computed: what planning, dask, the journal and resuming take.
+
+    python -m benchmarks.many_blocks [blocks per side]
+
+Each line says the seconds and how much the process's peak grew. Blocks do nothing: what is left is the overhead.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import execution
+from pipeline.config import load_pipeline, resolve
+from pipeline.execution import execute, peak_rss_bytes
+from pipeline.journal import Journal, work_folder
+from pipeline.limits import resident_bytes
+from pipeline.planning import InputSpec, Plan, Settings, make_plan
+from pipeline.progress import Progress
+from pipeline.raster import RasterSpec
+from pipeline.reduction import Partials
+from pipeline.region import Axis, Grid
+from pipeline.storage.disk import FileSystems
+from pipeline.worker import BlockDone, PassWorker
+from tests.harness import reset_peak_bytes
+
+MIB = 2**20
+CHUNK = 512
+STEPS = [{"name": "smooth", "op": "window", "size": 3, "statistics": ["mean"]}]
+
+
+class Idle(PassWorker):
+    """A worker whose blocks are done at once."""
+
+    def run_block(self, number: int) -> tuple[BlockDone, Partials]:
+        return BlockDone(self.plan.number, number, (CHUNK * CHUNK,)), self.merger.nothing
+
+
+@contextmanager
+def measured(what: str, num_blocks: int) -> Iterator[None]:
+    before, started = reset_peak_bytes(), time.perf_counter()
+    yield
+    seconds = time.perf_counter() - started
+    grown, kept = (peak_rss_bytes() - before) / MIB, (resident_bytes() - before) / MIB
+    print(
+        f"{what}: {seconds:.2f} s, {seconds / num_blocks * 1e3:.4f} ms a block, peak + {grown:.0f} MiB, kept {kept:.0f}"
+    )
+
+
+def plan(side: int, width: int | None = None, *, forced: bool = True) -> Plan:
+    """Plan a raster of side x width blocks, of one chunk each if they are forced."""
+    rows, columns = side * CHUNK, (width or side) * CHUNK
+    spec = RasterSpec(rows, columns, np.dtype(np.uint8), ("y", "x"), ("b1",))
+    config, _ = load_pipeline({"inputs": {"image": "unused.zarr"}, "steps": STEPS, "output": {"path": "unused.zarr"}})
+    grid = Grid(Axis(0, rows, CHUNK), Axis(0, columns, CHUNK), 5)
+    settings = Settings(
+        memory_bytes=2**30,
+        workers=2,
+        halo="read",
+        chunks=(CHUNK, CHUNK),
+        shards="none",
+        grids=(grid,) if forced else None,
+    )
+    return make_plan(config.steps, resolve(config), {"image": InputSpec("image", spec, (CHUNK, CHUNK))}, settings)
+
+
+def run(plan: Plan, journal: Journal) -> None:
+    class Source:
+        spec = plan.inputs["image"].spec
+
+    nothing: Any = Source()
+    with FileSystems([journal.folder]) as disks, journal.checkpoints(disks):
+        execute(plan, lambda raster: nothing, lambda array: nothing, journal, Progress(quiet=True))
+
+
+def main() -> None:
+    side = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    count = side * side
+    execution.PassWorker = Idle  # type: ignore[misc]
+    with measured("a small run first, for the imports", 4), tempfile.TemporaryDirectory() as folder:
+        run(plan(2), _begun(folder))
+    with measured("planning, blocks chosen", count):
+        plan(side, forced=False)
+    with measured("planning, one column of blocks", count):
+        plan(count, 1, forced=False)
+    with measured("planning, blocks given", count):
+        planned = plan(side)
+    with tempfile.TemporaryDirectory() as folder:
+        with measured("run", count):
+            run(planned, journal := _begun(folder))
+        journal.close()
+        print(f"journal: {(work_folder(f'{folder}/a.zarr') / 'journal').stat().st_size / MIB:.1f} MiB")
+        _cut(work_folder(f"{folder}/a.zarr") / "journal", count // 2)
+        with measured("journal read, half done", count // 2):
+            journal = Journal(f"{folder}/a.zarr")
+        with measured("run of the other half", count // 2):
+            run(planned, journal)
+        journal.close()
+
+
+def _begun(folder: str) -> Journal:
+    journal = Journal(f"{folder}/a.zarr")
+    journal.start({"run_id": "benchmark"})
+    return journal
+
+
+def _cut(path: Path, lines: int) -> None:
+    with path.open("r+b") as file:
+        for _ in range(lines + 1):
+            file.readline()
+        file.truncate(file.tell())
+
+
+if __name__ == "__main__":
+    main()
