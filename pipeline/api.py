@@ -34,6 +34,7 @@ from pipeline.planning import InputSpec, Plan, Settings, make_plan
 from pipeline.progress import Progress
 from pipeline.quicklook import check_quicklook_path, draw
 from pipeline.raster import RasterSpec
+from pipeline.read_limits import ReadLimits
 from pipeline.region import Grid, Region
 from pipeline.storage.disk import FileSystems
 from pipeline.storage.inputs import InputOptions, local_paths, open_input, open_raster
@@ -87,7 +88,7 @@ def load(
     config, document = load_pipeline(source, overrides, inputs, output)
     try:
         config = with_matrices(config, read_matrix)
-        readers = {name: _open(name, entry, document) for name, entry in config.inputs.items()}
+        readers = {name: _open(name, entry, document, _limits(config)) for name, entry in config.inputs.items()}
         specs = {name: _input_spec(name, reader) for name, reader in readers.items()}
         settings = dataclasses.replace(_settings(config, next(iter(specs.values())).spec, grids), economy=economy)
         plan = make_plan(config.steps, resolve(config), specs, settings)
@@ -97,15 +98,19 @@ def load(
     return Job(config, document, readers, plan, _parts(config, readers))
 
 
-def _open(name: str, entry: Input, document: Document) -> Reader:
+def _open(name: str, entry: Input, document: Document, limits: ReadLimits) -> Reader:
     """Open an input; errors say where the file names it."""
     try:
-        return open_input(_input_options(entry))
+        return open_input(_input_options(entry, limits))
     except PipelineError as error:
         raise PipelineError(str(error), ("inputs", name, *error.path)) from error.__cause__
     except InputError as error:
         place = _place_of_input(document, name)
         raise InputError(f"{place}: {error}" if place else str(error)) from error.__cause__
+
+
+def _limits(config: Pipeline) -> ReadLimits:
+    return ReadLimits(**config.run.limits.model_dump())
 
 
 def _place_of_input(document: Document, name: str) -> str:
@@ -118,7 +123,7 @@ def _place_of_input(document: Document, name: str) -> str:
     return f"{origin}: {format_path(path)}" if origin else ""
 
 
-def _input_options(entry: Input) -> InputOptions:
+def _input_options(entry: Input, limits: ReadLimits) -> InputOptions:
     scale = entry.scale
     return InputOptions(
         paths=entry.paths,
@@ -128,6 +133,7 @@ def _input_options(entry: Input) -> InputOptions:
         bands=entry.bands,
         nodata=entry.nodata,
         scale=(scale.factor, scale.offset) if isinstance(scale, Scale) else scale,
+        limits=limits,
     )
 
 
@@ -363,7 +369,7 @@ def _begin(job: Job, target: Target, journal: Journal, store: RunStore) -> None:
 def _check_inputs_unchanged(job: Job) -> None:
     """Refuse to call a result complete whose inputs were changed while the run read them."""
     for name, entry in job.pipeline.inputs.items():
-        if _identify(name, _open(name, entry, job.document)) != job.parts["identities"][name]:
+        if _identify(name, _open(name, entry, job.document, _limits(job.pipeline))) != job.parts["identities"][name]:
             raise InputError(
                 f"the input {name} ({', '.join(entry.paths)}) changed while the run read it; "
                 f"the result stays incomplete: run again with --overwrite"

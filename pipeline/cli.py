@@ -85,6 +85,8 @@ def _quiet_libraries() -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
+    # what a file says of itself must not steer the terminal
+    message = "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in message)
     click.echo(f"error: {message}" if "\n" not in message else f"error:\n{message}", err=True)
     sys.exit(code)
 

@@ -144,6 +144,17 @@ def fit(value: Number, dtype: np.dtype) -> Number | None:
     return None if math.isinf(rounded) and math.isfinite(value) else rounded
 
 
+def printable(text: str) -> str:
+    """Return a text from a file as it may be shown and stored: no control characters, no half of a character.
+
+    Examples
+    --------
+    >>> printable("r\x1b[2Jed")
+    'r\ufffd[2Jed'
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
 def grid_difference(first: RasterSpec, second: RasterSpec) -> str:
     """Return in words what is different between two grids; empty where nothing is."""
     parts = []

@@ -48,8 +48,9 @@ def check_output_path(output: str, inputs: Sequence[str]) -> None:
         raise OutputError(f"{output}: only local outputs are written so far")
     try:
         _check_local_path(output, inputs)
-    except OSError as error:  # a name too long, no permission to look
-        raise OutputError(f"{output}: {error.strerror or error}; choose another output path") from error
+    except (OSError, ValueError) as error:  # a name too long or with a zero byte, no permission to look
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"{output}: {reason}; choose another output path") from error
 
 
 def _check_local_path(output: str, inputs: Sequence[str]) -> None:
@@ -68,6 +69,9 @@ def _check_local_path(output: str, inputs: Sequence[str]) -> None:
                 raise OutputError(f"{output}: {words}")
     if (link := Path(output)).is_symlink():  # to replace it would lose the link, to follow it what it leads to
         raise OutputError(f"{output}: is a symbolic link to {os.readlink(link)}; give {path} itself as the output")
+    for link in (new, old.parent):  # what is written or removed there would be elsewhere
+        if link.is_symlink():
+            raise OutputError(f"{output}: the run needs {link}, a link to {os.readlink(link)}; remove the link")
     if path == path.parent:
         raise OutputError(f"{output}: is a root folder; choose a path for a new store")
     parent = next(p for p in path.parents if p.exists())

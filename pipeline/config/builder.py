@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.config.node import MAX_DEPTH, TAG, Budget, Node
 from pipeline.config.place import KeyPath, Position, excerpt, format_path, place_text
-from pipeline.config.scalar import VARIABLE, expand, resolve_scalar
+from pipeline.config.scalar import VARIABLE, check_characters, expand, resolve_scalar
 from pipeline.errors import PipelineError
 
 
@@ -39,6 +39,7 @@ class Builder:
 
     def scalar(self, node: Node, path: KeyPath) -> Any:
         text = node.text
+        check_characters(text, self.where(node, path))
         variable = VARIABLE.fullmatch(text)
         if "$" in text:
             text = expand(text, self.where(node, path))

@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.config.builder import Builder
 from pipeline.config.node import MAX_BYTES, MAX_DEPTH, Budget, compose
 from pipeline.config.place import KeyPath, Position, format_path, place_text, position_at
-from pipeline.config.scalar import MAX_INTEGER, TOO_LARGE, expand
+from pipeline.config.scalar import MAX_INTEGER, TOO_LARGE, check_characters, expand
 from pipeline.errors import PipelineError, UsageError, unknown
 
 _INDEX = re.compile(r"\[([0-9]+)\]")
@@ -232,6 +232,7 @@ def _copy(value: Any, path: KeyPath, budget: Budget) -> Any:
     if isinstance(value, list | tuple):
         return [_copy(item, (*path, index), budget) for index, item in enumerate(value)]
     if isinstance(value, str):
+        check_characters(value, format_path(path))
         return expand(value, format_path(path))
     if isinstance(value, int) and abs(value) >= MAX_INTEGER:
         raise PipelineError(f"{format_path(path)}: {TOO_LARGE}")

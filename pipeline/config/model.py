@@ -26,7 +26,9 @@ from pipeline.config.message import OPERATION_SYNONYMS, missing, own_error, own_
 from pipeline.config.value import parse_bytes, parse_dims, parse_input_dims, parse_nodata, parse_sides, parse_version
 from pipeline.errors import PipelineError
 from pipeline.operation import Operation, registry
+from pipeline.read_limits import ReadLimits
 
+DEFAULTS = ReadLimits()
 Sides = tuple[int, int] | tuple[int, int, int]
 Side = Annotated[StrictInt, Field(ge=0)]
 Span = tuple[Side, Side]
@@ -142,6 +144,19 @@ class Output(_Frozen):
     """Order of the dimensions; auto: as a Zarr input has them, band,y,x from TIFFs."""
 
 
+class Limits(_Frozen):
+    """What reading an input may take at most; raise a limit for a file that is to be trusted."""
+
+    tile_bytes: Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int | str)] = DEFAULTS.tile_bytes
+    """What a chunk, strip or tile that can only be decoded whole decodes to."""
+    allocation_bytes: Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int | str)] = (
+        DEFAULTS.allocation_bytes
+    )
+    """What is read beside the pixels: coordinates, tables of tiles, tags."""
+    decompression_ratio: float = Field(default=DEFAULTS.decompression_ratio, ge=1, allow_inf_nan=False)
+    """Decoded to stored bytes of a chunk, strip or tile."""
+
+
 class Run(_Frozen):
     """How the pipeline is run; nothing here changes the result."""
 
@@ -160,6 +175,8 @@ class Run(_Frozen):
     result is called complete. Else only the death of the process does."""
     retries: Annotated[StrictInt, Field(ge=0, le=100)] = 3
     """How often reading or writing a block is tried again after an error that may pass (I/O error, time-out)."""
+    limits: Limits = Field(default_factory=Limits)
+    """What reading an input may take at most."""
 
 
 def _parse_input(value: Any) -> Any:

@@ -19,12 +19,19 @@ VARIABLE = re.compile(
     r"\$(?:(?P<dollar>\$)|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^{}]*))?\}|(?P<bad>\{))"
 )
 
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 _NULL = re.compile(r"(?:~|null|Null|NULL|)")
 _BOOL = re.compile(r"(?:true|True|TRUE|false|False|FALSE)")
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
 _HEX = re.compile(r"0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?")
 _SPECIAL = re.compile(r"(?P<sign>[-+]?)\.(?P<word>inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+
+
+def check_characters(text: str, where: str) -> None:
+    """Raise PipelineError for what an escape can put into a text although no file name and no output can hold it."""
+    if bad := _NO_TEXT.search(text):
+        raise PipelineError(f"{where}: the character {bad.group()!r} is not allowed; remove it")
 
 
 def expand(text: str, where: str, environment: Mapping[str, str] | None = None) -> str:

@@ -59,6 +59,10 @@ class _Candidate:
     strip: tuple[int, int]
 
 
+BLOCK_LIMIT = 2**24
+"""Of a pass: planning and the journal take some hundred bytes for each."""
+
+
 class Fitter:
     """Chooses block shape, panel width and halo way of one pass by predicted cost, within the memory."""
 
@@ -80,6 +84,13 @@ class Fitter:
             candidates = list(self.candidates_of(self.settings.grids[number]))
         else:
             candidates = [c for grid in self.grids() for c in self.candidates_of(grid)]
+        if not candidates and not any(self.grids()):
+            height, width = self.region.shape
+            raise PipelineError(
+                f"{height:,} x {width:,} pixels take more than {BLOCK_LIMIT:,} blocks that fit the memory; "
+                "compute a `region` of it, or raise run.memory",
+                ("run", "memory"),
+            )
         if not candidates:
             raise PipelineError(
                 "`exchange` needs blocks no thinner than the halo, and none fits the memory; use `halo: read`",
@@ -99,6 +110,8 @@ class Fitter:
         rasters = [array.spec for array in self.arrays.values()] or [self.probe.specs[r] for r in self.probe.stored]
         pixel = max(spec.pixel_bytes for spec in rasters)
         for block_rows, block_columns in product(rows, columns):
+            if -(-height // block_rows) * -(-width // block_columns) > BLOCK_LIMIT:
+                continue
             small = block_rows == rows[0] and block_columns == columns[0]
             if small or block_rows * block_columns * pixel <= self.settings.memory_bytes / 4:
                 yield self.grid(block_rows, block_columns)

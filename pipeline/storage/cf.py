@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.raster import Number, RasterSpec, fit, is_nan
+from pipeline.raster import Number, RasterSpec, fit, is_nan, printable
 
 Attributes = Mapping[str, Any]
 Affine = tuple[float, ...]
@@ -109,7 +109,7 @@ def parse_georeference(
     if transform is not None and not is_invertible(transform):
         warnings.append(f"the recorded transform {transform} is ignored: it cannot be inverted")
         transform = None
-    return transform, str(crs) if crs else None
+    return transform, printable(" ".join(str(crs).splitlines())) if crs else None
 
 
 def is_invertible(transform: Affine) -> bool:
@@ -212,7 +212,8 @@ def labels(values: np.ndarray, attributes: Attributes) -> list[str]:
     values = _times(values, attributes)
     if values.dtype.kind == "M":
         return [str(time).removesuffix(".000000") for time in values.astype("M8[us]")]
-    return [value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in values.tolist()]
+    texts = (value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in values.tolist())
+    return [printable(text) for text in texts]
 
 
 def _times(values: np.ndarray, attributes: Attributes) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.raster import Number, fit
+from pipeline.raster import Number, fit, printable
 
 Tags = Mapping[int, Any]
 Affine = tuple[float, float, float, float, float, float]
@@ -116,7 +116,7 @@ def parse_items(tags: Tags, warnings: list[str]) -> Items:
 def band_names(items: Items, num_bands: int, warnings: list[str]) -> tuple[str, ...]:
     """Return the bands' descriptions; `b1`, `b2`, ... where there is none, and everywhere if they are not unique."""
     default = tuple(f"b{band + 1}" for band in range(num_bands))
-    names = tuple(items.get(("DESCRIPTION", band)) or default[band] for band in range(num_bands))
+    names = tuple(printable(items.get(("DESCRIPTION", band)) or default[band]) for band in range(num_bands))
     if len(set(names)) == num_bands:
         return names
     warnings.append(f"the band names are ignored: they are not unique ({', '.join(names[:20])})")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeline.errors import InputError, PipelineError
 from pipeline.raster import Dims, RasterSpec, fit, grid_difference, working_dtype
+from pipeline.read_limits import ReadLimits
 from pipeline.region import Region
 from pipeline.storage.reader import Reader
 
@@ -30,7 +31,11 @@ REFUSED = {
 
 
 def open_raster(
-    path: str, array: str | None = None, at: dict[str, Any] | None = None, dims: Dims | None = None
+    path: str,
+    array: str | None = None,
+    at: dict[str, Any] | None = None,
+    dims: Dims | None = None,
+    limits: ReadLimits | None = None,
 ) -> Reader:
     """Open one stored raster, Zarr or TIFF, by what it is."""
     suffix = Path(path.rstrip("/")).suffix.lower()
@@ -44,14 +49,14 @@ def open_raster(
         if Path(path).is_dir():
             from pipeline.storage.zarr import ZarrReader
 
-            return ZarrReader(path, array, at, dims)
+            return ZarrReader(path, array, at, dims, limits)
     except OSError as error:  # no permission, a name too long, a share that is gone
         raise InputError(f"{path}: cannot be opened: {error.strerror or error}") from error
     if array or at:
         raise InputError(f"{path}: `array` and `at` are for Zarr groups; this is a file")
     from pipeline.storage.tiff import TiffReader
 
-    return TiffReader.open(path)
+    return TiffReader.open(path, limits)
 
 
 @dataclass(frozen=True)
@@ -67,12 +72,13 @@ class InputOptions:
     """A value, "none" to ignore the one recorded, None to keep it."""
     scale: str | tuple[float, float] = "ignore"
     """"ignore", "apply" (as the file records it), or (factor, offset)."""
+    limits: ReadLimits = field(default_factory=ReadLimits)
 
 
 def open_input(options: InputOptions) -> Reader:
     """Open an input: one raster, or several one-band rasters as bands; then bands, nodata and scale as asked."""
     targets = [(path, array) for path in options.paths for array in options.arrays]
-    readers = [open_raster(path, array, dict(options.at), options.dims) for path, array in targets]
+    readers = [open_raster(path, array, dict(options.at), options.dims, options.limits) for path, array in targets]
     for (path, _), opened in zip(targets, readers, strict=True):
         _check_complete(path, opened)
     names = [array or Path(path).name.split(".")[0] for path, array in targets]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +46,12 @@ def read_matrix(path: str) -> Matrix:
 
 def _read_npy(file: Path) -> Matrix:
     try:
-        array = np.load(file, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of headers as Python 2 wrote them
+            array = np.load(file, allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged header fails in tokenize, in numpy, or for want of memory
         raise InputError(f"{file}: is not a .npy file of numbers: {error}") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "iufb" or array.ndim not in (1, 2):
         raise InputError(f"{file}: must hold a matrix of numbers, got {array!r:.80}")

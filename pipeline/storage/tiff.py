@@ -19,19 +19,28 @@ from tifffile import TiffFile
 
 from pipeline.errors import InputError
 from pipeline.raster import RasterSpec
+from pipeline.read_limits import ReadLimits, check_bands
 from pipeline.region import Region
 from pipeline.storage import geotiff
 from pipeline.storage.reader import Reader
+from pipeline.storage.tiff_decode import Decoder, make_decoder
+from pipeline.storage.tiff_directory import check_directories
 from pipeline.storage.tiff_file import input_errors, logged, reason
 from pipeline.storage.tiff_layout import RAW_READ_BYTES, Layout, parse_layout, positive
-from pipeline.storage.tiff_page import Decoder, describe_pages, hash_metadata, make_decoder, parse_items, select_pages
+from pipeline.storage.tiff_page import describe_pages, hash_metadata, parse_items, select_pages
 
+NO_DIALECTS: dict[str, Any] = dict.fromkeys(
+    (f"is_{name}" for name in ("eer", "lsm", "ndpi", "philips", "scanimage", "stk", "vista")), False
+)
+"""Dialects of instruments that tifffile reads otherwise: what they add to the tags bears on no raster."""
 RAW_GAP_BYTES = 2**14
 """Rows that lie further apart than this are read one by one."""
 
 
 class TiffReader(Reader):
     """A TIFF file, opened for reading. Make one with `TiffReader.open`."""
+
+    _limits: ReadLimits
 
     def __init__(
         self, spec: RasterSpec, layout: Layout, decode: Decoder, identity: dict[str, Any], facts: dict[str, Any]
@@ -45,12 +54,14 @@ class TiffReader(Reader):
         self._descriptor: int | None = None
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> TiffReader:
+    def open(cls, path: str | os.PathLike[str], limits: ReadLimits | None = None) -> TiffReader:
         """Open a file: parse its directories and check that all segments lie in it. Reads no pixel.
 
-        Raises InputError where the file is missing, damaged, truncated, or of a kind that is not supported.
+        Raises InputError where the file is missing, damaged, truncated, exceeds a limit, or is of a kind that is not
+        supported.
         """
         path = os.path.abspath(os.fspath(path))
+        limits = limits or ReadLimits()
         messages: list[str] = []
         with input_errors(path), logged(messages):
             status = os.stat(path)
@@ -58,15 +69,21 @@ class TiffReader(Reader):
                 raise InputError(f"{path}: is not a file; give the path of one TIFF file")
             if status.st_size == 0:
                 raise InputError(f"{path}: is empty (0 bytes); copy it again")
-            with TiffFile(path, is_lsm=False, is_ndpi=False, is_scanimage=False) as tif:
-                return cls._parse(tif, path, status, messages)
+            check_directories(path, limits)
+            with TiffFile(path, **NO_DIALECTS) as tif:
+                reader = cls._parse(tif, path, status, messages, limits)
+        reader._limits = limits
+        return reader
 
     @classmethod
-    def _parse(cls, tif: TiffFile, path: str, status: os.stat_result, messages: list[str]) -> TiffReader:
+    def _parse(
+        cls, tif: TiffFile, path: str, status: os.stat_result, messages: list[str], limits: ReadLimits
+    ) -> TiffReader:
         pages, facts = select_pages(tif, messages)
         first = pages[0]
         num_bands = max(len(pages), positive(first.samplesperpixel, "SamplesPerPixel"))
-        layout = parse_layout(pages, tif.byteorder, status.st_size)
+        check_bands(path, num_bands)
+        layout = parse_layout(pages, tif.byteorder, status.st_size, limits)
         tags = {code: first.tags.valueof(code) for code in geotiff.TAGS}
         items = parse_items(pages, messages)
         dtype = np.dtype(np.uint8) if layout.dtype.kind == "b" else layout.dtype.newbyteorder("=")
@@ -122,7 +139,7 @@ class TiffReader(Reader):
 
     def __reduce__(self) -> tuple[Any, ...]:
         known = self._identity
-        return _reopen, (known["path"], known["size"], known["mtime_ns"], known["metadata"])
+        return _reopen, (known["path"], known["size"], known["mtime_ns"], known["metadata"], self._limits)
 
     def _read_plane(self, plane: int, region: Region, target: np.ndarray, samples: slice | list[int]) -> None:
         """Read a region of one plane into `target` (rows, columns, samples)."""
@@ -198,9 +215,9 @@ class TiffReader(Reader):
 
 
 @functools.lru_cache(maxsize=256)
-def _reopen(path: str, size: int, mtime_ns: int, metadata: str) -> TiffReader:
+def _reopen(path: str, size: int, mtime_ns: int, metadata: str, limits: ReadLimits) -> TiffReader:
     """Return the reader that was pickled; tasks of one process share it."""
-    reader = TiffReader.open(path)
+    reader = TiffReader.open(path, limits)
     with input_errors(path):
         _check_unchanged(path, os.stat(path), size, mtime_ns)
     if reader.identity()["metadata"] != metadata:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import tifffile
 
 from pipeline.errors import InputError
+from pipeline.raster import printable
 
 WARNING_LIMIT = 20
 
@@ -43,7 +44,7 @@ def logged(messages: list[str]) -> Iterator[None]:
             return True
         text = record.getMessage()
         if record.levelno >= logging.WARNING and "GDAL_NODATA" not in text and len(messages) < WARNING_LIMIT:
-            messages.append(f"tifffile: {text[:300]}")
+            messages.append(f"tifffile: {printable(text[:300])}")
         return False
 
     logger = logging.getLogger("tifffile")

@@ -11,10 +11,9 @@ from tifffile import TiffPage
 
 from pipeline.errors import InputError
 from pipeline.raster import DTYPES
+from pipeline.read_limits import ReadLimits, allowed_bytes
 from pipeline.region import Region
 
-SEGMENT_LIMIT_BYTES = 256 * 2**20
-"""A compressed strip or tile that decodes to more is refused: it cannot be read in parts."""
 RAW_READ_BYTES = 2**20
 """What one read of an uncompressed segment takes at most, and the size of the chunks it is said to have."""
 
@@ -61,6 +60,14 @@ class Layout:
         return self.columns * self.pixel_bytes
 
     @property
+    def rows_stored(self) -> np.ndarray:
+        """Rows of each row of segments; the last strip has fewer, where tiles are filled up."""
+        rows = np.full(self.down, self.rows)
+        if self.word == "strip":
+            rows[-1] = self.height - (self.down - 1) * self.rows
+        return rows
+
+    @property
     def chunk(self) -> tuple[int, int]:
         """Rows and columns that are read together, at most the raster's."""
         rows, columns = min(self.rows, self.height), min(self.columns, self.width)
@@ -80,7 +87,7 @@ class Layout:
         return f"{self.word} {index}" + (f" of band {plane + 1}" if len(self.offsets) > 1 else "")
 
 
-def parse_layout(pages: list[TiffPage], byteorder: Literal["<", ">"], file_size: int) -> Layout:
+def parse_layout(pages: list[TiffPage], byteorder: Literal["<", ">"], file_size: int, limits: ReadLimits) -> Layout:
     """Return how the pages that are bands are stored; raise InputError where they cannot be read so."""
     first = pages[0]
     height, width = positive(first.imagelength, "ImageLength"), positive(first.imagewidth, "ImageWidth")
@@ -107,7 +114,8 @@ def parse_layout(pages: list[TiffPage], byteorder: Literal["<", ">"], file_size:
         tables=tuple(page.jpegtables for page in pages for _ in range(samples if planar == 2 else 1)),
     )
     layout = _locate(layout, pages, file_size)
-    _check_limits(layout, path_of(first))
+    if not layout.raw:
+        _check_limits(layout, path_of(first), limits)
     return layout
 
 
@@ -136,10 +144,7 @@ def _locate(layout: Layout, pages: list[TiffPage], file_size: int) -> Layout:
     offsets = _table([page.dataoffsets for page in pages], planes * num_segments, path).reshape(-1, num_segments)
     counts = _table([page.databytecounts for page in pages], planes * num_segments, path).reshape(-1, num_segments)
     if layout.raw:
-        rows = np.full(layout.down, layout.rows)
-        if layout.word == "strip":
-            rows[-1] = layout.height - (layout.down - 1) * layout.rows
-        due = np.repeat(rows.astype(object) * layout.row_bytes, layout.across)
+        due = np.repeat(layout.rows_stored.astype(object) * layout.row_bytes, layout.across)
         due = np.minimum(due, file_size + 1).astype(np.int64)
         counts = np.where(counts == 0, due, np.minimum(counts, due))  # some writers leave 0, some count too much
     counts = np.where(offsets == 0, 0, counts)
@@ -166,16 +171,22 @@ def _table(values: list[Any], length: int, path: str) -> np.ndarray:
     return clipped
 
 
-def _check_limits(layout: Layout, path: str) -> None:
-    size = layout.rows * layout.row_bytes
-    if not layout.raw and size > SEGMENT_LIMIT_BYTES:
-        raise InputError(
-            f"{path}: its {layout.word}s of {layout.rows} x {layout.columns} pixels decode to {size:,} bytes each, "
-            f"the limit is {SEGMENT_LIMIT_BYTES:,}; write it with smaller ones (gdal_translate -co TILED=YES)"
-        )
+def _check_limits(layout: Layout, path: str, limits: ReadLimits) -> None:
+    """Raise InputError where segments, which are decoded whole, are too large or claim too much."""
+    what = f"{path}: {layout.word}s of {layout.rows} x {layout.columns} pixels"
+    limits.check_tile(what, layout.rows * layout.row_bytes, "write it with smaller ones (gdal_translate -co TILED=YES)")
     largest = int(layout.counts.max())
-    if not layout.raw and largest > 2 * SEGMENT_LIMIT_BYTES:
-        raise InputError(f"{path}: a compressed {layout.word} of {largest:,} bytes exceeds the limit; it is damaged")
+    if largest > allowed_bytes(limits.tile_bytes):
+        raise InputError(
+            f"{path}: a {layout.word} has {largest:,} stored bytes, the limit is {allowed_bytes(limits.tile_bytes):,}; "
+            "raise run.limits.tile_bytes, or copy the file again"
+        )
+    rows = np.tile(np.repeat(layout.rows_stored, layout.across), (len(layout.counts), 1))
+    ratios = np.where(layout.counts > 0, rows / np.maximum(1, layout.counts), 0)
+    plane, index = divmod(int(ratios.argmax()), ratios.shape[1])
+    if stored := int(layout.counts[plane, index]):
+        decoded = int(rows[plane, index]) * layout.row_bytes
+        limits.check_ratio(f"{path}: {layout.name(plane, index)}", decoded, stored)
 
 
 def positive(value: Any, name: str) -> int:
@@ -188,3 +199,9 @@ def positive(value: Any, name: str) -> int:
 def path_of(page: TiffPage) -> str:
     """Return the path of the file that holds a page."""
     return str(page.parent.filehandle.path)
+
+
+def codec_of(page: TiffPage) -> str:
+    """Return the name of a page's compression."""
+    name = getattr(page.compression, "name", str(page.compression)).lower()
+    return {"adobe_deflate": "deflate"}.get(name, name)

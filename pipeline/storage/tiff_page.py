@@ -1,28 +1,21 @@
-"""The pages of a TIFF file: which of them are bands, how they are decoded, what else they say."""
+"""The pages of a TIFF file: which of them are bands, and what they say beside the pixels."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import math
-from collections.abc import Callable
 from typing import Any
 
-import imagecodecs
 import numpy as np
 from tifffile import TiffFile, TiffPage
 
 from pipeline.errors import InputError
 from pipeline.raster import RasterSpec
 from pipeline.storage import geotiff
-from pipeline.storage.tiff_file import reason
-from pipeline.storage.tiff_layout import Layout, path_of
+from pipeline.storage.tiff_layout import Layout, codec_of
 
-PAGE_LIMIT = 2**16
-LERC = 34887
+PAGE_LIMIT = 2**15
+"""Pages of a file: so many take some five seconds to parse."""
 IDENTITY_TAGS = (256, 257, 258, 259, 262, 266, 274, 277, 278, 284, 317, 322, 323, 338, 339, 347, 530, *geotiff.TAGS)
-
-Decoder = Callable[[bytes, int, bytes | None], np.ndarray]
 
 
 def select_pages(tif: TiffFile, messages: list[str]) -> tuple[list[TiffPage], dict[str, Any]]:
@@ -54,39 +47,6 @@ def select_pages(tif: TiffFile, messages: list[str]) -> tuple[list[TiffPage], di
     return pages, {"pages": len(offsets), "levels": levels + len(first.subifds or ())}
 
 
-def make_decoder(page: TiffPage, layout: Layout) -> Decoder:
-    """Return what turns the bytes of a segment into an array (rows, columns, samples); several threads may call it."""
-    if page.compression == LERC and page.predictor == 1:
-        return functools.partial(_decode_lerc, (-1, layout.columns, layout.samples))
-    decode: Callable[..., Any] = page.decode
-    try:
-        decode(None, 0)
-    except Exception as error:
-        raise InputError(
-            f"{path_of(page)}: compression {_codec(page)} cannot be decoded: {reason(error)}; "
-            f"write it with another one (gdal_translate -co COMPRESS=ZSTD)"
-        ) from error
-
-    def decode_segment(data: bytes, index: int, tables: bytes | None) -> np.ndarray:
-        volume: np.ndarray = decode(data, index, jpegtables=tables)[0]
-        segment: np.ndarray = volume[0]
-        return segment
-
-    return decode_segment
-
-
-def _decode_lerc(shape: tuple[int, int, int], data: bytes, index: int, tables: bytes | None) -> np.ndarray:
-    """Decode LERC with its mask, which tifffile drops: pixels masked out are NaN, in integers 0, as in libtiff."""
-    values: np.ndarray
-    mask: np.ndarray | None
-    values, mask = imagecodecs.lerc_decode(data, masks=True)
-    values = values.reshape(shape)
-    if mask is not None and values.dtype.kind == "f":
-        masks = np.atleast_3d(mask if mask.ndim == 2 else np.moveaxis(mask, 0, -1))
-        values = np.where(masks, values, values.dtype.type(math.nan))
-    return values
-
-
 def parse_items(pages: list[TiffPage], messages: list[str]) -> geotiff.Items:
     """Return GDAL's items of the bands: the first page's, and of further pages those of their one sample."""
     items = geotiff.parse_items(_metadata(pages[0]), messages)
@@ -107,17 +67,12 @@ def describe_pages(tif: TiffFile, pages: list[TiffPage], layout: Layout) -> dict
     predictor = getattr(first.predictor, "name", str(first.predictor)).lower()
     return {
         "format": "BigTIFF" if tif.is_bigtiff else "TIFF",
-        "codec": _codec(first),
+        "codec": codec_of(first),
         "predictor": None if first.predictor == 1 else predictor,
         "layout": f"{layout.word}s {size}",
         "planar": "pages" if len(pages) > 1 else "separate" if first.planarconfig == 2 else "contiguous",
         "byteorder": "little" if tif.byteorder == "<" else "big",
     }
-
-
-def _codec(page: TiffPage) -> str:
-    name = getattr(page.compression, "name", str(page.compression)).lower()
-    return {"adobe_deflate": "deflate"}.get(name, name)
 
 
 def hash_metadata(tif: TiffFile, pages: list[TiffPage], spec: RasterSpec, layout: Layout) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -18,22 +18,14 @@ from zarr.buffer.cpu import NDBuffer
 
 from pipeline.errors import InputError
 from pipeline.raster import DIMS, Dims, RasterSpec, array_slices
+from pipeline.read_limits import ReadLimits, check_bands
 from pipeline.region import Region
 from pipeline.storage import cf
 from pipeline.storage.reader import Reader
-from pipeline.storage.zarr_group import (
-    METADATA,
-    band_coordinates,
-    band_names,
-    check_array,
-    dimension_names,
-    find_array,
-    fix_dimensions,
-    multiscales,
-    quiet,
-    read_coordinate,
-    role_of,
-)
+from pipeline.storage.zarr_coordinate import Coordinates, quiet
+from pipeline.storage.zarr_group import check_array, dimension_names, find_array, fix_dimensions, multiscales, role_of
+from pipeline.storage.zarr_guard import ChunkGuard
+from pipeline.storage.zarr_metadata import METADATA, attributes_of
 
 
 def configure(threads: int) -> None:
@@ -47,22 +39,29 @@ class ZarrReader(Reader):
     """One array of a Zarr store as a raster; dims beyond y, x and band are fixed by `at`."""
 
     def __init__(
-        self, path: str, array: str | None = None, at: Mapping[str, Any] | None = None, dims: Dims | None = None
+        self,
+        path: str,
+        array: str | None = None,
+        at: Mapping[str, Any] | None = None,
+        dims: Dims | None = None,
+        limits: ReadLimits | None = None,
     ) -> None:
-        self.path = path
+        self.path, self.limits = path, limits or ReadLimits()
         group, stored = find_array(path, array)
         self.array_path = stored.path
         self.warnings: list[str] = []
         check_array(stored, path)
         self._metadata = stored.metadata
         self._num_files = tuple(-(-n // s) for n, s in zip(stored.shape, stored.shards or stored.chunks, strict=True))
+        ChunkGuard(stored, path, self.limits)
+        coordinates = Coordinates(group, self.limits)
         names = dims or dimension_names(stored, group, path)
-        self._fixed = fix_dimensions(stored, group, names, dict(at or {}), path)
+        self._fixed = fix_dimensions(stored, coordinates, names, dict(at or {}), path)
         kept = [i for i in range(stored.ndim) if i not in self._fixed]
-        self.spec = self._build_spec(group, stored, names, kept)
+        self.spec = self._build_spec(coordinates, stored, names, kept)
         sizes = dict(zip(self.spec.dims, (stored.chunks[i] for i in kept), strict=True))
         self.chunk = (sizes["y"], sizes["x"])
-        self.scale = cf.parse_scale(stored.attrs, self.warnings)
+        self.scale = cf.parse_scale(attributes_of(stored), self.warnings)
         self.warnings += _fill_value_note(stored, self.spec)
         levels = max(1, len(multiscales(group).get("datasets", [])))
         self._facts = {**_describe(stored), "stored_dims": list(names), "levels": levels}
@@ -73,8 +72,12 @@ class ZarrReader(Reader):
         with quiet():
             return zarr.open_array(self.path, path=self.array_path, mode="r")
 
+    @cached_property
+    def _guard(self) -> ChunkGuard:
+        return ChunkGuard(self._array, self.path, self.limits)
+
     def _build_spec(
-        self, group: zarr.Group | None, stored: zarr.Array[Any], all_names: Sequence[str], kept: list[int]
+        self, coordinates: Coordinates, stored: zarr.Array[Any], all_names: Sequence[str], kept: list[int]
     ) -> RasterSpec:
         names = [all_names[i] for i in kept]
         dims = tuple(role_of(name) for name in names)
@@ -86,30 +89,34 @@ class ZarrReader(Reader):
         sizes = dict(zip(dims, (stored.shape[i] for i in kept), strict=True))
         if not all(sizes.values()):
             raise InputError(f"{self.path}: the raster is empty: shape {stored.shape}")
+        num_bands = sizes.get("band", 1)
+        check_bands(self.path, num_bands)
         dtype = np.dtype(np.uint8) if stored.dtype.kind == "b" else stored.dtype.newbyteorder("=")
         name_of = dict(zip(dims, names, strict=True))
-        transform, crs = self._georeference(group, stored, name_of, sizes)
+        transform, crs = self._georeference(coordinates, stored, name_of, sizes)
         return RasterSpec(
             height=sizes["y"],
             width=sizes["x"],
             dtype=dtype,
             dims=dims,
-            bands=band_names(group, name_of.get("band"), sizes.get("band", 1)),
-            nodata=cf.parse_nodata(stored.attrs, dtype, self.warnings),
-            band_coordinates=band_coordinates(group, stored, name_of.get("band"), sizes.get("band", 1)),
+            bands=coordinates.band_names(name_of.get("band"), num_bands),
+            nodata=cf.parse_nodata(attributes_of(stored), dtype, self.warnings),
+            band_coordinates=coordinates.along_bands(stored, name_of.get("band"), num_bands),
             transform=transform,
             crs=crs,
         )
 
     def _georeference(
-        self, group: zarr.Group | None, stored: zarr.Array[Any], name_of: Mapping[str, str], sizes: Mapping[str, int]
+        self, coordinates: Coordinates, stored: zarr.Array[Any], name_of: Mapping[str, str], sizes: Mapping[str, int]
     ) -> tuple[cf.Affine | None, str | None]:
         """Return transform and CRS as attributes say, or failing that the coordinates."""
-        attributes = {**(dict(group.attrs) if group is not None else {}), **dict(stored.attrs)}
-        mapping = group.get(str(attributes.get("grid_mapping", "spatial_ref"))) if group is not None else None
-        transform, crs = cf.parse_georeference(attributes, dict(mapping.attrs) if mapping else {}, self.warnings)
+        group = coordinates.group
+        attributes = {**(attributes_of(group) if group is not None else {}), **attributes_of(stored)}
+        mapping = coordinates.member(str(attributes.get("grid_mapping", "spatial_ref")))
+        mapped = {} if mapping is None else attributes_of(mapping)
+        transform, crs = cf.parse_georeference(attributes, mapped, self.warnings)
         if transform is None:
-            y, x = (read_coordinate(group, name_of[axis], sizes[axis]) for axis in ("y", "x"))
+            y, x = (coordinates.read(name_of[axis], sizes[axis]) for axis in ("y", "x"))
             transform = cf.transform_of_coordinates(y, x, self.warnings)
         return transform, crs
 
@@ -132,8 +139,12 @@ class ZarrReader(Reader):
         for axis, index in sorted(self._fixed.items()):
             selection.insert(axis, index)
         try:
+            self._guard.check(list(map(_span, selection, self._array.shape)))
             native: Any = out.view(bool) if self._array.dtype.kind == "b" else out
             self._array.get_basic_selection(tuple(selection), out=NDBuffer.from_ndarray_like(native))
+        except InputError as error:
+            reason = str(error).removeprefix(f"{self.path}: ")
+            raise InputError(f"{self.path}: cannot read {region}: {reason}") from error
         except Exception as error:
             where = self._find_damage(selection) or f" (chunks of {self.chunk[0]} x {self.chunk[1]})"
             raise InputError(f"{self.path}: cannot read {region}{where}: {type(error).__name__}: {error}") from error
@@ -154,7 +165,7 @@ class ZarrReader(Reader):
         return ""  # it can be read now
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_array", "_survey")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_array", "_guard", "_survey")}
 
     def identity(self) -> dict[str, Any]:
         folder = Path(self.path, self.array_path)
@@ -174,7 +185,10 @@ class ZarrReader(Reader):
     @cached_property
     def _survey(self) -> _Survey:
         """The array's files as they were when this reader was first asked for its identity."""
-        return _survey(Path(self.path, self.array_path))
+        try:
+            return _survey(Path(self.path, self.array_path))
+        except OSError as error:
+            raise InputError(f"{self.path}: its files cannot be listed: {error}") from error
 
     @property
     def missing(self) -> str:
@@ -183,7 +197,7 @@ class ZarrReader(Reader):
         if found >= due:
             return ""
         folder = Path(self.path, self.array_path)
-        keys = map(self._metadata.encode_chunk_key, np.ndindex(*self._num_files))
+        keys = map(self._metadata.encode_chunk_key, _cells(self._num_files))
         first = next((key for key in keys if not (folder / key).exists()), "")
         return f"{due - found} of {due} chunk files, the first of them {Path(self.array_path, first)}"
 
@@ -192,6 +206,20 @@ class ZarrReader(Reader):
             return []
         fill = np.asarray(self._metadata.fill_value).item()
         return [f"{self.path} lacks {missing}; as Zarr has it, they are read as {fill!r}"]
+
+
+def _cells(counts: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Yield the indices of a grid in order, one after the other: there may be more than numpy can count."""
+    for number in range(math.prod(counts)):
+        index = []
+        for count in reversed(counts):
+            number, position = divmod(number, count)
+            index.append(position)
+        yield tuple(reversed(index))
+
+
+def _span(part: slice | int, size: int) -> tuple[int, int]:
+    return part.indices(size)[:2] if isinstance(part, slice) else (part, part + 1)
 
 
 def _describe(array: zarr.Array[Any]) -> dict[str, Any]:
@@ -208,7 +236,7 @@ def _describe(array: zarr.Array[Any]) -> dict[str, Any]:
 def _fill_value_note(array: zarr.Array[Any], spec: RasterSpec) -> list[str]:
     """Say so where xarray, which writes nodata as the fill value in Zarr v2, would see nodata and we do not."""
     value = array.fill_value
-    is_xarray = array.metadata.zarr_format == 2 and "_ARRAY_DIMENSIONS" in array.attrs
+    is_xarray = array.metadata.zarr_format == 2 and "_ARRAY_DIMENSIONS" in attributes_of(array)
     if not is_xarray or spec.nodata is not None or value is None or not value or np.isnan(value):
         return []
     return [f"the fill value {value} is not taken as nodata; if xarray wrote it as such, say `nodata: {value}`"]
@@ -226,16 +254,18 @@ class _Survey:
 
 def _survey(folder: Path) -> _Survey:
     """Return the newest change in a folder and below, and bytes and number of the files there."""
-    newest, num_bytes, num_files = folder.stat().st_mtime_ns, 0, 0
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                below = _survey(Path(entry.path))
-            else:
+    newest = num_bytes = num_files = 0
+    folders = [str(folder)]
+    while folders:  # no recursion: folders may be nested deeper than Python recurses
+        newest = max(newest, os.stat(here := folders.pop()).st_mtime_ns)
+        with os.scandir(here) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                    continue
                 status = entry.stat()
-                below = _Survey(status.st_mtime_ns, status.st_size, entry.name not in METADATA)
-            newest, num_bytes = max(newest, below.newest_ns), num_bytes + below.num_bytes
-            num_files += below.num_files
+                newest, num_bytes = max(newest, status.st_mtime_ns), num_bytes + status.st_size
+                num_files += entry.name not in METADATA
     return _Survey(newest, num_bytes, num_files)
 
 

@@ -1,32 +1,20 @@
-"""A Zarr store from above: the array in it that is meant, the names of its dims, the coordinates beside it."""
+"""A Zarr store from above: the array in it that is meant, and the names of its dims."""
 
 from __future__ import annotations
 
-import json
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import zarr
 
 from pipeline.errors import InputError, unknown
-from pipeline.storage import cf
+from pipeline.storage.zarr_coordinate import Coordinates, quiet, recorded_names
+from pipeline.storage.zarr_metadata import METADATA, InputStore, attributes_of, check_name, read_json
 
 Y_NAMES = ("y", "lat", "latitude", "row", "rows", "northing")
 X_NAMES = ("x", "lon", "longitude", "col", "cols", "column", "columns", "easting")
 BAND_NAMES = ("band", "bands", "c", "channel", "channels", "wavelength", "spectral")
-METADATA = ("zarr.json", ".zarray", ".zattrs")
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep silent what is no news here: dtypes without a v3 specification, codecs that zarrs leaves to Python."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _open(path: str) -> zarr.Group | zarr.Array[Any]:
@@ -36,16 +24,19 @@ def _open(path: str) -> zarr.Group | zarr.Array[Any]:
         raise InputError(f"{path}: is not a Zarr array or group (no zarr.json, .zarray or .zgroup in it)")
     try:
         with quiet():
+            store = InputStore(path, read_only=True)
             if _is_array(Path(path)):
-                return zarr.open_array(path, mode="r")
-            return zarr.open_group(path, mode="r", use_consolidated=False)
+                return zarr.open_array(store, mode="r")
+            return zarr.open_group(store, mode="r", use_consolidated=False)
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(f"{path}: cannot be opened as Zarr: {type(error).__name__}: {error}") from error
 
 
 def _is_array(folder: Path) -> bool:
     if (folder / "zarr.json").exists():
-        return bool(json.loads((folder / "zarr.json").read_text())["node_type"] == "array")
+        return bool(read_json(folder / "zarr.json")["node_type"] == "array")
     return (folder / ".zarray").exists()
 
 
@@ -56,8 +47,12 @@ def find_array(path: str, name: str | None) -> tuple[zarr.Group | None, zarr.Arr
         if name:
             raise InputError(f"{path}: is one array, so array '{name}' names nothing in it; leave it out")
         return _parent_group(path), node
+    where = "the array"
     if name is None:
+        where = "its `multiscales` path"
         name = next((str(level["path"]) for level in multiscales(node).get("datasets", [])), None)
+    if name is not None:
+        check_name(path, name, where)
     try:
         with quiet():
             array = node[name or _only_raster(node, path)]
@@ -92,11 +87,13 @@ def _rasters(group: zarr.Group) -> list[str]:
     try:
         with quiet():
             members = {key: node for key, node in group.members(max_depth=2) if isinstance(node, zarr.Array)}
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(f"{group.store_path}: cannot be listed: {type(error).__name__}: {error}") from error
     flat = {key: node for key, node in members.items() if node.ndim >= 2}
-    auxiliary = {name for node in flat.values() for name in str(node.attrs.get("coordinates", "")).split()}
-    roles = {key: {role_of(name) for name in _recorded_names(node)} for key, node in flat.items()}
+    auxiliary = {name for node in flat.values() for name in str(attributes_of(node).get("coordinates", "")).split()}
+    roles = {key: {role_of(name) for name in recorded_names(node)} for key, node in flat.items()}
     named = [key for key in flat if {"y", "x"} <= roles[key] and key.rpartition("/")[2] not in auxiliary]
     return sorted(named or flat)
 
@@ -111,14 +108,19 @@ def _parent_group(path: str) -> zarr.Group | None:
 
 def multiscales(group: zarr.Group | None) -> Mapping[str, Any]:
     """Return what OME-Zarr says of a group's pyramid: its `datasets`, full resolution first, and `axes`."""
-    attributes: Mapping[str, Any] = group.attrs if group is not None else {}
+    attributes: Mapping[str, Any] = attributes_of(group) if group is not None else {}
     holder = attributes.get("ome", attributes)
     scales = holder.get("multiscales") if isinstance(holder, Mapping) else None
     if not isinstance(scales, list) or not scales or not isinstance(scales[0], Mapping):
         return {}
-    levels = [level for level in scales[0].get("datasets", []) if isinstance(level, Mapping) and "path" in level]
-    axes = [str(axis.get("name", "")) if isinstance(axis, Mapping) else str(axis) for axis in scales[0].get("axes", [])]
+    levels, axes = (scales[0].get(key) for key in ("datasets", "axes"))
+    levels = [level for level in _list(levels) if isinstance(level, Mapping) and "path" in level]
+    axes = [str(axis.get("name", "")) if isinstance(axis, Mapping) else str(axis) for axis in _list(axes)]
     return {"datasets": levels, "axes": axes}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def check_array(array: zarr.Array[Any], path: str) -> None:
@@ -134,14 +136,9 @@ def check_array(array: zarr.Array[Any], path: str) -> None:
 # --- dims ------------------------------------------------------------------------------------------------------
 
 
-def _recorded_names(array: zarr.Array[Any]) -> Sequence[Any]:
-    names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
-    return cast("Sequence[Any]", names) if isinstance(names, list | tuple) else ()
-
-
 def dimension_names(array: zarr.Array[Any], group: zarr.Group | None, path: str) -> tuple[str, ...]:
     """Return the dims' names: as the array or OME-Zarr says, else guessed where the shape leaves no doubt."""
-    for names in (_recorded_names(array), multiscales(group).get("axes", ())):
+    for names in (recorded_names(array), multiscales(group).get("axes", ())):
         if len(names) == array.ndim and all(names):
             return tuple(str(name) for name in names)
     if array.ndim == 2:
@@ -167,7 +164,7 @@ def role_of(name: Any) -> str:
 
 
 def fix_dimensions(
-    array: zarr.Array[Any], group: zarr.Group | None, names: Sequence[str], at: dict[str, Any], path: str
+    array: zarr.Array[Any], coordinates: Coordinates, names: Sequence[str], at: dict[str, Any], path: str
 ) -> dict[int, int]:
     """Return axis -> index for the dims beyond y, x and band: from `at`, or 0 where the length is 1."""
     if len(names) != array.ndim:
@@ -175,7 +172,7 @@ def fix_dimensions(
     fixed = {}
     for axis, name in enumerate(names):
         if name in at:
-            fixed[axis] = _index_at(array, group, axis, name, at.pop(name), path)
+            fixed[axis] = _index_at(array.shape[axis], coordinates, name, at.pop(name), path)
         elif role_of(name) not in ("y", "x", "band"):
             if array.shape[axis] != 1:
                 raise InputError(
@@ -187,16 +184,15 @@ def fix_dimensions(
     return fixed
 
 
-def _index_at(array: zarr.Array[Any], group: zarr.Group | None, axis: int, name: str, value: Any, path: str) -> int:
+def _index_at(size: int, coordinates: Coordinates, name: str, value: Any, path: str) -> int:
     """Return a position along an axis: a whole number, or an entry of its coordinate (a date also shortened)."""
-    size = array.shape[axis]
     if isinstance(value, int):
         if -size <= value < size:
             return value % size
         raise InputError(
             f"{path}: `at: {{{name}: {value}}}` is outside; {name} has {size} entries, from 0 (quoted it is a label)"
         )
-    entries = _labels(group, name, size)
+    entries = coordinates.labels(name, size)
     matches = [i for i, entry in enumerate(entries or ()) if entry == str(value)]
     matches = matches or [i for i, entry in enumerate(entries or ()) if "T" in entry and entry.startswith(str(value))]
     if len(matches) != 1:
@@ -204,51 +200,3 @@ def _index_at(array: zarr.Array[Any], group: zarr.Group | None, axis: int, name:
         found = f"{len(matches)} entries" if matches else "no entry"
         raise InputError(f"{path}: `at`: {name} has {found} {value!r} ({known}); a whole number is a position from 0")
     return matches[0]
-
-
-# --- coordinates -----------------------------------------------------------------------------------------------
-
-
-def _coordinate_array(group: zarr.Group | None, name: str | None, size: int) -> zarr.Array[Any] | None:
-    with quiet():
-        node = group.get(name) if group is not None and name else None
-    return node if isinstance(node, zarr.Array) and node.shape == (size,) else None
-
-
-def read_coordinate(group: zarr.Group | None, name: str | None, size: int) -> np.ndarray | None:
-    array = _coordinate_array(group, name, size)
-    if array is None:
-        return None
-    try:
-        with quiet():
-            return np.asarray(array[...])
-    except Exception as error:
-        raise InputError(f"{array.store_path}: cannot be read: {type(error).__name__}: {error}") from error
-
-
-def _labels(group: zarr.Group | None, name: str | None, size: int) -> list[str] | None:
-    values, array = read_coordinate(group, name, size), _coordinate_array(group, name, size)
-    return None if values is None or array is None else cf.labels(values, array.attrs)
-
-
-def band_names(group: zarr.Group | None, name: str | None, count: int) -> tuple[str, ...]:
-    default = tuple(f"b{i + 1}" for i in range(count))
-    names = tuple(_labels(group, name, count) or ())
-    counted = names in (tuple(str(i + 1) for i in range(count)), tuple(str(i) for i in range(count)))
-    return default if counted or len(set(names)) != count else names
-
-
-def band_coordinates(
-    group: zarr.Group | None, array: zarr.Array[Any], band: str | None, count: int
-) -> tuple[tuple[str, tuple[Any, ...]], ...]:
-    """Return what else is known of each band: coordinates that the array names, along its band axis."""
-    found = []
-    for name in str(array.attrs.get("coordinates", "")).split():
-        node = _coordinate_array(group, name, count)
-        taken = name in ("y", "x", "band", "spatial_ref", "table", "palette") or name == band
-        if band and node is not None and not taken and tuple(_recorded_names(node)) == (band,):
-            values = read_coordinate(group, name, count)
-            assert values is not None
-            numeric = values.dtype.kind in "iuf"
-            found.append((name, tuple(values.tolist() if numeric else cf.labels(values, node.attrs))))
-    return tuple(found)

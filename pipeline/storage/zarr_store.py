@@ -15,12 +15,13 @@ import numpy as np
 import zarr
 import zarr.codecs
 
-from pipeline.errors import OutputError
+from pipeline.errors import InputError, OutputError
 from pipeline.operation import Table, TableSpec
 from pipeline.raster import Number, RasterSpec, array_slices, is_nan
 from pipeline.region import Region
 from pipeline.storage import cf
 from pipeline.storage.disk import replace_file, sync_path
+from pipeline.storage.zarr_metadata import read_json
 
 CODECS: dict[str, dict[str, Any] | None] = {
     "fast": {"cname": "lz4", "clevel": 5, "shuffle": "shuffle"},
@@ -255,8 +256,8 @@ def consolidate(path: str, group: str | None = None) -> None:
 def root_attributes(path: str) -> dict[str, Any] | None:
     """Return the provenance of one of our stores; None for anything that is not one."""
     try:
-        value = json.loads(Path(path, "zarr.json").read_text()).get("attributes", {}).get("rasterpipe")
-    except (OSError, ValueError, AttributeError):
+        value = read_json(Path(path, "zarr.json")).get("attributes", {}).get("rasterpipe")
+    except (InputError, OSError, ValueError, AttributeError):
         return None
     return value if isinstance(value, dict) else None
 
