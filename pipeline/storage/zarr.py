@@ -52,8 +52,8 @@ class ZarrReader(Reader):
         self.warnings: list[str] = []
         check_array(stored, path)
         self._metadata = stored.metadata
+        ChunkGuard(stored, path, self.limits)  # chunks of no pixels end here
         self._num_files = tuple(-(-n // s) for n, s in zip(stored.shape, stored.shards or stored.chunks, strict=True))
-        ChunkGuard(stored, path, self.limits)
         coordinates = Coordinates(group, self.limits)
         names = dims or dimension_names(stored, group, path)
         self._fixed = fix_dimensions(stored, coordinates, names, dict(at or {}), path)
