@@ -1,6 +1,6 @@
 """rasterpipe: a chunked, out-of-core processing pipeline for large multi-band rasters.
 
-`run`, `plan`, `validate` and `info` do what the commands of these names do and return their facts as a dict;
+`run`, `plan`, `validate`, `info` and `verify` do what the commands of these names do and return their facts as a dict;
 `apply` applies steps lazily to a dask or xarray array.
 """
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "apply", "info", "plan", "run", "validate"]
+__all__ = ["__version__", "apply", "info", "plan", "run", "validate", "verify"]
 
 if TYPE_CHECKING:
-    from pipeline.api import info, plan, run, validate
+    from pipeline.api import info, plan, run, validate, verify
     from pipeline.lazy import apply
 
 

@@ -29,7 +29,7 @@ from pipeline.errors import InputError, OutputError, PipelineError, RasterpipeEr
 from pipeline.execution import Measured, execute, warm_up
 from pipeline.journal import Journal
 from pipeline.limits import available_cpus, available_memory_bytes
-from pipeline.operation import find_operation
+from pipeline.operation import Table, find_operation
 from pipeline.planning import InputSpec, Plan, Settings, make_plan
 from pipeline.progress import Progress
 from pipeline.quicklook import check_quicklook_path, draw
@@ -83,14 +83,19 @@ def load(
     output: str | None = None,
     grids: tuple[Grid, ...] | None = None,
     economy: int | None = None,
+    tables: Mapping[str, Table] | None = None,
 ) -> Job:
-    """Read a pipeline file (or mapping), open its inputs and plan the run; nothing is written."""
+    """Read a pipeline file (or mapping), open its inputs and plan the run; nothing is written.
+
+    Tables that are given, by step, are not made again.
+    """
     config, document = load_pipeline(source, overrides, inputs, output)
     try:
         config = with_matrices(config, read_matrix)
         readers = {name: _open(name, entry, document, _limits(config)) for name, entry in config.inputs.items()}
         specs = {name: _input_spec(name, reader) for name, reader in readers.items()}
-        settings = dataclasses.replace(_settings(config, next(iter(specs.values())).spec, grids), economy=economy)
+        settings = _settings(config, next(iter(specs.values())).spec, grids)
+        settings = dataclasses.replace(settings, economy=economy, tables=tables or {})
         plan = make_plan(config.steps, resolve(config), specs, settings)
     except PipelineError as error:
         raise PipelineError(locate(document, error), error.path) from None
@@ -405,6 +410,13 @@ def apply_operation(
     }
     overrides = [(f"steps.{name}.{key}={value}", f"{key}={value}") for key, value in parameters.items()]
     return run(document, overrides=[*overrides, *limits], **options)
+
+
+def verify(output: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
+    """Check a finished output, computing parts of it again (see `pipeline.verification.verify` for the options)."""
+    from pipeline.verification import verify as check
+
+    return check(str(output), **options)
 
 
 def info(path: str | os.PathLike[str], array: str | None = None) -> dict[str, Any]:

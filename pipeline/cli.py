@@ -249,6 +249,29 @@ def info(path: str, array: str | None, as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("output", type=click.Path(readable=False))
+@click.option("--samples", type=click.IntRange(min=0), default=8, show_default=True, help="Regions to compute again.")
+@click.option("--all", "everything", is_flag=True, help="Compute all of it again, tables too.")
+@click.option("--seed", type=click.IntRange(min=0), help="Of the regions. Default: others each time.")
+@click.option("--memory", metavar="SIZE", help="What computing again stays below. Default: as the run was told.")
+@click.option("--workers", type=click.IntRange(min=1), help="Blocks computed at once.")
+@_quiet_option
+@_json_option
+@_debug_option
+def verify(output: str, as_json: bool, **options: Any) -> None:
+    """Check a finished OUTPUT: its files, its record, and regions of it, computed again by another layout.
+
+    Exits with 0 if all agrees, with 5 if not.
+    """
+    from pipeline import api, report
+
+    facts = api.verify(output, **options)
+    _print(facts, as_json, report.format_verify(facts))
+    if not facts["agrees"]:
+        _fail("\n".join(facts["problems"]), 5)
+
+
+@main.command()
 @click.argument("name", required=False)
 @_json_option
 @_debug_option

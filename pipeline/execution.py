@@ -31,8 +31,7 @@ from pipeline.region import Region
 from pipeline.storage.reader import Reader
 from pipeline.storage.retry import RETRIES
 from pipeline.storage.tables import load_table, stored_bytes
-from pipeline.storage.zarr_store import ZarrWriter
-from pipeline.worker import BlockDone, PassWorker
+from pipeline.worker import BlockDone, PassWorker, Writer
 
 HEAP_MARGIN_BYTES = 32 * 2**20
 HEAP_SECONDS = 0.25
@@ -80,13 +79,13 @@ class Measured:
 
 
 OpenReader = Callable[[str], Reader]
-OpenWriter = Callable[[StoredArray], ZarrWriter]
+OpenWriter = Callable[[StoredArray], Writer]
 
 
 def warm_up(plan: Plan) -> float:
     """Compile all kernels that a plan needs, by a run over one pixel, valid and invalid; return the seconds."""
     started = time.monotonic()
-    tables = {name: _start(step) for name, step in plan.reductions.items()}
+    tables = _begin(plan)
     for planned in plan.passes:
         first = planned.plan.grid.region
         pixel = Region(first.top, first.top + 1, first.left, first.left + 1)
@@ -105,6 +104,12 @@ def _merger(planned: PlannedPass, folder: Path, limit_bytes: int) -> Merger:
     return Merger(reductions, str(folder), limit_bytes)
 
 
+def _begin(plan: Plan) -> dict[str, Table]:
+    """Return the tables that are known, and of the others the states before their first sweeps."""
+    known = plan.settings.tables
+    return {name: known[name] if name in known else _start(step) for name, step in plan.reductions.items()}
+
+
 def _start(step: StepPlan) -> Table:
     assert isinstance(step.operation, Reduction)
     return step.operation.start(step.sources)
@@ -115,7 +120,7 @@ class _Tables:
 
     def __init__(self, plan: Plan, folder: Path) -> None:
         self.folder = folder
-        self.known: dict[str, Table] = {name: _start(step) for name, step in plan.reductions.items()}
+        self.known = _begin(plan)
 
     def merger(self, planned: PlannedPass) -> Merger:
         return _merger(planned, self.folder, planned.cost.table_bytes // TABLES_AT_ONCE)

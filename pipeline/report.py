@@ -257,6 +257,16 @@ def format_run(facts: Facts) -> Iterator[str]:
     yield f"result: {facts['output']}"
 
 
+def format_verify(facts: Facts) -> Iterator[str]:
+    """Yield the lines of `verify` for an output that agrees; what does not is an error."""
+    if facts["agrees"]:
+        what = "all of it" if facts["everything"] else f"{_count(facts['samples'], 'region')} (seed {facts['seed']})"
+        yield (
+            f"{facts['output']}: agrees; {what} computed again by another layout, "
+            f"{facts['pixels_compared']:,} of {facts['pixels']:,} pixels, in {facts['seconds']:.1f} s"
+        )
+
+
 def format_info(facts: Facts) -> Iterator[str]:
     """Yield the lines of `info`."""
     yield f"{facts['path']}: {facts['format']}, {format_bytes(facts['bytes'])} of pixels"

@@ -93,8 +93,13 @@ class RunStore:
         """Open what a pass reads: an input, or a whole raster that an earlier pass wrote."""
         if raster in self.job.readers:
             return self.job.readers[raster]
+        store = self.intermediates if self.holds(raster) else self.target.store
+        return ZarrReader(str(store), raster, limits=TRUSTED)
+
+    def holds(self, raster: str) -> bool:
+        """Return whether a raster is an input or an intermediate result, and not read from the result."""
         passing = any(array.raster == raster and not array.is_kept for array in self.job.plan.arrays)
-        return ZarrReader(str(self.intermediates if passing else self.target.store), raster, limits=TRUSTED)
+        return passing or raster in self.job.readers
 
     def open_writer(self, array: StoredArray) -> ZarrWriter:
         return ZarrWriter(str(self.target.store if array.is_kept else self.intermediates), array_plan(array))

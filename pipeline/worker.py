@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,7 +20,6 @@ from pipeline.region import Halo, Region, wrap_pieces
 from pipeline.storage.cache import CachedReader, ChunkCache
 from pipeline.storage.reader import Reader
 from pipeline.storage.retry import RETRIES, Retry
-from pipeline.storage.zarr_store import ZarrWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +32,13 @@ class BlockDone:
     """Valid values per written raster, in the order of the pass."""
 
 
+class Writer(Protocol):
+    """Where the blocks of a raster go."""
+
+    def write(self, region: Region, values: np.ndarray) -> None:
+        """Take a region, in rows and columns of the array that is written; several threads may do so at once."""
+
+
 class PassWorker:
     """Computes the blocks of one pass; shared by the threads of a process, and sent to other processes."""
 
@@ -40,7 +46,7 @@ class PassWorker:
         self,
         planned: PlannedPass,
         readers: Mapping[str, Reader],
-        writers: Mapping[str, ZarrWriter],
+        writers: Mapping[str, Writer],
         tables: Tables,
         merger: Merger,
         retries: int = RETRIES,

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent / "pipeline"
 
 LAYERS = (
     {"cli", "__main__"},
-    {"api"},
+    {"api", "verification", "recomputation"},
     {"report", "quicklook", "lazy"},
     {"execution", "store", "target", "synth", "table_file"},
     {"graph", "journal", "progress", "limits", "catalogue"},

@@ -81,6 +81,7 @@ def _make_plan(
 ) -> Plan:
     check_grids(inputs)
     graph = bind(steps, references, inputs)
+    graph.known = frozenset(settings.tables)
     region = settings.region or graph.region
     _check_region(region, graph.region)
     keep = _resolve_keep(settings.keep, graph)
@@ -158,9 +159,8 @@ def _levels(graph: Graph, keep: Sequence[str], region: Region) -> _Levels:
     sweeps: dict[str, int] = {}
     stored: list[str] = []
     for plan in graph.plans.values():
-        operation = plan.operation
         own = max((tables[maker] for key, maker in plan.makers.items() if key != "self"), default=0)
-        num_sweeps = operation.num_sweeps(plan.sources) if isinstance(operation, Reduction) else 0
+        num_sweeps = graph.num_sweeps(plan.name)
         for use in plan.uses:
             computed = graph.producer(use.raster) is not None
             wraps = use.periodic and computed
@@ -169,7 +169,7 @@ def _levels(graph: Graph, keep: Sequence[str], region: Region) -> _Levels:
                 computed and num_sweeps >= MANY_SWEEPS and use.raster not in keep
             ):
                 stored.append(use.raster)
-        if isinstance(operation, Reduction):
+        if isinstance(plan.operation, Reduction):
             sweeps[plan.name], tables[plan.name] = own, own + num_sweeps
         rasters.update(dict.fromkeys((plan.raster(output) for output in plan.declared), own + num_sweeps))
     return _Levels(rasters, sweeps, tuple(dict.fromkeys(stored)))
@@ -180,7 +180,7 @@ def _split_into_passes(graph: Graph, keep: Sequence[str], region: Region) -> lis
     levels = _levels(graph, keep, region)
     needed = _needed(graph, keep)
     stored = [raster for raster in levels.stored if raster in needed]
-    last = max([*levels.rasters.values(), *(first + _num_sweeps(graph, n) - 1 for n, first in levels.sweeps.items())])
+    last = max([*levels.rasters.values(), *(first + graph.num_sweeps(n) - 1 for n, first in levels.sweeps.items())])
     passes: list[_Targets] = []
     available = set(graph.inputs)
     for number in range(last + 1):
@@ -190,7 +190,7 @@ def _split_into_passes(graph: Graph, keep: Sequence[str], region: Region) -> lis
         sweeps = tuple(
             (name, number - first)
             for name, first in levels.sweeps.items()
-            if first <= number < first + _num_sweeps(graph, name)
+            if first <= number < first + graph.num_sweeps(name)
         )
         done = set()
         for part, writes in groups.items():
@@ -203,16 +203,11 @@ def _split_into_passes(graph: Graph, keep: Sequence[str], region: Region) -> lis
     return passes
 
 
-def _num_sweeps(graph: Graph, name: str) -> int:
-    operation = graph.steps[name]
-    assert isinstance(operation, Reduction)
-    return operation.num_sweeps(graph.plans[name].sources)
-
-
 def _needed(graph: Graph, keep: Sequence[str]) -> set[str]:
     """Return all rasters that what is kept depends on; tables are always kept."""
     needed: set[str] = set()
-    todo = [*keep, *(raster for name in graph.tables for raster in graph.sources[name].values())]
+    makers = [name for name in graph.tables if name not in graph.known]
+    todo = [*keep, *(raster for name in makers for raster in graph.sources[name].values())]
     while todo:
         raster = todo.pop()
         if raster not in needed:

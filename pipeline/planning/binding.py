@@ -31,6 +31,13 @@ class Graph:
     notes: list[str]
     tables: dict[str, TableSpec] = field(default_factory=dict)
     """step -> the table that it makes"""
+    known: frozenset[str] = frozenset()
+    """Steps whose tables are known already."""
+
+    def num_sweeps(self, name: str) -> int:
+        """Return how often a step sweeps over what it reads before its table is there."""
+        operation, known = self.steps[name], name in self.known
+        return 0 if known or not isinstance(operation, Reduction) else operation.num_sweeps(self.plans[name].sources)
 
     @property
     def region(self) -> Region:

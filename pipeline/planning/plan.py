@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pipeline.operation import Table
 from pipeline.passes import PassPlan, Slots, StepPlan
 from pipeline.raster import Dims, RasterSpec
 from pipeline.region import Grid, Region
@@ -43,6 +44,8 @@ class Settings:
     """How far automatic chunks and shards give way to the memory, an index into `ECONOMIES`; None: as far as needed."""
     grids: tuple[Grid, ...] | None = None
     """Block grids of a run that is resumed (with its economy); its finished blocks count only on the same grids."""
+    tables: Mapping[str, Table] = field(default_factory=dict)
+    """step -> its table, where that is known: it is then not made again."""
 
 
 @dataclass(frozen=True)

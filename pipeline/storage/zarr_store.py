@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -167,6 +168,34 @@ def write_table(path: str, step: str, table: Table, spec: TableSpec) -> None:
             array[first : first + rows] = column[first : first + rows]
     if "band" not in group and any("band" in dims for dims in spec.columns.values()):
         _put(group, "band", list(spec.bands), ("band",))
+
+
+def read_table(path: str, step: str, spec: TableSpec) -> dict[str, np.ndarray]:
+    """Return the columns of a table of the store."""
+    return {name: np.asarray(_stored(path, f"{step}/{spec.prefix}{name}")[...]) for name in spec.columns}
+
+
+def _stored(path: str, array: str) -> zarr.Array[Any]:
+    return zarr.open_array(path, path=array, mode="r")
+
+
+def missing_chunks(path: str, array: str) -> Iterator[str]:
+    """Yield the files that an array of the store lacks, or that are empty; a run writes all of them."""
+    stored = _stored(path, array)
+    counts = (-(-n // size) for n, size in zip(stored.shape, stored.shards or stored.chunks, strict=True))
+    for place in np.ndindex(*counts):
+        name = f"{array}/{stored.metadata.encode_chunk_key(place)}"
+        try:
+            whole = os.stat(f"{path}/{name}").st_size > 0
+        except OSError:
+            whole = False
+        if not whole:
+            yield name
+
+
+def group_attributes(path: str, group: str) -> dict[str, Any]:
+    """Return the provenance of a step's group; empty where there is none."""
+    return root_attributes(f"{path}/{group}") or {}
 
 
 class ZarrWriter:
