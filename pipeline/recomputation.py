@@ -21,6 +21,7 @@ from pipeline.operation import Reduction, Table, TableSpec
 from pipeline.planning import PlannedPass, StoredArray
 from pipeline.progress import Progress
 from pipeline.raster import RasterSpec
+from pipeline.read_limits import TRUSTED
 from pipeline.region import Axis, Grid, Region
 from pipeline.storage.reader import Reader
 from pipeline.storage.zarr import ZarrReader, configure
@@ -172,7 +173,7 @@ class Recomputation:
         """Return how to open what a pass reads; a kept raster is that of the output, compared before it is read."""
 
         def open_reader(raster: str) -> Reader:
-            return store.open_reader(raster) if store.holds(raster) else ZarrReader(self.output, raster)
+            return store.open_reader(raster) if store.holds(raster) else ZarrReader(self.output, raster, limits=TRUSTED)
 
         return open_reader
 
@@ -183,7 +184,7 @@ class Recomputation:
         def open_writer(array: StoredArray) -> Writer:
             if not array.is_kept:
                 return store.open_writer(array)
-            stored = ZarrReader(self.output, array.raster)
+            stored = ZarrReader(self.output, array.raster, limits=TRUSTED)
             return Comparison(stored, whole[array.raster].region, array, self.findings)
 
         return open_writer
