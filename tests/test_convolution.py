@@ -268,11 +268,11 @@ def test_kernels_come_from_files_and_are_flipped_unless_correlated(tmp_path: Pat
         check(result[0], way(values.astype(np.float64), kernel), 255, np.abs(kernel).sum())
 
 
-def test_a_zero_sum_in_a_file_is_refused_too(tmp_path: Path) -> None:
+def test_weights_of_both_signs_in_a_file_are_refused_too(tmp_path: Path) -> None:
     source = harness.store(Raster(np.zeros((8, 8)), ("y", "x")), tmp_path / "in.zarr")
     (tmp_path / "kernel.csv").write_text("1,-2,1\n")
     step = CONVOLVE | {"kernel": str(tmp_path / "kernel.csv"), "normalize": True}
-    with pytest.raises(PipelineError, match="cannot be divided by their sum"):
+    with pytest.raises(PipelineError, match="weights of both signs"):
         api.load(harness.document(source, [step], tmp_path / "out.zarr"))
 
 
