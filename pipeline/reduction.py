@@ -109,7 +109,7 @@ def _ranges(reduction: Reduction, tables: Sequence[Table], limit_bytes: int, swe
     """Yield the merged rows of tables that do not fit the memory together, range after range of the row key."""
     assert reduction.row_key is not None
     keys = [np.asarray(table[reduction.row_key]) for table in tables]
-    num_ranges = -(-2 * sum(map(table_bytes, tables)) // limit_bytes)
+    num_ranges = max(1, -(-2 * sum(map(table_bytes, tables)) // max(1, limit_bytes)))
     # of every table some rows that lie evenly: between two bounds there are about as many rows of each
     every = [key[:: max(1, len(key) // (64 * num_ranges))] for key in keys]
     sample = np.sort(np.concatenate(every))

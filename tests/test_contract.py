@@ -52,8 +52,11 @@ def test_every_operation_has_a_reference_and_a_strategy() -> None:
     assert set(OPERATIONS) == set(REFERENCES) == set(strategies.STEPS)
 
 
-def loadable(source: str, steps: list[dict[str, Any]], folder: Any) -> bool:
+def loadable(source: str, steps: list[dict[str, Any]], folder: Any, raster: Raster | None = None) -> bool:
     """Return whether the drawn parameters fit the drawn raster; a refusal is not what these tests are about."""
+    if raster is not None and any(step["op"] == "palette" for step in steps):
+        if not np.isfinite(raster.planes()).all(axis=0).any():  # no pixel is valid: there are no colours
+            return False
     try:
         api.load(harness.document(source, steps, folder / "x.zarr"))
     except PipelineError as error:
@@ -71,7 +74,7 @@ def test_equals_the_reference(op: str, data: st.DataObject) -> None:
     step = data.draw(strategies.STEPS[op]())
     with harness.workspace() as folder:
         source = harness.store(raster, folder / "in.zarr")
-        if not loadable(source, [step], folder):
+        if not loadable(source, [step], folder, raster):
             return
         got = harness.whole(source, [step], folder)
         job = api.load(harness.document(source, [step], folder / "x.zarr"))
@@ -120,7 +123,7 @@ def test_same_bits_for_every_layout(op: str, data: st.DataObject) -> None:
     step = data.draw(strategies.STEPS[op]())
     with harness.workspace() as folder:
         source = harness.store(raster, folder / "in.zarr")
-        if not loadable(source, [step], folder):
+        if not loadable(source, [step], folder, raster):
             return
         expected = harness.whole(source, [step], folder)
         check_same(harness.run(source, [step], folder, layout), expected)
@@ -181,7 +184,7 @@ def test_exchange_of_halos_gives_the_bits_of_reading_them(op: str, data: st.Data
     strip = data.draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
     with harness.workspace() as folder:
         source = harness.store(raster, folder / "in.zarr")
-        if not loadable(source, [step], folder):
+        if not loadable(source, [step], folder, raster):
             return
         plan = api.load(harness.document(source, [step], folder / "x.zarr")).plan.passes[0].plan
         halo = plan.halos[plan.stored[0]]
