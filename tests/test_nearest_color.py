@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.kernels.nearest_color import Place, nearest, search_of
 
-DTYPES = ("uint8", "int32", "float32", "float64")
+DTYPES = ("uint8", "float32", "float64")
 """Each is compiled anew."""
 SENTINEL = 99_999
 

@@ -40,49 +40,58 @@ def gather(line: Any, lanes: Any, num: Any, out: Any) -> None:
 
 
 @inner
-def mark_finite(line: Any, usable: Any) -> Any:
-    """Write which values are finite where not all are; return whether all are."""
-    invalid = False
+def mark_usable(line: Any, valid: Any, source: Any, usable: Any) -> Any:
+    """Write which values are finite and not masked; return whether all are."""
+    all_valid = True
     for c in range(line.size):
-        invalid |= line[c] - line[c] != 0
-    if invalid:
+        usable[c] = line[c] - line[c] == 0
+    if valid.size:
+        plane, row, start, lanes = source
+        mask = valid[plane, row, start : start + (line.size - 1) * lanes + 1]
         for c in range(line.size):
-            usable[c] = line[c] - line[c] == 0
-    return not invalid
-
-
-@inner
-def mark_masked(mask: Any, lanes: Any, num: Any, usable: Any) -> Any:
-    invalid = False
-    for c in range(num):
-        usable[c] = mask[c * lanes]
-        invalid |= not mask[c * lanes]
-    return not invalid
+            usable[c] &= mask[c * lanes]
+    for c in range(line.size):
+        all_valid &= usable[c] != 0
+    return all_valid
 
 
 @inner
 def split_values(line: Any, split: Any, unsigned: Any, scale: Any, low: Any, high: Any) -> Any:
-    """Write the digits of values; return whether all finite ones fit (the digits of others have no meaning)."""
+    """Write the digits of values; return whether all are finite and fit (the digits of others have no meaning)."""
     if line.dtype.type(0.5) == 0:
         split_integers(line, split, unsigned, low, high)
         return True
+    inverse = 1 / scale
     misfit = False
     if split == WIDE:
         for c in range(line.size):
-            scaled = np.float64(line[c]) * scale
+            value = np.float64(line[c])
+            scaled = value * scale
             large = np.rint(scaled * 2.0**-40)
-            small = scaled - large * 2.0**40
+            small = np.int64(scaled - large * 2.0**40)
             high[c] = np.int64(large)
-            low[c] = np.int64(small)
-            whole = (np.rint(small) == small) & (abs(large) <= 2.0**39) & ((scaled != 0) | (line[c] == 0))
-            misfit |= (not whole) & (line[c] - line[c] == 0)
+            low[c] = small
+            # rounded at most where the digits do not hold the value
+            misfit |= ((large * 2.0**40 + np.float64(small)) * inverse != value) | (abs(large) > 2.0**39)
     else:
         for c in range(line.size):
-            scaled = np.float64(line[c]) * scale
-            low[c] = np.int64(scaled)
-            whole = (np.rint(scaled) == scaled) & (abs(scaled) <= 2.0**39) & ((scaled != 0) | (line[c] == 0))
-            misfit |= (not whole) & (line[c] - line[c] == 0)
+            value = np.float64(line[c])
+            scaled = value * scale
+            whole = np.int64(scaled)
+            low[c] = whole
+            misfit |= (np.float64(whole) * inverse != value) | (abs(scaled) > 2.0**39)
     return not misfit
+
+
+@inner
+def all_fit(line: Any, usable: Any, split: Any, scale: Any) -> Any:
+    """Whether all usable values have digits at this scale."""
+    fitting = True
+    for c in range(line.size):
+        narrow = split == WIDE or abs(np.float64(line[c]) * scale) <= 2.0**39
+        whole = split == WIDE or np.rint(np.float64(line[c]) * scale) == np.float64(line[c]) * scale
+        fitting &= usable[c] == 0 or (narrow and whole and fits(line[c], scale))
+    return fitting
 
 
 @inner

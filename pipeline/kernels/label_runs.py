@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.kernels.compile import inner, kernel
+from pipeline.kernels.vector import lowest_bit
 
 RUN = 1024
 """Most pixels of a run: what is done run by run then has buffers of this size."""
@@ -92,8 +93,9 @@ def strips(
     rows = max(1, min(height, STRIP // max(1, width)))
     runs = np.empty((rows * width, 4), np.int32)
     names = np.empty(rows * width, np.int64)
+    flags = np.zeros(-(-width // 8) * 8, np.uint8)
     for row in range(0, height if width else 0, rows):
-        found = find_runs(labels, mask, (*place, width, row, min(row + rows, height)), names, runs)
+        found = find_runs(labels, mask, (*place, width, row, min(row + rows, height)), flags, names, runs)
         slots.reserve(found)
         if slots.entries.size:
             found, slots.num = hash_slots(names[:found], slots.ignore, slots.entries, slots.labels, slots.num, runs)
@@ -105,35 +107,41 @@ def strips(
 
 
 @kernel
-def find_runs(labels: Any, valid: Any, place: Any, names: Any, runs: Any) -> Any:
+def find_runs(labels: Any, valid: Any, place: Any, flags: Any, names: Any, runs: Any) -> Any:
     """List the runs of rows (row, column, pixels) and their labels; return how many there are."""
     top, left, width, first, stop = place
+    words = flags.view(np.uint64)
     found = 0
     for row in range(first, stop):
         line = labels[top + row, left : left + width]
+        mask = valid[top + row, left : left + width] if valid.size else valid[0:0].reshape(-1)
+        flag_starts(line, mask, flags)
         start = 0
-        while start < width:
-            label = line[start]
-            limit = min(width, start + RUN)
-            end = start + 1
-            while end < limit and line[end] == label:
-                end += 1
-            if valid.size:
-                mask = valid[top + row, left + start : left + end]
-                num = 0
-                while num < mask.size and mask[num]:
-                    num += 1
-                end = start + max(num, 1)
-                if num == 0:
-                    start = end
-                    continue
-            names[found] = np.int64(label)
-            runs[found, 0] = row
-            runs[found, 1] = start
-            runs[found, 2] = end - start
-            found += 1
-            start = end
+        for w in range(words.size):
+            word = words[w]
+            while word != 0 or (w == words.size - 1 and start < width):
+                end = 8 * w + (lowest_bit(np.int64(word)) >> 3) if word != 0 else width
+                word &= word - np.uint64(1) if word != 0 else word
+                if mask.size == 0 or mask[start]:
+                    names[found] = np.int64(line[start])
+                    runs[found, 0] = row
+                    runs[found, 1] = start
+                    runs[found, 2] = end - start
+                    found += 1
+                start = end
     return found
+
+
+@inner
+def flag_starts(line: Any, mask: Any, flags: Any) -> None:
+    """Write 1 where a run begins, but for the first: a byte each, so that a word tells of eight pixels."""
+    for c in range(1, line.size):
+        flags[c] = line[c] != line[c - 1]
+    if mask.size:
+        for c in range(1, line.size):
+            flags[c] |= mask[c] != mask[c - 1]
+    for c in range(RUN, line.size, RUN):
+        flags[c] = 1
 
 
 @kernel

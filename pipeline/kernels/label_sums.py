@@ -12,13 +12,13 @@ from pipeline.kernels.label_digits import (
     NARROW,
     SMALL,
     WIDE,
+    all_fit,
     clear,
     drop_outliers,
     fits,
     gather,
     integer_parts,
-    mark_finite,
-    mark_masked,
+    mark_usable,
     split_values,
     trailing_zeros,
 )
@@ -83,18 +83,16 @@ def add_stretch(
     low, high, usable, gathered = buffers
     found_invalid, invalid, sums, squares, lowest, highest = totals
     start = (left + begin) * lanes + band % lanes
-    stop = start + (num - 1) * lanes + 1
-    line = values[band // lanes, top + row, start:stop]
+    line = values[band // lanes, top + row, start : start + (num - 1) * lanes + 1]
     if lanes > 1:
         gather(line, lanes, num, gathered)
         line = gathered[:num]
-    if valid.size:
-        all_valid = mark_masked(valid[band // lanes, top + row, start:stop], lanes, num, usable)
-    else:
-        all_valid = mark_finite(line, usable)
+    fitting = sums.size > 0 and split_values(line, split, unsigned, scales[band], low, high)
+    all_valid = fitting and valid.size == 0
+    if not all_valid:
+        all_valid = mark_usable(line, valid, (band // lanes, top + row, start, lanes), usable)
     if sums.size:
-        fitting = split_values(line, split, unsigned, scales[band], low, high)
-        if not fitting and not outliers[band]:
+        if not fitting and not outliers[band] and not all_fit(line, usable, split, scales[band]):
             return False
         if not fitting:
             drop_outliers(line, scales[band], low, high)
