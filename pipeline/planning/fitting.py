@@ -25,7 +25,7 @@ STRIP_BLOCKS = 1024
 SWEEP_BLOCKS = 64
 """Blocks whose partial tables are saved together, so that a resumed run does not begin the sweep anew."""
 SWEEP_STRIPS = 256
-TABLE_SHARE = 0.4
+TABLE_SHARE = 0.25
 MAX_TABLE_BYTES = 1024 * MIB
 """What tables may take of the memory at most; what is larger goes to the disk."""
 PARTIAL_COPIES = 3
