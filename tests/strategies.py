@@ -289,7 +289,7 @@ SCRATCH_STEPS: dict[str, dict[str, Any]] = {
 
 def memory_steps(op: str) -> list[dict[str, Any]]:
     """Return a pipeline whose memory the operation rules: most others read what it writes."""
-    return [scratch_step(op)]
+    return [scratch_step(op) | ({"bands": [1, 2, 3]} if op == "quantize" else {})]
 
 
 def scratch_step(op: str) -> dict[str, Any]:
