@@ -66,7 +66,7 @@ def apply(
     >>> import dask.array as da
     >>> scene = da.ones((100, 120, 3), chunks=(50, 50, 3), dtype="float32")
     >>> apply({"name": "smooth", "op": "window", "size": 5}, scene)
-    dask.array<lambda, shape=(100, 120, 3), dtype=float32, chunksize=(50, 50, 3), chunktype=numpy.ndarray>
+    dask.array<rasterpipe, shape=(100, 120, 3), dtype=float32, chunksize=(50, 50, 3), chunktype=numpy.ndarray>
     """
     import dask.array
 
@@ -210,7 +210,7 @@ def _apply_pass(plan: PassPlan, sources: Mapping[str, Any]) -> dict[str, Any]:
             chunks=(_lengths(rows), _lengths(columns), (spec.num_bands,)),
             dtype=spec.dtype,
             meta=np.empty((0, 0, 0), spec.dtype),
-            token=new_token(),
+            name=f"rasterpipe-{new_token()}",
         )
 
     return {raster: own_dims_lazy(output(raster), plan.specs[raster].dims) for raster in plan.writes}

@@ -289,7 +289,7 @@ class Reduction(Operation):
         """Return the bytes of a partial table of so many pixels, whatever these are."""
         raise NotImplementedError(f"{type(self).__name__}.partial_bytes")
 
-    def most_bytes(self, blocks: Mapping[str, Block], region: Region) -> int:
+    def most_bytes(self, blocks: Mapping[str, Block], state: Table, sweep: int, region: Region) -> int:
         """Return a bound of the bytes of the partial table of a region, cheaply: too large a region is divided."""
         return 0
 

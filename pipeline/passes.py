@@ -418,11 +418,12 @@ class _Work:
     def collect(self, number: int, blocks: Mapping[str, Block], region: Region, collector: Collector) -> None:
         """Hand over the partial table of a region, or of its halves where it could be too large."""
         sweep = self.plan.sweeps[number]
-        if region.num_pixels > 1 and sweep.reduction.most_bytes(blocks, region) > collector.limit_bytes:
+        state = self.tables.get(sweep.step.name, {})
+        most_bytes = sweep.reduction.most_bytes(blocks, state, sweep.number, region)
+        if region.num_pixels > 1 and most_bytes > collector.limit_bytes:
             for half in region.halves():
                 self.collect(number, blocks, half, collector)
             return
-        state = self.tables.get(sweep.step.name, {})
         collector.add(number, sweep.reduction.partial(blocks, state, sweep.number, region))
 
     def new_block(

@@ -8,7 +8,7 @@ import json
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,8 @@ from pipeline import api
 from pipeline.execution import execute, peak_rss_bytes
 from pipeline.journal import Journal
 from pipeline.operation import Reduction
-from pipeline.passes import Fresh, StepPlan, compute_block
+from pipeline.passes import Buffers, Fresh, StepPlan, compute_block
+from pipeline.planning import PlannedPass
 from pipeline.progress import Progress
 from pipeline.raster import array_slices
 from pipeline.reduction import BlockCollector, Merger
@@ -197,6 +198,11 @@ def read(target: Path, path: str, *, is_table: bool = False) -> np.ndarray:
 def whole(source: str, steps: Sequence[dict[str, Any]], folder: Path, **output: Any) -> dict[str, np.ndarray]:
     """Compute steps on the whole raster as one block, without a store to write: what every layout must equal."""
     job = api.load(document(source, steps, folder / "never-written.zarr", **output))
+    return compute(job, lambda planned: [(planned.plan.grid.region, Fresh())])
+
+
+def compute(job: api.Job, cut: Callable[[PlannedPass], Iterable[tuple[Region, Buffers]]]) -> dict[str, np.ndarray]:
+    """Compute a plan without a store to write, every pass cut into regions with the buffers of each."""
     results: dict[str, np.ndarray] = {}
     tables = {name: _reduction(step).start(step.sources) for name, step in job.plan.reductions.items()}
     for planned in job.plan.passes:
@@ -209,10 +215,14 @@ def whole(source: str, steps: Sequence[dict[str, Any]], folder: Path, **output: 
 
         sweeps = planned.plan.sweeps
         collector = BlockCollector(Merger(tuple((s.reduction, s.number) for s in sweeps), "", 2**62))
-        arrays = compute_block(
-            planned.plan, planned.plan.grid.region, fetch, Fresh(), tables=tables, collector=collector
-        )
-        results.update({raster: values.copy() for raster, values in arrays.items()})
+        region = planned.plan.grid.region
+        specs = {raster: planned.plan.specs[raster] for raster in planned.plan.writes}
+        results |= {raster: np.empty(spec.shape_of(region), spec.dtype) for raster, spec in specs.items()}
+        for part, buffers in cut(planned):
+            arrays = compute_block(planned.plan, part, fetch, buffers, tables=tables, collector=collector)
+            for raster, values in arrays.items():
+                at = array_slices(specs[raster].dims, part, (region.top, region.left))
+                results[raster][at] = values
         for sweep, partial in zip(sweeps, collector.partials.tables, strict=True):
             assert partial is not None
             tables[sweep.step.name] = sweep.reduction.fold(partial, tables[sweep.step.name], sweep.number)

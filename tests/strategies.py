@@ -279,7 +279,7 @@ SCRATCH_STEPS: dict[str, dict[str, Any]] = {
     "quantize": {"palette": [[i, 255 - i, i * 7 % 256] for i in range(256)], "outputs": ["index", "color", "distance"]},
     "label_stats": {"labels": "labels", "statistics": ["mean", "std", "min"], "recolor": ["mean"]},
     "calc": {"expression": "where(b1 > b2, (b1 - b2) / (b1 + b3), input) ** 2 - log(input)"},
-    "cast": {"dtype": "uint8", "scale": 0.1},
+    "cast": {"dtype": "uint8", "scale": 0.1, "nodata": 255},
     "mask": {"where": "b1 > 3 and b2 != b3"},
     "select": {"bands": [3, 1]},
     "window": {"size": [15, 31], "statistics": list(STATISTICS), "percentiles": [10]},

@@ -61,8 +61,12 @@ def test_a_place_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(OutputError, match=r"folder\.png: is a folder; give the quicklook another name"):
         check_quicklook_path(str(tmp_path / "folder.png"))
 
+    write_bytes = Path.write_bytes
+
     def full(path: Path, data: bytes) -> int:
-        raise OSError(28, "No space left on device")
+        if ".png" in path.name:
+            raise OSError(28, "No space left on device")
+        return write_bytes(path, data)
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OutputError, match=r"out\.zarr is complete, but the quicklook failed: .*No space left"):

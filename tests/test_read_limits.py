@@ -335,11 +335,12 @@ def test_compressed_chunks_of_all_kinds_still_read(tmp_path: Path) -> None:
         path = tmp_path / compressor["id"]
         import numcodecs
 
-        array = zarr.create_array(
-            path, shape=values.shape, chunks=(16, 16), dtype="<i4", zarr_format=2,
-            compressors=numcodecs.get_codec(compressor), filters=[numcodecs.Delta("<i4"), numcodecs.Shuffle(4)],
-        )  # fmt: skip
-        array[...] = values
+        with zarr.config.set({"codec_pipeline.path": "zarr.core.codec_pipeline.BatchedCodecPipeline"}):
+            array = zarr.create_array(
+                path, shape=values.shape, chunks=(16, 16), dtype="<i4", zarr_format=2,
+                compressors=numcodecs.get_codec(compressor), filters=[numcodecs.Delta("<i4"), numcodecs.Shuffle(4)],
+            )  # fmt: skip
+            array[...] = values
         np.testing.assert_array_equal(read(ZarrReader(str(path))), values)
     for number, codec in enumerate((BloscCodec(), ZstdCodec(), GzipCodec())):
         for shards in (None, (32, 32)):

@@ -107,7 +107,8 @@ def test_regions_and_bands_of_any_layout(data: st.DataObject) -> None:
         region = Region(
             top, data.draw(st.integers(top + 1, spec.height)), left, data.draw(st.integers(left + 1, spec.width))
         )
-        bands = data.draw(st.none() | st.lists(st.integers(0, spec.num_bands - 1), min_size=1, max_size=4))
+        most = 4 if "band" in spec.dims else 1
+        bands = data.draw(st.none() | st.lists(st.integers(0, spec.num_bands - 1), min_size=1, max_size=most))
         planes = harness.to_planes(raster.values, raster.dims)[:, *region.slices()]
         got = harness.to_planes(read(reader, region, bands), spec.dims)
         assert harness.same_bits(got, planes if bands is None or "band" not in spec.dims else planes[bands])
@@ -641,7 +642,8 @@ def test_a_damaged_shard_or_chunk_of_a_group_names_its_file(tmp_path: Path, zarr
     path = write(tmp_path / "a.zarr", values, dims, chunks=(4, 4, 2), zarr_format=zarr_format, **options)
     name = "c/1/1/0" if zarr_format == 3 else "2/1/0"
     (Path(path) / name).write_bytes(b"?" * 9)
-    with pytest.raises(InputError, match=rf"cannot read rows 4:20, columns 0:8, the chunk in {name}: "):
+    found = ", the chunk in 2/1/0: " if zarr_format == 2 else ": shard c/1/1/0 has 9 bytes, its index takes 36"
+    with pytest.raises(InputError, match=f"cannot read rows 4:20, columns 0:8{found}"):
         read(ZarrReader(path), Region(4, 20, 0, 8))
 
 

@@ -136,7 +136,7 @@ class LabelStats(Reduction):
         extrema = 16 if {"min", "max"} & set(self.statistics) else 0
         return ROW_BYTES + (48 if self.geometry else 0) + num_bands * (8 + sums + extrema)
 
-    def most_bytes(self, blocks: Mapping[str, Block], region: Region) -> int:
+    def most_bytes(self, blocks: Mapping[str, Block], state: Table, sweep: int, region: Region) -> int:
         labels, source = blocks["labels"], blocks["input"]
         part = labels.planes()[0][region.slices(labels.origin)]
         num_rows = min(part.size, int(part.max()) - int(part.min()) + 1)

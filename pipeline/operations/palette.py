@@ -184,10 +184,16 @@ class Palette(Reduction):
 
     def partial_bytes(self, specs: Specs, num_pixels: int) -> int:
         source = specs["input"]
-        row = 24 + 34 * source.num_bands
-        cells = min(num_pixels, self.max_cells) * row
         bins = source.num_bands * 8 * (2**16 + (2**20 if source.dtype.itemsize > 2 else 0))
-        return max(cells, bins)
+        return max(self._cell_bytes(source.num_bands, num_pixels), bins)
+
+    def most_bytes(self, blocks: Mapping[str, Block], state: Table, sweep: int, region: Region) -> int:
+        if _kind(state, sweep) != "cells":
+            return 0
+        return self._cell_bytes(int(state["num_bands"]), region.num_pixels)
+
+    def _cell_bytes(self, num_bands: int, num_pixels: int) -> int:
+        return min(num_pixels, self.max_cells) * (24 + 34 * num_bands)
 
 
 _KINDS: tuple[Sweep, ...] = ("bins", "crowded", "cells", "means")
