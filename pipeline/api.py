@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from pipeline import report
+from pipeline.compilation import compile_kernels
 from pipeline.config import (
     RESERVED,
     Document,
@@ -26,7 +27,7 @@ from pipeline.config import (
 )
 from pipeline.config.place import format_path, look_up
 from pipeline.errors import InputError, OutputError, PipelineError, RasterpipeError, RunStopped
-from pipeline.execution import Measured, execute, warm_up
+from pipeline.execution import Measured, execute
 from pipeline.journal import Journal
 from pipeline.limits import available_cpus, available_memory_bytes
 from pipeline.operation import Table, find_operation
@@ -341,7 +342,7 @@ def _run(job: Job, target: Target, journal: Journal, progress: Progress) -> dict
     options = job.pipeline.run
     with FileSystems(store.folders if options.durable else []) as disks:
         with progress, journal.checkpoints(disks):
-            compile_seconds = warm_up(job.plan)
+            compile_seconds = compile_kernels(job.plan)
             started = time.monotonic()
             measured = execute(job.plan, store.open_reader, store.open_writer, journal, progress, options.retries)
         _check_inputs_unchanged(job)

@@ -16,18 +16,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
-
 from pipeline.errors import InputError, RasterpipeError, RunInterrupted, RunStopped
 from pipeline.graph import Strip, run_strip, split_into_strips
 from pipeline.journal import BlockSet, Journal
 from pipeline.limits import limit_heaps, resident_bytes, trim_heap
-from pipeline.operation import Reduction, Table
-from pipeline.passes import Fresh, StepPlan, compute_block
+from pipeline.operation import Table
 from pipeline.planning import TABLES_AT_ONCE, PassCost, Plan, PlannedPass, StoredArray
 from pipeline.progress import Progress
-from pipeline.reduction import BlockCollector, Merger, fold
-from pipeline.region import Region
+from pipeline.reduction import Merger, fold
 from pipeline.storage.reader import Reader
 from pipeline.storage.retry import RETRIES
 from pipeline.storage.tables import load_table, stored_bytes
@@ -82,37 +78,9 @@ OpenReader = Callable[[str], Reader]
 OpenWriter = Callable[[StoredArray], Writer]
 
 
-def warm_up(plan: Plan) -> float:
-    """Compile all kernels that a plan needs, by a run over one pixel, valid and invalid; return the seconds."""
-    started = time.monotonic()
-    tables = _begin(plan)
-    for planned in plan.passes:
-        first = planned.plan.grid.region
-        pixel = Region(first.top, first.top + 1, first.left, first.left + 1)
-        collector = BlockCollector(_merger(planned, Path(), 2**62))
-        for invalid in (False, True):
-            fetch = _fill_with(planned, invalid)
-            compute_block(planned.plan, pixel, fetch, Fresh(), tables=tables, collector=collector)
-        for sweep, table in zip(planned.plan.sweeps, collector.partials.tables, strict=True):
-            assert table is not None
-            tables[sweep.step.name] = sweep.reduction.fold(table, tables[sweep.step.name], sweep.number)
-    return time.monotonic() - started
-
-
 def _merger(planned: PlannedPass, folder: Path, limit_bytes: int) -> Merger:
     reductions = tuple((sweep.reduction, sweep.number) for sweep in planned.plan.sweeps)
     return Merger(reductions, str(folder), limit_bytes)
-
-
-def _begin(plan: Plan) -> dict[str, Table]:
-    """Return the tables that are known, and of the others the states before their first sweeps."""
-    known = plan.settings.tables
-    return {name: known[name] if name in known else _start(step) for name, step in plan.reductions.items()}
-
-
-def _start(step: StepPlan) -> Table:
-    assert isinstance(step.operation, Reduction)
-    return step.operation.start(step.sources)
 
 
 class _Tables:
@@ -120,7 +88,7 @@ class _Tables:
 
     def __init__(self, plan: Plan, folder: Path) -> None:
         self.folder = folder
-        self.known = _begin(plan)
+        self.known = plan.first_tables()
 
     def merger(self, planned: PlannedPass) -> Merger:
         return _merger(planned, self.folder, planned.cost.table_bytes // TABLES_AT_ONCE)
@@ -136,14 +104,6 @@ class _Tables:
             self.known[name] = load_table(target, mapped=stored_bytes([target]) > planned.cost.table_bytes // 4)
             for folder in folders:
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _fill_with(planned: PlannedPass, invalid: bool) -> Any:
-    def fetch(raster: str, region: Region, out: np.ndarray, periodic: bool) -> None:
-        nodata = planned.plan.specs[raster].nodata
-        out[...] = nodata if invalid and nodata is not None else 1
-
-    return fetch
 
 
 def execute(

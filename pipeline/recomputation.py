@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.api import Job, load
+from pipeline.compilation import compile_kernels
 from pipeline.errors import InputError, PipelineError, RunStopped
-from pipeline.execution import Measured, OpenReader, OpenWriter, execute, warm_up
+from pipeline.execution import Measured, OpenReader, OpenWriter, execute
 from pipeline.journal import Journal
 from pipeline.operation import Reduction, Table, TableSpec
 from pipeline.planning import PlannedPass, StoredArray
@@ -163,7 +164,7 @@ class Recomputation:
                 )
                 store.create()
                 journal.start(store.journal_header())
-                warm_up(job.plan)
+                compile_kernels(job.plan)
                 try:
                     return execute(job.plan, self._reader(store), self._writer(store), journal, progress)
                 except RunStopped as error:

@@ -217,7 +217,7 @@ def compute(job: api.Job, cut: Callable[[PlannedPass], Iterable[tuple[Region, Bu
         collector = BlockCollector(Merger(tuple((s.reduction, s.number) for s in sweeps), "", 2**62))
         region = planned.plan.grid.region
         specs = {raster: planned.plan.specs[raster] for raster in planned.plan.writes}
-        results |= {raster: np.empty(spec.shape_of(region), spec.dtype) for raster, spec in specs.items()}
+        results.update({raster: np.empty(spec.shape_of(region), spec.dtype) for raster, spec in specs.items()})
         for part, buffers in cut(planned):
             arrays = compute_block(planned.plan, part, fetch, buffers, tables=tables, collector=collector)
             for raster, values in arrays.items():

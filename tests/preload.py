@@ -5,8 +5,8 @@ import numpy as np
 import zarrs  # noqa: F401
 
 import pipeline.api  # noqa: F401
+from pipeline.compilation import compile_kernels
 from pipeline.config import load_pipeline, resolve
-from pipeline.execution import warm_up
 from pipeline.operation import registry
 from pipeline.planning import InputSpec, Settings, make_plan
 from pipeline.raster import RasterSpec
@@ -18,4 +18,4 @@ spec = RasterSpec(64, 64, np.dtype(np.uint16), ("y", "x", "band"), ("b1", "b2"))
 again = RasterSpec(64, 64, np.dtype(np.float32), ("y", "x", "band"), ("b1", "b2"), nodata=float("nan"))
 for each in (spec, again):
     inputs = {"image": InputSpec("image", each, (16, 16))}
-    warm_up(make_plan(config.steps, resolve(config), inputs, Settings(memory_bytes=2**30, workers=2)))
+    compile_kernels(make_plan(config.steps, resolve(config), inputs, Settings(memory_bytes=2**30, workers=2)))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
+from numba.core import event
 from numba.extending import intrinsic
 
 P = ParamSpec("P")
@@ -44,3 +46,26 @@ fma = cast("Callable[[float, float, float], float]", intrinsic(_fma))
 
 In float32 if all three are float32, else in float64.
 """
+
+
+class NotCompiledError(Exception):
+    """A kernel is not in numba's cache."""
+
+
+@contextmanager
+def cached_only() -> Iterator[None]:
+    """Raise NotCompiledError where a kernel would be compiled, before that begins."""
+    listener = _Refusal()
+    event.register("numba:compile", listener)
+    try:
+        yield
+    finally:
+        event.unregister("numba:compile", listener)
+
+
+class _Refusal(event.Listener):
+    def on_start(self, event: Any) -> None:
+        raise NotCompiledError
+
+    def on_end(self, event: Any) -> None:
+        """Nothing has begun."""

@@ -77,8 +77,10 @@ def label_slots(labels: np.ndarray, place: Place, shape: tuple[int, int], ignore
 
 def hashed_slots(ignore: np.ndarray) -> LabelSlots:
     """Return empty slots for any labels."""
-    entries = np.full((2 * _FIRST_CAPACITY, 2), -1, np.int64)
-    return LabelSlots(0, False, np.empty(0, np.int32), entries, np.empty(_FIRST_CAPACITY, np.int64), 0, ignore)
+    entries, labels = np.empty((0, 2), np.int64), np.empty(_FIRST_CAPACITY, np.int64)
+    slots = LabelSlots(0, False, np.empty(0, np.int32), entries, labels, 0, ignore)
+    slots.reserve(_FIRST_CAPACITY)
+    return slots
 
 
 def strips(

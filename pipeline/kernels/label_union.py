@@ -13,9 +13,8 @@ def union_of(labels: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
     """Return the sorted union of sorted labels, and the place of each one in it."""
     union = labels[0]
     for other in labels[1:]:
-        if not np.array_equal(union, other):
-            merged = np.empty(len(union) + len(other), np.int64)
-            union = merged[: _merge_labels(union, other, merged)]
+        merged = np.empty(len(union) + len(other), np.int64)
+        union = merged[: _merge_labels(union, other, merged)]
     return union, [_places(union, part) for part in labels]
 
 

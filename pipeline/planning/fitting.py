@@ -17,9 +17,9 @@ from pipeline.raster import RasterSpec
 from pipeline.region import Axis, Grid, Halo, Region
 
 MIB = 2**20
-BASE_BYTES = 340 * MIB
-"""Python, libraries, compiled kernels and what compiling them leaves: measured, see docs/design.md."""
-EXCHANGE_BASE_BYTES = 64 * MIB
+BASE_BYTES = 240 * MIB
+"""Python, libraries and compiled kernels (compiled by another process): measured, see docs/design.md."""
+EXCHANGE_BASE_BYTES = 96 * MIB
 """dask.array, which only an exchange of halos imports."""
 STRIP_BLOCKS = 1024
 SWEEP_BLOCKS = 64

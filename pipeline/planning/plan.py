@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pipeline.operation import Table
+from pipeline.operation import Reduction, Table
 from pipeline.passes import PassPlan, Slots, StepPlan
 from pipeline.raster import Dims, RasterSpec
 from pipeline.region import Grid, Region
@@ -142,6 +142,15 @@ class Plan:
     @property
     def peak_bytes(self) -> int:
         return max((p.cost.peak_bytes for p in self.passes), default=0)
+
+    def first_tables(self) -> dict[str, Table]:
+        """Return the tables that are known, and of the others the states before their first sweeps."""
+        tables = dict(self.settings.tables)
+        for name, step in self.reductions.items():
+            if name not in tables:
+                assert isinstance(step.operation, Reduction)
+                tables[name] = step.operation.start(step.sources)
+        return tables
 
     @property
     def num_blocks(self) -> int:
