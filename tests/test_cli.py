@@ -886,13 +886,14 @@ def test_a_full_disk_stops_the_run(fault: str, here: Path, monkeypatch: pytest.M
 # --- real processes --------------------------------------------------------------------------------------------
 
 DRIVER = """\
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from pipeline import api, journal
 from pipeline.region import Axis, Grid
 from pipeline.storage.zarr_store import ZarrWriter
 
 journal.FLUSH_SECONDS = 0
+signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background, it is ignored
 point = sys.argv.pop(1)
 settings, write, compile_kernels = api._settings, ZarrWriter.write, api.compile_kernels
 

@@ -62,6 +62,23 @@ def test_sums_and_means_are_rounded_once(number: ExactSums, counts: list[int]) -
     assert mean(number, np.array(counts)).tolist() == expected
 
 
+@settings(deadline=None)
+@given(
+    st.integers(2**52, 2**53 - 1),
+    st.sampled_from([-1, 0, 1]),
+    st.integers(1, 2**62) | st.integers(1, 9),
+    st.integers(-1100, 900),
+    st.integers(1, 500),
+)
+def test_what_is_far_below_breaks_ties(digits: int, rest: int, count: int, exponent: int, below: int) -> None:
+    """Between two floats, or a tiny bit beside: where the result is normal, and where it is subnormal."""
+    middle = Fraction(2 * digits + 1) * Fraction(2) ** exponent
+    number = from_fraction(
+        (middle + rest * middle / 2**60 / 2**below) * count * 2**1700 // 1 / Fraction(2**1700), -27, 64
+    )
+    assert mean(number, np.array([count]))[0] == float(exact(number)[0] / count)
+
+
 def test_the_mean_of_nothing_is_nan() -> None:
     assert np.isnan(mean(ExactSums(np.zeros((1, 1), np.uint64)), np.zeros(1, np.int64))[0])
 

@@ -18,7 +18,17 @@ from typing import Any
 import numpy as np
 
 from pipeline.kernels.compile import inner, kernel
-from pipeline.kernels.limbs import divide_pair, magnitude, multiply, read_limbs, subtract
+from pipeline.kernels.limbs import (
+    divide_limbs,
+    divide_pair,
+    is_near_tie,
+    magnitude,
+    multiply,
+    read_limbs,
+    subtract,
+)
+
+_SMALLEST_NORMAL = 2.0**-1022
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +206,7 @@ def fold(digits: Any, shifts: Any, words: Any) -> None:
 
 
 def to_float(sums: ExactSums) -> np.ndarray:
-    """Return the numbers as float64, rounded once (to within 2**-40 of half a unit in the last place)."""
+    """Return the numbers as float64, rounded once, half to even."""
     return mean(sums, np.ones(len(sums.words), np.int64))
 
 
@@ -226,7 +236,10 @@ def _divide(words: Any, exponent: Any, counts: Any, out: Any) -> None:
     for entry in range(words.shape[0]):
         negative = magnitude(words[entry], limbs)
         head, tail, scale = read_limbs(limbs)
-        quotient = math.ldexp(divide_pair(head, tail, float(counts[entry])), exponent + scale)
+        total, rest = divide_pair(head, tail, float(counts[entry]))
+        quotient = math.ldexp(total, exponent + scale)
+        if is_near_tie(total, rest) or (total > 0 and quotient < _SMALLEST_NORMAL):
+            quotient = divide_limbs(limbs, counts[entry], exponent)
         out[entry] = -quotient if negative else quotient
 
 
@@ -249,4 +262,6 @@ def _variance(sums: Any, shift_sum: Any, squares: Any, shift_square: Any, expone
         subtract(minuend, subtrahend)
         head, tail, scale = read_limbs(minuend)
         divisor = float(counts[entry])
-        out[entry] = math.ldexp(divide_pair(divide_pair(head, tail, divisor), 0.0, divisor), exponent + scale)
+        once, _ = divide_pair(head, tail, divisor)
+        twice, _ = divide_pair(once, 0.0, divisor)
+        out[entry] = math.ldexp(twice, exponent + scale)

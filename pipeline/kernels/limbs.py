@@ -44,12 +44,55 @@ def read_limbs(limbs: Any) -> Any:
 
 @inner
 def divide_pair(head: Any, tail: Any, divisor: Any) -> Any:
-    """Return (head + tail) / divisor rounded once; NaN for a divisor of 0."""
+    """Return (head + tail) / divisor and what rounding left of it, to 93 bits; NaN for a divisor of 0."""
     quotient = head / divisor
-    if divisor == 0 or divisor == 1:
-        return head + tail if divisor == 1 else np.nan
-    product, error = two_product(quotient, divisor)
-    return quotient + (((head - product) - error) + tail) / divisor
+    if divisor == 0:
+        return np.nan, 0.0
+    rest = tail
+    if divisor != 1:
+        product, error = two_product(quotient, divisor)
+        rest = (((head - product) - error) + tail) / divisor
+    total = quotient + rest
+    return total, rest - (total - quotient)
+
+
+@inner
+def is_near_tie(total: Any, rest: Any) -> Any:
+    """Return whether a number and what rounding left of it may lie between two floats, so that less than `rest` knows
+    decides which is the nearest."""
+    fraction, exponent = math.frexp(total)
+    unit = math.ldexp(1.0, exponent - 54)  # half a unit in the last place; below a power of two a quarter
+    off = abs(rest)
+    return abs(off - unit) <= unit * 2.0**-30 or (abs(fraction) == 0.5 and abs(off - unit / 2) <= unit * 2.0**-30)
+
+
+@inner
+def divide_limbs(limbs: Any, divisor: Any, exponent: Any) -> Any:
+    """Return limbs / divisor x 2**exponent, rounded once, half to even: bit by bit. 0 < divisor < 2^63."""
+    remainder, bits, num = np.uint64(0), np.uint64(0), 0
+    place = 32 * limbs.size
+    while num < 62 and place > -128:
+        place -= 1
+        bit = (limbs[place >> 5] >> np.uint64(place & 31)) & np.uint64(1) if place >= 0 else np.uint64(0)
+        remainder = (remainder << np.uint64(1)) | bit
+        fits = remainder >= np.uint64(divisor)
+        if fits:
+            remainder -= np.uint64(divisor)
+        bits = (bits << np.uint64(1)) | np.uint64(fits)
+        num += bits != 0
+    for i in range(place):
+        remainder |= (limbs[i >> 5] >> np.uint64(i & 31)) & np.uint64(1)
+    bits |= np.uint64(remainder != 0)  # what is dropped breaks ties
+    drop = -1074 - (place + exponent)
+    if drop <= 0:
+        return math.ldexp(float(bits), place + exponent)
+    if drop > 63:
+        return 0.0
+    kept = bits >> np.uint64(drop)
+    rest, half = bits - (kept << np.uint64(drop)), np.uint64(1) << np.uint64(drop - 1)
+    if rest > half or (rest == half and kept & np.uint64(1)):
+        kept += np.uint64(1)
+    return math.ldexp(float(kept), -1074)
 
 
 @inner
