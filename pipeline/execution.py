@@ -24,7 +24,7 @@ from pipeline.operation import Table
 from pipeline.planning import TABLES_AT_ONCE, PassCost, Plan, PlannedPass, StoredArray
 from pipeline.progress import Progress
 from pipeline.reduction import Merger, fold
-from pipeline.storage.reader import Reader
+from pipeline.storage.reader import BandReader, Reader
 from pipeline.storage.retry import RETRIES
 from pipeline.storage.tables import load_table, stored_bytes
 from pipeline.worker import BlockDone, PassWorker, Writer
@@ -106,6 +106,11 @@ class _Tables:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+def _open_bands(raster: str, planned: PlannedPass, open_reader: OpenReader) -> Reader:
+    reader, bands = open_reader(raster), planned.plan.bands.get(raster)
+    return reader if bands is None else BandReader(reader, bands)
+
+
 def execute(
     plan: Plan,
     open_reader: OpenReader,
@@ -142,7 +147,7 @@ def execute(
         for planned in plan.passes:
             number = planned.plan.number
             heap = _HeapWatch(planned.cost)
-            readers = {raster: open_reader(raster) for raster in planned.plan.stored}
+            readers = {raster: _open_bands(raster, planned, open_reader) for raster in planned.plan.stored}
             writers = {raster: open_writer(planned.arrays[raster]) for raster in planned.plan.writes}
             worker = PassWorker(planned, readers, writers, tables.known, tables.merger(planned), retries)
             worker.stopped = stop.is_set

@@ -251,6 +251,8 @@ def _with_rim(plan: PassPlan, raster: str, array: Any, whole: Region, rows: Inte
 
     spec = plan.specs[raster]
     common = common_dims_lazy(array, spec.dims)
+    if raster in plan.bands:
+        common = common[..., list(plan.bands[raster])]
     extent = plan.extent(raster, whole)
     pieces: dict[tuple[int, int], list[Any]] = {}
     for piece, source in wrap_pieces(extent, spec.height, spec.width):

@@ -109,6 +109,8 @@ class PassPlan:
     """Dims of the written rasters in the store, where they differ from those in which they are computed."""
     sweeps: tuple[Sweep, ...] = ()
     """Sweeps of reductions over what is read or computed here."""
+    bands: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """stored raster -> the bands that are read of it, where some are not; its spec here has only these."""
 
     @cached_property
     def halos(self) -> dict[str, Halo]:

@@ -210,6 +210,8 @@ def compute(job: api.Job, cut: Callable[[PlannedPass], Iterable[tuple[Region, Bu
         def fetch(raster: str, region: Region, out: np.ndarray, periodic: bool, planned: Any = planned) -> None:
             spec = planned.plan.specs[raster]
             full = results[raster] if raster in results else _full(job, raster)
+            if raster in planned.plan.bands:
+                full = np.take(full, planned.plan.bands[raster], axis=spec.dims.index("band"))
             for piece, origin in wrap_pieces(region, spec.height, spec.width):
                 out[array_slices(spec.dims, piece, (region.top, region.left))] = full[array_slices(spec.dims, origin)]
 

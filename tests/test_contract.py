@@ -304,3 +304,33 @@ def test_scratch_bytes_are_not_exceeded(op: str, dims: tuple[str, ...], dtype: s
     compute_block(plan, planned.grid.region, fetch, Fresh())
     used, promised = grown[0]
     assert used <= promised + 4 * 2**20  # what numpy and the interpreter take; one plane of this block has as much
+
+
+@pytest.mark.parametrize("dims", [("y", "x", "band"), ("band", "y", "x")], ids=",".join)
+@pytest.mark.parametrize("halo", ["read", "exchange"])
+def test_the_bands_that_are_read_have_the_bits_they_have_among_all(tmp_path: Path, dims: Any, halo: str) -> None:
+    """Two steps that choose different bands, one of them wrapping; in no order, not neighbours."""
+    values = np.random.default_rng(0).random((33, 41, 6)).astype("float32")
+    if dims[0] == "band":
+        values = np.ascontiguousarray(np.moveaxis(values, -1, 0))
+    source = harness.store(
+        Raster(values, dims, chunks=tuple(2 if dim == "band" else 16 for dim in dims)), tmp_path / "in"
+    )
+    steps = [
+        {"name": "a", "op": "window", "input": "image", "size": 5},
+        {"name": "b", "op": "hessian", "input": "image", "outputs": ["dxy"]},
+        {"name": "c", "op": "window", "input": "a", "size": 3, "boundary": "wrap"},
+    ]
+    chosen = {"a": [5, 2], "b": [6], "c": [2]}
+    layout = Layout(block=(1, 1), chunks=(16, 16), halo=halo)
+    every = harness.run(source, steps, tmp_path / "every", layout, keep=["a", "b", "c"])
+    some = harness.run(
+        source,
+        [step | {"bands": chosen[step["name"]]} for step in steps],
+        tmp_path / "some",
+        layout,
+        keep=["a", "b", "c"],
+    )
+    picked = {"a": [4, 1], "b": [5], "c": [1]}
+    for path, planes in some.items():
+        assert harness.same_bits(planes, every[path][picked[path.partition("/")[0]]]), path

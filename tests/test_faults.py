@@ -64,7 +64,7 @@ def pipeline(source: str, output: Path, **run: Any) -> Config:
 @pytest.fixture(autouse=True)
 def fine_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read every chunk by itself, although they are small."""
-    monkeypatch.setattr(fitting, "_coarse_unit", lambda chunk, spec: chunk)
+    monkeypatch.setattr(fitting, "_coarse_unit", lambda chunk, raster, pixel_bytes: chunk)
 
 
 @pytest.fixture

@@ -94,7 +94,7 @@ def test_stopped_in_the_middle_and_resumed(
 ) -> None:
     pipeline.run({**config, "output": {**config["output"], "path": str(tmp_path / "whole.zarr")}})
     monkeypatch.setattr("pipeline.planning.fitting._multiples", lambda unit, size: [unit])  # 30 blocks a pass
-    monkeypatch.setattr("pipeline.planning.fitting._coarse_unit", lambda chunk, spec: chunk)
+    monkeypatch.setattr("pipeline.planning.fitting._coarse_unit", lambda chunk, raster, pixel_bytes: chunk)
     monkeypatch.setattr("pipeline.planning.fitting.SWEEP_BLOCKS", 4)
     monkeypatch.setattr("pipeline.planning.fitting.SWEEP_STRIPS", 1000)
     calls = []
@@ -124,7 +124,7 @@ def test_tables_too_large_for_the_memory_go_to_the_disk(
     """With room for 4 KiB of tables everything is divided, saved and merged range by range: the same bits."""
     pipeline.run({**config, "output": {**config["output"], "path": str(tmp_path / "whole.zarr")}})
     monkeypatch.setattr("pipeline.planning.fitting._multiples", lambda unit, size: [unit])
-    monkeypatch.setattr("pipeline.planning.fitting._coarse_unit", lambda chunk, spec: chunk)
+    monkeypatch.setattr("pipeline.planning.fitting._coarse_unit", lambda chunk, raster, pixel_bytes: chunk)
     monkeypatch.setattr("pipeline.planning.fitting.MAX_TABLE_BYTES", 4096)
     saved = []
     save_table = execution.fold

@@ -192,6 +192,17 @@ def blocks_in_an_arena(planned: PlannedPass) -> Iterator[tuple[Region, Arena]]:
         yield planned.plan.grid.block(number), arena
 
 
+def test_only_the_bands_that_are_used_are_read() -> None:
+    steps = [window("a", "image", bands=[3]), window("b", "image", bands=["b9", 3])]
+    every, some = plan([window("a", "image")]), plan(steps)
+    (planned,) = some.passes
+    assert planned.plan.bands == {"image": (2, 8)}
+    assert planned.plan.specs["image"].bands == ("b3", "b9")
+    assert [step.uses[0].bands for step in planned.plan.steps] == [(0,), (1, 0)]
+    assert some.peak_bytes < every.peak_bytes
+    assert not plan([*steps, window("c", "image")]).passes[0].plan.bands
+
+
 def test_slots_are_used_again() -> None:
     planner = SlotPlanner()
     first = planner.take((10, 10), np.dtype("float64"))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pipeline.config.reference import Ref
 from pipeline.errors import PipelineError, unknown
 from pipeline.operation import Operation, Reduction
-from pipeline.passes import PassPlan, Sweep
+from pipeline.passes import PassPlan, StepPlan, Sweep, Use
 from pipeline.planning.binding import Graph, bind, check_grids
 from pipeline.planning.fitting import TABLES_AT_ONCE, Fitter
 from pipeline.planning.layout import plan_arrays, stored_chunk, stored_spec
@@ -26,6 +26,7 @@ from pipeline.planning.plan import (
     StoredArray,
     format_bytes,
 )
+from pipeline.raster import RasterSpec
 from pipeline.region import Grid, Region
 
 __all__ = [
@@ -237,13 +238,40 @@ def _plan_pass(number: int, targets: _Targets, graph: Graph, settings: Settings)
         for plan in steps
     }
     dims = {raster: stored_spec(raster, settings, graph).dims for raster in targets.writes}
+    bands = _read_bands([*steps, *(sweep.step for sweep in sweeps)], {raster: specs[raster] for raster in stored})
+    pixel_bytes = {raster: specs[raster].pixel_bytes for raster in stored}
+    specs.update({raster: specs[raster].select([i + 1 for i in read])[0] for raster, read in bands.items()})
+    steps = [_narrow(step, bands) for step in steps]
+    sweeps = tuple(replace(sweep, step=_narrow(sweep.step, bands)) for sweep in sweeps)
 
     def build(grid: Grid) -> PassPlan:
-        return PassPlan(number, tuple(steps), specs, stored, targets.writes, grid, wanted, dims, sweeps)
+        return PassPlan(number, tuple(steps), specs, stored, targets.writes, grid, wanted, dims, sweeps, bands)
 
     chunks = {raster: stored_chunk(raster, settings, graph) for raster in stored}
     arrays = plan_arrays(targets.writes, targets.kept, targets.region, graph, settings)
-    return Fitter(build, arrays, chunks, settings, targets.region).fit(number)
+    return Fitter(build, arrays, chunks, pixel_bytes, settings, targets.region).fit(number)
+
+
+def _read_bands(steps: Sequence[StepPlan], stored: Mapping[str, RasterSpec]) -> dict[str, tuple[int, ...]]:
+    """Return the bands that steps use of stored rasters, where they do not use all."""
+    used: dict[str, set[int]] = {}
+    for use in (use for step in steps for use in step.uses if use.raster in stored):
+        bands = range(stored[use.raster].num_bands) if use.bands is None else use.bands
+        used.setdefault(use.raster, set()).update(bands)
+    return {raster: tuple(sorted(bands)) for raster, bands in used.items() if len(bands) < stored[raster].num_bands}
+
+
+def _narrow(step: StepPlan, bands: Mapping[str, tuple[int, ...]]) -> StepPlan:
+    """Return a step that finds its bands among those that are read."""
+
+    def places(use: Use) -> tuple[int, ...] | None:
+        read = bands[use.raster]
+        found = tuple(read.index(band) for band in use.bands or ())
+        return None if found == tuple(range(len(read))) else found
+
+    return replace(
+        step, uses=tuple(replace(use, bands=places(use)) if use.raster in bands else use for use in step.uses)
+    )
 
 
 def _steps_of(targets: _Targets, graph: Graph) -> list[str]:

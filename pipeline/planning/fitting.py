@@ -71,12 +71,18 @@ class Fitter:
         build: Callable[[Grid], PassPlan],
         arrays: Mapping[str, StoredArray],
         chunks: Mapping[str, tuple[int, int]],
+        pixel_bytes: Mapping[str, int],
         settings: Settings,
         region: Region,
     ) -> None:
+        """`pixel_bytes` are those of all bands of the stored rasters, also where only some are read."""
         self.build, self.arrays, self.settings, self.region = build, arrays, settings, region
+        self.pixel_bytes = pixel_bytes
         self.probe = build(Grid(Axis(region.top, region.bottom, 1), Axis(region.left, region.right, 1), 1))
-        self.units = {raster: _coarse_unit(chunk, self.probe.specs[raster]) for raster, chunk in chunks.items()}
+        self.units = {
+            raster: _coarse_unit(chunk, self.probe.specs[raster].region, pixel_bytes[raster])
+            for raster, chunk in chunks.items()
+        }
         self.block_unit = _block_unit(arrays, self.units, region)
 
     def fit(self, number: int) -> PlannedPass:
@@ -243,8 +249,11 @@ class Fitter:
         return max(scratch, default=0) + partial
 
     def codec_bytes(self, plan: PassPlan) -> int:
-        """Return what encoding or decoding holds beside the block: a chunk as it is, and encoded."""
-        read = [2 * math.prod(self.units[raster]) * plan.specs[raster].pixel_bytes for raster in plan.stored]
+        """Return what encoding or decoding holds beside the block: a chunk as it is, encoded, and as read of it."""
+        read = [
+            (3 if raster in plan.bands else 2) * math.prod(self.units[raster]) * self.pixel_bytes[raster]
+            for raster in plan.stored
+        ]
         written = [
             2 * math.prod(array.shards or array.chunks) * array.spec.dtype.itemsize for array in self.arrays.values()
         ]
@@ -283,11 +292,12 @@ def _block_unit(
     return math.lcm(*(min(n, height) for n in rows)), math.lcm(*(min(n, width) for n in columns))
 
 
-def _coarse_unit(chunk: tuple[int, int], spec: RasterSpec) -> tuple[int, int]:
+def _coarse_unit(chunk: tuple[int, int], raster: Region, pixel_bytes: int) -> tuple[int, int]:
     """Return rows and columns to read at once: whole chunks, several where they are below 1 MiB."""
     rows, columns = chunk
-    while rows * columns * spec.pixel_bytes < MIB and (rows < spec.height or columns < spec.width):
-        if (rows <= columns and rows < spec.height) or columns >= spec.width:
+    height, width = raster.shape
+    while rows * columns * pixel_bytes < MIB and (rows < height or columns < width):
+        if (rows <= columns and rows < height) or columns >= width:
             rows *= 2
         else:
             columns *= 2

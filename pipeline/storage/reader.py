@@ -40,3 +40,22 @@ class Reader(ABC):
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Return further facts for `rasterpipe info`, ready for JSON: at least "format" and "codec"."""
+
+
+class BandReader(Reader):
+    """Some bands of a stored raster, as a raster of their own."""
+
+    def __init__(self, reader: Reader, bands: Sequence[int]) -> None:
+        """`bands` are indices from 0."""
+        self._reader, self._bands = reader, tuple(bands)
+        self.spec = reader.spec.select([band + 1 for band in bands])[0]
+        self.chunk, self.scale = reader.chunk, reader.scale
+
+    def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:
+        self._reader.read(region, out, self._bands if bands is None else [self._bands[band] for band in bands])
+
+    def identity(self) -> dict[str, Any]:
+        return self._reader.identity() | {"bands": list(self._bands)}
+
+    def describe(self) -> dict[str, Any]:
+        return self._reader.describe()
