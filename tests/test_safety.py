@@ -220,6 +220,8 @@ CALLS = {
     *("np.fromregex", "np.fromfile", "joblib.load", "pd.read_pickle", "pd.eval", "pandas.eval", "ne.evaluate"),
     *("numexpr.evaluate", "builtins.eval", "builtins.exec", "tempfile.mktemp", "sympy.sympify", "ElementTree.parse"),
 }
+OWN = {"compilation.py": {"pickle", "subprocess"}}
+"""What compiles kernels hands its own plan to a child of its own: the command is a constant, the pickle a pipe's."""
 IMPORTLIB = {"operation.py": {"'pipeline.operations'", "f'{package.__name__}.{module.name}'"}}
 """Imports by name: the operations of the package itself, found by listing its folder."""
 
@@ -240,7 +242,7 @@ def imports(path: Path) -> Iterator[str]:
 def test_no_text_becomes_code(path: Path) -> None:
     """Nothing in the package can evaluate, import, unpickle or run what a file or an input says."""
     for name in imports(path):
-        assert name.partition(".")[0] not in MODULES, name
+        assert name.partition(".")[0] not in MODULES - OWN.get(path.name, set()), name
         assert name not in ("os.system", "os.popen", "builtins.eval", "builtins.exec", "yaml.load"), name
     for call in calls(path):
         name, keywords = ast.unparse(call.func), {word.arg: ast.unparse(word.value) for word in call.keywords}
