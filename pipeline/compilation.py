@@ -75,7 +75,7 @@ def _compile_in_child(plan: Plan) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.curdir for path in sys.path)}
     try:
         subprocess.run(
-            [sys.executable, "-c", _CHILD],
+            [sys.executable, "-P", "-c", _CHILD],
             input=pickle.dumps(plan),
             env=environment,
             stdout=subprocess.DEVNULL,
