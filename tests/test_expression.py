@@ -176,7 +176,7 @@ REFUSED = {
     "x * " + "9" * 5000: "a number has too many digits",
     "x * (0 / 0)": "`0 / 0` is not a finite number",
     "x" * 10_001: "10001 characters, more than 10000",
-    "+".join(["x"] * 5000): "cannot be read: nested too deep",
+    "+".join(["x"] * 5000): "split it into steps",  # too deep for Python's parser before 3.13, then too long
     "-" * 9000 + "x": "nested too deep",
     "not " * 2000 + "x": "nested more than 100 deep",
     "**".join(["x"] * 200): "nested more than 100 deep",

@@ -69,7 +69,8 @@ class ChunkGuard:
             raise InputError(f"{self.path}: an index of shards in the codecs {names} is not read; write the array anew")
         self._index_suffix = 4 * (len(names) - 1)
         self.limits.check_allocation(f"{self.path}: the index of a shard", self._index_bytes)
-        return sharding.codecs, sharding.index_location.value == "start"
+        location = sharding.index_location  # an enumeration before zarr 3.4, then its text
+        return sharding.codecs, getattr(location, "value", location) == "start"
 
     @property
     def _per_shard(self) -> tuple[int, ...]:
