@@ -120,6 +120,24 @@ def test_a_blosc_header_that_lies(tmp_path: Path, claim: int) -> None:
         read(ZarrReader(str(path)))
 
 
+@pytest.mark.parametrize(
+    ("at", "value", "message"),
+    [
+        (12, 335545646, "chunk 0.0 is damaged: its header says 335545646 bytes, it has "),
+        (12, 15, "its header says 15 bytes"),
+        (8, 0, "its header says blocks of 0 bytes, values of"),
+        (8, 65, "its header says blocks of 65 bytes"),
+    ],
+)
+def test_a_blosc_chunk_is_not_read_beyond_its_end(tmp_path: Path, at: int, value: int, message: str) -> None:
+    """The decoder would: a chunk that was cut off, or says so of itself, ends the process."""
+    path = write_v2(tmp_path / "a.zarr", {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1})
+    chunk = bytearray(imagecodecs.blosc_encode(bytes(64), compressor="lz4"))
+    chunk[at : at + 4] = struct.pack("<I", value)
+    (path / "0.0").write_bytes(chunk)
+    refused(path, message)
+
+
 def test_zstandard_frames_one_after_the_other_count_together(tmp_path: Path) -> None:
     path = write_v2(tmp_path / "a.zarr", {"id": "zstd", "level": 1})
     frame = bytes(imagecodecs.zstd_encode(bytes(60_000)))

@@ -275,7 +275,9 @@ def test_a_damaged_coordinate_is_told(tmp_path: Path) -> None:
     path = group(tmp_path / "a.zarr", image=(("y", "x"), pixels((5, 6))), y=(("y",), np.arange(5.0)))
     (chunk,) = Path(path, "y", "c").iterdir()
     chunk.write_bytes(b"nonsense")
-    with pytest.raises(InputError, match=r"a\.zarr/y: cannot be read: "):
+    with pytest.raises(
+        InputError, match=r"a\.zarr: chunk y/c/0 is damaged: no Zstandard frame at its byte 0; copy it again"
+    ):
         ZarrReader(path)
 
 
@@ -629,7 +631,8 @@ def test_a_damaged_chunk_names_file_and_region(tmp_path: Path, damaged: slice) -
     chunk = tmp_path / "a.zarr" / "c" / "0" / "1"
     chunk.write_bytes(chunk.read_bytes()[damaged])
     reader = ZarrReader(path)
-    with pytest.raises(InputError, match=r"a\.zarr: cannot read rows 0:8, columns 0:8, the chunk in c/0/1: \w"):
+    found = r"(, the chunk in c/0/1: \w|: chunk c/0/1 is damaged: no Zstandard frame)"
+    with pytest.raises(InputError, match=rf"a\.zarr: cannot read rows 0:8, columns 0:8{found}"):
         read(reader)
     assert read(reader, Region(4, 8, 0, 8)).shape == (4, 8)
 
@@ -642,7 +645,7 @@ def test_a_damaged_shard_or_chunk_of_a_group_names_its_file(tmp_path: Path, zarr
     path = write(tmp_path / "a.zarr", values, dims, chunks=(4, 4, 2), zarr_format=zarr_format, **options)
     name = "c/1/1/0" if zarr_format == 3 else "2/1/0"
     (Path(path) / name).write_bytes(b"?" * 9)
-    found = ", the chunk in 2/1/0: " if zarr_format == 2 else ": shard c/1/1/0 has 9 bytes, its index takes 36"
+    found = ": chunk 2/1/0 is damaged" if zarr_format == 2 else ": shard c/1/1/0 has 9 bytes, its index takes 36"
     with pytest.raises(InputError, match=f"cannot read rows 4:20, columns 0:8{found}"):
         read(ZarrReader(path), Region(4, 20, 0, 8))
 

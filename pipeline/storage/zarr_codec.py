@@ -103,8 +103,8 @@ def bound(piece: Piece, compressor: str | None, limit: int) -> int:
     """
     if compressor is None:
         return piece.size
-    if compressor == "blosc":  # the decoder takes this for the size of its result, up to 2 GiB
-        return int(struct.unpack_from("<I", _head(piece, 16), 4)[0])
+    if compressor == "blosc":
+        return _bound_blosc(piece)
     if compressor == "lz4":
         return max(0, int(struct.unpack("<i", _head(piece, 4))[0]))
     return _bound_zstd(piece, limit) if compressor == "zstd" else _count(piece, compressor, limit)
@@ -115,6 +115,20 @@ def _head(piece: Piece, count: int) -> bytes:
     if len(head) < count:
         raise ValueError(f"it has {len(head)} bytes, its header takes {count}")
     return head
+
+
+def _bound_blosc(piece: Piece) -> int:
+    """Return the size of the result, up to 2 GiB, which the decoder takes from the header.
+
+    It believes what the header says of the chunk, too, and reads that far: beyond the end of a chunk that was cut.
+    """
+    head = _head(piece, 16)
+    element, (decoded, block, encoded) = head[3], struct.unpack_from("<III", head, 4)
+    if not 16 <= encoded <= piece.size:
+        raise ValueError(f"its header says {encoded} bytes, it has {piece.size}")
+    if element == 0 or (decoded > 0 and not 0 < block <= decoded):
+        raise ValueError(f"its header says blocks of {block} bytes, values of {element}")
+    return int(decoded)
 
 
 def _bound_zstd(piece: Piece, limit: int) -> int:

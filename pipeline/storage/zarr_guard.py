@@ -33,7 +33,7 @@ class ChunkGuard:
 
     def __init__(self, array: zarr.Array[Any], path: str, limits: ReadLimits) -> None:
         self.path, self.limits = path, limits
-        self._folder = os.path.join(path, array.path)
+        self._array_path = array.path
         self._metadata = array.metadata
         self._chunks, self._shards = tuple(array.chunks), array.shards
         if not all(self._chunks):
@@ -84,9 +84,9 @@ class ChunkGuard:
     def check(self, spans: Sequence[Span]) -> None:
         """Check all chunks that meet a part of the array; those that are not there are left to the reader."""
         for index in _cells(spans, self._shards or self._chunks):
-            key = self._metadata.encode_chunk_key(index)
+            key = os.path.join(self._array_path, self._metadata.encode_chunk_key(index))
             try:
-                descriptor = os.open(os.path.join(self._folder, key), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                descriptor = os.open(os.path.join(self.path, key), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             try:
@@ -137,7 +137,11 @@ class ChunkGuard:
                 "it is no such chunk: copy it again"
             )
         piece.size = max(0, piece.size - self._chain.suffix)
-        if (most := bound(piece, self._chain.compressor, allowed)) > allowed:
+        try:
+            most = bound(piece, self._chain.compressor, allowed)
+        except ValueError as error:
+            raise InputError(f"{self.path}: {what} is damaged: {error}; copy it again") from error
+        if most > allowed:
             raise InputError(
                 f"{self.path}: {what} claims or decodes to {most:,} bytes or more, {self._decoded:,} are due; "
                 "it is damaged or a trap: copy it again"
