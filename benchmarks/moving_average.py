@@ -1,7 +1,8 @@
 """The main job against its floor: a 3 x 3 mean of a 16-band float32 raster, Zarr to Zarr.
 
 The floor is the time to read the input and to write the finished result with the same codec, chunks, blocks and
-threads. Both are measured in turn, several rounds; ratios of one run are to be trusted, absolute times are not.
+threads. It does not wait for the disk, so neither does the run (`durable: false`), unless `--durable` asks for it.
+Both are measured in turn, several rounds; ratios of one run are to be trusted, absolute times are not.
 
     python -m benchmarks.moving_average --size 5000 --folder /tmp/bench
 """
@@ -29,12 +30,12 @@ from pipeline.store import array_plan
 from pipeline.synth import synth
 
 
-def document(scene: Path, result: Path, memory: str, workers: int) -> dict[str, Any]:
+def document(scene: Path, result: Path, **run: Any) -> dict[str, Any]:
     return {
         "inputs": {"image": str(scene)},
         "steps": [{"name": "smooth", "op": "window", "size": 3, "statistics": ["mean"]}],
         "output": {"path": str(result)},
-        "run": {"memory": memory, "workers": workers},
+        "run": run,
     }
 
 
@@ -88,6 +89,7 @@ def main() -> None:
     parser.add_argument("--bands", type=int, default=16)
     parser.add_argument("--memory", default="1 GiB")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--durable", action="store_true", help="the run waits until its result is on the disk")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, required=True, help="for the rasters; some 3 times their size")
     arguments = parser.parse_args()
@@ -95,7 +97,13 @@ def main() -> None:
     scene = arguments.folder / f"scene-{arguments.size}.zarr"
     if not scene.exists():
         synth(scene, size=(arguments.size, arguments.size), bands=arguments.bands)
-    config = document(scene, arguments.folder / "result.zarr", arguments.memory, arguments.workers)
+    config = document(
+        scene,
+        arguments.folder / "result.zarr",
+        memory=arguments.memory,
+        workers=arguments.workers,
+        durable=arguments.durable,
+    )
     rows = []
     for _ in range(arguments.rounds):
         facts = in_own_process("measure_run", config)

@@ -299,7 +299,8 @@ def test_scratch_bytes_are_not_exceeded(op: str, dims: tuple[str, ...], dtype: s
     plan = dataclasses.replace(planned, steps=steps)
 
     def fetch(name: str, region: Region, out: np.ndarray, periodic: bool) -> None:
-        out[...] = values[tuple(region.slices()) if dims[0] == "y" else (slice(None), *region.slices())]
+        read = np.take(values, planned.bands.get(name, range(3)), axis=dims.index("band"))
+        out[...] = read[tuple(region.slices()) if dims[0] == "y" else (slice(None), *region.slices())]
 
     compute_block(plan, planned.grid.region, fetch, Fresh())
     used, promised = grown[0]

@@ -213,7 +213,7 @@ def test_files_that_are_lost_are_named(way: str, output: Path) -> None:
 def test_a_damaged_chunk_is_found(output: Path) -> None:
     chunk = output / "bend" / "dxy" / "c" / "1" / "0" / "0"
     chunk.write_bytes(chunk.read_bytes()[:60])
-    facts = refuted(output, "bend/dxy: rows ", "the chunk in bend/dxy/c/1/0/0", everything=True)
+    facts = refuted(output, "bend/dxy: rows ", "chunk bend/dxy/c/1/0/0 is damaged", everything=True)
     assert facts["differing_pixels"] >= 40 * 40
 
 

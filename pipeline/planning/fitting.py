@@ -17,7 +17,7 @@ from pipeline.raster import RasterSpec
 from pipeline.region import Axis, Grid, Halo, Region
 
 MIB = 2**20
-BASE_BYTES = 240 * MIB
+BASE_BYTES = 272 * MIB
 """Python, libraries and compiled kernels (compiled by another process): measured, see docs/design.md."""
 EXCHANGE_BASE_BYTES = 96 * MIB
 """dask.array, which only an exchange of halos imports."""
@@ -48,7 +48,7 @@ EXCHANGE_TASKS = 15
 EXCHANGE_SECONDS = 4e-4
 WAITING = 1.1
 """What blocks that wait for I/O cost when no other block is in work meanwhile."""
-MEMORY_PENALTY = 0.35 / 2**30
+MEMORY_PENALTY = 1.0 / 2**30
 """Share of the time that a byte is worth: of two plans about as fast, the smaller one.
 
 A share, so that a larger raster gets the blocks of a smaller one; bytes and seconds as measured, see docs/design.md.
