@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pipeline import report
@@ -28,6 +29,7 @@ from pipeline.config import (
 from pipeline.config.place import format_path, look_up
 from pipeline.errors import InputError, OutputError, PipelineError, RasterpipeError, RunStopped
 from pipeline.execution import Measured, execute
+from pipeline.geotiff_file import check_geotiffs, is_geotiff, remove_store, store_path, write_geotiffs
 from pipeline.journal import Journal
 from pipeline.limits import available_cpus, available_memory_bytes
 from pipeline.operation import Table, find_operation
@@ -73,6 +75,12 @@ class Job:
 
     @property
     def output(self) -> str:
+        """The store that is written; in the work folder where the result is one GeoTIFF."""
+        return store_path(self.result)
+
+    @property
+    def result(self) -> str:
+        """The output as the pipeline file names it."""
         return self.pipeline.output.path
 
 
@@ -223,7 +231,7 @@ def _parts(config: Pipeline, readers: Mapping[str, Reader]) -> dict[str, Any]:
     for step, entry in zip(config.steps, data["steps"], strict=True):
         for field in step.table_files():  # where a table is written besides is no part of the result
             del entry[field]
-    output = {key: value for key, value in data.pop("output").items() if key != "path"}
+    output = {key: value for key, value in data.pop("output").items() if key not in ("path", "geotiff")}
     return {
         **data,
         "output": output,
@@ -242,7 +250,7 @@ def _identify(name: str, reader: Reader) -> dict[str, Any]:
 def plan(source: Source, **options: Any) -> dict[str, Any]:
     """Return what a run would do: passes, blocks, memory, bytes read and written (see `load` for the options)."""
     job = load(source, **options)
-    return report.describe_plan(job.plan, job.output, job.parts)
+    return report.describe_plan(job.plan, job.result, job.parts)
 
 
 def validate(source: Source, *, check_inputs: bool = True, **options: Any) -> dict[str, Any]:
@@ -284,22 +292,27 @@ def run(
         check_quicklook_path(str(quicklook))
     job = load(source, **options)
     facts = _run_or_resume(job, lambda **cut: load(source, **{**options, **cut}), resume, overwrite, quiet)
+    facts["output"] = job.result
     facts["table_files"] = write_table_files(job)
     if quicklook is not None:
         facts["quicklook"] = draw(job, str(quicklook))
+    remove_store(job)
     return facts
 
 
 def _run_or_resume(job: Job, reload: Callable[..., Job], resume: bool, overwrite: bool, quiet: bool) -> dict[str, Any]:
     sources = [path for entry in job.pipeline.inputs.values() for path in entry.paths]
     sources += [path for reader in job.readers.values() for path in local_paths(reader)]
+    is_there = check_geotiffs(job, sources, resume=resume, overwrite=overwrite)
+    if is_there and is_geotiff(job.result):
+        return _describe_geotiff(job)
     check_output_path(job.output, sources)
     check_table_files(job, overwrite=overwrite, resume=resume)
     choose = partial(choose_target, job.output, job.parts, resume=resume, overwrite=overwrite)
     if not is_begun(job.output):  # a refusal leaves nothing behind, not even a journal
         target = choose(None)
-        if target.action == "finished":
-            return report.describe_finished(job, target)
+        if target.action == "finished" and is_there:
+            return report.describe_finished(job, target) | {"geotiffs": write_geotiffs(job, Progress(quiet=quiet))}
         _check_room(job)
     with closing(Journal(job.output)) as journal:
         try:
@@ -307,9 +320,11 @@ def _run_or_resume(job: Job, reload: Callable[..., Job], resume: bool, overwrite
             target = choose(journal)
             if target.action == "finished":
                 RunStore(job, target, journal.folder).tidy()
+                facts = report.describe_finished(job, target)
+                facts["geotiffs"] = write_geotiffs(job, Progress(quiet=quiet))
                 if journal.header is None or find_unfinished(job.output, journal.header) is None:
                     journal.remove()
-                return report.describe_finished(job, target)
+                return facts
             if target.action == "continue":
                 assert journal.header is not None
                 header = journal.header
@@ -319,6 +334,12 @@ def _run_or_resume(job: Job, reload: Callable[..., Job], resume: bool, overwrite
             if journal.header is None:  # nothing has begun
                 journal.remove()
             raise
+
+
+def _describe_geotiff(job: Job) -> dict[str, Any]:
+    """Return the facts of a run whose one GeoTIFF is there."""
+    target = Target("finished", Path(job.result), "", replaces=False)
+    return report.describe_finished(job, target)
 
 
 def _check_room(job: Job) -> str | None:
@@ -347,8 +368,10 @@ def _run(job: Job, target: Target, journal: Journal, progress: Progress) -> dict
             measured = execute(job.plan, store.open_reader, store.open_writer, journal, progress, options.retries)
         _check_inputs_unchanged(job)
         seconds = _finish(store, measured, journal, disks) - started
+    files = write_geotiffs(job, progress)
+    facts = report.describe_run(job, store.provenance, measured, seconds, compile_seconds, warnings)
     journal.remove()
-    return report.describe_run(job, store.provenance, measured, seconds, compile_seconds, warnings)
+    return facts | {"geotiffs": files}
 
 
 def _finish(store: RunStore, measured: Measured, journal: Journal, disks: FileSystems) -> float:
@@ -418,6 +441,13 @@ def verify(output: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
     from pipeline.verification import verify as check
 
     return check(str(output), **options)
+
+
+def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
+    """Convert a raster between Zarr and GeoTIFF (see `pipeline.conversion.convert` for the options)."""
+    from pipeline.conversion import convert as convert_raster
+
+    return convert_raster(str(source), str(target), **options)
 
 
 def info(path: str | os.PathLike[str], array: str | None = None) -> dict[str, Any]:

@@ -175,6 +175,8 @@ class Operation(BaseModel):
     """One line of YAML, shown by `rasterpipe ops`."""
     outputs_text: ClassVar[Mapping[str, str]] = {}
     """What each output is, with its dtype; shown by `rasterpipe ops`."""
+    keeps_values: ClassVar[bool] = False
+    """Whether the output's values are the source's, so that what its file says of them still holds."""
     matrices: ClassVar[tuple[str, ...]] = ()
     """Fields that may name a file with a matrix; the engine puts the matrix in its place before it plans."""
 

@@ -14,9 +14,9 @@ ROOT = Path(__file__).parent.parent / "pipeline"
 
 LAYERS = (
     {"cli", "__main__"},
-    {"api", "verification", "recomputation"},
+    {"api", "verification", "recomputation", "conversion"},
     {"report", "quicklook", "lazy"},
-    {"compilation", "execution", "store", "target", "synth", "table_file"},
+    {"compilation", "execution", "store", "target", "synth", "table_file", "geotiff_file"},
     {"graph", "journal", "progress", "limits", "catalogue"},
     {"worker"},
     {"planning", "reduction"},

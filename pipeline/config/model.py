@@ -65,10 +65,11 @@ class Input(_Frozen):
     bands: Annotated[tuple[StrictInt | StrictStr, ...], Field(min_length=1)] | None = None
     """The bands to use: positions from 1, or names. Default: all."""
     nodata: Annotated[
-        StrictInt | StrictFloat | Literal["none", "nan"] | None,
-        BeforeValidator(parse_nodata, json_schema_input_type=int | float | Literal["none", "nan"] | None),
+        StrictInt | StrictFloat | Literal["none", "nan", "carry"] | None,
+        BeforeValidator(parse_nodata, json_schema_input_type=int | float | Literal["none", "nan", "carry"] | None),
     ] = None
-    """The value that marks invalid pixels; `none` ignores the one that the file records."""
+    """The value that marks invalid pixels; `none` ignores the one that the file records, `carry` hands it on with the
+    pixels as they are (for `select` alone; what `convert` does)."""
     scale: Literal["ignore", "apply"] | Scale = "ignore"
     """Whether to apply the scale and offset that the file records, or which to apply instead."""
 
@@ -123,7 +124,7 @@ class Output(_Frozen):
     """The store that the pipeline writes."""
 
     path: Annotated[StrictStr, Field(min_length=1)]
-    """The Zarr store to write; relative to the pipeline file, or a URL."""
+    """The Zarr store to write; relative to the pipeline file, or a URL. One kept raster may go to a .tif instead."""
     keep: tuple[StrictStr, ...] | None = None
     """The rasters to keep: steps, or step/output. Default: the steps that no other step reads. Tables always are."""
     chunks: Annotated[
@@ -142,6 +143,8 @@ class Output(_Frozen):
     """How chunks are compressed."""
     dims: Annotated[Literal["auto", "y,x,band", "band,y,x"], BeforeValidator(parse_dims)] = "auto"
     """Order of the dimensions; auto: as a Zarr input has them, band,y,x from TIFFs."""
+    geotiff: Annotated[StrictStr, Field(min_length=1)] | None = None
+    """A folder for each kept raster as a GeoTIFF too: smooth/mean as smooth_mean.tif."""
 
 
 class Limits(_Frozen):

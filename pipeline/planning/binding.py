@@ -124,10 +124,10 @@ def bind_step(
     for key, raster in sources.items():
         keys = operation.bands if key == "input" else None
         selected[key], indices = specs[raster].select(keys)
-        bands[key] = indices if keys is not None else None
+        bands[key] = indices if selected[key] is not specs[raster] else None
         if operation.domain == "float":
             require_exact(operation, selected[key], key)
-    natural = operation.output_specs(selected)
+    natural = {output: _recorded(operation, spec) for output, spec in operation.output_specs(selected).items()}
     halos, edges = operation.halo(selected), operation.edges(selected)
     uses = tuple(
         Use(key, raster, selected[key], bands[key], halos.get(key, Halo()), edges.get(key, Edge()))
@@ -138,6 +138,17 @@ def bind_step(
     if isinstance(operation, Reduction) and natural:
         makers, read = makers | {"self": operation.name}, read | {"self": operation.table_spec(selected)}
     return StepPlan(operation.name, operation, uses, natural, declared, makers, read)
+
+
+def _recorded(operation: Operation, spec: RasterSpec) -> RasterSpec:
+    """Return a spec without what a file said of values that are others now; the place stays."""
+    if spec.recorded is None or operation.keeps_values:
+        return spec
+    if spec.recorded.carried is not None:
+        raise PipelineError(
+            "`nodata: carry` hands pixels on as they are, which `select` does and this operation does not; leave it out"
+        )
+    return replace(spec, recorded=spec.recorded.place)
 
 
 def check_grids(inputs: Mapping[str, InputSpec]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import InputError, PipelineError
-from pipeline.raster import Dims, RasterSpec, fit, grid_difference, working_dtype
+from pipeline.raster import Dims, RasterSpec, Recorded, fit, grid_difference, working_dtype
 from pipeline.read_limits import ReadLimits
 from pipeline.region import Region
 from pipeline.storage.reader import Reader
@@ -69,7 +69,7 @@ class InputOptions:
     dims: Dims | None = None
     bands: tuple[int | str, ...] | None = None
     nodata: float | int | str | None = None
-    """A value, "none" to ignore the one recorded, None to keep it."""
+    """A value, "none" to ignore the one recorded, "carry" to hand it on uninterpreted, None to keep it."""
     scale: str | tuple[float, float] = "ignore"
     """"ignore", "apply" (as the file records it), or (factor, offset)."""
     limits: ReadLimits = field(default_factory=ReadLimits)
@@ -84,7 +84,7 @@ def open_input(options: InputOptions) -> Reader:
     names = [array or Path(path).name.split(".")[0] for path, array in targets]
     reader: Reader = readers[0] if len(readers) == 1 else Stack(readers, names)
     spec, bands = reader.spec.select(options.bands)
-    spec = replace(spec, nodata=_nodata(options, spec))
+    spec = replace(spec, nodata=_nodata(options, spec), recorded=_recorded(options, spec))
     if options.bands is not None or spec != reader.spec:
         reader = Selected(reader, spec, bands if options.bands is not None else None)
     factor_offset = reader.scale if options.scale == "apply" else options.scale
@@ -108,7 +108,7 @@ def _check_complete(path: str, reader: Reader) -> None:
 def _nodata(options: InputOptions, spec: RasterSpec) -> float | int | None:
     if options.nodata is None:
         return spec.nodata
-    if options.nodata == "none":
+    if options.nodata in ("none", "carry"):
         return None
     nodata = fit(math.nan if isinstance(options.nodata, str) else options.nodata, spec.dtype)
     if nodata is None:
@@ -118,6 +118,16 @@ def _nodata(options: InputOptions, spec: RasterSpec) -> float | int | None:
             ("nodata",),
         )
     return nodata
+
+
+def _recorded(options: InputOptions, spec: RasterSpec) -> Recorded | None:
+    """Return what the file says of the raster, where the pipeline file does not say otherwise."""
+    recorded = spec.recorded or Recorded()
+    if options.nodata == "carry":
+        recorded = replace(recorded, carried=spec.nodata)
+    elif options.nodata is not None:
+        recorded = replace(recorded, nodata=None)
+    return recorded if recorded != Recorded() else None
 
 
 class Selected(Reader):
@@ -147,7 +157,8 @@ class Scaled(Reader):
         self.reader, self.factor_offset = reader, factor_offset
         self.chunk = reader.chunk
         nodata = None if reader.spec.nodata is None else float("nan")
-        self.spec = replace(reader.spec, dtype=working_dtype(reader.spec.dtype), nodata=nodata)
+        place = reader.spec.recorded.place if reader.spec.recorded else None
+        self.spec = replace(reader.spec, dtype=working_dtype(reader.spec.dtype), nodata=nodata, recorded=place)
 
     def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:
         stored = np.empty(out.shape, self.reader.spec.dtype)
@@ -187,7 +198,10 @@ class Stack(Reader):
         if len(set(names)) != len(names):
             names = [f"b{i + 1}" for i in range(len(names))]
         self.readers = tuple(readers)
-        self.spec = replace(first, dims=("band", "y", "x"), bands=tuple(names), band_coordinates=())
+        recorded = _stacked([reader.spec.recorded or Recorded() for reader in readers])
+        self.spec = replace(
+            first, dims=("band", "y", "x"), bands=tuple(names), band_coordinates=(), recorded=recorded
+        )
         self.chunk = readers[0].chunk
         self.scale = readers[0].scale if len({reader.scale for reader in readers}) == 1 else None
 
@@ -206,6 +220,13 @@ class Stack(Reader):
         if len({reader.scale for reader in self.readers}) > 1:
             warnings.append("the recorded scales and offsets are ignored: they differ between the bands")
         return {**facts[0], "files": len(self.readers), "warnings": warnings}
+
+
+def _stacked(recorded: Sequence[Recorded]) -> Recorded | None:
+    """Return what the files say of their bands, and the first of the place."""
+    items = [replace(item, band=band) for band, each in enumerate(recorded) for item in each.items if item.band == 0]
+    stacked = Recorded(recorded[0].tags, recorded[0].nodata, tuple(items))
+    return stacked if stacked != Recorded() else None
 
 
 def local_paths(reader: Reader) -> list[str]:

@@ -22,12 +22,13 @@ from pipeline.raster import RasterSpec
 from pipeline.read_limits import ReadLimits, check_bands
 from pipeline.region import Region
 from pipeline.storage import geotiff
+from pipeline.storage.geokeys import parse_crs
 from pipeline.storage.reader import Reader
 from pipeline.storage.tiff_decode import Decoder, make_decoder
 from pipeline.storage.tiff_directory import check_directories
 from pipeline.storage.tiff_file import input_errors, logged, reason
 from pipeline.storage.tiff_layout import RAW_READ_BYTES, Layout, parse_layout, positive
-from pipeline.storage.tiff_page import describe_pages, hash_metadata, parse_items, select_pages
+from pipeline.storage.tiff_page import describe_pages, hash_metadata, parse_recorded, select_pages, tags_of
 
 NO_DIALECTS: dict[str, Any] = dict.fromkeys(
     (f"is_{name}" for name in ("eer", "lsm", "ndpi", "philips", "scanimage", "stk", "vista")), False
@@ -84,18 +85,20 @@ class TiffReader(Reader):
         num_bands = max(len(pages), positive(first.samplesperpixel, "SamplesPerPixel"))
         check_bands(path, num_bands)
         layout = parse_layout(pages, tif.byteorder, status.st_size, limits)
-        tags = {code: first.tags.valueof(code) for code in geotiff.TAGS}
-        items = parse_items(pages, messages)
+        tags = tags_of(first)
+        recorded = parse_recorded(pages, messages)
+        items = geotiff.by_band(recorded.items)
         dtype = np.dtype(np.uint8) if layout.dtype.kind == "b" else layout.dtype.newbyteorder("=")
         spec = RasterSpec(
             height=layout.height,
             width=layout.width,
             dtype=dtype,
             dims=_dims(num_bands, layout),
-            bands=geotiff.band_names(items, num_bands, messages),
+            bands=geotiff.band_names(items, num_bands, recorded.extra, messages),
             nodata=geotiff.parse_nodata(tags, dtype, messages),
             transform=geotiff.parse_transform(tags, messages),
-            crs=geotiff.parse_crs(tags, messages),
+            crs=geotiff.recorded_crs(recorded.items) or parse_crs(tags, messages),
+            recorded=recorded,
         )
         identity = {
             "path": path,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from tifffile import TiffFile, TiffPage
 
 from pipeline.errors import InputError
-from pipeline.raster import RasterSpec
+from pipeline.raster import RasterSpec, Recorded
 from pipeline.storage import geotiff
 from pipeline.storage.tiff_layout import Layout, codec_of
 
@@ -47,17 +48,16 @@ def select_pages(tif: TiffFile, messages: list[str]) -> tuple[list[TiffPage], di
     return pages, {"pages": len(offsets), "levels": levels + len(first.subifds or ())}
 
 
-def parse_items(pages: list[TiffPage], messages: list[str]) -> geotiff.Items:
-    """Return GDAL's items of the bands: the first page's, and of further pages those of their one sample."""
-    items = geotiff.parse_items(_metadata(pages[0]), messages)
-    for band, page in enumerate(pages[1:], 1):
-        own = geotiff.parse_items(_metadata(page), messages)
-        items |= {(name, band): text for (name, sample), text in own.items() if sample == 0}
-    return items
+def parse_recorded(pages: list[TiffPage], messages: list[str]) -> Recorded:
+    """Return what is handed on of the pages that are bands."""
+    first = pages[0]
+    recorded = geotiff.parse_recorded(tags_of(first), [tags_of(page) for page in pages], messages)
+    extra = tuple(int(code) for code in first.extrasamples)
+    return replace(recorded, photometric=int(first.photometric), extra=extra)
 
 
-def _metadata(page: TiffPage) -> dict[int, Any]:
-    return {geotiff.GDAL_METADATA: page.tags.valueof(geotiff.GDAL_METADATA)}
+def tags_of(page: TiffPage) -> dict[int, Any]:
+    return {code: page.tags.valueof(code) for code in geotiff.TAGS}
 
 
 def describe_pages(tif: TiffFile, pages: list[TiffPage], layout: Layout) -> dict[str, Any]:

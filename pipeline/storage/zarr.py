@@ -22,6 +22,7 @@ from pipeline.read_limits import ReadLimits, check_bands
 from pipeline.region import Region
 from pipeline.storage import cf
 from pipeline.storage.reader import Reader
+from pipeline.storage.recorded import from_attributes
 from pipeline.storage.zarr_coordinate import Coordinates, quiet
 from pipeline.storage.zarr_group import check_array, dimension_names, find_array, fix_dimensions, multiscales, role_of
 from pipeline.storage.zarr_guard import ChunkGuard
@@ -104,6 +105,7 @@ class ZarrReader(Reader):
             band_coordinates=coordinates.along_bands(stored, name_of.get("band"), num_bands),
             transform=transform,
             crs=crs,
+            recorded=from_attributes(attributes_of(stored), num_bands),
         )
 
     def _georeference(
