@@ -27,7 +27,7 @@ from pipeline.config import (
     with_matrices,
 )
 from pipeline.config.place import format_path, look_up
-from pipeline.errors import InputError, OutputError, PipelineError, RasterpipeError, RunStopped
+from pipeline.errors import InputError, OutputError, PipelineError, RasterpipeError, RunStopped, unknown
 from pipeline.execution import Measured, execute
 from pipeline.geotiff_file import check_geotiffs, is_geotiff, remove_store, store_path, write_geotiffs
 from pipeline.journal import Journal
@@ -41,6 +41,7 @@ from pipeline.read_limits import ReadLimits
 from pipeline.region import Grid, Region
 from pipeline.storage.disk import FileSystems
 from pipeline.storage.inputs import InputOptions, local_paths, open_input, open_raster
+from pipeline.storage.matched import match
 from pipeline.storage.matrix import read_matrix
 from pipeline.storage.reader import Reader
 from pipeline.storage.zarr import configure
@@ -101,8 +102,10 @@ def load(
     config, document = load_pipeline(source, overrides, inputs, output)
     try:
         config = with_matrices(config, read_matrix)
-        readers = {name: _open(name, entry, document, _limits(config)) for name, entry in config.inputs.items()}
-        specs = {name: _input_spec(name, reader) for name, reader in readers.items()}
+        readers = _match(
+            config, {name: _open(name, entry, document, _limits(config)) for name, entry in config.inputs.items()}
+        )
+        specs = {name: _input_spec(name, reader, config.inputs[name]) for name, reader in readers.items()}
         settings = _settings(config, next(iter(specs.values())).spec, grids)
         settings = dataclasses.replace(settings, economy=economy, tables=tables or {})
         plan = make_plan(config.steps, resolve(config), specs, settings)
@@ -151,8 +154,25 @@ def _input_options(entry: Input, limits: ReadLimits) -> InputOptions:
     )
 
 
-def _input_spec(name: str, reader: Reader) -> InputSpec:
-    return InputSpec(name, reader.spec, reader.chunk, "tiff" if "TIFF" in reader.describe()["format"] else "zarr")
+def _match(config: Pipeline, readers: Mapping[str, Reader]) -> dict[str, Reader]:
+    """Return the readers, each on the grid of the input that it is to match."""
+    matched = dict(readers)
+    for name, entry in config.inputs.items():
+        if entry.match is None:
+            continue
+        path = ("inputs", name, "match")
+        if entry.match not in readers or entry.match == name:
+            others = [other for other in readers if other != name]
+            raise PipelineError(unknown("input", entry.match, others), path)
+        if config.inputs[entry.match].match is not None:
+            raise PipelineError(f"{entry.match!r} matches another input itself; match that one", path)
+        matched[name] = match(readers[name], readers[entry.match].spec, name, entry.match, entry.paths[0])
+    return matched
+
+
+def _input_spec(name: str, reader: Reader, entry: Input) -> InputSpec:
+    facts = reader.describe()
+    return InputSpec(name, reader.spec, reader.chunk, "tiff" if "TIFF" in facts["format"] else "zarr", entry.paths[0])
 
 
 def _settings(config: Pipeline, spec: RasterSpec, grids: tuple[Grid, ...] | None) -> Settings:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pipeline
-from pipeline.errors import OutputError, PipelineError, RunStopped
+from pipeline.errors import PipelineError, RunStopped
 from pipeline.journal import work_folder
 from pipeline.planning import BASE_BYTES, StoredArray, format_bytes
 from pipeline.progress import Progress
@@ -59,10 +59,10 @@ def geotiffs(job: Job) -> list[GeoTiff]:
     found = []
     if is_geotiff(output.path):
         if len(kept) != 1:
-            names = ", ".join(array.raster for array in kept) or "none"
+            listed = ", ".join(array.raster for array in kept) or "none"
             raise PipelineError(
-                f"a .tif holds one raster, and {len(kept)} are kept ({names}); `keep` one of them, or write a .zarr and "
-                "`geotiff: FOLDER/`",
+                f"a .tif holds one raster, and {len(kept)} are kept ({listed}); `keep` one of them, or write a .zarr "
+                "and `geotiff: FOLDER/`",
                 ("output", "path"),
             )
         found.append(GeoTiff(kept[0], Path(output.path), work_folder(output.path) / "partial.tif"))
@@ -128,10 +128,14 @@ def write_geotiffs(job: Job, progress: Progress) -> list[dict[str, Any]]:
     for file in geotiffs(job):
         record = root_attributes(job.output) or {}
         here = provenance_of(file.path)
-        if here is None or here.get("run_id") != record.get("run_id"):
-            for warning in _write(job, file, record):
-                progress.say(f"note: {file.path}: {warning}")
-        facts.append({"path": str(file.path), "raster": file.array.raster, "file_bytes": file.path.stat().st_size})
+        is_there = here is not None and here.get("run_id") == record.get("run_id")
+        warnings = [] if is_there else _write(job, file, record)
+        for warning in warnings:
+            progress.say(f"note: {file.path}: {warning}")
+        num_bytes = file.path.stat().st_size
+        facts.append(
+            {"path": str(file.path), "raster": file.array.raster, "file_bytes": num_bytes, "warnings": warnings}
+        )
     return facts
 
 

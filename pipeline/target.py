@@ -110,7 +110,8 @@ def check_file_path(path: Path, others: Sequence[str]) -> None:
         if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
             raise OutputError(f"{path}: {parent} is not a folder that can be written to; choose another")
         if path.exists() and provenance_of(path) is None:
-            raise OutputError(f"{path}: exists and is not an output of rasterpipe, so it is never replaced; move it away")
+            words = "exists and is not an output of rasterpipe, so it is never replaced"
+            raise OutputError(f"{path}: {words}; move it away")
     except (OSError, ValueError) as error:
         raise OutputError(f"{path}: {getattr(error, 'strerror', None) or error}; choose another path") from error
 

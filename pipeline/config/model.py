@@ -72,6 +72,8 @@ class Input(_Frozen):
     pixels as they are (for `select` alone; what `convert` does)."""
     scale: Literal["ignore", "apply"] | Scale = "ignore"
     """Whether to apply the scale and offset that the file records, or which to apply instead."""
+    match: StrictStr | None = None
+    """Another input, on whose finer grid this one is read: each pixel is repeated, a whole number of times."""
 
     @model_validator(mode="after")
     def _check_source(self) -> Input:

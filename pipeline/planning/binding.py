@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.config.reference import Ref
 from pipeline.errors import PipelineError, unknown
+from pipeline.grid import remedy
 from pipeline.operation import Edge, Operation, Reduction, Specs, TableSpec, require_exact
 from pipeline.passes import StepPlan, Use
 from pipeline.planning.plan import InputSpec
@@ -155,7 +156,8 @@ def check_grids(inputs: Mapping[str, InputSpec]) -> None:
     (first, entry), *others = inputs.items()
     for name, other in others:
         if words := grid_difference(entry.spec, other.spec):
-            raise PipelineError(f"{first!r} and {name!r} lie on different grids: {words}", ("inputs", name))
+            mend = remedy(name, other.spec, other.path, first, entry.spec)
+            raise PipelineError(f"{first!r} and {name!r} lie on different grids: {words}; {mend}", ("inputs", name))
 
 
 def _declare(operation: Operation, output: str, spec: RasterSpec) -> RasterSpec:

@@ -16,7 +16,7 @@ Tags = Mapping[int, Any]
 Value = int | float | str
 Keys = dict[int, Value]
 
-DIRECTORY, DOUBLES, ASCII = 34735, 34736, 34737
+TAGS = DIRECTORY, DOUBLES, ASCII = 34735, 34736, 34737
 MODEL_TYPE, RASTER_TYPE, CITATION = 1024, 1025, 1026
 GEOGRAPHIC_TYPE, GEOGRAPHIC_CITATION, DATUM, ANGULAR_UNIT = 2048, 2049, 2050, 2054
 ELLIPSOID, SEMI_MAJOR, SEMI_MINOR, INVERSE_FLATTENING, MERIDIAN = 2056, 2057, 2058, 2059, 2061
@@ -162,25 +162,26 @@ def _metres(keys: Keys) -> float:
 def _base(keys: Keys) -> Any:
     """Return the geographic CRS: by its code, by its datum's code, or by its ellipsoid."""
     import pyproj
+    from pyproj._crs import Datum, Ellipsoid
     from pyproj.crs import GeographicCRS
     from pyproj.crs.datum import CustomDatum, CustomEllipsoid
 
-    code, datum = keys.get(GEOGRAPHIC_TYPE, USER_DEFINED), keys.get(DATUM, USER_DEFINED)
+    code, datum = int(keys.get(GEOGRAPHIC_TYPE, USER_DEFINED)), int(keys.get(DATUM, USER_DEFINED))
     if code != USER_DEFINED:
         return pyproj.CRS.from_epsg(code)
     name = str(keys.get(GEOGRAPHIC_CITATION) or "unnamed").partition("|")[0].removeprefix("GCS Name = ").strip()
     if datum != USER_DEFINED:
-        return GeographicCRS(name=name, datum=pyproj.crs.Datum.from_epsg(datum))
+        return GeographicCRS(name=name, datum=Datum.from_epsg(datum))
     if keys.get(MERIDIAN, 0) != 0:
         raise Unknown(f"a prime meridian at {keys[MERIDIAN]}")
-    if (known := keys.get(ELLIPSOID, USER_DEFINED)) != USER_DEFINED:
-        ellipsoid = pyproj.crs.Ellipsoid.from_epsg(known)
+    if (known := int(keys.get(ELLIPSOID, USER_DEFINED))) != USER_DEFINED:
+        ellipsoid: Any = Ellipsoid.from_epsg(known)
     elif SEMI_MAJOR in keys:
-        shape = {"inverse_flattening": keys.get(INVERSE_FLATTENING), "semi_minor_axis": keys.get(SEMI_MINOR)}
-        shape = {key: value for key, value in shape.items() if value is not None}
-        if shape.get("inverse_flattening") == 0:  # a sphere
-            shape = {"semi_minor_axis": keys[SEMI_MAJOR]}
-        ellipsoid = CustomEllipsoid(name="unnamed", semi_major_axis=keys[SEMI_MAJOR], **shape)
+        names = {INVERSE_FLATTENING: "inverse_flattening", SEMI_MINOR: "semi_minor_axis"}
+        shape = {name: float(keys[key]) for key, name in names.items() if key in keys}
+        if shape.get("inverse_flattening") == 0:
+            shape = {"semi_minor_axis": float(keys[SEMI_MAJOR])}  # a sphere
+        ellipsoid = CustomEllipsoid(name="unnamed", semi_major_axis=float(keys[SEMI_MAJOR]), **shape)
     else:
         raise Unknown("no datum and no ellipsoid is given")
     return GeographicCRS(name=name, datum=CustomDatum(name="unnamed", ellipsoid=ellipsoid))
@@ -213,8 +214,8 @@ def _same(first: Any, second: Any) -> bool:
 
 def _nameless(crs: Any) -> Any:
     """Return what a CRS computes with: without names, remarks and areas of use."""
-    wanted = ("base_crs", "datum", "datum_ensemble", "ellipsoid", "conversion", "method", "parameters", "value", "unit")
-    wanted = (*wanted, "semi_major_axis", "inverse_flattening", "semi_minor_axis", "radius", "conversion_factor", "id")
+    wanted = ["base_crs", "datum", "datum_ensemble", "ellipsoid", "conversion", "method", "parameters", "value", "unit"]
+    wanted += ["semi_major_axis", "inverse_flattening", "semi_minor_axis", "radius", "conversion_factor", "id"]
 
     def strip(value: Any) -> Any:
         if isinstance(value, dict):
@@ -313,7 +314,8 @@ def _plain(text: str) -> str:
 
 def to_tags(keys: Keys) -> dict[int, Any]:
     """Return the tags that hold geokeys."""
-    entries, doubles, text = [], [], ""
+    entries, text = [], ""
+    doubles: list[float] = []
     for key, value in sorted(keys.items()):
         if isinstance(value, str):
             entries.append((key, ASCII, len(value) + 1, len(text)))

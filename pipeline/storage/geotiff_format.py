@@ -22,7 +22,6 @@ from pipeline.storage.geotiff import (
     GDAL_METADATA,
     GDAL_NODATA,
     PIXEL_SCALE,
-    PLACE,
     TIEPOINT,
     TRANSFORMATION,
     Affine,
@@ -71,7 +70,7 @@ def format_place(spec: RasterSpec, warnings: list[str]) -> tuple[Tags, bool]:
     if spec.transform is None and set(known) & {TIEPOINT, TRANSFORMATION}:
         warnings.append("the ground control points are left out: the raster is not the one that they were made for")
     if known and same_crs:
-        keys: Tags = {code: known[code] for code in PLACE if code in known and code >= geokeys.DIRECTORY and code < 40000}
+        keys: Tags = {code: value for code, value in known.items() if code in geokeys.TAGS}
         is_whole = recorded_crs(recorded.items) is None
     else:
         found, is_whole = geokeys.format_crs(spec.crs) if spec.crs else ({}, True)

@@ -199,9 +199,7 @@ class Stack(Reader):
             names = [f"b{i + 1}" for i in range(len(names))]
         self.readers = tuple(readers)
         recorded = _stacked([reader.spec.recorded or Recorded() for reader in readers])
-        self.spec = replace(
-            first, dims=("band", "y", "x"), bands=tuple(names), band_coordinates=(), recorded=recorded
-        )
+        self.spec = replace(first, dims=("band", "y", "x"), bands=tuple(names), band_coordinates=(), recorded=recorded)
         self.chunk = readers[0].chunk
         self.scale = readers[0].scale if len({reader.scale for reader in readers}) == 1 else None
 

@@ -19,14 +19,14 @@ KEY = "geotiff"
 
 def to_attributes(spec: RasterSpec) -> dict[str, Any]:
     """Return the attributes of an array that is written."""
-    recorded = spec.recorded
-    if recorded is None:
-        return {}
+    recorded = spec.recorded or Recorded()
     data = {key: value for key, value in asdict(recorded).items() if value not in (None, ()) and key != "carried"}
     if "tags" in data:
         data["tags"] = {str(code): value for code, value in recorded.tags}
     if "items" in data:
         data["items"] = [_plain(item) for item in recorded.items]
+    if "band" not in spec.dims and spec.bands != ("b1",):
+        data["band"] = spec.bands[0]  # without an axis, there is no coordinate for the name
     items = by_band(recorded.items)
     attributes: dict[str, Any] = {KEY: data} if data else {}
     if scale := parse_scale(items, spec.num_bands, []):
@@ -35,6 +35,13 @@ def to_attributes(spec: RasterSpec) -> dict[str, Any]:
     if len(units) == 1 and (unit := units.pop()):
         attributes["units"] = unit
     return attributes
+
+
+def band_name(attributes: Mapping[str, Any]) -> str | None:
+    """Return the name of the one band of an array without a band axis."""
+    data = attributes.get(KEY)
+    name = data.get("band") if isinstance(data, Mapping) else None
+    return printable(name) if isinstance(name, str) and name else None
 
 
 def _plain(item: Item) -> dict[str, Any]:
@@ -54,7 +61,7 @@ def from_attributes(attributes: Mapping[str, Any], num_bands: int) -> Recorded |
 
 
 def _parse(data: Mapping[str, Any]) -> Recorded:
-    tags = []
+    tags: list[tuple[int, tuple[int | float, ...] | str]] = []
     for code in PLACE:
         value = data.get("tags", {}).get(str(code))
         if isinstance(value, str) and len(value) <= PLACE_LIMIT:

@@ -198,10 +198,9 @@ def _encode(layout: TileLayout, compression: tuple[int, int] | None, predictor: 
     elif predictor == FLOATING_POINT:
         tile = imagecodecs.floatpred_encode(tile, axis=-2)
     code, level = compression
-    encode: Callable[..., bytes] = {
-        DEFLATE: imagecodecs.zlib_encode if not imagecodecs.DEFLATE.available else imagecodecs.deflate_encode,
-        ZSTANDARD: imagecodecs.zstd_encode,
-    }[code]
+    encode: Callable[..., Any] = imagecodecs.zstd_encode
+    if code == DEFLATE:
+        encode = imagecodecs.deflate_encode if imagecodecs.DEFLATE.available else imagecodecs.zlib_encode
     return bytes(encode(tile, level=level))
 
 

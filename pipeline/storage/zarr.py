@@ -22,7 +22,7 @@ from pipeline.read_limits import ReadLimits, check_bands
 from pipeline.region import Region
 from pipeline.storage import cf
 from pipeline.storage.reader import Reader
-from pipeline.storage.recorded import from_attributes
+from pipeline.storage.recorded import band_name, from_attributes
 from pipeline.storage.zarr_coordinate import Coordinates, quiet
 from pipeline.storage.zarr_group import check_array, dimension_names, find_array, fix_dimensions, multiscales, role_of
 from pipeline.storage.zarr_guard import ChunkGuard
@@ -95,12 +95,15 @@ class ZarrReader(Reader):
         dtype = np.dtype(np.uint8) if stored.dtype.kind == "b" else stored.dtype.newbyteorder("=")
         name_of = dict(zip(dims, names, strict=True))
         transform, crs = self._georeference(coordinates, stored, name_of, sizes)
+        names_of_bands = coordinates.band_names(name_of.get("band"), num_bands)
+        if "band" not in dims:
+            names_of_bands = (band_name(attributes_of(stored)) or names_of_bands[0],)
         return RasterSpec(
             height=sizes["y"],
             width=sizes["x"],
             dtype=dtype,
             dims=dims,
-            bands=coordinates.band_names(name_of.get("band"), num_bands),
+            bands=names_of_bands,
             nodata=cf.parse_nodata(attributes_of(stored), dtype, self.warnings),
             band_coordinates=coordinates.along_bands(stored, name_of.get("band"), num_bands),
             transform=transform,
