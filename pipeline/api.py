@@ -32,6 +32,7 @@ from pipeline.execution import Measured, execute
 from pipeline.geotiff_file import check_geotiffs, is_geotiff, remove_store, store_path, write_geotiffs
 from pipeline.journal import Journal
 from pipeline.limits import available_cpus, available_memory_bytes
+from pipeline.notes import input_notes, output_notes, reading_notes
 from pipeline.operation import Table, find_operation
 from pipeline.planning import InputSpec, Plan, Settings, make_plan
 from pipeline.progress import Progress
@@ -111,7 +112,8 @@ def load(
         plan = make_plan(config.steps, resolve(config), specs, settings)
     except PipelineError as error:
         raise PipelineError(locate(document, error), error.path) from None
-    plan = dataclasses.replace(plan, notes=(*_input_notes(config, readers), *_output_notes(plan), *plan.notes))
+    notes = (*input_notes(config, readers), *reading_notes(plan), *output_notes(plan))
+    plan = dataclasses.replace(plan, notes=(*notes, *plan.notes))
     return Job(config, document, readers, plan, _parts(config, readers))
 
 
@@ -151,6 +153,8 @@ def _input_options(entry: Input, limits: ReadLimits) -> InputOptions:
         nodata=entry.nodata,
         scale=(scale.factor, scale.offset) if isinstance(scale, Scale) else scale,
         limits=limits,
+        series=entry.series,
+        level=entry.level,
     )
 
 
@@ -219,30 +223,6 @@ def _region_of_box(box: Sequence[float], spec: RasterSpec) -> Region:
             ("region", "bbox"),
         )
     return clipped
-
-
-def _input_notes(config: Pipeline, readers: Mapping[str, Reader]) -> list[str]:
-    notes = []
-    for name, reader in readers.items():
-        if reader.scale is not None and config.inputs[name].scale == "ignore":
-            factor, offset = reader.scale
-            notes.append(
-                f"input {name}: the file records scale {factor:g} and offset {offset:g}; they are ignored "
-                "(`scale: apply` uses them)"
-            )
-        notes += [f"input {name}: {warning}" for warning in reader.describe().get("warnings", [])]
-    return notes
-
-
-def _output_notes(plan: Plan) -> list[str]:
-    shards, arrays = plan.settings.shards, list(plan.kept.values())
-    if isinstance(shards, str) or not arrays:
-        return []
-    region = arrays[0].region
-    if shards[0] <= region.height and shards[1] <= region.width:
-        return []
-    sides, size = (f"{rows} x {columns}" for rows, columns in (shards[:2], region.shape))
-    return [f"output.shards: {sides} pixels are more than the {size} of the result; a shard ends at its edge"]
 
 
 def _parts(config: Pipeline, readers: Mapping[str, Reader]) -> dict[str, Any]:

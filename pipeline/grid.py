@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 
 import numpy as np
 
+from pipeline.errors import PipelineError
 from pipeline.raster import RasterSpec, same_crs
 
 NEAR = 1e-4
@@ -66,3 +68,64 @@ def remedy(name: str, raster: RasterSpec, path: str, other: str, grid: RasterSpe
     stem, _ = os.path.splitext(path or "INPUT.tif")
     warp = f"gdalwarp {system}-te {box} -ts {grid.width} {grid.height} -r near"
     return f"resample it first: {warp} {shlex.quote(path or 'INPUT.tif')} {shlex.quote(stem + '_matched.tif')}"
+
+
+LATITUDE_ERROR = 0.05
+"""What the width of a pixel in degrees may differ from that in the middle of the raster."""
+
+
+def spacing_metres(spec: RasterSpec) -> tuple[tuple[float, float], float]:
+    """Return height and width of a pixel in metres, and how far, as a share, the width is off anywhere.
+
+    In a projected CRS they are those of the transform in metres; in degrees, those on the ellipsoid at the raster's
+    middle.
+
+    Raises
+    ------
+    PipelineError
+        Where there is no georeference, the grid is rotated, or one width cannot stand for all of a raster in degrees.
+
+    Examples
+    --------
+    >>> spacing_metres(RasterSpec(9, 9, np.dtype("u1"), transform=(10, 0, 0, 0, -20, 0), crs="EPSG:32632"))
+    ((20.0, 10.0), 0.0)
+    """
+    if spec.transform is None or spec.crs is None:
+        lacks = "georeference" if spec.transform is None else "coordinate system"
+        raise PipelineError(f"`geo` needs a georeference, and the raster has no {lacks}; give numbers")
+    a, b, _, d, e, _ = spec.transform
+    if b or d:
+        raise PipelineError(
+            f"the raster is rotated, so rows and columns are no directions of its CRS; give the sides of a pixel: "
+            f"[{math.hypot(b, e):.10g}, {math.hypot(a, d):.10g}]"
+        )
+    import pyproj
+    import pyproj.exceptions
+
+    try:
+        crs = pyproj.CRS(spec.crs)
+    except pyproj.exceptions.CRSError as error:
+        raise PipelineError(f"`geo`: the CRS cannot be read ({str(error)[:100]}); give numbers") from None
+    if crs.is_geographic:
+        return _spacing_of_degrees(spec, crs)
+    unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
+    return (abs(e) * unit, abs(a) * unit), 0.0
+
+
+def _spacing_of_degrees(spec: RasterSpec, crs: object) -> tuple[tuple[float, float], float]:
+    assert spec.transform is not None
+    a, _, c, _, e, f = spec.transform
+    geod = crs.get_geod()  # type: ignore[attr-defined]
+    ends = [f, f + e * spec.height]
+    middle = sum(ends) / 2
+    if max(map(abs, ends)) > 90:
+        raise PipelineError(f"`geo`: the raster spans latitudes {min(ends):g} to {max(ends):g}; give numbers")
+    widths = [geod.inv(c, latitude, c + abs(a), latitude)[2] for latitude in (*ends, middle)]
+    height = geod.inv(c, middle - abs(e) / 2, c, middle + abs(e) / 2)[2]
+    off = max(abs(width / widths[2] - 1) for width in widths[:2])
+    if off > LATITUDE_ERROR:
+        raise PipelineError(
+            f"`geo`: a pixel is {min(widths):.4g} to {max(widths):.4g} m wide between latitudes {min(ends):g} and "
+            f"{max(ends):g}; reproject the raster (gdalwarp -t_srs EPSG:326xx), or give numbers"
+        )
+    return (height, widths[2]), off

@@ -221,6 +221,10 @@ class Operation(BaseModel):
         """Return the files that a table is written to besides, by field."""
         return {}
 
+    def placed(self, specs: Specs, notes: list[str]) -> Operation:
+        """Return the step with what only the grid of its sources tells: before anything else is asked of it."""
+        return self
+
     def halo(self, specs: Specs) -> dict[str, Halo]:
         """Return what a block needs around it, per source."""
         return dict.fromkeys(specs, Halo())

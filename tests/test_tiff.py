@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyproj
 import pytest
 import tifffile
 from hypothesis import HealthCheck, given, settings
@@ -660,6 +659,6 @@ def test_shared_float() -> None:
     assert (reader.spec.shape, reader.spec.dtype.name) == ((12, 13), "float32")
     assert reader.spec.nodata == float(np.float32(-3.4e38))
     assert reader.spec.crs is not None
-    assert pyproj.CRS(reader.spec.crs).to_dict()["proj"] == "laea"
+    assert "Lambert Azimuthal Equal Area" in reader.spec.crs
     assert reader.describe()["warnings"] == []
     np.testing.assert_array_equal(read(reader), tifffile.imread(path))

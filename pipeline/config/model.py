@@ -59,7 +59,11 @@ class Input(_Frozen):
     array: StrictStr | None = None
     """The array in the store, where it holds several."""
     at: dict[str, StrictInt | StrictFloat | StrictStr] = Field(default_factory=dict)
-    """Where to cut further dimensions: dimension -> index or label, e.g. {time: 0}."""
+    """Where to cut further dimensions: dimension -> index or label, e.g. {time: 0}; of OME-TIFF and ImageJ z and t."""
+    series: Side | Literal["mask"] | None = None
+    """The image in a TIFF that holds several, counted from 0; `mask`: the TIFF's internal mask."""
+    level: Side = 0
+    """The level of a pyramid to read; 0 is full resolution."""
     dims: Annotated[str | None, BeforeValidator(parse_input_dims)] = None
     """The array's dimensions where it does not name them, e.g. y,x,band."""
     bands: Annotated[tuple[StrictInt | StrictStr, ...], Field(min_length=1)] | None = None

@@ -63,7 +63,8 @@ def bind(
         try:
             found = {key: references[number, key] for key in step.sources()}
             graph.sources[step.name] = {key: _resolve(step, key, found[key], graph) for key in found}
-            graph.steps[step.name], graph.index[step.name] = _with_input(step, found), number
+            sources = Specs({key: specs[raster] for key, raster in graph.sources[step.name].items()}, {})
+            graph.steps[step.name], graph.index[step.name] = _with_input(step, found).placed(sources, notes), number
             _check_tables(step, graph)
             plan = graph.bind(step.name, specs)
         except PipelineError as error:

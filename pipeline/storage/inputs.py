@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -36,6 +36,8 @@ def open_raster(
     at: dict[str, Any] | None = None,
     dims: Dims | None = None,
     limits: ReadLimits | None = None,
+    series: int | Literal["mask"] | None = None,
+    level: int = 0,
 ) -> Reader:
     """Open one stored raster, Zarr or TIFF, by what it is."""
     suffix = Path(path.rstrip("/")).suffix.lower()
@@ -49,14 +51,17 @@ def open_raster(
         if Path(path).is_dir():
             from pipeline.storage.zarr import ZarrReader
 
-            return ZarrReader(path, array, at, dims, limits)
+            if series is not None:
+                raise InputError(f"{path}: `series` chooses an image of a TIFF; name an `array` of a store")
+            return ZarrReader(path, array, at, dims, limits, level)
     except OSError as error:  # no permission, a name too long, a share that is gone
         raise InputError(f"{path}: cannot be opened: {error.strerror or error}") from error
-    if array or at:
+    if array or not all(isinstance(place, int) for place in (at or {}).values()):
         raise InputError(f"{path}: `array` and `at` are for Zarr groups; this is a file")
     from pipeline.storage.tiff import TiffReader
+    from pipeline.storage.tiff_stack import Choice
 
-    return TiffReader.open(path, limits)
+    return TiffReader.open(path, limits, Choice(series, level, tuple((at or {}).items())))
 
 
 @dataclass(frozen=True)
@@ -73,12 +78,17 @@ class InputOptions:
     scale: str | tuple[float, float] = "ignore"
     """"ignore", "apply" (as the file records it), or (factor, offset)."""
     limits: ReadLimits = field(default_factory=ReadLimits)
+    series: int | Literal["mask"] | None = None
+    level: int = 0
 
 
 def open_input(options: InputOptions) -> Reader:
     """Open an input: one raster, or several one-band rasters as bands; then bands, nodata and scale as asked."""
     targets = [(path, array) for path in options.paths for array in options.arrays]
-    readers = [open_raster(path, array, dict(options.at), options.dims, options.limits) for path, array in targets]
+    readers = [
+        open_raster(path, array, dict(options.at), options.dims, options.limits, options.series, options.level)
+        for path, array in targets
+    ]
     for (path, _), opened in zip(targets, readers, strict=True):
         _check_complete(path, opened)
     names = [array or Path(path).name.split(".")[0] for path, array in targets]

@@ -46,9 +46,10 @@ class ZarrReader(Reader):
         at: Mapping[str, Any] | None = None,
         dims: Dims | None = None,
         limits: ReadLimits | None = None,
+        level: int = 0,
     ) -> None:
         self.path, self.limits = path, limits or ReadLimits()
-        group, stored = find_array(path, array)
+        group, stored = find_array(path, array, level)
         self.array_path = stored.path
         self.warnings: list[str] = []
         check_array(stored, path)
@@ -59,6 +60,8 @@ class ZarrReader(Reader):
         names = dims or dimension_names(stored, group, path)
         self._fixed = fix_dimensions(stored, coordinates, names, dict(at or {}), path)
         kept = [i for i in range(stored.ndim) if i not in self._fixed]
+        full = find_array(path, array)[1].shape if level else ()
+        self._full = dict(zip(map(role_of, names), full, strict=bool(level)))
         self.spec = self._build_spec(coordinates, stored, names, kept)
         sizes = dict(zip(self.spec.dims, (stored.chunks[i] for i in kept), strict=True))
         self.chunk = (sizes["y"], sizes["x"])
@@ -120,6 +123,10 @@ class ZarrReader(Reader):
         mapping = coordinates.member(str(attributes.get("grid_mapping", "spatial_ref")))
         mapped = {} if mapping is None else attributes_of(mapping)
         transform, crs = cf.parse_georeference(attributes, mapped, self.warnings)
+        if transform is not None and self._full and not cf.parse_georeference(attributes_of(stored), {}, [])[0]:
+            down, across = (self._full[axis] / sizes[axis] for axis in ("y", "x"))
+            a, b, c, d, e, f = transform  # the group's, which is that of full resolution
+            transform = (a * across, b * down, c, d * across, e * down, f)
         if transform is None:
             y, x = (coordinates.read(name_of[axis], sizes[axis]) for axis in ("y", "x"))
             transform = cf.transform_of_coordinates(y, x, self.warnings)
