@@ -77,9 +77,13 @@ def test_geokeys_say_the_coordinate_system(text: str) -> None:
     again = geokeys.parse_crs(geokeys.to_tags(keys), messages)
     assert messages == []
     assert again is not None
-    points = np.array([3.0, 11.0]), np.array([41.0, 52.0])
-    ways = [pyproj.Transformer.from_crs(c.geodetic_crs, c, always_xy=True) for c in (system, pyproj.CRS(again))]
-    first, second = (np.array(way.transform(*points)) for way in ways)
+    assert_same_crs(pyproj.CRS(again), system)
+
+
+def assert_same_crs(*systems: pyproj.CRS) -> None:
+    """Compare where they put some points: names do not matter."""
+    ways = [pyproj.Transformer.from_crs(system.geodetic_crs, system, always_xy=True) for system in systems]
+    first, second = (np.array(way.transform([3.0, 11.0], [41.0, 52.0])) for way in ways)
     np.testing.assert_allclose(first, second, rtol=1e-12, atol=1e-7)
 
 
@@ -274,10 +278,10 @@ def test_stores_of_others(tmp_path: Path, dims: str) -> None:
 def test_rasterio_reads_and_writes_the_same(tmp_path: Path) -> None:
     rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed")
     values = np.random.default_rng(0).integers(0, 200, (3, 50, 70)).astype("uint16")
-    transform = rasterio.transform.from_origin(500000, 6000000, 10, 20)
     options = {"driver": "GTiff", "height": 50, "width": 70, "count": 3, "dtype": "uint16", "nodata": 7}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        transform = rasterio.transform.from_origin(500000, 6000000, 10, 20)
         with rasterio.open(tmp_path / "a.tif", "w", crs="EPSG:25833", transform=transform, **options) as file:
             file.write(values)
             file.descriptions = ("red", "green", "nir")
@@ -288,6 +292,26 @@ def test_rasterio_reads_and_writes_the_same(tmp_path: Path) -> None:
             np.testing.assert_array_equal(second.read(), values)
             for fact in ("crs", "transform", "nodata", "descriptions", "scales", "offsets", "units", "colorinterp"):
                 assert getattr(first, fact) == getattr(second, fact), fact
+
+
+@pytest.mark.parametrize("crs", ["EPSG:25833", SYSTEMS[3]])
+def test_rioxarray_opens_the_store_georeferenced(tmp_path: Path, crs: str) -> None:
+    pytest.importorskip("rioxarray", reason="rioxarray is not installed")
+    import xarray
+
+    keys = geokeys.to_tags(geokeys.format_crs(pyproj.CRS(crs).to_wkt())[0])
+    place = [tag(code, *((value,) if isinstance(value, str) else value)) for code, value in keys.items()]
+    make_tiff(tmp_path / "a.tif", {"extratags": [*place, SCALE, TIE, tag(42113, "7")]})
+    api.convert(tmp_path / "a.tif", tmp_path / "a.zarr", limits=SMALL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        options = {"group": "raster", "decode_coords": "all", "mask_and_scale": False}
+        with xarray.open_zarr(tmp_path / "a.zarr", **options) as opened:
+            raster = opened["value"]
+            assert_same_crs(pyproj.CRS(raster.rio.crs.to_wkt()), pyproj.CRS(crs))
+            assert tuple(raster.rio.transform())[:6] == TiffReader.open(tmp_path / "a.tif").spec.transform
+            assert raster.rio.nodata == 7
+            assert raster.x.values[0] == pytest.approx(500000.3 + 10.1 / 2)
 
 
 def test_dtype_and_nodata(tmp_path: Path) -> None:
