@@ -34,6 +34,8 @@ def repetition(coarse: RasterSpec, fine: RasterSpec) -> tuple[int, int] | None:
         due = np.array([[0, 0], [coarse.width * times[1], 0], [0, coarse.height * times[0]]])
         if np.abs(corners - due).max() > NEAR:
             return None
+    elif (times[0] * coarse.height, times[1] * coarse.width) != (fine.height, fine.width):
+        return None  # nothing but the sizes says that they belong together
     if min(times) < 1 or times == (1, 1):
         return None
     covers = -(-fine.height // times[0]), -(-fine.width // times[1])
