@@ -112,7 +112,7 @@ def load(
         plan = make_plan(config.steps, resolve(config), specs, settings)
     except PipelineError as error:
         raise PipelineError(locate(document, error), error.path) from None
-    notes = (*input_notes(config, readers), *reading_notes(plan), *output_notes(plan))
+    notes = (*input_notes(config, readers), *reading_notes(plan), *output_notes(config, plan))
     plan = dataclasses.replace(plan, notes=(*notes, *plan.notes))
     return Job(config, document, readers, plan, _parts(config, readers))
 
@@ -291,9 +291,12 @@ def run(
     if quicklook is not None:
         check_quicklook_path(str(quicklook))
     job = load(source, **options)
-    facts = _run_or_resume(job, lambda **cut: load(source, **{**options, **cut}), resume, overwrite, quiet)
+    try:
+        facts = _run_or_resume(job, lambda **cut: load(source, **{**options, **cut}), resume, overwrite, quiet)
+    except OutputError as error:  # the user knows of one output
+        raise OutputError(str(error).replace(job.output, job.result)) from error
     facts["output"] = job.result
-    facts["table_files"] = write_table_files(job)
+    facts["table_files"] = write_table_files(job) if Path(job.output).exists() else []
     if quicklook is not None:
         facts["quicklook"] = draw(job, str(quicklook))
     remove_store(job)

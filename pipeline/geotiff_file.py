@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pipeline
-from pipeline.errors import PipelineError, RunStopped
+from pipeline.errors import OutputError, PipelineError, RunStopped
 from pipeline.journal import work_folder
 from pipeline.planning import BASE_BYTES, StoredArray, format_bytes
 from pipeline.progress import Progress
@@ -84,6 +84,7 @@ def check_geotiffs(job: Job, sources: Sequence[str], *, resume: bool, overwrite:
         _check_memory(job, file)
         if str(file.path) == job.pipeline.output.path:
             check_output_path(str(file.path), sources)
+            _check_not_begun(job, resume=resume, overwrite=overwrite)
         else:
             check_file_path(file.path, [*sources, job.output])
         here = provenance_of(file.path)
@@ -91,6 +92,14 @@ def check_geotiffs(job: Job, sources: Sequence[str], *, resume: bool, overwrite:
         if here is not None and not overwrite and not continues and not (resume and _is_of(here, job.parts)):
             check_may_rebuild(str(file.path), here, job.parts, resume)
     return resume and bool(files) and all(_is_of(provenance_of(file.path), job.parts) for file in files)
+
+
+def _check_not_begun(job: Job, *, resume: bool, overwrite: bool) -> None:
+    is_complete = (root_attributes(job.output) or {}).get("complete") is True
+    if is_complete and not (resume or overwrite or Path(job.result).exists()):
+        raise OutputError(
+            f"{job.result}: a run stopped before it had written the file; --resume writes it, --overwrite starts anew"
+        )
 
 
 def _is_of(here: Mapping[str, Any] | None, parts: Mapping[str, Any]) -> bool:

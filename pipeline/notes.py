@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipeline.config import Pipeline
+from pipeline.geotiff_file import is_geotiff
 from pipeline.planning import Plan, PlannedPass
 from pipeline.storage.reader import Reader
 
@@ -29,16 +30,22 @@ def input_notes(config: Pipeline, readers: Mapping[str, Reader]) -> list[str]:
     return notes
 
 
-def output_notes(plan: Plan) -> list[str]:
-    """Return how the store differs from what was asked for."""
+def output_notes(config: Pipeline, plan: Plan) -> list[str]:
+    """Return how the output differs from what was asked for."""
+    notes = []
+    lost = [name for name, step in plan.reductions.items() if not step.operation.table_files()]
+    if is_geotiff(config.output.path) and lost:
+        notes.append(
+            f"output.path: a .tif holds no tables, those of {', '.join(lost)} are lost; write a .zarr for them"
+        )
     shards, arrays = plan.settings.shards, list(plan.kept.values())
     if isinstance(shards, str) or not arrays:
-        return []
+        return notes
     region = arrays[0].region
-    if shards[0] <= region.height and shards[1] <= region.width:
-        return []
-    sides, size = (f"{rows} x {columns}" for rows, columns in (shards[:2], region.shape))
-    return [f"output.shards: {sides} pixels are more than the {size} of the result; a shard ends at its edge"]
+    if shards[0] > region.height or shards[1] > region.width:
+        sides, size = (f"{rows} x {columns}" for rows, columns in (shards[:2], region.shape))
+        notes.append(f"output.shards: {sides} pixels are more than the {size} of the result; a shard ends at its edge")
+    return notes
 
 
 def reading_notes(plan: Plan) -> list[str]:
