@@ -315,25 +315,15 @@ def synth(path: str, as_json: bool, **options: Any) -> None:
     _print(facts, as_json, lines)
 
 
-def _value(ctx: click.Context, parameter: click.Parameter, text: str | None) -> Any:
-    """Return what an option means, in YAML: a number, a list, a word."""
-    import yaml
-
-    try:
-        return None if text is None else yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise click.BadParameter(f"{text!r} is no value of a pipeline file") from None
-
-
 @main.command()
 @click.argument("source", metavar="SRC", type=click.Path(readable=False))
 @click.argument("target", metavar="DST", type=click.Path(readable=False))
 @click.option("--array", help="The array in a Zarr group that holds several.")
-@click.option("--bands", metavar="LIST", callback=_value, help="Positions from 1, or names: '[4, 3, 2]'.")
+@click.option("--bands", metavar="LIST", help="Positions from 1, or names: '[4, 3, 2]'.")
 @click.option("--dtype", help="Another dtype: integers are rounded half to even and saturate.")
-@click.option("--nodata", metavar="VALUE", callback=_value, help="Another value for invalid pixels.")
-@click.option("--chunks", metavar="SIDES", callback=_value, help="'[y, x]' or '[y, x, band]'.")
-@click.option("--shards", metavar="SIDES", callback=_value, help="'[y, x]', '[y, x, band]' or none.")
+@click.option("--nodata", metavar="VALUE", help="Another value for invalid pixels.")
+@click.option("--chunks", metavar="SIDES", help="'[y, x]' or '[y, x, band]'.")
+@click.option("--shards", metavar="SIDES", help="'[y, x]', '[y, x, band]' or none.")
 @click.option("--codec", help="fast, balanced, small or none.")
 @click.option("--dims", help="y,x,band or band,y,x.")
 @_exists_options

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ def convert(
     target: str,
     *,
     array: str | None = None,
-    bands: Sequence[int | str] | None = None,
+    bands: Sequence[int | str] | str | None = None,
     dtype: str | None = None,
     nodata: float | int | str | None = None,
     output: Mapping[str, Any] | None = None,
@@ -37,7 +38,7 @@ def convert(
     bands, dtype, nodata
         Of the result. Default: as they are. Without `dtype` and `nodata`, pixels are handed on to the bit.
     output
-        `chunks`, `shards`, `codec`, `dims`, as in a pipeline file.
+        `chunks`, `shards`, `codec`, `dims`, as in a pipeline file; a text is YAML.
     limits
         Overrides of `run`, each with the option that messages name.
     options
@@ -45,19 +46,21 @@ def convert(
     """
     entry: dict[str, Any] = {"path": source} | ({"array": array} if array else {})
     step: dict[str, Any] = {"name": STEP, "op": "cast" if dtype else "select", "input": "source"}
-    if dtype:
-        step["dtype"] = dtype
-    if bands:
-        step["bands"] = list(bands)
-    elif not dtype:
+    if not dtype and not bands:
         step["bands"] = list(range(1, _count_bands(source, array) + 1))
-    if nodata is not None:
-        step["nodata"] = nodata
-    elif not dtype:
+    if not dtype and nodata is None:
         entry["nodata"] = "carry"
-    given = {key: value for key, value in (output or {}).items() if value is not None}
-    document = {"inputs": {"source": entry}, "steps": [step], "output": {**given, "path": target}}
-    return run(document, overrides=list(limits), **options)
+    document = {"inputs": {"source": entry}, "steps": [step], "output": {"path": target}}
+    overrides = [
+        (f"{place}.{key}={value if isinstance(value, str) else json.dumps(value)}", f"--{key} {value}")
+        for place, values in (
+            (f"steps.{STEP}", {"bands": bands, "dtype": dtype, "nodata": nodata}),
+            ("output", output or {}),
+        )
+        for key, value in values.items()
+        if value is not None
+    ]
+    return run(document, overrides=[*overrides, *limits], **options)
 
 
 def _count_bands(source: str, array: str | None) -> int:

@@ -14,11 +14,13 @@ import pyproj
 import pytest
 import tifffile
 import zarr
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pipeline
 from pipeline import api, geotiff_file
+from pipeline.cli import main
 from pipeline.errors import OutputError, PipelineError, RunStopped
 from pipeline.raster import RasterSpec
 from pipeline.storage import geokeys, tiff_writer
@@ -503,3 +505,23 @@ def test_memory_of_writing(tmp_path: Path) -> None:
     layout = plan_tiles(spec, (512, 512), 2, 64 * 2**20)
     largest = max(len(bands) * piece.num_pixels * 4 for bands, piece in layout.pieces())
     assert 2 * largest < layout.num_bytes(2) <= 64 * 2**20
+
+
+# --- the command -------------------------------------------------------------------------------------------------
+
+
+def test_convert_on_the_command_line(tmp_path: Path) -> None:
+    make_tiff(tmp_path / "a.tif", {"shape": (3, 40, 50), "planarconfig": "separate", "extratags": [UTM, SCALE, TIE]})
+    source, target = str(tmp_path / "a.tif"), str(tmp_path / "b.zarr")
+    sides = ["--chunks", "[20, 30]", "--dims", "y,x,band", "--bands", "[3, 1]", "--memory", "600 MiB"]
+    done = CliRunner().invoke(main, ["convert", source, target, *sides, "--json", "-q"])
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["outputs"][0]["shape"] == [40, 50, 2]
+    stored = zarr.open_array(target, path="raster/value")
+    assert stored.chunks == (20, 30, 2)
+    np.testing.assert_array_equal(np.moveaxis(stored[...], -1, 0), tifffile.imread(source)[[2, 0]])
+    wrong = CliRunner().invoke(main, ["convert", source, str(tmp_path / "c.zarr"), "--chunks", "[0]"])
+    assert wrong.exit_code == 3
+    assert "--chunks [0]" in wrong.stderr
+    missing = CliRunner().invoke(main, ["convert", str(tmp_path / "none.tif"), str(tmp_path / "c.zarr")])
+    assert missing.exit_code == 4
