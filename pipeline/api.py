@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pipeline import report
@@ -26,10 +27,12 @@ from pipeline.config import (
     with_matrices,
 )
 from pipeline.config.place import format_path, look_up
-from pipeline.errors import InputError, OutputError, PipelineError, RasterpipeError, RunStopped
+from pipeline.errors import InputError, OutputError, PipelineError, RasterpipeError, RunStopped, unknown
 from pipeline.execution import Measured, execute
+from pipeline.geotiff_file import check_geotiffs, is_geotiff, remove_store, store_path, write_geotiffs
 from pipeline.journal import Journal
 from pipeline.limits import available_cpus, available_memory_bytes
+from pipeline.notes import input_notes, output_notes, reading_notes
 from pipeline.operation import Table, find_operation
 from pipeline.planning import InputSpec, Plan, Settings, make_plan
 from pipeline.progress import Progress
@@ -39,6 +42,7 @@ from pipeline.read_limits import ReadLimits
 from pipeline.region import Grid, Region
 from pipeline.storage.disk import FileSystems
 from pipeline.storage.inputs import InputOptions, local_paths, open_input, open_raster
+from pipeline.storage.matched import match
 from pipeline.storage.matrix import read_matrix
 from pipeline.storage.reader import Reader
 from pipeline.storage.zarr import configure
@@ -73,6 +77,12 @@ class Job:
 
     @property
     def output(self) -> str:
+        """The store that is written; in the work folder where the result is one GeoTIFF."""
+        return store_path(self.result)
+
+    @property
+    def result(self) -> str:
+        """The output as the pipeline file names it."""
         return self.pipeline.output.path
 
 
@@ -93,14 +103,17 @@ def load(
     config, document = load_pipeline(source, overrides, inputs, output)
     try:
         config = with_matrices(config, read_matrix)
-        readers = {name: _open(name, entry, document, _limits(config)) for name, entry in config.inputs.items()}
-        specs = {name: _input_spec(name, reader) for name, reader in readers.items()}
+        readers = _match(
+            config, {name: _open(name, entry, document, _limits(config)) for name, entry in config.inputs.items()}
+        )
+        specs = {name: _input_spec(name, reader, config.inputs[name]) for name, reader in readers.items()}
         settings = _settings(config, next(iter(specs.values())).spec, grids)
         settings = dataclasses.replace(settings, economy=economy, tables=tables or {})
         plan = make_plan(config.steps, resolve(config), specs, settings)
     except PipelineError as error:
         raise PipelineError(locate(document, error), error.path) from None
-    plan = dataclasses.replace(plan, notes=(*_input_notes(config, readers), *_output_notes(plan), *plan.notes))
+    notes = (*input_notes(config, readers), *reading_notes(plan), *output_notes(config, plan))
+    plan = dataclasses.replace(plan, notes=(*notes, *plan.notes))
     return Job(config, document, readers, plan, _parts(config, readers))
 
 
@@ -140,11 +153,30 @@ def _input_options(entry: Input, limits: ReadLimits) -> InputOptions:
         nodata=entry.nodata,
         scale=(scale.factor, scale.offset) if isinstance(scale, Scale) else scale,
         limits=limits,
+        series=entry.series,
+        level=entry.level,
     )
 
 
-def _input_spec(name: str, reader: Reader) -> InputSpec:
-    return InputSpec(name, reader.spec, reader.chunk, "tiff" if "TIFF" in reader.describe()["format"] else "zarr")
+def _match(config: Pipeline, readers: Mapping[str, Reader]) -> dict[str, Reader]:
+    """Return the readers, each on the grid of the input that it is to match."""
+    matched = dict(readers)
+    for name, entry in config.inputs.items():
+        if entry.match is None:
+            continue
+        path = ("inputs", name, "match")
+        if entry.match not in readers or entry.match == name:
+            others = [other for other in readers if other != name]
+            raise PipelineError(unknown("input", entry.match, others), path)
+        if config.inputs[entry.match].match is not None:
+            raise PipelineError(f"{entry.match!r} matches another input itself; match that one", path)
+        matched[name] = match(readers[name], readers[entry.match].spec, name, entry.match, entry.paths[0])
+    return matched
+
+
+def _input_spec(name: str, reader: Reader, entry: Input) -> InputSpec:
+    facts = reader.describe()
+    return InputSpec(name, reader.spec, reader.chunk, "tiff" if "TIFF" in facts["format"] else "zarr", entry.paths[0])
 
 
 def _settings(config: Pipeline, spec: RasterSpec, grids: tuple[Grid, ...] | None) -> Settings:
@@ -193,37 +225,13 @@ def _region_of_box(box: Sequence[float], spec: RasterSpec) -> Region:
     return clipped
 
 
-def _input_notes(config: Pipeline, readers: Mapping[str, Reader]) -> list[str]:
-    notes = []
-    for name, reader in readers.items():
-        if reader.scale is not None and config.inputs[name].scale == "ignore":
-            factor, offset = reader.scale
-            notes.append(
-                f"input {name}: the file records scale {factor:g} and offset {offset:g}; they are ignored "
-                "(`scale: apply` uses them)"
-            )
-        notes += [f"input {name}: {warning}" for warning in reader.describe().get("warnings", [])]
-    return notes
-
-
-def _output_notes(plan: Plan) -> list[str]:
-    shards, arrays = plan.settings.shards, list(plan.kept.values())
-    if isinstance(shards, str) or not arrays:
-        return []
-    region = arrays[0].region
-    if shards[0] <= region.height and shards[1] <= region.width:
-        return []
-    sides, size = (f"{rows} x {columns}" for rows, columns in (shards[:2], region.shape))
-    return [f"output.shards: {sides} pixels are more than the {size} of the result; a shard ends at its edge"]
-
-
 def _parts(config: Pipeline, readers: Mapping[str, Reader]) -> dict[str, Any]:
     data = config.to_dict()
     data.pop("run", None)
     for step, entry in zip(config.steps, data["steps"], strict=True):
         for field in step.table_files():  # where a table is written besides is no part of the result
             del entry[field]
-    output = {key: value for key, value in data.pop("output").items() if key != "path"}
+    output = {key: value for key, value in data.pop("output").items() if key not in ("path", "geotiff")}
     return {
         **data,
         "output": output,
@@ -242,7 +250,7 @@ def _identify(name: str, reader: Reader) -> dict[str, Any]:
 def plan(source: Source, **options: Any) -> dict[str, Any]:
     """Return what a run would do: passes, blocks, memory, bytes read and written (see `load` for the options)."""
     job = load(source, **options)
-    return report.describe_plan(job.plan, job.output, job.parts)
+    return report.describe_plan(job.plan, job.result, job.parts)
 
 
 def validate(source: Source, *, check_inputs: bool = True, **options: Any) -> dict[str, Any]:
@@ -283,23 +291,31 @@ def run(
     if quicklook is not None:
         check_quicklook_path(str(quicklook))
     job = load(source, **options)
-    facts = _run_or_resume(job, lambda **cut: load(source, **{**options, **cut}), resume, overwrite, quiet)
-    facts["table_files"] = write_table_files(job)
+    try:
+        facts = _run_or_resume(job, lambda **cut: load(source, **{**options, **cut}), resume, overwrite, quiet)
+    except OutputError as error:  # the user knows of one output
+        raise OutputError(str(error).replace(job.output, job.result)) from error
+    facts["output"] = job.result
+    facts["table_files"] = write_table_files(job) if Path(job.output).exists() else []
     if quicklook is not None:
         facts["quicklook"] = draw(job, str(quicklook))
+    remove_store(job)
     return facts
 
 
 def _run_or_resume(job: Job, reload: Callable[..., Job], resume: bool, overwrite: bool, quiet: bool) -> dict[str, Any]:
     sources = [path for entry in job.pipeline.inputs.values() for path in entry.paths]
     sources += [path for reader in job.readers.values() for path in local_paths(reader)]
+    is_there = check_geotiffs(job, sources, resume=resume, overwrite=overwrite)
+    if is_there and is_geotiff(job.result):
+        return _describe_geotiff(job)
     check_output_path(job.output, sources)
     check_table_files(job, overwrite=overwrite, resume=resume)
     choose = partial(choose_target, job.output, job.parts, resume=resume, overwrite=overwrite)
     if not is_begun(job.output):  # a refusal leaves nothing behind, not even a journal
         target = choose(None)
-        if target.action == "finished":
-            return report.describe_finished(job, target)
+        if target.action == "finished" and is_there:
+            return report.describe_finished(job, target) | {"geotiffs": write_geotiffs(job, Progress(quiet=quiet))}
         _check_room(job)
     with closing(Journal(job.output)) as journal:
         try:
@@ -307,9 +323,11 @@ def _run_or_resume(job: Job, reload: Callable[..., Job], resume: bool, overwrite
             target = choose(journal)
             if target.action == "finished":
                 RunStore(job, target, journal.folder).tidy()
+                facts = report.describe_finished(job, target)
+                facts["geotiffs"] = write_geotiffs(job, Progress(quiet=quiet))
                 if journal.header is None or find_unfinished(job.output, journal.header) is None:
                     journal.remove()
-                return report.describe_finished(job, target)
+                return facts
             if target.action == "continue":
                 assert journal.header is not None
                 header = journal.header
@@ -319,6 +337,12 @@ def _run_or_resume(job: Job, reload: Callable[..., Job], resume: bool, overwrite
             if journal.header is None:  # nothing has begun
                 journal.remove()
             raise
+
+
+def _describe_geotiff(job: Job) -> dict[str, Any]:
+    """Return the facts of a run whose one GeoTIFF is there."""
+    target = Target("finished", Path(job.result), "", replaces=False)
+    return report.describe_finished(job, target)
 
 
 def _check_room(job: Job) -> str | None:
@@ -347,8 +371,10 @@ def _run(job: Job, target: Target, journal: Journal, progress: Progress) -> dict
             measured = execute(job.plan, store.open_reader, store.open_writer, journal, progress, options.retries)
         _check_inputs_unchanged(job)
         seconds = _finish(store, measured, journal, disks) - started
+    files = write_geotiffs(job, progress)
+    facts = report.describe_run(job, store.provenance, measured, seconds, compile_seconds, warnings)
     journal.remove()
-    return report.describe_run(job, store.provenance, measured, seconds, compile_seconds, warnings)
+    return facts | {"geotiffs": files}
 
 
 def _finish(store: RunStore, measured: Measured, journal: Journal, disks: FileSystems) -> float:
@@ -418,6 +444,13 @@ def verify(output: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
     from pipeline.verification import verify as check
 
     return check(str(output), **options)
+
+
+def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
+    """Convert a raster between Zarr and GeoTIFF (see `pipeline.conversion.convert` for the options)."""
+    from pipeline.conversion import convert as convert_raster
+
+    return convert_raster(str(source), str(target), **options)
 
 
 def info(path: str | os.PathLike[str], array: str | None = None) -> dict[str, Any]:

@@ -316,6 +316,35 @@ def synth(path: str, as_json: bool, **options: Any) -> None:
 
 
 @main.command()
+@click.argument("source", metavar="SRC", type=click.Path(readable=False))
+@click.argument("target", metavar="DST", type=click.Path(readable=False))
+@click.option("--array", help="The array in a Zarr group that holds several.")
+@click.option("--bands", metavar="LIST", help="Positions from 1, or names: '[4, 3, 2]'.")
+@click.option("--dtype", help="Another dtype: integers are rounded half to even and saturate.")
+@click.option("--nodata", metavar="VALUE", help="Another value for invalid pixels.")
+@click.option("--chunks", metavar="SIDES", help="'[y, x]' or '[y, x, band]'.")
+@click.option("--shards", metavar="SIDES", help="'[y, x]', '[y, x, band]' or none.")
+@click.option("--codec", help="fast, balanced, small or none.")
+@click.option("--dims", help="y,x,band or band,y,x.")
+@_exists_options
+@click.option("--memory", metavar="SIZE", help="What the whole run stays below, e.g. '2 GiB'.")
+@click.option("--workers", type=click.IntRange(min=1), help="Blocks computed at once.")
+@_quiet_option
+@_json_option
+@_debug_option
+def convert(source: str, target: str, memory: str | None, workers: int | None, as_json: bool, **options: Any) -> None:
+    """Convert a raster from SRC to DST: TIFF to Zarr, Zarr to TIFF (DST ends in .tif), Zarr to Zarr.
+
+    Pixels, georeference and what else the file says are kept. Example: rasterpipe convert scene.tif scene.zarr
+    """
+    from pipeline import api, report
+
+    output = {key: options.pop(key) for key in ("chunks", "shards", "codec", "dims")}
+    facts = api.convert(source, target, output=output, limits=_limits(memory=memory, workers=workers), **options)
+    _print(facts, as_json, report.format_run(facts))
+
+
+@main.command()
 @click.argument("operation", metavar="OP")
 @click.argument("arguments", nargs=-1, required=True, metavar="[KEY=VALUE ...] SRC DST")
 @_exists_options

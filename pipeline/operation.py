@@ -175,6 +175,8 @@ class Operation(BaseModel):
     """One line of YAML, shown by `rasterpipe ops`."""
     outputs_text: ClassVar[Mapping[str, str]] = {}
     """What each output is, with its dtype; shown by `rasterpipe ops`."""
+    keeps_values: ClassVar[bool] = False
+    """Whether the output's values are the source's, so that what its file says of them still holds."""
     matrices: ClassVar[tuple[str, ...]] = ()
     """Fields that may name a file with a matrix; the engine puts the matrix in its place before it plans."""
 
@@ -218,6 +220,10 @@ class Operation(BaseModel):
     def table_files(self) -> dict[str, str]:
         """Return the files that a table is written to besides, by field."""
         return {}
+
+    def placed(self, specs: Specs, notes: list[str]) -> Operation:
+        """Return the step with what only the grid of its sources tells: before anything else is asked of it."""
+        return self
 
     def halo(self, specs: Specs) -> dict[str, Halo]:
         """Return what a block needs around it, per source."""

@@ -12,6 +12,7 @@ from pipeline.errors import OutputError
 from pipeline.raster import RasterSpec, array_slices
 from pipeline.read_limits import TRUSTED
 from pipeline.region import Region
+from pipeline.storage.inputs import open_raster
 from pipeline.storage.reader import Reader
 from pipeline.storage.zarr import ZarrReader
 
@@ -41,7 +42,8 @@ def draw(job: Job, path: str) -> str:
     arrays = list(job.plan.kept.values())
     panels = [_panel(next(iter(job.readers.values())), job.plan.passes[0].plan.grid.region)]
     for array in arrays[: MAX_PANELS - 1]:
-        reader = ZarrReader(job.output, array.raster, limits=TRUSTED)
+        is_stored = Path(job.output).exists()  # where the output is a GeoTIFF, its store is gone once that is written
+        reader = ZarrReader(job.output, array.raster, limits=TRUSTED) if is_stored else open_raster(job.result)
         panels.append(_panel(reader, reader.spec.region))
     height = max(panel.shape[0] for panel in panels)
     width = sum(panel.shape[1] + GAP for panel in panels) - GAP

@@ -24,6 +24,48 @@ DTypeName = Literal[
 
 
 @dataclass(frozen=True, slots=True)
+class Item:
+    """A line of GDAL's metadata: of the whole raster, or of one of its bands."""
+
+    name: str
+    text: str
+    band: int | None = None
+    """Counted from 0."""
+    role: str = ""
+    domain: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a file says of a raster that nothing here computes with: handed on to what is written of its pixels."""
+
+    tags: tuple[tuple[int, tuple[int | float, ...] | str], ...] = ()
+    """GeoTIFF's tags of the place, as they stand in the file: what they say may be more than transform and CRS."""
+    nodata: str | None = None
+    """The nodata value as the file spells it, also one that no pixel can have."""
+    items: tuple[Item, ...] = ()
+    photometric: int | None = None
+    """TIFF's code of what the bands mean."""
+    extra: tuple[int, ...] = ()
+    """TIFF's codes of the bands beyond: 1 and 2 are alpha."""
+    colors: tuple[int, ...] = ()
+    """The colour table: 16 bits of red for each value, then green, then blue."""
+    carried: Number | None = None
+    """The value of invalid pixels, where these pass as they are: neither marked nor counted on the way."""
+
+    @property
+    def place(self) -> Recorded | None:
+        """What holds for any raster on the same grid, whatever its values mean."""
+        return Recorded(self.tags) if self.tags else None
+
+    def select(self, indices: Sequence[int]) -> Recorded:
+        """Return what holds for some of the bands."""
+        items = [item for item in self.items if item.band is None]
+        items += [replace(item, band=new) for new, old in enumerate(indices) for item in self.items if item.band == old]
+        return replace(self, items=tuple(items), photometric=None, extra=(), colors=())
+
+
+@dataclass(frozen=True, slots=True)
 class RasterSpec:
     """A raster as the planner sees it.
 
@@ -43,6 +85,7 @@ class RasterSpec:
     band_coordinates: tuple[tuple[str, tuple[Number | str, ...]], ...] = ()
     transform: tuple[float, ...] | None = None
     crs: str | None = None
+    recorded: Recorded | None = None
 
     @property
     def num_bands(self) -> int:
@@ -76,8 +119,12 @@ class RasterSpec:
         indices = tuple(self.band_index(key) for key in keys)
         if len(indices) > 1 and "band" not in self.dims:
             raise PipelineError("the raster has one band and no band axis to repeat it along; name it once", ("bands",))
+        if indices == tuple(range(self.num_bands)):
+            return self, indices
         coordinates = tuple((name, tuple(values[i] for i in indices)) for name, values in self.band_coordinates)
-        return replace(self, bands=tuple(self.bands[i] for i in indices), band_coordinates=coordinates), indices
+        recorded = self.recorded.select(indices) if self.recorded else None
+        bands = tuple(self.bands[i] for i in indices)
+        return replace(self, bands=bands, band_coordinates=coordinates, recorded=recorded), indices
 
     def band_index(self, key: BandKey) -> int:
         """Return the index from 0 of a band given by its position from 1 or by its name."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pipeline
@@ -12,8 +13,8 @@ from pipeline.execution import Measured, peak_rss_bytes
 from pipeline.operation import Reduction
 from pipeline.planning import Plan, PlannedPass, StoredArray, format_bytes
 from pipeline.storage.reader import Reader
-from pipeline.storage.zarr_store import array_shape_of, root_attributes
-from pipeline.target import Target, hash_parts
+from pipeline.storage.zarr_store import array_shape_of
+from pipeline.target import Target, hash_parts, provenance_of
 
 if TYPE_CHECKING:
     from pipeline.api import Job
@@ -135,7 +136,9 @@ def _describe_result(array: StoredArray, valid: Mapping[str, int]) -> Facts:
 
 
 def _describe_tables(job: Job) -> Iterator[Facts]:
-    """Yield what the tables of a complete store hold."""
+    """Yield what the tables of a complete store hold; a GeoTIFF has none."""
+    if not Path(job.output).exists():
+        return
     for name, step in job.plan.reductions.items():
         assert isinstance(step.operation, Reduction)
         spec = step.operation.table_spec(step.sources)
@@ -148,7 +151,7 @@ def _describe_tables(job: Job) -> Iterator[Facts]:
 def describe_finished(job: Job, target: Target) -> Facts:
     """Return the facts of a run that found its result complete."""
     plan = job.plan
-    provenance = root_attributes(str(target.store)) or {}
+    provenance = provenance_of(target.store) or {}
     return {
         "output": job.output,
         "seconds": 0.0,
@@ -254,6 +257,9 @@ def format_run(facts: Facts) -> Iterator[str]:
         yield f"  {table['path']}: {_count(table['rows'], 'row')} of {', '.join(table['columns'])}"
     for path in facts.get("table_files", []):
         yield f"table: {path}"
+    for entry in facts.get("geotiffs", []):
+        if entry["path"] != facts["output"]:
+            yield f"geotiff: {entry['path']}"
     yield f"result: {facts['output']}"
 
 

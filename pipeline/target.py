@@ -81,7 +81,7 @@ def _check_local_path(output: str, inputs: Sequence[str]) -> None:
         raise OutputError(f"{output}: the folder {parent} is not writable")
     if any((p / "zarr.json").exists() or (p / ".zgroup").exists() or (p / ".zarray").exists() for p in path.parents):
         raise OutputError(f"{output}: lies inside another Zarr store; choose a path outside of it")
-    if path.exists() and root_attributes(str(path)) is None and not _is_empty_folder(path):
+    if path.exists() and provenance_of(path) is None and not _is_empty_folder(path):
         raise OutputError(f"{output}: exists and is not an output of rasterpipe, so it is never replaced; move it away")
 
 
@@ -95,6 +95,39 @@ def remove_torn(folder: Path) -> None:
     for path in folder.rglob("*.partial"):
         if TORN.fullmatch(path.name):
             path.unlink()
+
+
+def check_file_path(path: Path, others: Sequence[str]) -> None:
+    """Refuse a file of the output that cannot be written, lies in an input or a store, or replaces what is not ours."""
+    try:
+        if path.is_symlink() or path.is_dir():
+            word = "a symbolic link" if path.is_symlink() else "a folder"
+            raise OutputError(f"{path}: is {word}, and a file is written there; move it away")
+        for other in others:
+            if Path(other).resolve() in (path.resolve(), *path.resolve().parents):
+                raise OutputError(f"{path}: lies in {other}; choose a folder beside it")
+        parent = next(p for p in path.absolute().parents if p.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+            raise OutputError(f"{path}: {parent} is not a folder that can be written to; choose another")
+        if path.exists() and provenance_of(path) is None:
+            words = "exists and is not an output of rasterpipe, so it is never replaced"
+            raise OutputError(f"{path}: {words}; move it away")
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path}: {getattr(error, 'strerror', None) or error}; choose another path") from error
+
+
+def provenance_of(path: Path) -> dict[str, Any] | None:
+    """Return what a run has left in its store, or in its GeoTIFF; None for anything else."""
+    if not path.is_file():
+        return root_attributes(str(path))
+    from pipeline.storage.tiff_writer import read_description
+
+    try:
+        value = json.loads(read_description(path) or "null")
+        value = value.get("rasterpipe")
+    except (ValueError, AttributeError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def check_free_space(output: str, num_bytes: int) -> str | None:
@@ -169,12 +202,12 @@ def choose_target(output: str, parts: Parts, journal: Journal | None, *, resume:
     if here is None:
         return Target("start", path, uuid.uuid4().hex, replaces=False)
     if not overwrite:
-        _check_may_rebuild(output, here, parts, resume)
+        check_may_rebuild(output, here, parts, resume)
     _check_replaceable(new)
     return Target("start", new, uuid.uuid4().hex, replaces=True)
 
 
-def _check_may_rebuild(output: str, here: Mapping[str, Any], parts: Parts, resume: bool) -> None:
+def check_may_rebuild(output: str, here: Mapping[str, Any], parts: Parts, resume: bool) -> None:
     """Refuse to touch an existing output without `--overwrite`, unless it is unfinished and was to be resumed."""
     if here.get("complete") is True:
         if resume:

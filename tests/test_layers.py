@@ -14,9 +14,9 @@ ROOT = Path(__file__).parent.parent / "pipeline"
 
 LAYERS = (
     {"cli", "__main__"},
-    {"api", "verification", "recomputation"},
-    {"report", "quicklook", "lazy"},
-    {"compilation", "execution", "store", "target", "synth", "table_file"},
+    {"api", "verification", "recomputation", "conversion"},
+    {"report", "quicklook", "lazy", "notes"},
+    {"compilation", "execution", "store", "target", "synth", "table_file", "geotiff_file"},
     {"graph", "journal", "progress", "limits", "catalogue"},
     {"worker"},
     {"planning", "reduction"},
@@ -25,7 +25,7 @@ LAYERS = (
     {"expression"},
     {"operation"},
     {"kernels"},
-    {"raster", "region", "read_limits", "errors"},
+    {"raster", "grid", "region", "read_limits", "errors"},
 )
 """From the top; a module imports only modules of lower layers, or of its own."""
 

@@ -59,18 +59,25 @@ class Input(_Frozen):
     array: StrictStr | None = None
     """The array in the store, where it holds several."""
     at: dict[str, StrictInt | StrictFloat | StrictStr] = Field(default_factory=dict)
-    """Where to cut further dimensions: dimension -> index or label, e.g. {time: 0}."""
+    """Where to cut further dimensions: dimension -> index or label, e.g. {time: 0}; of OME-TIFF and ImageJ z and t."""
+    series: Side | Literal["mask"] | None = None
+    """The image in a TIFF that holds several, counted from 0; `mask`: the TIFF's internal mask."""
+    level: Side = 0
+    """The level of a pyramid to read; 0 is full resolution."""
     dims: Annotated[str | None, BeforeValidator(parse_input_dims)] = None
     """The array's dimensions where it does not name them, e.g. y,x,band."""
     bands: Annotated[tuple[StrictInt | StrictStr, ...], Field(min_length=1)] | None = None
     """The bands to use: positions from 1, or names. Default: all."""
     nodata: Annotated[
-        StrictInt | StrictFloat | Literal["none", "nan"] | None,
-        BeforeValidator(parse_nodata, json_schema_input_type=int | float | Literal["none", "nan"] | None),
+        StrictInt | StrictFloat | Literal["none", "nan", "carry"] | None,
+        BeforeValidator(parse_nodata, json_schema_input_type=int | float | Literal["none", "nan", "carry"] | None),
     ] = None
-    """The value that marks invalid pixels; `none` ignores the one that the file records."""
+    """The value that marks invalid pixels; `none` ignores the one that the file records, `carry` hands it on with the
+    pixels as they are (for `select` alone; what `convert` does)."""
     scale: Literal["ignore", "apply"] | Scale = "ignore"
     """Whether to apply the scale and offset that the file records, or which to apply instead."""
+    match: StrictStr | None = None
+    """Another input, on whose finer grid this one is read: each pixel is repeated, a whole number of times."""
 
     @model_validator(mode="after")
     def _check_source(self) -> Input:
@@ -123,7 +130,7 @@ class Output(_Frozen):
     """The store that the pipeline writes."""
 
     path: Annotated[StrictStr, Field(min_length=1)]
-    """The Zarr store to write; relative to the pipeline file, or a URL."""
+    """The Zarr store to write; relative to the pipeline file, or a URL. One kept raster may go to a .tif instead."""
     keep: tuple[StrictStr, ...] | None = None
     """The rasters to keep: steps, or step/output. Default: the steps that no other step reads. Tables always are."""
     chunks: Annotated[
@@ -142,6 +149,8 @@ class Output(_Frozen):
     """How chunks are compressed."""
     dims: Annotated[Literal["auto", "y,x,band", "band,y,x"], BeforeValidator(parse_dims)] = "auto"
     """Order of the dimensions; auto: as a Zarr input has them, band,y,x from TIFFs."""
+    geotiff: Annotated[StrictStr, Field(min_length=1)] | None = None
+    """A folder for each kept raster as a GeoTIFF too: smooth/mean as smooth_mean.tif."""
 
 
 class Limits(_Frozen):

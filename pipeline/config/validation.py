@@ -42,7 +42,10 @@ def resolved(document: Document, pipeline: Pipeline) -> Pipeline:
     if run.scratch is not None:
         run = run.model_copy(update={"scratch": document.resolve_path(run.scratch, ("run", "scratch"))})
     steps = tuple(_resolve_step(document, index, step) for index, step in enumerate(pipeline.steps))
-    output = pipeline.output.model_copy(update={"path": path})
+    folder = pipeline.output.geotiff
+    if folder is not None:
+        folder = document.resolve_path(folder, ("output", "geotiff"))
+    output = pipeline.output.model_copy(update={"path": path, "geotiff": folder})
     return pipeline.model_copy(update={"inputs": inputs, "steps": steps, "output": output, "run": run})
 
 

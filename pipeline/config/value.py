@@ -40,10 +40,10 @@ def parse_bytes(value: Any) -> int | None:
 
 
 def parse_nodata(value: Any) -> Any:
-    """Return a number, "none" (ignore the recorded value), "nan", or None (as recorded)."""
+    """Return a number, "none" (ignore the recorded value), "nan", "carry" (hand it on), or None (as recorded)."""
     if isinstance(value, float) and math.isnan(value):
         return "nan"
-    if isinstance(value, str) and value.lower() in ("none", "nan"):
+    if isinstance(value, str) and value.lower() in ("none", "nan", "carry"):
         return value.lower()
     if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
         return value

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import BeforeValidator, field_validator, model_validator
 
 from pipeline.errors import PipelineError
+from pipeline.grid import spacing_metres
 from pipeline.kernels.difference import Frame, differences, reach, scratch_bytes
-from pipeline.operation import Block, Edge, EdgeRule, FloatPair, Operation, Specs
+from pipeline.operation import Block, Edge, EdgeRule, Operation, Specs, to_pair
 from pipeline.raster import Number, RasterSpec, holds, working_dtype
 from pipeline.region import Halo, Region
 
@@ -33,12 +34,29 @@ FINEST, COARSEST = 1e-100, 1e100
 """Spacings whose squares and their reciprocals are floating-point numbers."""
 
 
+def to_spacing(value: Any) -> Any:
+    """Return [y, x] for one number, or the word that asks for metres."""
+    if value == "geo":
+        return value
+    pair = to_pair(value)
+    if not all(isinstance(side, int | float) and not isinstance(side, bool) for side in pair):
+        raise ValueError(f"must be one number, [y, x], or `geo` (metres, by the georeference), got {value!r}")
+    return tuple(float(side) for side in pair)
+
+
+Spacing = Annotated[
+    tuple[float, float] | Literal["geo"],
+    BeforeValidator(to_spacing, json_schema_input_type=float | tuple[float, float] | Literal["geo"]),
+]
+
+
 class Difference(Operation):
     """Base of the operations by finite differences; one-sided differences at the edge are padding too."""
 
     outputs: tuple[str, ...]
-    spacing: FloatPair = (1.0, 1.0)
-    """Distance between neighbouring pixels, [y, x] or one number for both, in the unit that derivatives are per."""
+    spacing: Spacing = (1.0, 1.0)
+    """Distance between neighbouring pixels, [y, x] or one number for both, in the unit that derivatives are per; or
+    geo: metres, as the georeference says (in degrees: at the latitude of the raster's middle)."""
     edge: DifferenceEdge = "one_sided"
     """At the raster's edge: one_sided and one_sided_2 (numpy.gradient's edge_order 1 and 2: the line or parabola
     through the outermost 2 or 3 pixels goes on; fewer pixels give a lower order, one pixel derivatives of 0), zero (a
@@ -58,8 +76,8 @@ class Difference(Operation):
 
     @field_validator("spacing")
     @classmethod
-    def _check_spacing(cls, spacing: tuple[float, float]) -> tuple[float, float]:
-        for side in spacing:
+    def _check_spacing(cls, spacing: Any) -> Any:
+        for side in () if spacing == "geo" else spacing:
             if not FINEST <= side <= COARSEST:
                 raise ValueError(f"must be positive (from {FINEST:g} to {COARSEST:g}), got {side:g}; try 1")
         return spacing
@@ -73,6 +91,17 @@ class Difference(Operation):
         if self.cval is not None and not math.isfinite(self.cval):
             raise PipelineError(f"must be finite, got {self.cval}; `edge: shrink` makes the rim invalid", ("cval",))
         return self
+
+    def placed(self, specs: Specs, notes: list[str]) -> Operation:
+        if self.spacing != "geo":
+            return self
+        try:
+            spacing, off = spacing_metres(specs["input"])
+        except PipelineError as error:
+            raise PipelineError(str(error), ("spacing",)) from None
+        rough = f", in the middle of the raster; its width is off by up to {100 * off:.2g} % elsewhere" if off else ""
+        notes.append(f"{self.name}: a pixel is {spacing[0]:.10g} m high and {spacing[1]:.10g} m wide{rough}")
+        return self.model_copy(update={"spacing": spacing})
 
     def halo(self, specs: Specs) -> dict[str, Halo]:
         rows, columns = reach(self.outputs)
@@ -119,7 +148,7 @@ class Difference(Operation):
             region=(region.top, region.bottom, region.left, region.right),
             origin=source.origin,
             lanes=source.lanes,
-            spacing=self.spacing,
+            spacing=(float(self.spacing[0]), float(self.spacing[1])),
             straight_rows=rows,
             straight_columns=columns,
         )

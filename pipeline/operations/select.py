@@ -18,6 +18,7 @@ class Select(Operation):
     """Bands of a raster, in the order given, their pixels unchanged."""
 
     domain: ClassVar[Domain] = "native"
+    keeps_values: ClassVar[bool] = True
     example: ClassVar[str] = "{name: colour, op: select, input: image, bands: [4, 3, 2]}"
     outputs_text: ClassVar[Mapping[str, str]] = {"value": "the input's dtype"}
 

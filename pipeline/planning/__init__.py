@@ -14,7 +14,7 @@ from pipeline.errors import PipelineError, unknown
 from pipeline.operation import Operation, Reduction
 from pipeline.passes import PassPlan, StepPlan, Sweep, Use
 from pipeline.planning.binding import Graph, bind, check_grids
-from pipeline.planning.fitting import TABLES_AT_ONCE, Fitter
+from pipeline.planning.fitting import BASE_BYTES, TABLES_AT_ONCE, Fitter
 from pipeline.planning.layout import plan_arrays, stored_chunk, stored_spec
 from pipeline.planning.plan import (
     ECONOMIES,
@@ -30,6 +30,7 @@ from pipeline.raster import RasterSpec
 from pipeline.region import Grid, Region
 
 __all__ = [
+    "BASE_BYTES",
     "TABLES_AT_ONCE",
     "InputSpec",
     "PassCost",

@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.config.reference import Ref
 from pipeline.errors import PipelineError, unknown
+from pipeline.grid import remedy
 from pipeline.operation import Edge, Operation, Reduction, Specs, TableSpec, require_exact
 from pipeline.passes import StepPlan, Use
 from pipeline.planning.plan import InputSpec
@@ -62,7 +63,8 @@ def bind(
         try:
             found = {key: references[number, key] for key in step.sources()}
             graph.sources[step.name] = {key: _resolve(step, key, found[key], graph) for key in found}
-            graph.steps[step.name], graph.index[step.name] = _with_input(step, found), number
+            sources = Specs({key: specs[raster] for key, raster in graph.sources[step.name].items()}, {})
+            graph.steps[step.name], graph.index[step.name] = _with_input(step, found).placed(sources, notes), number
             _check_tables(step, graph)
             plan = graph.bind(step.name, specs)
         except PipelineError as error:
@@ -124,10 +126,10 @@ def bind_step(
     for key, raster in sources.items():
         keys = operation.bands if key == "input" else None
         selected[key], indices = specs[raster].select(keys)
-        bands[key] = indices if keys is not None else None
+        bands[key] = indices if selected[key] is not specs[raster] else None
         if operation.domain == "float":
             require_exact(operation, selected[key], key)
-    natural = operation.output_specs(selected)
+    natural = {output: _recorded(operation, spec) for output, spec in operation.output_specs(selected).items()}
     halos, edges = operation.halo(selected), operation.edges(selected)
     uses = tuple(
         Use(key, raster, selected[key], bands[key], halos.get(key, Halo()), edges.get(key, Edge()))
@@ -140,11 +142,23 @@ def bind_step(
     return StepPlan(operation.name, operation, uses, natural, declared, makers, read)
 
 
+def _recorded(operation: Operation, spec: RasterSpec) -> RasterSpec:
+    """Return a spec without what a file said of values that are others now; the place stays."""
+    if spec.recorded is None or operation.keeps_values:
+        return spec
+    if spec.recorded.carried is not None:
+        raise PipelineError(
+            "`nodata: carry` hands pixels on as they are, which `select` does and this operation does not; leave it out"
+        )
+    return replace(spec, recorded=spec.recorded.place)
+
+
 def check_grids(inputs: Mapping[str, InputSpec]) -> None:
     (first, entry), *others = inputs.items()
     for name, other in others:
         if words := grid_difference(entry.spec, other.spec):
-            raise PipelineError(f"{first!r} and {name!r} lie on different grids: {words}", ("inputs", name))
+            mend = remedy(name, other.spec, other.path, first, entry.spec)
+            raise PipelineError(f"{first!r} and {name!r} lie on different grids: {words}; {mend}", ("inputs", name))
 
 
 def _declare(operation: Operation, output: str, spec: RasterSpec) -> RasterSpec:

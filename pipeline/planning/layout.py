@@ -36,7 +36,10 @@ def plan_arrays(
 def stored_spec(raster: str, settings: Settings, graph: Graph) -> RasterSpec:
     """Return the spec of a computed raster, in the dims in which it is stored."""
     spec = graph.specs[raster]
-    return replace(spec, dims=_stored_dims(spec, settings, graph))
+    nodata = spec.nodata
+    if spec.recorded is not None and spec.recorded.carried is not None:
+        nodata = spec.recorded.carried
+    return replace(spec, dims=_stored_dims(spec, settings, graph), nodata=nodata)
 
 
 def stored_chunk(raster: str, settings: Settings, graph: Graph) -> tuple[int, int]:

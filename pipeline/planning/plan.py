@@ -21,6 +21,8 @@ class InputSpec:
     spec: RasterSpec
     chunk: tuple[int, int]
     format: Literal["zarr", "tiff"] = "zarr"
+    path: str = ""
+    """For messages."""
 
 
 ECONOMIES: tuple[tuple[int, bool], ...] = ((1, True), (1, False), (2, False), (4, False))

@@ -1,4 +1,4 @@
-"""What GeoTIFF and GDAL tags say of a raster: transform, coordinate system, nodata, band names, scale.
+"""What GeoTIFF and GDAL tags say of a raster: transform, nodata, band names, scale; and what is handed on.
 
 Tag values in, facts out: nothing here opens a file. `tags` maps tag codes to values as a TIFF library decoded
 them; they come from files of any quality, so nothing is believed. What cannot be used is left out, and a line in
@@ -10,26 +10,34 @@ from __future__ import annotations
 import math
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from pipeline.raster import Number, fit, printable
+from pipeline.raster import Item, Number, Recorded, fit, printable
+from pipeline.storage.geokeys import ASCII, DIRECTORY, DOUBLES, PIXEL_IS_POINT, RASTER_TYPE, numbers, parse_keys
 
 Tags = Mapping[int, Any]
 Affine = tuple[float, float, float, float, float, float]
 Items = dict[tuple[str, int], str]
 
 PIXEL_SCALE, TIEPOINT, TRANSFORMATION = 33550, 33922, 34264
-GEOKEYS = 34735
 GDAL_METADATA, GDAL_NODATA = 42112, 42113
-TAGS = (PIXEL_SCALE, TIEPOINT, TRANSFORMATION, GEOKEYS, 34736, 34737, GDAL_METADATA, GDAL_NODATA)
-"""All tags that bear on what this module says; 34736 and 34737 hold the parameters of geokeys."""
-
-MODEL_TYPE, RASTER_TYPE, GEOGRAPHIC_TYPE, PROJECTED_TYPE = 1024, 1025, 2048, 3072
-PIXEL_IS_POINT = 2
-USER_DEFINED = 32767
+PLACE = (PIXEL_SCALE, TIEPOINT, TRANSFORMATION, DIRECTORY, DOUBLES, ASCII, 50844)
+"""The tags that say where a raster lies; 50844 holds the coefficients of a rational polynomial (RPC)."""
+COLORS = 320
+TAGS = (*PLACE, GDAL_METADATA, GDAL_NODATA, COLORS)
+"""All tags that bear on what this module says."""
+ALPHA = (1, 2)
+"""Codes of extra samples that are opacity, with and without the colours multiplied by it."""
+DOMAIN = "rasterpipe"
+"""Of GDAL's metadata: what we say there."""
+PLACE_LIMIT = 100_000
+"""Numbers of these tags that are handed on: control points come in tens, rarely in thousands."""
+ITEM_LIMIT = 65_536
+COLOR_LIMIT = 3 * 2**16
 
 
 def parse_transform(tags: Tags, warnings: list[str]) -> Affine | None:
@@ -46,27 +54,12 @@ def parse_transform(tags: Tags, warnings: list[str]) -> Affine | None:
     if affine is None:
         return None
     a, b, c, d, e, f = affine
-    if geokeys(tags).get(RASTER_TYPE) == PIXEL_IS_POINT:
+    if parse_keys(tags).get(RASTER_TYPE) == PIXEL_IS_POINT:
         c, f = c - (a + b) / 2, f - (d + e) / 2
     if not all(math.isfinite(value) for value in affine) or a * e == b * d:
         warnings.append(f"the georeference is ignored: the transform {affine} cannot be inverted")
         return None
     return a, b, c, d, e, f
-
-
-def parse_crs(tags: Tags, warnings: list[str]) -> str | None:
-    """Return the coordinate system as ``EPSG:n``, None where there is none, or none with an EPSG code."""
-    keys = geokeys(tags)
-    key = {1: PROJECTED_TYPE, 2: GEOGRAPHIC_TYPE}.get(
-        keys.get(MODEL_TYPE, 0), PROJECTED_TYPE if PROJECTED_TYPE in keys else GEOGRAPHIC_TYPE
-    )
-    code = keys.get(key)
-    if code is not None and 0 < code < USER_DEFINED:
-        return f"EPSG:{code}"
-    if keys:
-        found = f"key {key} is {code}" if code is not None else f"key {key} is missing"
-        warnings.append(f"the coordinate system is left out: it is not given by an EPSG code ({found})")
-    return None
 
 
 def parse_nodata(tags: Tags, dtype: np.dtype, warnings: list[str]) -> Number | None:
@@ -80,7 +73,7 @@ def parse_nodata(tags: Tags, dtype: np.dtype, warnings: list[str]) -> Number | N
     text = nodata_text(tags)
     if text is None:
         return None
-    value = _number(text)
+    value = parse_number(text)
     fitted = None if value is None else fit(value, dtype)
     if fitted is None:
         warnings.append(f"the recorded nodata value {text!r} is ignored: {dtype} cannot hold it")
@@ -93,29 +86,51 @@ def nodata_text(tags: Tags) -> str | None:
     return text.strip().strip("\0") if isinstance(text, str) else None
 
 
-def parse_items(tags: Tags, warnings: list[str]) -> Items:
-    """Return GDAL's items of single bands (name in capitals, band from 0), those of its default domain."""
+def parse_items(tags: Tags, warnings: list[str]) -> list[Item]:
+    """Return GDAL's metadata: lines of the raster and of its bands, in all domains."""
     text = tags.get(GDAL_METADATA)
     if not isinstance(text, str):
-        return {}
+        return []
     if re.search(r"<!\s*(DOCTYPE|ENTITY)", text, re.IGNORECASE):
         warnings.append("the GDAL metadata are ignored: they declare a document type, which is not safe to read")
-        return {}
+        return []
     try:
         elements = list(ElementTree.fromstring(text).iter("Item"))
     except (ElementTree.ParseError, ValueError) as error:
         warnings.append(f"the GDAL metadata are ignored: they are not XML ({error})")
-        return {}
-    return {
-        (element.get("name", "").upper(), int(element.get("sample", ""))): (element.text or "").strip()
+        return []
+    return [
+        Item(
+            name=element.get("name", ""),
+            text=(element.text or "").strip(),
+            band=int(element.get("sample", "")) if element.get("sample") else None,
+            role=element.get("role", ""),
+            domain=element.get("domain", ""),
+        )
         for element in elements
-        if re.fullmatch("[0-9]{1,9}", element.get("sample", "")) and not element.get("domain")
-    }
+        if element.get("name") and re.fullmatch("[0-9]{0,9}", element.get("sample", ""))
+    ]
 
 
-def band_names(items: Items, num_bands: int, warnings: list[str]) -> tuple[str, ...]:
-    """Return the bands' descriptions; `b1`, `b2`, ... where there is none, and everywhere if they are not unique."""
+def by_band(items: Iterable[Item]) -> Items:
+    """Return the items of single bands (name in capitals, band from 0), those of the default domain."""
+    return {(item.name.upper(), item.band): item.text for item in items if item.band is not None and not item.domain}
+
+
+def recorded_crs(items: Iterable[Item]) -> str | None:
+    """Return the coordinate system that we wrote besides because geokeys cannot say it."""
+    return next((item.text for item in items if (item.domain, item.name) == (DOMAIN, "CRS_WKT")), None)
+
+
+def band_names(items: Items, num_bands: int, extra: Sequence[int], warnings: list[str]) -> tuple[str, ...]:
+    """Return the bands' descriptions; `b1`, `b2`, ... where there is none, and everywhere if they are not unique.
+
+    A band that is alpha (`extra`, the codes of the last bands) is called so where nothing else is said.
+    """
     default = tuple(f"b{band + 1}" for band in range(num_bands))
+    if sum(code in ALPHA for code in extra) == 1 and len(extra) < num_bands:
+        alpha = num_bands - len(extra) + next(i for i, code in enumerate(extra) if code in ALPHA)
+        default = (*default[:alpha], "alpha", *default[alpha + 1 :])
     names = tuple(printable(items.get(("DESCRIPTION", band)) or default[band]) for band in range(num_bands))
     if len(set(names)) == num_bands:
         return names
@@ -131,8 +146,8 @@ def parse_scale(items: Items, num_bands: int, warnings: list[str]) -> tuple[floa
     >>> parse_scale({("SCALE", 0): "0.5", ("SCALE", 1): "0.5", ("OFFSET", 1): "0"}, 2, [])
     (0.5, 0.0)
     """
-    scale = [_number(items.get(("SCALE", band), "1")) for band in range(num_bands)]
-    offset = [_number(items.get(("OFFSET", band), "0")) for band in range(num_bands)]
+    scale = [parse_number(items.get(("SCALE", band), "1")) for band in range(num_bands)]
+    offset = [parse_number(items.get(("OFFSET", band), "0")) for band in range(num_bands)]
     pairs = set(zip(scale, offset, strict=True))
     if pairs == {(1, 0)}:
         return None
@@ -143,16 +158,33 @@ def parse_scale(items: Items, num_bands: int, warnings: list[str]) -> tuple[floa
     return float(first or 0), float(second or 0)
 
 
-def geokeys(tags: Tags) -> dict[int, int]:
-    """Return the geokeys whose value is a number held in the directory itself."""
-    values = [int(value) for value in _doubles(tags, GEOKEYS) if math.isfinite(value)]
-    entries = (values[i : i + 4] for i in range(4, len(values) - 3, 4))
-    return {key: value for key, location, _, value in entries if location == 0}
+def parse_recorded(tags: Tags, pages: list[Tags], warnings: list[str]) -> Recorded:
+    """Return what is handed on to other files as it is: `pages` are the tags of each page that is a band."""
+    place = []
+    for code in PLACE:
+        value = tags.get(code)
+        plain: Any = value if isinstance(value, str) else numbers(tags, code)
+        if plain and len(plain) <= PLACE_LIMIT and (isinstance(plain, str) or all(map(math.isfinite, plain))):
+            place.append((code, plain if isinstance(plain, str) or code != DIRECTORY else tuple(map(int, plain))))
+    colors = numbers(tags, COLORS)
+    fitting = 0 < len(colors) <= COLOR_LIMIT and not len(colors) % 3
+    items = [
+        replace(item, band=band if len(pages) > 1 else item.band)
+        for band, page in enumerate(pages)
+        for item in parse_items(page, warnings)
+        if len(pages) == 1 or item.band == 0 or (item.band is None and band == 0)
+    ]
+    return Recorded(
+        tags=tuple(place),
+        nodata=nodata_text(tags),
+        items=tuple(items[:ITEM_LIMIT]),
+        colors=tuple(int(value) for value in colors) if fitting else (),
+    )
 
 
 def _scaled(tags: Tags, warnings: list[str]) -> Affine | None:
     """Return the transform given by pixel scale and tiepoint: north up, whatever the sign of the scale in y."""
-    scale, tiepoint = _doubles(tags, PIXEL_SCALE), _doubles(tags, TIEPOINT)
+    scale, tiepoint = numbers(tags, PIXEL_SCALE), numbers(tags, TIEPOINT)
     if len(tiepoint) > 6 and len(scale) < 2:
         warnings.append("the georeference is ignored: it is given by ground control points only")
     if len(scale) < 2 or len(tiepoint) < 6 or not scale[0] or not scale[1]:
@@ -165,19 +197,11 @@ def _scaled(tags: Tags, warnings: list[str]) -> Affine | None:
 
 
 def _matrix(tags: Tags) -> Affine | None:
-    m = _doubles(tags, TRANSFORMATION)
+    m = numbers(tags, TRANSFORMATION)
     return (m[0], m[1], m[3], m[4], m[5], m[7]) if len(m) == 16 else None
 
 
-def _doubles(tags: Tags, code: int) -> tuple[float, ...]:
-    try:
-        values = np.asarray(tags.get(code, ()), dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        return ()
-    return tuple(values.ravel().tolist())
-
-
-def _number(text: str) -> Number | None:
+def parse_number(text: str) -> Number | None:
     for parse in (int, float):
         try:
             return parse(text.replace(",", "."))

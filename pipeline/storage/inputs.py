@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from pipeline.errors import InputError, PipelineError
-from pipeline.raster import Dims, RasterSpec, fit, grid_difference, working_dtype
+from pipeline.raster import Dims, RasterSpec, Recorded, fit, grid_difference, working_dtype
 from pipeline.read_limits import ReadLimits
 from pipeline.region import Region
 from pipeline.storage.reader import Reader
@@ -36,6 +36,8 @@ def open_raster(
     at: dict[str, Any] | None = None,
     dims: Dims | None = None,
     limits: ReadLimits | None = None,
+    series: int | Literal["mask"] | None = None,
+    level: int = 0,
 ) -> Reader:
     """Open one stored raster, Zarr or TIFF, by what it is."""
     suffix = Path(path.rstrip("/")).suffix.lower()
@@ -49,14 +51,17 @@ def open_raster(
         if Path(path).is_dir():
             from pipeline.storage.zarr import ZarrReader
 
-            return ZarrReader(path, array, at, dims, limits)
+            if series is not None:
+                raise InputError(f"{path}: `series` chooses an image of a TIFF; name an `array` of a store")
+            return ZarrReader(path, array, at, dims, limits, level)
     except OSError as error:  # no permission, a name too long, a share that is gone
         raise InputError(f"{path}: cannot be opened: {error.strerror or error}") from error
-    if array or at:
+    if array or not all(isinstance(place, int) for place in (at or {}).values()):
         raise InputError(f"{path}: `array` and `at` are for Zarr groups; this is a file")
     from pipeline.storage.tiff import TiffReader
+    from pipeline.storage.tiff_stack import Choice
 
-    return TiffReader.open(path, limits)
+    return TiffReader.open(path, limits, Choice(series, level, tuple((at or {}).items())))
 
 
 @dataclass(frozen=True)
@@ -69,22 +74,27 @@ class InputOptions:
     dims: Dims | None = None
     bands: tuple[int | str, ...] | None = None
     nodata: float | int | str | None = None
-    """A value, "none" to ignore the one recorded, None to keep it."""
+    """A value, "none" to ignore the one recorded, "carry" to hand it on uninterpreted, None to keep it."""
     scale: str | tuple[float, float] = "ignore"
     """"ignore", "apply" (as the file records it), or (factor, offset)."""
     limits: ReadLimits = field(default_factory=ReadLimits)
+    series: int | Literal["mask"] | None = None
+    level: int = 0
 
 
 def open_input(options: InputOptions) -> Reader:
     """Open an input: one raster, or several one-band rasters as bands; then bands, nodata and scale as asked."""
     targets = [(path, array) for path in options.paths for array in options.arrays]
-    readers = [open_raster(path, array, dict(options.at), options.dims, options.limits) for path, array in targets]
+    readers = [
+        open_raster(path, array, dict(options.at), options.dims, options.limits, options.series, options.level)
+        for path, array in targets
+    ]
     for (path, _), opened in zip(targets, readers, strict=True):
         _check_complete(path, opened)
     names = [array or Path(path).name.split(".")[0] for path, array in targets]
     reader: Reader = readers[0] if len(readers) == 1 else Stack(readers, names)
     spec, bands = reader.spec.select(options.bands)
-    spec = replace(spec, nodata=_nodata(options, spec))
+    spec = replace(spec, nodata=_nodata(options, spec), recorded=_recorded(options, spec))
     if options.bands is not None or spec != reader.spec:
         reader = Selected(reader, spec, bands if options.bands is not None else None)
     factor_offset = reader.scale if options.scale == "apply" else options.scale
@@ -108,7 +118,7 @@ def _check_complete(path: str, reader: Reader) -> None:
 def _nodata(options: InputOptions, spec: RasterSpec) -> float | int | None:
     if options.nodata is None:
         return spec.nodata
-    if options.nodata == "none":
+    if options.nodata in ("none", "carry"):
         return None
     nodata = fit(math.nan if isinstance(options.nodata, str) else options.nodata, spec.dtype)
     if nodata is None:
@@ -118,6 +128,16 @@ def _nodata(options: InputOptions, spec: RasterSpec) -> float | int | None:
             ("nodata",),
         )
     return nodata
+
+
+def _recorded(options: InputOptions, spec: RasterSpec) -> Recorded | None:
+    """Return what the file says of the raster, where the pipeline file does not say otherwise."""
+    recorded = spec.recorded or Recorded()
+    if options.nodata == "carry":
+        recorded = replace(recorded, carried=spec.nodata)
+    elif options.nodata is not None:
+        recorded = replace(recorded, nodata=None)
+    return recorded if recorded != Recorded() else None
 
 
 class Selected(Reader):
@@ -147,7 +167,8 @@ class Scaled(Reader):
         self.reader, self.factor_offset = reader, factor_offset
         self.chunk = reader.chunk
         nodata = None if reader.spec.nodata is None else float("nan")
-        self.spec = replace(reader.spec, dtype=working_dtype(reader.spec.dtype), nodata=nodata)
+        place = reader.spec.recorded.place if reader.spec.recorded else None
+        self.spec = replace(reader.spec, dtype=working_dtype(reader.spec.dtype), nodata=nodata, recorded=place)
 
     def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:
         stored = np.empty(out.shape, self.reader.spec.dtype)
@@ -187,7 +208,8 @@ class Stack(Reader):
         if len(set(names)) != len(names):
             names = [f"b{i + 1}" for i in range(len(names))]
         self.readers = tuple(readers)
-        self.spec = replace(first, dims=("band", "y", "x"), bands=tuple(names), band_coordinates=())
+        recorded = _stacked([reader.spec.recorded or Recorded() for reader in readers])
+        self.spec = replace(first, dims=("band", "y", "x"), bands=tuple(names), band_coordinates=(), recorded=recorded)
         self.chunk = readers[0].chunk
         self.scale = readers[0].scale if len({reader.scale for reader in readers}) == 1 else None
 
@@ -206,6 +228,13 @@ class Stack(Reader):
         if len({reader.scale for reader in self.readers}) > 1:
             warnings.append("the recorded scales and offsets are ignored: they differ between the bands")
         return {**facts[0], "files": len(self.readers), "warnings": warnings}
+
+
+def _stacked(recorded: Sequence[Recorded]) -> Recorded | None:
+    """Return what the files say of their bands, and the first of the place."""
+    items = [replace(item, band=band) for band, each in enumerate(recorded) for item in each.items if item.band == 0]
+    stacked = Recorded(recorded[0].tags, recorded[0].nodata, tuple(items))
+    return stacked if stacked != Recorded() else None
 
 
 def local_paths(reader: Reader) -> list[str]:

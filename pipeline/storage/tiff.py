@@ -15,19 +15,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from tifffile import TiffFile
+from tifffile import TiffFile, TiffPage
 
 from pipeline.errors import InputError
 from pipeline.raster import RasterSpec
 from pipeline.read_limits import ReadLimits, check_bands
 from pipeline.region import Region
 from pipeline.storage import geotiff
+from pipeline.storage.geokeys import parse_crs
 from pipeline.storage.reader import Reader
 from pipeline.storage.tiff_decode import Decoder, make_decoder
 from pipeline.storage.tiff_directory import check_directories
 from pipeline.storage.tiff_file import input_errors, logged, reason
 from pipeline.storage.tiff_layout import RAW_READ_BYTES, Layout, parse_layout, positive
-from pipeline.storage.tiff_page import describe_pages, hash_metadata, parse_items, select_pages
+from pipeline.storage.tiff_page import describe_pages, hash_metadata, parse_recorded, select_pages, tags_of
+from pipeline.storage.tiff_stack import Choice
 
 NO_DIALECTS: dict[str, Any] = dict.fromkeys(
     (f"is_{name}" for name in ("eer", "lsm", "ndpi", "philips", "scanimage", "stk", "vista")), False
@@ -41,6 +43,7 @@ class TiffReader(Reader):
     """A TIFF file, opened for reading. Make one with `TiffReader.open`."""
 
     _limits: ReadLimits
+    _choice: Choice
 
     def __init__(
         self, spec: RasterSpec, layout: Layout, decode: Decoder, identity: dict[str, Any], facts: dict[str, Any]
@@ -54,8 +57,12 @@ class TiffReader(Reader):
         self._descriptor: int | None = None
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], limits: ReadLimits | None = None) -> TiffReader:
+    def open(
+        cls, path: str | os.PathLike[str], limits: ReadLimits | None = None, choice: Choice | None = None
+    ) -> TiffReader:
         """Open a file: parse its directories and check that all segments lie in it. Reads no pixel.
+
+        `choice` says which of several images, levels and slices; default: the first, full resolution.
 
         Raises InputError where the file is missing, damaged, truncated, exceeds a limit, or is of a kind that is not
         supported.
@@ -71,31 +78,35 @@ class TiffReader(Reader):
                 raise InputError(f"{path}: is empty (0 bytes); copy it again")
             check_directories(path, limits)
             with TiffFile(path, **NO_DIALECTS) as tif:
-                reader = cls._parse(tif, path, status, messages, limits)
-        reader._limits = limits
+                reader = cls._parse(tif, path, status, messages, limits, choice or Choice())
+        reader._limits, reader._choice = limits, choice or Choice()
         return reader
 
     @classmethod
     def _parse(
-        cls, tif: TiffFile, path: str, status: os.stat_result, messages: list[str], limits: ReadLimits
+        cls, tif: TiffFile, path: str, status: os.stat_result, messages: list[str], limits: ReadLimits, choice: Choice
     ) -> TiffReader:
-        pages, facts = select_pages(tif, messages)
-        first = pages[0]
+        selection = select_pages(tif, choice, messages)
+        pages, first = selection.pages, selection.pages[0]
         num_bands = max(len(pages), positive(first.samplesperpixel, "SamplesPerPixel"))
         check_bands(path, num_bands)
         layout = parse_layout(pages, tif.byteorder, status.st_size, limits)
-        tags = {code: first.tags.valueof(code) for code in geotiff.TAGS}
-        items = parse_items(pages, messages)
+        tags = tags_of(selection.origin[0])
+        recorded = parse_recorded(selection.origin, messages)
+        items = geotiff.by_band(recorded.items)
         dtype = np.dtype(np.uint8) if layout.dtype.kind == "b" else layout.dtype.newbyteorder("=")
+        bands = geotiff.band_names(items, num_bands, recorded.extra, messages)
+        is_mask = choice.series == "mask"
         spec = RasterSpec(
             height=layout.height,
             width=layout.width,
             dtype=dtype,
             dims=_dims(num_bands, layout),
-            bands=geotiff.band_names(items, num_bands, messages),
-            nodata=geotiff.parse_nodata(tags, dtype, messages),
-            transform=geotiff.parse_transform(tags, messages),
-            crs=geotiff.parse_crs(tags, messages),
+            bands=selection.names if len(selection.names) == num_bands else bands,
+            nodata=None if is_mask else geotiff.parse_nodata(tags, dtype, messages),
+            transform=_scaled(geotiff.parse_transform(tags, messages), selection.origin[0], layout),
+            crs=geotiff.recorded_crs(recorded.items) or parse_crs(tags, messages),
+            recorded=recorded.place if is_mask else recorded,
         )
         identity = {
             "path": path,
@@ -103,11 +114,15 @@ class TiffReader(Reader):
             "mtime_ns": status.st_mtime_ns,
             "metadata": hash_metadata(tif, pages, spec, layout),
         }
-        scale = geotiff.parse_scale(items, num_bands, messages)
-        facts |= describe_pages(tif, pages, layout) | {
-            "recorded_nodata": geotiff.nodata_text(tags),
-            "warnings": messages,
-        }
+        scale = None if is_mask else geotiff.parse_scale(items, num_bands, messages)
+        facts = (
+            selection.facts
+            | describe_pages(tif, pages, layout)
+            | {
+                "recorded_nodata": geotiff.nodata_text(tags),
+                "warnings": messages,
+            }
+        )
         reader = cls(spec, layout, make_decoder(first, layout), identity, facts)
         reader.scale = scale
         return reader
@@ -139,7 +154,7 @@ class TiffReader(Reader):
 
     def __reduce__(self) -> tuple[Any, ...]:
         known = self._identity
-        return _reopen, (known["path"], known["size"], known["mtime_ns"], known["metadata"], self._limits)
+        return _reopen, (known["path"], known["size"], known["mtime_ns"], known["metadata"], self._limits, self._choice)
 
     def _read_plane(self, plane: int, region: Region, target: np.ndarray, samples: slice | list[int]) -> None:
         """Read a region of one plane into `target` (rows, columns, samples)."""
@@ -215,9 +230,9 @@ class TiffReader(Reader):
 
 
 @functools.lru_cache(maxsize=256)
-def _reopen(path: str, size: int, mtime_ns: int, metadata: str, limits: ReadLimits) -> TiffReader:
+def _reopen(path: str, size: int, mtime_ns: int, metadata: str, limits: ReadLimits, choice: Choice) -> TiffReader:
     """Return the reader that was pickled; tasks of one process share it."""
-    reader = TiffReader.open(path, limits)
+    reader = TiffReader.open(path, limits, choice)
     with input_errors(path):
         _check_unchanged(path, os.stat(path), size, mtime_ns)
     if reader.identity()["metadata"] != metadata:
@@ -231,6 +246,15 @@ def _check_unchanged(path: str, status: os.stat_result, size: int, mtime_ns: int
             f"{path}: changed since it was opened (it had {size} bytes, now {status.st_size}; "
             f"modified {(status.st_mtime_ns - mtime_ns) / 1e9:+.3f} s); start again"
         )
+
+
+def _scaled(transform: geotiff.Affine | None, origin: TiffPage, layout: Layout) -> geotiff.Affine | None:
+    """Return the transform of a level of a pyramid, made of that of full resolution."""
+    if transform is None:
+        return None
+    down, across = int(origin.imagelength) / layout.height, int(origin.imagewidth) / layout.width
+    a, b, c, d, e, f = transform
+    return a * across, b * down, c, d * across, e * down, f
 
 
 def _dims(num_bands: int, layout: Layout) -> tuple[str, ...]:

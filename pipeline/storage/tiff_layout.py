@@ -128,7 +128,7 @@ def _parse_dtype(page: TiffPage) -> np.dtype:
             f"{path_of(page)}: samples of {bits} bits, format {kind}, are not supported; rasters are integers or "
             f"floating point of 8 to 64 bits, or 1 bit (convert it: gdal_translate -ot Float32)"
         )
-    return dtype
+    return np.dtype(name)  # C has two kinds of 64 bits, of which Zarr knows one
 
 
 def _is_raw(page: TiffPage, dtype: np.dtype) -> bool:

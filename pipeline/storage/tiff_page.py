@@ -3,61 +3,125 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from tifffile import TiffFile, TiffPage
 
 from pipeline.errors import InputError
-from pipeline.raster import RasterSpec
+from pipeline.raster import RasterSpec, Recorded
 from pipeline.storage import geotiff
 from pipeline.storage.tiff_layout import Layout, codec_of
+from pipeline.storage.tiff_stack import Choice, groups_of, pages_of, parse_stacks
 
 PAGE_LIMIT = 2**15
 """Pages of a file: so many take some five seconds to parse."""
 IDENTITY_TAGS = (256, 257, 258, 259, 262, 266, 274, 277, 278, 284, 317, 322, 323, 338, 339, 347, 530, *geotiff.TAGS)
 
 
-def select_pages(tif: TiffFile, messages: list[str]) -> tuple[list[TiffPage], dict[str, Any]]:
-    """Return the pages that are bands: the first of full resolution, and those of its kind if it has one sample.
+@dataclass(frozen=True)
+class Selection:
+    """The pages that are the bands of a raster."""
 
+    pages: list[TiffPage]
+    origin: list[TiffPage]
+    """Those of full resolution, whose tags speak for them."""
+    facts: dict[str, Any]
+    names: tuple[str, ...] = ()
+    """Of the bands, where the file has such besides GDAL's."""
+
+
+def select_pages(tif: TiffFile, choice: Choice, messages: list[str]) -> Selection:
+    """Return the pages that are bands: of the image, level, slice and time that are chosen.
+
+    An image that no description tells of is the pages of one kind, if they have one sample each, else one page.
     tifffile's `series` are not used: they follow names of other files, and change between versions.
     """
     path = str(tif.filehandle.path)
-    full: list[TiffPage] = []
+    every = _pages(tif, messages)
+    full = [page for page in every if not page.is_reduced and not page.is_mask]
+    if not full:
+        raise InputError(f"{path}: has no image of full resolution ({len(every)} pages); it is no raster")
+    masks = [page for page in every if page.is_mask and not page.is_reduced]
+    reduced = [page for page in every if page.is_reduced and not page.is_mask]
+    facts = {
+        "pages": len(every),
+        "levels": len(reduced) + len(full[0].subifds or ()),
+        "mask": "internal, not applied; `series: mask` reads it" if masks else None,
+    }
+    if choice.series == "mask":
+        if not masks:
+            raise InputError(f"{path}: `series: mask`: the file has no internal mask")
+        return Selection(masks[:1], full[:1], facts, ("mask",))
+    pages, names = _image(path, every, full, choice, messages)
+    chosen = _level(path, pages, reduced, choice.level) if choice.level else pages
+    return Selection(chosen, pages, facts, names)
+
+
+def _pages(tif: TiffFile, messages: list[str]) -> list[TiffPage]:
+    """Return the pages of the chain, until it ends or leads back."""
+    found: list[TiffPage] = []
     offsets: set[int] = set()
-    levels = 0
     for page in tif.pages:
         if not isinstance(page, TiffPage) or page.offset in offsets:
             messages.append(f"directory {len(offsets)} leads back to an earlier one; it ends the file")
             break
         offsets.add(page.offset)
-        if len(offsets) > PAGE_LIMIT:
-            raise InputError(f"{path}: has more than {PAGE_LIMIT} pages; split the file")
-        levels += page.is_reduced and not page.is_mask
-        if not page.is_reduced and not page.is_mask:
-            full.append(page)
-    if not full:
-        raise InputError(f"{path}: has no image of full resolution ({len(offsets)} pages); it is no raster")
-    first = full[0]
-    alike = [page for page in full if page.hash == first.hash and page.planarconfig == first.planarconfig]
-    pages = alike if first.samplesperpixel == 1 else alike[:1]
-    if len(pages) < len(full):
+        found.append(page)
+        if len(found) > PAGE_LIMIT:
+            raise InputError(f"{tif.filehandle.path}: has more than {PAGE_LIMIT} pages; split the file")
+    return found
+
+
+def _image(
+    path: str, every: list[TiffPage], full: list[TiffPage], choice: Choice, messages: list[str]
+) -> tuple[list[TiffPage], tuple[str, ...]]:
+    """Return the pages of an image, and the names of its channels."""
+    assert choice.series != "mask"
+    stacks = parse_stacks(every[0], len(every), messages)
+    groups = groups_of(full)
+    count, number = len(stacks or groups), choice.series or 0
+    if not 0 <= number < count:
+        raise InputError(f"{path}: `series: {number}`: the file has {count} images, counted from 0")
+    if stacks:
+        pages = pages_of(stacks[number], every, dict(choice.at))
+        if len(groups_of(pages)) > 1 or (pages[0].samplesperpixel > 1 and len(pages) > 1):
+            raise InputError(f"{path}: the channels of image {number} are of several kinds; write them as files")
+        return pages, stacks[number].channels
+    if choice.at:
+        raise InputError(f"{path}: `array` and `at` are for Zarr groups; this is a file (and no stack of slices)")
+    group = groups[number]
+    pages = group if group[0].samplesperpixel == 1 else group[:1]
+    if len(pages) < len(full) and choice.series is None:
         messages.append(f"{len(full) - len(pages)} of {len(full)} pages are ignored: bands are pages of one sample")
-    return pages, {"pages": len(offsets), "levels": levels + len(first.subifds or ())}
+    return pages, ()
 
 
-def parse_items(pages: list[TiffPage], messages: list[str]) -> geotiff.Items:
-    """Return GDAL's items of the bands: the first page's, and of further pages those of their one sample."""
-    items = geotiff.parse_items(_metadata(pages[0]), messages)
-    for band, page in enumerate(pages[1:], 1):
-        own = geotiff.parse_items(_metadata(page), messages)
-        items |= {(name, band): text for (name, sample), text in own.items() if sample == 0}
-    return items
+def _level(path: str, pages: list[TiffPage], reduced: list[TiffPage], level: int) -> list[TiffPage]:
+    """Return the pages of a level of the pyramid: below each page, or after the image in the chain."""
+    below = [[each for each in page.pages or () if isinstance(each, TiffPage)] for page in pages]
+    if all(len(each) >= level for each in below):
+        return [each[level - 1] for each in below]
+    first = pages[0]
+    same = [p for p in reduced if (p.samplesperpixel, p.dtype) == (first.samplesperpixel, first.dtype)]
+    levels = [group for group in groups_of(same) if len(group) == len(pages)]
+    if not 0 < level <= len(levels):
+        known = max(len(levels), min(map(len, below)))
+        raise InputError(f"{path}: `level: {level}`: the file has levels up to {known}, 0 is full resolution")
+    return sorted(levels, key=lambda group: -int(group[0].imagelength))[level - 1]
 
 
-def _metadata(page: TiffPage) -> dict[int, Any]:
-    return {geotiff.GDAL_METADATA: page.tags.valueof(geotiff.GDAL_METADATA)}
+def parse_recorded(pages: list[TiffPage], messages: list[str]) -> Recorded:
+    """Return what is handed on of the pages that are bands."""
+    first = pages[0]
+    recorded = geotiff.parse_recorded(tags_of(first), [tags_of(page) for page in pages], messages)
+    extra = tuple(int(code) for code in first.extrasamples)
+    return replace(recorded, photometric=int(first.photometric), extra=extra)
+
+
+def tags_of(page: TiffPage) -> dict[int, Any]:
+    return {code: page.tags.valueof(code) for code in geotiff.TAGS}
 
 
 def describe_pages(tif: TiffFile, pages: list[TiffPage], layout: Layout) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from pipeline.read_limits import ReadLimits, check_bands
 from pipeline.region import Region
 from pipeline.storage import cf
 from pipeline.storage.reader import Reader
+from pipeline.storage.recorded import band_name, from_attributes
 from pipeline.storage.zarr_coordinate import Coordinates, quiet
 from pipeline.storage.zarr_group import check_array, dimension_names, find_array, fix_dimensions, multiscales, role_of
 from pipeline.storage.zarr_guard import ChunkGuard
@@ -45,9 +46,10 @@ class ZarrReader(Reader):
         at: Mapping[str, Any] | None = None,
         dims: Dims | None = None,
         limits: ReadLimits | None = None,
+        level: int = 0,
     ) -> None:
         self.path, self.limits = path, limits or ReadLimits()
-        group, stored = find_array(path, array)
+        group, stored = find_array(path, array, level)
         self.array_path = stored.path
         self.warnings: list[str] = []
         check_array(stored, path)
@@ -58,6 +60,8 @@ class ZarrReader(Reader):
         names = dims or dimension_names(stored, group, path)
         self._fixed = fix_dimensions(stored, coordinates, names, dict(at or {}), path)
         kept = [i for i in range(stored.ndim) if i not in self._fixed]
+        full = find_array(path, array)[1].shape if level else ()
+        self._full = dict(zip(map(role_of, names), full, strict=bool(level)))
         self.spec = self._build_spec(coordinates, stored, names, kept)
         sizes = dict(zip(self.spec.dims, (stored.chunks[i] for i in kept), strict=True))
         self.chunk = (sizes["y"], sizes["x"])
@@ -94,16 +98,20 @@ class ZarrReader(Reader):
         dtype = np.dtype(np.uint8) if stored.dtype.kind == "b" else stored.dtype.newbyteorder("=")
         name_of = dict(zip(dims, names, strict=True))
         transform, crs = self._georeference(coordinates, stored, name_of, sizes)
+        names_of_bands = coordinates.band_names(name_of.get("band"), num_bands)
+        if "band" not in dims:
+            names_of_bands = (band_name(attributes_of(stored)) or names_of_bands[0],)
         return RasterSpec(
             height=sizes["y"],
             width=sizes["x"],
             dtype=dtype,
             dims=dims,
-            bands=coordinates.band_names(name_of.get("band"), num_bands),
+            bands=names_of_bands,
             nodata=cf.parse_nodata(attributes_of(stored), dtype, self.warnings),
             band_coordinates=coordinates.along_bands(stored, name_of.get("band"), num_bands),
             transform=transform,
             crs=crs,
+            recorded=from_attributes(attributes_of(stored), num_bands),
         )
 
     def _georeference(
@@ -115,6 +123,10 @@ class ZarrReader(Reader):
         mapping = coordinates.member(str(attributes.get("grid_mapping", "spatial_ref")))
         mapped = {} if mapping is None else attributes_of(mapping)
         transform, crs = cf.parse_georeference(attributes, mapped, self.warnings)
+        if transform is not None and self._full and not cf.parse_georeference(attributes_of(stored), {}, [])[0]:
+            down, across = (self._full[axis] / sizes[axis] for axis in ("y", "x"))
+            a, b, c, d, e, f = transform  # the group's, which is that of full resolution
+            transform = (a * across, b * down, c, d * across, e * down, f)
         if transform is None:
             y, x = (coordinates.read(name_of[axis], sizes[axis]) for axis in ("y", "x"))
             transform = cf.transform_of_coordinates(y, x, self.warnings)

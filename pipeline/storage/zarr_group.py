@@ -40,7 +40,7 @@ def _is_array(folder: Path) -> bool:
     return (folder / ".zarray").exists()
 
 
-def find_array(path: str, name: str | None) -> tuple[zarr.Group | None, zarr.Array[Any]]:
+def find_array(path: str, name: str | None, level: int = 0) -> tuple[zarr.Group | None, zarr.Array[Any]]:
     """Return the raster array of a store, and the group that holds its coordinates."""
     node = _open(path)
     if isinstance(node, zarr.Array):
@@ -50,7 +50,11 @@ def find_array(path: str, name: str | None) -> tuple[zarr.Group | None, zarr.Arr
     where = "the array"
     if name is None:
         where = "its `multiscales` path"
-        name = next((str(level["path"]) for level in multiscales(node).get("datasets", [])), None)
+        levels = [str(each["path"]) for each in multiscales(node).get("datasets", [])]
+        if level and level >= len(levels):
+            known = f"levels 0 to {len(levels) - 1}" if levels else "no levels"
+            raise InputError(f"{path}: `level: {level}`: the group has {known}")
+        name = levels[level] if levels else None
     if name is not None:
         check_name(path, name, where)
     try:

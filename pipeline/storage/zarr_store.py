@@ -22,6 +22,7 @@ from pipeline.raster import Number, RasterSpec, array_slices, is_nan
 from pipeline.region import Region
 from pipeline.storage import cf
 from pipeline.storage.disk import replace_file, sync_path
+from pipeline.storage.recorded import to_attributes
 from pipeline.storage.zarr_metadata import read_json
 
 CODECS: dict[str, dict[str, Any] | None] = {
@@ -93,6 +94,7 @@ def create_array(root: zarr.Group, plan: ArrayPlan) -> None:
         attributes["coordinates"] = " ".join(coordinates)
     if spec.nodata is not None:
         attributes["_FillValue"] = cf.format_nodata(spec)
+    attributes |= to_attributes(spec)
     root.create_array(
         plan.path,
         shape=spec.shape,

@@ -1,0 +1,238 @@
+"""A raster as a tiled GeoTIFF, streamed: read row of tiles by row of tiles, compressed by threads, written in order.
+
+tifffile writes the file; what is read when, and how much of it is in memory, is decided here. Files above 4 GiB are
+BigTIFF. Pyramids are not made: they would be further pages after this one.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from tifffile import TiffWriter
+
+from pipeline.raster import RasterSpec
+from pipeline.region import Region
+from pipeline.storage.geotiff_format import format_colors, format_tags
+from pipeline.storage.reader import Reader
+
+DEFLATE, ZSTANDARD = 8, 50000
+HORIZONTAL, FLOATING_POINT = 2, 3
+CODECS: dict[str, tuple[int, int] | None] = {
+    "fast": (DEFLATE, 1),
+    "balanced": (DEFLATE, 6),
+    "small": (ZSTANDARD, 15),
+    "none": None,
+}
+"""`output.codec` -> TIFF's code of the compression, and its level; all with a predictor."""
+MIB = 2**20
+TILE_SIDE, LARGE_TILE_SIDE = 256, 512
+LARGE = 4096
+"""Rows and columns from which on tiles are large."""
+TILE_BYTES = 2 * MIB
+SMALLEST_SIDE = 64
+WAITING = 3
+"""Tiles a thread that wait to be compressed or written."""
+CLASSIC_BYTES = 2**32 - 2**26
+"""What offsets of 32 bits reach, less what noise may gain by compression and what the directory takes."""
+
+
+@dataclass(frozen=True)
+class TileLayout:
+    """How a raster is cut into tiles, and how much of it is read at once."""
+
+    spec: RasterSpec
+    side: int
+    rows: int
+    """Rows read at once: whole tiles."""
+    columns: int
+    """Columns read at once: all, or whole tiles."""
+
+    @property
+    def is_planar(self) -> bool:
+        """Whether each band has tiles of its own: as the bands lie in the store."""
+        return self.spec.dims[0] == "band" and self.spec.num_bands > 1
+
+    @property
+    def samples(self) -> int:
+        """Bands in a tile."""
+        return 1 if self.is_planar else self.spec.num_bands
+
+    @property
+    def pixel_bytes(self) -> int:
+        return self.samples * self.spec.dtype.itemsize
+
+    @property
+    def tile_bytes(self) -> int:
+        return self.side * self.side * self.pixel_bytes
+
+    def num_bytes(self, threads: int) -> int:
+        """Return what writing takes of the memory: two pieces as read, and tiles before and after compression."""
+        return 2 * self.rows * self.columns * self.pixel_bytes + 3 * (WAITING + 1) * threads * self.tile_bytes
+
+    def pieces(self) -> Iterator[tuple[list[int], Region]]:
+        """Yield what is read at once, bands and region, in the order of the tiles."""
+        spec = self.spec
+        groups = [[band] for band in range(spec.num_bands)] if self.is_planar else [list(range(spec.num_bands))]
+        tops, lefts = range(0, spec.height, self.rows), range(0, spec.width, self.columns)
+        for bands, top, left in itertools.product(groups, tops, lefts):
+            yield bands, Region(top, top + self.rows, left, left + self.columns).clip(spec.region)
+
+    def tiles(self, piece: Region) -> Iterator[tuple[slice, slice]]:
+        """Yield the tiles of a piece, as rows and columns of it."""
+        for top, left in itertools.product(range(0, piece.height, self.side), range(0, piece.width, self.side)):
+            yield slice(top, top + self.side), slice(left, left + self.side)
+
+
+def plan_tiles(spec: RasterSpec, chunk: tuple[int, int], threads: int, memory_bytes: int) -> TileLayout:
+    """Return the layout that decodes the chunks of a store seldom, within a memory, if one of the smallest fits.
+
+    Rows that hold whole chunks are read at once where that fits, else a row of tiles, else a piece of that.
+    """
+    side = LARGE_TILE_SIDE if min(spec.height, spec.width) >= LARGE else TILE_SIDE
+    while side > SMALLEST_SIDE and (
+        TileLayout(spec, side, 1, 1).tile_bytes > TILE_BYTES or side >= 2 * max(spec.height, spec.width)
+    ):
+        side //= 2
+    chunks = -(-chunk[0] // side)
+    for num_rows in sorted({chunks, *(1 << i for i in range(chunks.bit_length()))}, reverse=True):
+        layout = TileLayout(spec, side, num_rows * side, spec.width)
+        if layout.num_bytes(threads) <= memory_bytes:
+            return layout
+    columns = spec.width
+    while columns > side and TileLayout(spec, side, side, columns).num_bytes(threads) > memory_bytes:
+        columns = max(side, columns // 2 // side * side)
+    return TileLayout(spec, side, side, columns)
+
+
+def write_geotiff(
+    path: Path, reader: Reader, layout: TileLayout, codec: str, description: str, threads: int, software: str
+) -> list[str]:
+    """Write a raster to a new file; return in words what of it a GeoTIFF cannot say.
+
+    Parameters
+    ----------
+    codec
+        One of `CODECS`.
+    description, software
+        Texts of ASCII for the tags of these names.
+    """
+    spec, warnings = layout.spec, list[str]()
+    compression, predictor = CODECS[codec], _predictor(spec) if CODECS[codec] else 1
+    colors = format_colors(spec)
+    shape: tuple[int, ...] = (spec.height, spec.width)
+    if spec.num_bands > 1:
+        shape = (spec.num_bands, *shape) if layout.is_planar else (*shape, spec.num_bands)
+    is_big = spec.region.num_pixels * spec.pixel_bytes > CLASSIC_BYTES
+    with TiffWriter(path, bigtiff=is_big) as writer, ThreadPoolExecutor(threads) as pool:
+        encode = functools.partial(_encode, layout, compression, predictor)
+        writer.write(
+            _in_order(pool, encode, _tiles(reader, layout), WAITING * threads),
+            shape=shape,
+            dtype=spec.dtype,
+            tile=(layout.side, layout.side),
+            planarconfig=None if spec.num_bands == 1 else "separate" if layout.is_planar else "contig",
+            photometric=colors.photometric,
+            extrasamples=colors.extra or None,
+            colormap=colors.table,
+            compression=compression[0] if compression else None,
+            predictor=predictor if predictor > 1 else None,
+            description=description.encode("ascii"),
+            software=software,
+            metadata=None,
+            extratags=[_extratag(code, value) for code, value in sorted(format_tags(spec, warnings).items())],
+        )
+    return warnings
+
+
+def _predictor(spec: RasterSpec) -> int:
+    return FLOATING_POINT if spec.dtype.kind == "f" else HORIZONTAL
+
+
+def _extratag(code: int, value: Any) -> tuple[int, int, int, Any, bool]:
+    """Return a tag as tifffile takes it: text, doubles, or the directory of geokeys in 16 bits."""
+    if isinstance(value, str):
+        data = value.encode() + b"\0"
+        return code, 2, len(data), data, True
+    is_directory = all(isinstance(number, int) for number in value)
+    return code, 3 if is_directory else 12, len(value), tuple(value), True
+
+
+def _tiles(reader: Reader, layout: TileLayout) -> Iterator[np.ndarray]:
+    """Yield the tiles in the order of the file, (rows, columns, bands), those at the edges cut off."""
+    spec = layout.spec
+    for bands, piece in layout.pieces():
+        values = np.empty(_shape_of(layout, piece), spec.dtype)
+        reader.read(piece, values, bands if layout.is_planar else None)
+        view = np.moveaxis(values, 0, -1) if spec.dims[0] == "band" else values
+        view = view[..., np.newaxis] if view.ndim == 2 else view
+        for rows, columns in layout.tiles(piece):
+            yield view[rows, columns]
+
+
+def _shape_of(layout: TileLayout, piece: Region) -> tuple[int, ...]:
+    shape = layout.spec.shape_of(piece)
+    return (1, *shape[1:]) if layout.is_planar else shape
+
+
+def _encode(layout: TileLayout, compression: tuple[int, int] | None, predictor: int, tile: np.ndarray) -> bytes:
+    """Return the stored form of a tile; one at the edge is filled up by its last row and column."""
+    short = [(0, layout.side - n) for n in tile.shape[:2]]
+    if any(missing for _, missing in short):
+        tile = np.pad(tile, [*short, (0, 0)], mode="edge")
+    tile = np.ascontiguousarray(tile)
+    if compression is None:
+        return tile.tobytes()
+    if predictor == HORIZONTAL:
+        tile = imagecodecs.delta_encode(tile, axis=-2)
+    elif predictor == FLOATING_POINT:
+        tile = imagecodecs.floatpred_encode(tile, axis=-2)
+    code, level = compression
+    encode: Callable[..., Any] = imagecodecs.zstd_encode
+    if code == DEFLATE:
+        encode = imagecodecs.deflate_encode if imagecodecs.DEFLATE.available else imagecodecs.zlib_encode
+    return bytes(encode(tile, level=level))
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, encode: Callable[[np.ndarray], bytes], tiles: Iterator[np.ndarray], most: int
+) -> Iterator[bytes]:
+    """Yield encoded tiles as they were given, so many of them in work at once."""
+    waiting: deque[Future[bytes]] = deque()
+    try:
+        for tile in tiles:
+            waiting.append(pool.submit(encode, tile))
+            if len(waiting) > most:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def expected_bytes(spec: RasterSpec) -> int:
+    """Return what the file has at most: pixels in whole tiles, and the directory."""
+    sides = (math.ceil(n / SMALLEST_SIDE) * SMALLEST_SIDE for n in (spec.height, spec.width))
+    return math.prod(sides) * spec.pixel_bytes + MIB
+
+
+def read_description(path: str | os.PathLike[str]) -> str | None:
+    """Return the text that `write_geotiff` was given; None for a file that has none, or is no TIFF."""
+    from tifffile import TiffFile
+
+    try:
+        with TiffFile(path) as tif:
+            return str(tif.pages.first.tags.valueof(270, default="")) or None
+    except Exception:  # tifffile raises anything on a file that is none
+        return None
