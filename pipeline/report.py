@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pipeline
-from pipeline.execution import Measured, peak_rss_bytes
+from pipeline.execution import Measured
+from pipeline.limits import peak_rss_bytes
 from pipeline.operation import Reduction
 from pipeline.planning import Plan, PlannedPass, StoredArray, format_bytes
 from pipeline.storage.reader import Reader
