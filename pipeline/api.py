@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pipeline import report
+from pipeline.cluster.allowed import check_allowed
 from pipeline.compilation import compile_kernels
 from pipeline.config import (
     RESERVED,
@@ -26,7 +28,8 @@ from pipeline.config import (
     with_matrices,
 )
 from pipeline.config.place import format_path, look_up
-from pipeline.errors import InputError, OutputError, PipelineError, RasterpipeError, RunStopped
+from pipeline.config.scheduler import THREADS, Cluster
+from pipeline.errors import InputError, OutputError, PipelineError, RasterpipeError, RunStopped, UsageError
 from pipeline.execution import Measured, execute
 from pipeline.journal import Journal
 from pipeline.limits import available_cpus, available_memory_bytes
@@ -57,6 +60,10 @@ from pipeline.target import (
     prepare,
 )
 
+if TYPE_CHECKING:
+    from pipeline.cluster.crew import Crew
+    from pipeline.cluster.probe import Capacity
+
 Source = str | os.PathLike[str] | Mapping[str, Any]
 
 
@@ -85,17 +92,20 @@ def load(
     grids: tuple[Grid, ...] | None = None,
     economy: int | None = None,
     tables: Mapping[str, Table] | None = None,
+    capacity: Capacity | None = None,
+    allow_clusters: Sequence[str] = (),
 ) -> Job:
     """Read a pipeline file (or mapping), open its inputs and plan the run; nothing is written.
 
-    Tables that are given, by step, are not made again.
+    Tables that are given, by step, are not made again. The plan is for this process, or for workers of the capacity.
     """
     config, document = load_pipeline(source, overrides, inputs, output)
     try:
+        check_allowed(config.run.scheduler, allow_clusters)
         config = with_matrices(config, read_matrix)
         readers = {name: _open(name, entry, document, _limits(config)) for name, entry in config.inputs.items()}
         specs = {name: _input_spec(name, reader) for name, reader in readers.items()}
-        settings = _settings(config, next(iter(specs.values())).spec, grids)
+        settings = _settings(config, next(iter(specs.values())).spec, grids, capacity)
         settings = dataclasses.replace(settings, economy=economy, tables=tables or {})
         plan = make_plan(config.steps, resolve(config), specs, settings)
     except PipelineError as error:
@@ -147,11 +157,17 @@ def _input_spec(name: str, reader: Reader) -> InputSpec:
     return InputSpec(name, reader.spec, reader.chunk, "tiff" if "TIFF" in reader.describe()["format"] else "zarr")
 
 
-def _settings(config: Pipeline, spec: RasterSpec, grids: tuple[Grid, ...] | None) -> Settings:
+def _settings(
+    config: Pipeline, spec: RasterSpec, grids: tuple[Grid, ...] | None, capacity: Capacity | None
+) -> Settings:
     run, output = config.run, config.output
+    if capacity is not None:
+        capacity.check(run.memory)
+    threads = capacity.threads if capacity else available_cpus()
     return Settings(
-        memory_bytes=run.memory or available_memory_bytes() // 2,
-        workers=run.workers or available_cpus(),
+        memory_bytes=run.memory or (capacity.memory_bytes if capacity else available_memory_bytes() // 2),
+        workers=min(run.workers or threads, threads) if capacity else run.workers or threads,
+        processes=capacity.processes if capacity else 1,
         keep=output.keep,
         region=_region(config.region, spec) if config.region else None,
         chunks=output.chunks,
@@ -242,7 +258,15 @@ def _identify(name: str, reader: Reader) -> dict[str, Any]:
 def plan(source: Source, **options: Any) -> dict[str, Any]:
     """Return what a run would do: passes, blocks, memory, bytes read and written (see `load` for the options)."""
     job = load(source, **options)
-    return report.describe_plan(job.plan, job.output, job.parts)
+    scheduler = job.pipeline.run.scheduler
+    notes: tuple[str, ...] = ()
+    if isinstance(scheduler, Cluster):
+        notes = ("what the workers of a cluster have is known when they are there; planned for this machine",)
+    elif scheduler != THREADS:
+        with _crew(job) as crew:
+            assert crew is not None
+            job = load(source, **options, capacity=crew.probe(_local_inputs(job), []))
+    return report.describe_plan(dataclasses.replace(job.plan, notes=(*job.plan.notes, *notes)), job.output, job.parts)
 
 
 def validate(source: Source, *, check_inputs: bool = True, **options: Any) -> dict[str, Any]:
@@ -250,6 +274,7 @@ def validate(source: Source, *, check_inputs: bool = True, **options: Any) -> di
     if check_inputs:
         return {"valid": True, "steps": len(load(source, **options).pipeline.steps), "inputs_checked": True}
     config, _ = load_pipeline(source, options.get("overrides", ()), options.get("inputs"), options.get("output"))
+    check_allowed(config.run.scheduler, options.get("allow_clusters", ()))
     return {"valid": True, "steps": len(config.steps), "inputs_checked": False}
 
 
@@ -260,6 +285,7 @@ def run(
     overwrite: bool = False,
     quiet: bool = True,
     quicklook: str | os.PathLike[str] | None = None,
+    performance_report: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Run a pipeline; return what it did (the facts of `run --json`).
@@ -272,8 +298,10 @@ def run(
         What to do with an unfinished or existing output.
     quicklook
         A PNG to draw of input and outputs, small.
+    performance_report
+        An HTML file for dask's report of a run on a cluster.
     options
-        As for `load`: overrides, inputs, output.
+        As for `load`: overrides, inputs, output, allow_clusters.
 
     Raises
     ------
@@ -282,20 +310,58 @@ def run(
     """
     if quicklook is not None:
         check_quicklook_path(str(quicklook))
-    job = load(source, **options)
-    facts = _run_or_resume(job, lambda **cut: load(source, **{**options, **cut}), resume, overwrite, quiet)
+    job = _load_roughly(source, **options)
+    if performance_report is not None and job.pipeline.run.scheduler == THREADS:
+        raise UsageError("a performance report is made by a dask cluster; give --scheduler, or leave it out")
+    ways = _Ways(resume, overwrite, Progress(quiet=quiet), performance_report)
+    facts = _run_or_resume(job, lambda **cut: load(source, **{**options, **cut}), ways)
     facts["table_files"] = write_table_files(job)
     if quicklook is not None:
         facts["quicklook"] = draw(job, str(quicklook))
     return facts
 
 
-def _run_or_resume(job: Job, reload: Callable[..., Job], resume: bool, overwrite: bool, quiet: bool) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Ways:
+    """How a run is to be done, beside what the pipeline says."""
+
+    resume: bool
+    overwrite: bool
+    progress: Progress
+    performance_report: str | os.PathLike[str] | None
+
+
+def _load_roughly(source: Source, **options: Any) -> Job:
+    """Return the job with all complaints that do not need a cluster; a run on one is planned again for its workers."""
+    config, _ = load_pipeline(source, options.get("overrides", ()), options.get("inputs"), options.get("output"))
+    if config.run.scheduler == THREADS:
+        return load(source, **options)
+    from pipeline.cluster.probe import UNKNOWN
+
+    return load(source, **{**options, "capacity": UNKNOWN})
+
+
+def _local_inputs(job: Job) -> list[str]:
+    return [path for reader in job.readers.values() for path in local_paths(reader)]
+
+
+@contextmanager
+def _crew(job: Job) -> Iterator[Crew | None]:
+    """Connect to the cluster that the pipeline names, or start it; None for threads."""
+    if job.pipeline.run.scheduler == THREADS:
+        yield None
+        return
+    from pipeline.cluster.connection import connect
+
+    with connect(job.pipeline.run.scheduler) as crew:
+        yield crew
+
+
+def _run_or_resume(job: Job, reload: Callable[..., Job], ways: _Ways) -> dict[str, Any]:
     sources = [path for entry in job.pipeline.inputs.values() for path in entry.paths]
-    sources += [path for reader in job.readers.values() for path in local_paths(reader)]
-    check_output_path(job.output, sources)
-    check_table_files(job, overwrite=overwrite, resume=resume)
-    choose = partial(choose_target, job.output, job.parts, resume=resume, overwrite=overwrite)
+    check_output_path(job.output, [*sources, *_local_inputs(job)])
+    check_table_files(job, overwrite=ways.overwrite, resume=ways.resume)
+    choose = partial(choose_target, job.output, job.parts, resume=ways.resume, overwrite=ways.overwrite)
     if not is_begun(job.output):  # a refusal leaves nothing behind, not even a journal
         target = choose(None)
         if target.action == "finished":
@@ -310,25 +376,39 @@ def _run_or_resume(job: Job, reload: Callable[..., Job], resume: bool, overwrite
                 if journal.header is None or find_unfinished(job.output, journal.header) is None:
                     journal.remove()
                 return report.describe_finished(job, target)
-            if target.action == "continue":
-                assert journal.header is not None
-                header = journal.header
-                job = reload(grids=grids_from_json(header["grids"]), economy=header.get("economy"))
-            return _run(job, target, journal, Progress(quiet=quiet))
+            return _run_with(job, reload, target, journal, ways)
         except RasterpipeError:
             if journal.header is None:  # nothing has begun
                 journal.remove()
             raise
 
 
+def _run_with(job: Job, reload: Callable[..., Job], target: Target, journal: Journal, ways: _Ways) -> dict[str, Any]:
+    """Run a job where it is to run, planned for what is there and by the grids of the run that it continues."""
+    cut: dict[str, Any] = {}
+    if target.action == "continue":
+        assert journal.header is not None
+        cut = {"grids": grids_from_json(journal.header["grids"]), "economy": journal.header.get("economy")}
+    with _crew(job) as crew:
+        if crew is not None:
+            ways.progress.say(crew.description)
+            scratch = job.pipeline.run.scratch
+            folders = [journal.folder, *([Path(scratch)] if scratch else [])]
+            cut["capacity"] = crew.probe(_local_inputs(job), folders)
+        if cut:
+            job = reload(**cut)
+        return _run(job, target, journal, ways, crew)
+
+
 def _check_room(job: Job) -> str | None:
     return check_free_space(job.output, sum(array.num_bytes for array in job.plan.arrays))
 
 
-def _run(job: Job, target: Target, journal: Journal, progress: Progress) -> dict[str, Any]:
-    """Run a planned job into its target; the journal says what is done already."""
+def _run(job: Job, target: Target, journal: Journal, ways: _Ways, crew: Crew | None) -> dict[str, Any]:
+    """Run a planned job into its target, on threads or with a crew; the journal says what is done already."""
+    progress = ways.progress
     warning = _check_room(job) if target.action == "start" else None
-    warnings = [*job.plan.notes, *([warning] if warning else [])]
+    warnings = [*job.plan.notes, *(text for text in (warning, crew.warning if crew else None) if text)]
     for text in warnings:
         progress.say(f"note: {text}")
     store = RunStore(job, target, journal.folder)
@@ -342,13 +422,23 @@ def _run(job: Job, target: Target, journal: Journal, progress: Progress) -> dict
     options = job.pipeline.run
     with FileSystems(store.folders if options.durable else []) as disks:
         with progress, journal.checkpoints(disks):
-            compile_seconds = compile_kernels(job.plan)
+            compile_seconds = crew.prepare(job.plan) if crew else compile_kernels(job.plan)
             started = time.monotonic()
-            measured = execute(job.plan, store.open_reader, store.open_writer, journal, progress, options.retries)
+            with crew.report(ways.performance_report) if crew else nullcontext():
+                measured = execute(
+                    job.plan,
+                    store.open_reader,
+                    store.open_writer,
+                    journal,
+                    progress,
+                    options.retries,
+                    crew.run_strips if crew else None,
+                )
         _check_inputs_unchanged(job)
         seconds = _finish(store, measured, journal, disks) - started
     journal.remove()
-    return report.describe_run(job, store.provenance, measured, seconds, compile_seconds, warnings)
+    facts = report.describe_run(job, store.provenance, measured, seconds, compile_seconds, warnings)
+    return crew.add_facts(facts) if crew else facts
 
 
 def _finish(store: RunStore, measured: Measured, journal: Journal, disks: FileSystems) -> float:

@@ -142,7 +142,12 @@ def exchange_strip(
         spec = plan.specs[raster]
         chunks = (tuple(np.diff(tops).tolist()), tuple(np.diff(lefts).tolist()), (spec.num_bands,))
         return dask.array.map_blocks(
-            read, chunks=chunks, dtype=spec.dtype, meta=np.empty((0, 0, 0), spec.dtype), token=new_token(), worker=worker
+            read,
+            chunks=chunks,
+            dtype=spec.dtype,
+            meta=np.empty((0, 0, 0), spec.dtype),
+            token=new_token(),
+            worker=worker,
         )
 
     def compute(row: int, column: int, parts: Parts, worker: PassWorker) -> StripDone:

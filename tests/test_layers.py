@@ -16,7 +16,7 @@ LAYERS = (
     {"cli", "__main__"},
     {"api", "verification", "recomputation"},
     {"report", "quicklook", "lazy"},
-    {"compilation", "execution", "store", "target", "synth", "table_file"},
+    {"cluster", "compilation", "execution", "store", "target", "synth", "table_file"},
     {"graph", "journal", "progress", "limits", "catalogue"},
     {"worker"},
     {"planning", "reduction"},
