@@ -6,7 +6,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -265,7 +265,7 @@ def plan(source: Source, **options: Any) -> dict[str, Any]:
     elif scheduler != THREADS:
         with _crew(job) as crew:
             assert crew is not None
-            job = load(source, **options, capacity=crew.probe(_local_inputs(job), []))
+            job = load(source, **options, capacity=_probe(job, crew, []))
     return report.describe_plan(dataclasses.replace(job.plan, notes=(*job.plan.notes, *notes)), job.output, job.parts)
 
 
@@ -273,8 +273,9 @@ def validate(source: Source, *, check_inputs: bool = True, **options: Any) -> di
     """Check a pipeline file; with `check_inputs`, also that it fits its inputs (only their metadata are read)."""
     if check_inputs:
         return {"valid": True, "steps": len(load(source, **options).pipeline.steps), "inputs_checked": True}
-    config, _ = load_pipeline(source, options.get("overrides", ()), options.get("inputs"), options.get("output"))
-    check_allowed(config.run.scheduler, options.get("allow_clusters", ()))
+    config, document = load_pipeline(source, options.get("overrides", ()), options.get("inputs"), options.get("output"))
+    with _located(document):
+        check_allowed(config.run.scheduler, options.get("allow_clusters", ()))
     return {"valid": True, "steps": len(config.steps), "inputs_checked": False}
 
 
@@ -346,6 +347,15 @@ def _local_inputs(job: Job) -> list[str]:
 
 
 @contextmanager
+def _located(document: Document) -> Iterator[None]:
+    """Give the errors of what a file names their place in it."""
+    try:
+        yield
+    except PipelineError as error:
+        raise PipelineError(locate(document, error)) from error.__cause__
+
+
+@contextmanager
 def _crew(job: Job) -> Iterator[Crew | None]:
     """Connect to the cluster that the pipeline names, or start it; None for threads."""
     if job.pipeline.run.scheduler == THREADS:
@@ -353,8 +363,15 @@ def _crew(job: Job) -> Iterator[Crew | None]:
         return
     from pipeline.cluster.connection import connect
 
-    with connect(job.pipeline.run.scheduler) as crew:
+    with ExitStack() as stack:
+        with _located(job.document):
+            crew = stack.enter_context(connect(job.pipeline.run.scheduler))
         yield crew
+
+
+def _probe(job: Job, crew: Crew, folders: Sequence[Path]) -> Capacity:
+    with _located(job.document):
+        return crew.probe(_local_inputs(job), folders)
 
 
 def _run_or_resume(job: Job, reload: Callable[..., Job], ways: _Ways) -> dict[str, Any]:
@@ -394,7 +411,7 @@ def _run_with(job: Job, reload: Callable[..., Job], target: Target, journal: Jou
             ways.progress.say(crew.description)
             scratch = job.pipeline.run.scratch
             folders = [journal.folder, *([Path(scratch)] if scratch else [])]
-            cut["capacity"] = crew.probe(_local_inputs(job), folders)
+            cut["capacity"] = _probe(job, crew, folders)
         if cut:
             job = reload(**cut)
         return _run(job, target, journal, ways, crew)

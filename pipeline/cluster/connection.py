@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,8 @@ from pipeline.errors import PipelineError
 
 PLACE = ("run", "scheduler")
 CONNECT_SECONDS = 10
+CLOSE_SECONDS = 3
+"""A scheduler that is gone says no goodbye."""
 
 
 @contextlib.contextmanager
@@ -33,15 +36,17 @@ def connect(scheduler: Scheduler) -> Iterator[Crew]:
         raise PipelineError(
             "a cluster needs the package distributed, which is not installed; pip install 'rasterpipe[cluster]'", PLACE
         ) from None
+    _quiet_distributed()
     wait = scheduler.wait if isinstance(scheduler, Cluster) else WAIT_SECONDS
     with contextlib.ExitStack() as stack:
         target: Any = scheduler
         if isinstance(scheduler, Cluster):
             target = stack.enter_context(_started(scheduler))
         try:
-            client = stack.enter_context(Client(target, set_as_default=False, timeout=CONNECT_SECONDS))
+            client = Client(target, set_as_default=False, timeout=CONNECT_SECONDS)
         except (OSError, ValueError, TypeError) as error:
             raise PipelineError(f"no dask scheduler answers at {scheduler}: {error}", PLACE) from error
+        stack.callback(client.close, timeout=CLOSE_SECONDS)
         try:
             client.wait_for_workers(1, timeout=wait)
         except TimeoutError:
@@ -50,6 +55,15 @@ def connect(scheduler: Scheduler) -> Iterator[Crew]:
         crew = Crew(client, wait)
         stack.callback(crew.close)
         yield crew
+
+
+def _quiet_distributed() -> None:
+    """Let distributed not tell what a run says itself: lost workers, a scheduler that is gone.
+
+    What nannies and workers say of their memory is heard.
+    """
+    for name in ("client", "core", "scheduler", "comm", "utils"):
+        logging.getLogger(f"distributed.{name}").setLevel(logging.CRITICAL)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import pickle
 import socket
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ class Crew:
         self._watch = Watch(client, wait_seconds)
         self._plan = b""
         self._threads = 1
+        self._blocks: Counter[str] = Counter()
 
     def probe(self, inputs: Sequence[str], folders: Sequence[Path]) -> Capacity:
         return probe(self.client, inputs, folders)
@@ -103,8 +105,8 @@ class Crew:
                     work.take()
             while work.arrivals.num_left:
                 work.take()
-            bytes_read, retries = self._counts(token)
-        return PassCounts(bytes_read, retries, len(lost))
+            counts = self._counts(token)
+        return PassCounts(sum(c.bytes_read for c in counts), sum(c.retries for c in counts), len(lost))
 
     def _enough(self, worker: PassWorker) -> int:
         """Return how many futures may be outstanding when the next strip is sent."""
@@ -156,10 +158,11 @@ class Crew:
 
         work.expect([saved], take)
 
-    def _counts(self, token: str) -> tuple[int, int]:
-        """Return decoded bytes and retries of the workers that are left; those of one process count once."""
-        counts = self._watch.call(self.client.run, task.counts_of, token, on_error="ignore")
-        return sum(read for read, _ in counts.values()), sum(retries for _, retries in counts.values())
+    def _counts(self, token: str) -> list[task.Counts]:
+        """Return what the workers that are left did of a pass, and add up their blocks."""
+        found = self._watch.call(self.client.run, task.counts_of, token, on_error="ignore")
+        self._blocks.update({address: counts.blocks for address, counts in found.items()})
+        return list(found.values())
 
     @contextmanager
     def _counting_losses(self, token: str) -> Iterator[list[Any]]:
@@ -220,7 +223,10 @@ class Crew:
         return facts | {
             "scheduler": self.client.scheduler.address,
             "peak_rss_bytes": facts["peak_rss_bytes"] + sum(local.values()),
-            "workers": [{"address": a, "peak_rss_bytes": peak} for a, (_, _, peak) in sorted(peaks.items())],
+            "workers": [
+                {"address": address, "blocks": self._blocks[address], "peak_rss_bytes": peak}
+                for address, (_, _, peak) in sorted(peaks.items())
+            ],
         }
 
     def close(self) -> None:

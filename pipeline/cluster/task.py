@@ -7,9 +7,9 @@ import pickle
 import socket
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -23,12 +23,30 @@ from pipeline.region import Region
 from pipeline.storage.zarr import configure
 from pipeline.worker import BlockDone, PassWorker
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _lock = threading.Lock()
 _opening = threading.Lock()
 _compiling = threading.Lock()
 _open: weakref.WeakValueDictionary[str, SentPass] = weakref.WeakValueDictionary()
+_past: dict[str, Counts] = {}
+"""Of passes that dask dropped, as it does with copies that nobody waits for, and perhaps brought back since."""
 _ready: set[str] = set()
 """Plans whose kernels this process has."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a worker did of a pass."""
+
+    bytes_read: int = 0
+    """Decoded."""
+    retries: int = 0
+    blocks: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.bytes_read + other.bytes_read, self.retries + other.retries, self.blocks + other.blocks)
 
 
 @dataclass(frozen=True)
@@ -82,10 +100,14 @@ class SentPass:
         self._heap = HeapWatch(cost)
         self._ended = threading.Event()
         self._worker.stopped = self._ended.is_set
-        self.busy = 0
+        self.busy = self.num_blocks = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open_pass, self._parts
+
+    def __del__(self) -> None:
+        if hasattr(self, "num_blocks"):
+            _past[self._parts[0]] = _past.get(self._parts[0], Counts()) + self.counts
 
     @property
     def plan(self) -> PassPlan:
@@ -96,30 +118,34 @@ class SentPass:
         return self._worker.merger
 
     @property
-    def counts(self) -> tuple[int, int]:
-        """Decoded bytes and retries so far."""
-        return self._worker.bytes_read, self._worker.retry.count
+    def counts(self) -> Counts:
+        return Counts(self._worker.bytes_read, self._worker.retry.count, self.num_blocks)
 
     def end(self) -> None:
         """Begin no more blocks."""
         self._ended.set()
 
     def run_block(self, number: int) -> tuple[BlockDone, Partials]:
-        return self._in_turn(self._worker.run_block, number)  # type: ignore[no-any-return]
+        return self._count(self._in_turn(self._worker.run_block, number))
 
     def run_exchanged(self, number: int, parts: Mapping[str, np.ndarray]) -> tuple[BlockDone, Partials]:
-        return self._in_turn(self._worker.run_exchanged, number, parts)  # type: ignore[no-any-return]
+        return self._count(self._in_turn(self._worker.run_exchanged, number, parts))
 
     def read_part(self, number: int, raster: str, region: Region) -> np.ndarray:
-        return self._in_turn(self._worker.read_part, number, raster, region)  # type: ignore[no-any-return]
+        return self._in_turn(self._worker.read_part, number, raster, region)
 
-    def _in_turn(self, function: Any, *args: Any) -> Any:
+    def _count(self, done: T) -> T:
+        with _lock:
+            self.num_blocks += 1
+        return done
+
+    def _in_turn(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function with no more calls at once than the plan has memory for."""
         with self._turns:
             with _lock:
                 self.busy += 1
             try:
-                return function(*args)
+                return function(*args, **kwargs)
             finally:
                 with _lock:
                     self.busy -= 1
@@ -171,9 +197,9 @@ def save_exchanged(done: Any, sent: SentPass) -> tuple[tuple[BlockDone, ...], li
 # --- called beside the tasks -------------------------------------------------------------------------------------
 
 
-def counts_of(token: str) -> tuple[int, int]:
+def counts_of(token: str) -> Counts:
     found = _open.get(token)
-    return found.counts if found is not None else (0, 0)
+    return _past.pop(token, Counts()) + (found.counts if found is not None else Counts())
 
 
 def end_pass(token: str) -> int:
