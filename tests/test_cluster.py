@@ -281,6 +281,13 @@ def test_slurm_gets_a_job_script_of_workers(place: Place, tmp_path: Path) -> Non
     assert (tmp_path / "cancelled").read_text().split() == ["42"]
 
 
+def test_kernels_run_where_no_cache_can_be_written() -> None:
+    code = "import numpy; from pipeline.kernels.validity import count_valid as f; print(f(numpy.arange(9.0), 3.0))"
+    variables = os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator"}
+    done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "8\n"), done.stderr
+
+
 # --- refused before anything starts --------------------------------------------------------------------------------
 
 
