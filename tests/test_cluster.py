@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -341,15 +342,26 @@ def test_what_keeps_a_run_from_its_cluster(place: Place) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("mode", ["sys.exit", "graceful", "segfault"])
 def test_workers_that_die_at_random(place: Place, tmp_path: Path, mode: Any) -> None:
+    """Workers live 6 s on average, and are replaced."""
     from distributed import Client
     from distributed.chaos import KillWorker
 
+    ended = threading.Event()
     with DaskProcesses(tmp_path, {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1000"}) as own:
-        for _ in range(3):
-            own.start_worker("--nanny")
+
+        def replace() -> None:
+            while not ended.wait(0.1):
+                own.have_workers(3)
+
         with Client(own.address, set_as_default=False) as client:
-            client.register_plugin(KillWorker("2 s", mode))
-            for halo in ("read", "exchange") * 3:
-                ended = place.start(scheduler=own.address, halo=halo).wait()
-                place.check(ended)
-                print(mode, halo, ended.facts["blocks_recomputed"])
+            client.register_plugin(KillWorker("6 s", mode))
+        thread = threading.Thread(target=replace)
+        thread.start()
+        try:
+            for halo in ("read", "exchange") * 5:
+                run = place.start(scheduler=own.address, halo=halo).wait()
+                place.check(run)
+                print(mode, halo, run.facts["blocks_recomputed"], run.facts["seconds"])
+        finally:
+            ended.set()
+            thread.join()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -45,7 +45,11 @@ class Watch:
     def _look(self) -> None:
         if self._client.status != "running":
             raise scheduler_gone(self._client)
-        if self._client.nthreads():
+        try:
+            nthreads = self._client.nthreads()
+        except OSError as error:
+            raise scheduler_gone(self._client) from error
+        if nthreads:
             self._seen = time.monotonic()
         elif time.monotonic() - self._seen > self._wait:
             raise RunStopped(f"the cluster has had no worker for {self._wait:g} s (wait)")
@@ -62,11 +66,8 @@ class Arrivals:
 
         self._watch, self._client = watch, client
         self._coming = as_completed(loop=client.loop)
-        self.num_left = 0
 
-    def expect(self, futures: Iterable[Any]) -> None:
-        futures = list(futures)
-        self.num_left += len(futures)
+    def expect(self, futures: Sequence[Any]) -> None:
         self._coming.update(futures)
 
     def batch(self) -> list[tuple[Any, Any]]:
@@ -83,7 +84,6 @@ class Arrivals:
         done = self._coming.next_batch(block=False)
         for future in done:
             _raise_failure(future, self._client)
-        self.num_left -= len(done)
         return list(zip(done, self._watch.call(self._client.gather, done), strict=True))
 
 
@@ -92,7 +92,7 @@ def _raise_failure(future: Any, client: Any) -> None:
         error = future.exception()
         raise error if isinstance(error, RasterpipeError) else as_stopped(error)
     if future.cancelled():
-        raise scheduler_gone(client)
+        raise scheduler_gone(client) if client.status != "running" else RunStopped("its tasks were cancelled")
 
 
 def scheduler_gone(client: Any) -> RunStopped:

@@ -10,7 +10,6 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -31,20 +30,28 @@ END_SECONDS = 60.0
 """How long a run that stops waits for the blocks in work, so that none is written after it has ended."""
 
 
-@dataclass
 class _Work:
     """Futures of a pass: what becomes of each when it arrives."""
 
-    arrivals: Arrivals
-    handlers: dict[Any, Callable[[Any], None]]
+    def __init__(self, arrivals: Arrivals) -> None:
+        self._arrivals = arrivals
+        self._expected: dict[Any, tuple[Any, Callable[[Any], None]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._expected)
+
+    @property
+    def futures(self) -> list[Any]:
+        return [future for future, _ in self._expected.values()]
 
     def expect(self, futures: Sequence[Any], handle: Callable[[Any], None]) -> None:
-        self.handlers.update(dict.fromkeys((future.key for future in futures), handle))
-        self.arrivals.expect(futures)
+        self._expected.update({future.key: (future, handle) for future in futures})
+        self._arrivals.expect(futures)
 
     def take(self) -> None:
-        for future, result in self.arrivals.batch():
-            self.handlers.pop(future.key)(result)
+        """Wait for some futures, and hand over their results."""
+        for future, result in self._arrivals.batch():
+            self._expected.pop(future.key)[1](result)
             future.release()
 
 
@@ -93,17 +100,18 @@ class Crew:
     ) -> PassCounts:
         """Compute the strips of a pass on the workers (see `execution.RunStrips`)."""
         token = uuid.uuid4().hex
-        with self._counting_losses(token) as lost, self._ending(token):
+        work = _Work(Arrivals(self._watch, self.client))
+        with self._counting_losses(token) as lost, self._ending(token, work):
             sent = self.client.submit(
                 task.open_pass, token, self._plan, pickle.dumps(worker), key=f"pass-{token}", pure=False
             )
-            work = _Work(Arrivals(self._watch, self.client), {})
             send = self._send_exchanging if worker.planned.halo == "exchange" else self._send_reading
             for strip in strips:
                 send(worker, strip, sent, token, work, record, journal)
-                while work.arrivals.num_left > self._enough(worker) and not stop.is_set():
+                enough = self._enough(worker)
+                while len(work) > enough and not stop.is_set():
                     work.take()
-            while work.arrivals.num_left:
+            while work:
                 work.take()
             counts = self._counts(token)
         return PassCounts(sum(c.bytes_read for c in counts), sum(c.retries for c in counts), len(lost))
@@ -183,13 +191,14 @@ class Crew:
                 self.client.unsubscribe_topic("all")
 
     @contextmanager
-    def _ending(self, token: str) -> Iterator[None]:
+    def _ending(self, token: str, work: _Work) -> Iterator[None]:
         """Where a pass stops early, let no block be written after it: the output may be another run's by then."""
         try:
             yield
         except BaseException:
             ends = time.monotonic() + END_SECONDS
             with suppress(Exception):  # a scheduler that is gone
+                self.client.cancel(work.futures)
                 while self.client.status == "running" and time.monotonic() < ends:
                     if not any(self.client.run(task.end_pass, token, on_error="ignore").values()):
                         break
