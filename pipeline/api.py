@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -109,6 +110,8 @@ def load(
         settings = dataclasses.replace(settings, economy=economy, tables=tables or {})
         plan = make_plan(config.steps, resolve(config), specs, settings)
     except PipelineError as error:
+        if capacity and error.path == ("run", "memory") and config.run.memory is None:
+            error = PipelineError(f"{error} (60 % of the limit of the smallest worker is what it may use)", error.path)
         raise PipelineError(locate(document, error), error.path) from None
     plan = dataclasses.replace(plan, notes=(*_input_notes(config, readers), *_output_notes(plan), *plan.notes))
     return Job(config, document, readers, plan, _parts(config, readers))
@@ -312,8 +315,8 @@ def run(
     if quicklook is not None:
         check_quicklook_path(str(quicklook))
     job = _load_roughly(source, **options)
-    if performance_report is not None and job.pipeline.run.scheduler == THREADS:
-        raise UsageError("a performance report is made by a dask cluster; give --scheduler, or leave it out")
+    if performance_report is not None:
+        _check_reportable(job)
     ways = _Ways(resume, overwrite, Progress(quiet=quiet), performance_report)
     facts = _run_or_resume(job, lambda **cut: load(source, **{**options, **cut}), ways)
     facts["table_files"] = write_table_files(job)
@@ -330,6 +333,13 @@ class _Ways:
     overwrite: bool
     progress: Progress
     performance_report: str | os.PathLike[str] | None
+
+
+def _check_reportable(job: Job) -> None:
+    if job.pipeline.run.scheduler == THREADS:
+        raise UsageError("a performance report is made by a dask cluster; give --scheduler, or leave it out")
+    if importlib.util.find_spec("bokeh") is None:
+        raise UsageError("a performance report needs bokeh, which is not installed; pip install 'rasterpipe[cluster]'")
 
 
 def _load_roughly(source: Source, **options: Any) -> Job:

@@ -242,12 +242,17 @@ def format_run(facts: Facts) -> Iterator[str]:
         yield f"{facts['output']}: complete; all {facts['blocks_skipped']} blocks were done before"
         return
     skipped = f", {facts['blocks_skipped']} done before" if facts["blocks_skipped"] else ""
+    workers = facts.get("workers", ())
+    peak = max((worker["peak_rss_bytes"] for worker in workers), default=facts["peak_rss_bytes"])
     yield (
         f"{_count(facts['blocks'], 'block')} in {facts['seconds']:.2f} s{skipped} "
         f"(and {facts['compile_seconds']:.1f} s to compile); "
         f"read {format_bytes(facts['bytes_read'])}, wrote {format_bytes(facts['bytes_written'])}; "
-        f"peak memory {format_bytes(facts['peak_rss_bytes'])} (planned {format_bytes(facts['planned_peak_bytes'])})"
+        f"peak memory {'of a worker ' if workers else ''}{format_bytes(peak)} "
+        f"(planned {format_bytes(facts['planned_peak_bytes'])})"
     )
+    if facts["blocks_recomputed"]:
+        yield f"{_count(facts['blocks_recomputed'], 'block')} begun or done on workers that were lost, computed again"
     if facts["retries"]:
         yield f"{_count(facts['retries'], 'attempt')} to read or write repeated after errors that passed"
     for entry in facts["outputs"]:
