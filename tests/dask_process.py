@@ -38,14 +38,14 @@ class DaskProcesses:
             process.wait()
 
     def start_worker(self, *options: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-        """Start a worker of one thread; return when the scheduler knows it."""
+        """Start a worker of one thread; return when the scheduler knows it, or when it is dead again."""
         log = self.folder / f"log-{self._count}"
         process = self._start(
             "worker", self.address, "--host", "127.0.0.1", "--nthreads", "1", "--memory-limit", "2GiB",
             "--no-dashboard", *(options or ["--no-nanny"]), environment=environment,
         )  # fmt: skip
         self.workers.append(process)
-        self._wait(lambda: b"Registered to" in log.read_bytes())
+        self._wait(lambda: b"Registered to" in log.read_bytes() or process.poll() is not None)
         return process
 
     def kill_worker(self) -> None:

@@ -349,9 +349,13 @@ def test_what_keeps_a_run_from_its_cluster(place: Place) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("mode", ["sys.exit", "graceful", "segfault"])
+@pytest.mark.parametrize("mode", ["graceful", "segfault"])
 def test_workers_that_die_at_random(place: Place, tmp_path: Path, mode: Any) -> None:
-    """Workers live 15 s on average, and are replaced."""
+    """Workers live 10 s on average, and are replaced.
+
+    (Mode sys.exit leaves processes that hang in asyncio's farewell with their connections open: dask takes them for
+    alive for `worker-ttl`, 5 minutes.)
+    """
     from distributed import Client
     from distributed.chaos import KillWorker
 
@@ -363,7 +367,7 @@ def test_workers_that_die_at_random(place: Place, tmp_path: Path, mode: Any) -> 
                 own.have_workers(3)
 
         with Client(own.address, set_as_default=False) as client:
-            client.register_plugin(KillWorker("15 s", mode))
+            client.register_plugin(KillWorker("10 s", mode))
         thread = threading.Thread(target=replace)
         thread.start()
         try:
