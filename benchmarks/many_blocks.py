@@ -19,9 +19,9 @@ import numpy as np
 
 from pipeline import execution
 from pipeline.config import load_pipeline, resolve
-from pipeline.execution import execute, peak_rss_bytes
+from pipeline.execution import execute
 from pipeline.journal import Journal, work_folder
-from pipeline.limits import resident_bytes
+from pipeline.limits import peak_rss_bytes, resident_bytes
 from pipeline.planning import InputSpec, Plan, Settings, make_plan
 from pipeline.progress import Progress
 from pipeline.raster import RasterSpec

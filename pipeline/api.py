@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline import report
+from pipeline.cluster.allowed import check_allowed
 from pipeline.compilation import compile_kernels
 from pipeline.config import (
     RESERVED,
@@ -27,7 +29,8 @@ from pipeline.config import (
     with_matrices,
 )
 from pipeline.config.place import format_path, look_up
-from pipeline.errors import InputError, OutputError, PipelineError, RasterpipeError, RunStopped, unknown
+from pipeline.config.scheduler import THREADS, Cluster
+from pipeline.errors import InputError, OutputError, PipelineError, RasterpipeError, RunStopped, UsageError, unknown
 from pipeline.execution import Measured, execute
 from pipeline.geotiff_file import check_geotiffs, is_geotiff, remove_store, store_path, write_geotiffs
 from pipeline.journal import Journal
@@ -60,6 +63,10 @@ from pipeline.target import (
     is_begun,
     prepare,
 )
+
+if TYPE_CHECKING:
+    from pipeline.cluster.crew import Crew
+    from pipeline.cluster.probe import Capacity
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
 
@@ -95,22 +102,27 @@ def load(
     grids: tuple[Grid, ...] | None = None,
     economy: int | None = None,
     tables: Mapping[str, Table] | None = None,
+    capacity: Capacity | None = None,
+    allow_clusters: Sequence[str] = (),
 ) -> Job:
     """Read a pipeline file (or mapping), open its inputs and plan the run; nothing is written.
 
-    Tables that are given, by step, are not made again.
+    Tables that are given, by step, are not made again. The plan is for this process, or for workers of the capacity.
     """
     config, document = load_pipeline(source, overrides, inputs, output)
     try:
+        check_allowed(config.run.scheduler, allow_clusters)
         config = with_matrices(config, read_matrix)
         readers = _match(
             config, {name: _open(name, entry, document, _limits(config)) for name, entry in config.inputs.items()}
         )
         specs = {name: _input_spec(name, reader, config.inputs[name]) for name, reader in readers.items()}
-        settings = _settings(config, next(iter(specs.values())).spec, grids)
+        settings = _settings(config, next(iter(specs.values())).spec, grids, capacity)
         settings = dataclasses.replace(settings, economy=economy, tables=tables or {})
         plan = make_plan(config.steps, resolve(config), specs, settings)
     except PipelineError as error:
+        if capacity and error.path == ("run", "memory") and config.run.memory is None:
+            error = PipelineError(f"{error} (60 % of the limit of the smallest worker is what it may use)", error.path)
         raise PipelineError(locate(document, error), error.path) from None
     notes = (*input_notes(config, readers), *reading_notes(plan), *output_notes(config, plan))
     plan = dataclasses.replace(plan, notes=(*notes, *plan.notes))
@@ -179,11 +191,17 @@ def _input_spec(name: str, reader: Reader, entry: Input) -> InputSpec:
     return InputSpec(name, reader.spec, reader.chunk, "tiff" if "TIFF" in facts["format"] else "zarr", entry.paths[0])
 
 
-def _settings(config: Pipeline, spec: RasterSpec, grids: tuple[Grid, ...] | None) -> Settings:
+def _settings(
+    config: Pipeline, spec: RasterSpec, grids: tuple[Grid, ...] | None, capacity: Capacity | None
+) -> Settings:
     run, output = config.run, config.output
+    if capacity is not None:
+        capacity.check(run.memory)
+    threads = capacity.threads if capacity else available_cpus()
     return Settings(
-        memory_bytes=run.memory or available_memory_bytes() // 2,
-        workers=run.workers or available_cpus(),
+        memory_bytes=run.memory or (capacity.memory_bytes if capacity else available_memory_bytes() // 2),
+        workers=min(run.workers or threads, threads) if capacity else run.workers or threads,
+        processes=capacity.processes if capacity else 1,
         keep=output.keep,
         region=_region(config.region, spec) if config.region else None,
         chunks=output.chunks,
@@ -250,14 +268,24 @@ def _identify(name: str, reader: Reader) -> dict[str, Any]:
 def plan(source: Source, **options: Any) -> dict[str, Any]:
     """Return what a run would do: passes, blocks, memory, bytes read and written (see `load` for the options)."""
     job = load(source, **options)
-    return report.describe_plan(job.plan, job.result, job.parts)
+    scheduler = job.pipeline.run.scheduler
+    notes: tuple[str, ...] = ()
+    if isinstance(scheduler, Cluster):
+        notes = ("what the workers of a cluster have is known when they are there; planned for this machine",)
+    elif scheduler != THREADS:
+        with _crew(job) as crew:
+            assert crew is not None
+            job = load(source, **options, capacity=_probe(job, crew, []))
+    return report.describe_plan(dataclasses.replace(job.plan, notes=(*job.plan.notes, *notes)), job.result, job.parts)
 
 
 def validate(source: Source, *, check_inputs: bool = True, **options: Any) -> dict[str, Any]:
     """Check a pipeline file; with `check_inputs`, also that it fits its inputs (only their metadata are read)."""
     if check_inputs:
         return {"valid": True, "steps": len(load(source, **options).pipeline.steps), "inputs_checked": True}
-    config, _ = load_pipeline(source, options.get("overrides", ()), options.get("inputs"), options.get("output"))
+    config, document = load_pipeline(source, options.get("overrides", ()), options.get("inputs"), options.get("output"))
+    with _located(document):
+        check_allowed(config.run.scheduler, options.get("allow_clusters", ()))
     return {"valid": True, "steps": len(config.steps), "inputs_checked": False}
 
 
@@ -268,6 +296,7 @@ def run(
     overwrite: bool = False,
     quiet: bool = True,
     quicklook: str | os.PathLike[str] | None = None,
+    performance_report: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Run a pipeline; return what it did (the facts of `run --json`).
@@ -280,8 +309,10 @@ def run(
         What to do with an unfinished or existing output.
     quicklook
         A PNG to draw of input and outputs, small.
+    performance_report
+        An HTML file for dask's report of a run on a cluster.
     options
-        As for `load`: overrides, inputs, output.
+        As for `load`: overrides, inputs, output, allow_clusters.
 
     Raises
     ------
@@ -290,9 +321,12 @@ def run(
     """
     if quicklook is not None:
         check_quicklook_path(str(quicklook))
-    job = load(source, **options)
+    job = _load_roughly(source, **options)
+    if performance_report is not None:
+        _check_reportable(job)
+    ways = _Ways(resume, overwrite, Progress(quiet=quiet), performance_report)
     try:
-        facts = _run_or_resume(job, lambda **cut: load(source, **{**options, **cut}), resume, overwrite, quiet)
+        facts = _run_or_resume(job, lambda **cut: load(source, **{**options, **cut}), ways)
     except OutputError as error:  # the user knows of one output
         raise OutputError(str(error).replace(job.output, job.result)) from error
     facts["output"] = job.result
@@ -303,19 +337,78 @@ def run(
     return facts
 
 
-def _run_or_resume(job: Job, reload: Callable[..., Job], resume: bool, overwrite: bool, quiet: bool) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Ways:
+    """How a run is to be done, beside what the pipeline says."""
+
+    resume: bool
+    overwrite: bool
+    progress: Progress
+    performance_report: str | os.PathLike[str] | None
+
+
+def _check_reportable(job: Job) -> None:
+    if job.pipeline.run.scheduler == THREADS:
+        raise UsageError("a performance report is made by a dask cluster; give --scheduler, or leave it out")
+    if importlib.util.find_spec("bokeh") is None:
+        raise UsageError("a performance report needs bokeh, which is not installed; pip install 'rasterpipe[cluster]'")
+
+
+def _load_roughly(source: Source, **options: Any) -> Job:
+    """Return the job with all complaints that do not need a cluster; a run on one is planned again for its workers."""
+    config, _ = load_pipeline(source, options.get("overrides", ()), options.get("inputs"), options.get("output"))
+    if config.run.scheduler == THREADS:
+        return load(source, **options)
+    from pipeline.cluster.probe import UNKNOWN
+
+    return load(source, **{**options, "capacity": UNKNOWN})
+
+
+def _local_inputs(job: Job) -> list[str]:
+    return [path for reader in job.readers.values() for path in local_paths(reader)]
+
+
+@contextmanager
+def _located(document: Document) -> Iterator[None]:
+    """Give the errors of what a file names their place in it."""
+    try:
+        yield
+    except PipelineError as error:
+        raise PipelineError(locate(document, error)) from error.__cause__
+
+
+@contextmanager
+def _crew(job: Job) -> Iterator[Crew | None]:
+    """Connect to the cluster that the pipeline names, or start it; None for threads."""
+    if job.pipeline.run.scheduler == THREADS:
+        yield None
+        return
+    from pipeline.cluster.connection import connect
+
+    with ExitStack() as stack:
+        with _located(job.document):
+            crew = stack.enter_context(connect(job.pipeline.run.scheduler))
+        yield crew
+
+
+def _probe(job: Job, crew: Crew, folders: Sequence[Path]) -> Capacity:
+    with _located(job.document):
+        return crew.probe(_local_inputs(job), folders)
+
+
+def _run_or_resume(job: Job, reload: Callable[..., Job], ways: _Ways) -> dict[str, Any]:
     sources = [path for entry in job.pipeline.inputs.values() for path in entry.paths]
-    sources += [path for reader in job.readers.values() for path in local_paths(reader)]
-    is_there = check_geotiffs(job, sources, resume=resume, overwrite=overwrite)
+    sources += _local_inputs(job)
+    is_there = check_geotiffs(job, sources, resume=ways.resume, overwrite=ways.overwrite)
     if is_there and is_geotiff(job.result):
         return _describe_geotiff(job)
     check_output_path(job.output, sources)
-    check_table_files(job, overwrite=overwrite, resume=resume)
-    choose = partial(choose_target, job.output, job.parts, resume=resume, overwrite=overwrite)
+    check_table_files(job, overwrite=ways.overwrite, resume=ways.resume)
+    choose = partial(choose_target, job.output, job.parts, resume=ways.resume, overwrite=ways.overwrite)
     if not is_begun(job.output):  # a refusal leaves nothing behind, not even a journal
         target = choose(None)
         if target.action == "finished" and is_there:
-            return report.describe_finished(job, target) | {"geotiffs": write_geotiffs(job, Progress(quiet=quiet))}
+            return report.describe_finished(job, target) | {"geotiffs": write_geotiffs(job, ways.progress)}
         _check_room(job)
     with closing(Journal(job.output)) as journal:
         try:
@@ -324,15 +417,11 @@ def _run_or_resume(job: Job, reload: Callable[..., Job], resume: bool, overwrite
             if target.action == "finished":
                 RunStore(job, target, journal.folder).tidy()
                 facts = report.describe_finished(job, target)
-                facts["geotiffs"] = write_geotiffs(job, Progress(quiet=quiet))
+                facts["geotiffs"] = write_geotiffs(job, ways.progress)
                 if journal.header is None or find_unfinished(job.output, journal.header) is None:
                     journal.remove()
                 return facts
-            if target.action == "continue":
-                assert journal.header is not None
-                header = journal.header
-                job = reload(grids=grids_from_json(header["grids"]), economy=header.get("economy"))
-            return _run(job, target, journal, Progress(quiet=quiet))
+            return _run_with(job, reload, target, journal, ways)
         except RasterpipeError:
             if journal.header is None:  # nothing has begun
                 journal.remove()
@@ -345,14 +434,32 @@ def _describe_geotiff(job: Job) -> dict[str, Any]:
     return report.describe_finished(job, target)
 
 
+def _run_with(job: Job, reload: Callable[..., Job], target: Target, journal: Journal, ways: _Ways) -> dict[str, Any]:
+    """Run a job where it is to run, planned for what is there and by the grids of the run that it continues."""
+    cut: dict[str, Any] = {}
+    if target.action == "continue":
+        assert journal.header is not None
+        cut = {"grids": grids_from_json(journal.header["grids"]), "economy": journal.header.get("economy")}
+    with _crew(job) as crew:
+        if crew is not None:
+            ways.progress.say(crew.description)
+            scratch = job.pipeline.run.scratch
+            folders = [journal.folder, *([Path(scratch)] if scratch else [])]
+            cut["capacity"] = _probe(job, crew, folders)
+        if cut:
+            job = reload(**cut)
+        return _run(job, target, journal, ways, crew)
+
+
 def _check_room(job: Job) -> str | None:
     return check_free_space(job.output, sum(array.num_bytes for array in job.plan.arrays))
 
 
-def _run(job: Job, target: Target, journal: Journal, progress: Progress) -> dict[str, Any]:
-    """Run a planned job into its target; the journal says what is done already."""
+def _run(job: Job, target: Target, journal: Journal, ways: _Ways, crew: Crew | None) -> dict[str, Any]:
+    """Run a planned job into its target, on threads or with a crew; the journal says what is done already."""
+    progress = ways.progress
     warning = _check_room(job) if target.action == "start" else None
-    warnings = [*job.plan.notes, *([warning] if warning else [])]
+    warnings = [*job.plan.notes, *(text for text in (warning, crew.warning if crew else None) if text)]
     for text in warnings:
         progress.say(f"note: {text}")
     store = RunStore(job, target, journal.folder)
@@ -366,15 +473,25 @@ def _run(job: Job, target: Target, journal: Journal, progress: Progress) -> dict
     options = job.pipeline.run
     with FileSystems(store.folders if options.durable else []) as disks:
         with progress, journal.checkpoints(disks):
-            compile_seconds = compile_kernels(job.plan)
+            compile_seconds = crew.prepare(job.plan) if crew else compile_kernels(job.plan)
             started = time.monotonic()
-            measured = execute(job.plan, store.open_reader, store.open_writer, journal, progress, options.retries)
+            with crew.report(ways.performance_report) if crew else nullcontext():
+                measured = execute(
+                    job.plan,
+                    store.open_reader,
+                    store.open_writer,
+                    journal,
+                    progress,
+                    options.retries,
+                    crew.run_strips if crew else None,
+                )
         _check_inputs_unchanged(job)
         seconds = _finish(store, measured, journal, disks) - started
     files = write_geotiffs(job, progress)
     facts = report.describe_run(job, store.provenance, measured, seconds, compile_seconds, warnings)
     journal.remove()
-    return facts | {"geotiffs": files}
+    facts |= {"geotiffs": files}
+    return crew.add_facts(facts) if crew else facts
 
 
 def _finish(store: RunStore, measured: Measured, journal: Journal, disks: FileSystems) -> float:

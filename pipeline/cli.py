@@ -123,7 +123,10 @@ _override_options = _combined(
         click.option("-o", "--output", metavar="PATH", help="Replace the output path."),
         click.option("--memory", metavar="SIZE", help="What the whole run stays below, e.g. '2 GiB'."),
         click.option("--workers", type=click.IntRange(min=1), help="Blocks computed at once."),
-        click.option("--scheduler", metavar="WHERE", help="Where blocks are computed: threads."),
+        click.option("--scheduler", metavar="WHERE", help="threads, or a dask scheduler: tcp://HOST:PORT."),
+        click.option(
+            "--allow-cluster", "allow_clusters", multiple=True, metavar="MODULE:CLASS", help="Let the file start it."
+        ),
     ]
 )
 _exists_options = _combined(
@@ -145,10 +148,12 @@ def _with_load_options(command: Callable[..., Any]) -> Callable[..., Any]:
         memory: str | None,
         workers: int | None,
         scheduler: str | None,
+        allow_clusters: tuple[str, ...],
         **rest: Any,
     ) -> Any:
         limits = _limits(memory=memory, workers=workers, scheduler=scheduler)
-        options = {"overrides": [*overrides, *limits], "inputs": _pairs(inputs), "output": output}
+        options: dict[str, Any] = {"overrides": [*overrides, *limits], "inputs": _pairs(inputs), "output": output}
+        options["allow_clusters"] = allow_clusters
         return command(options=options, **rest)
 
     return _override_options(wrapper)
@@ -193,17 +198,18 @@ def _plain(value: Any) -> Any:
 @click.option(
     "--quicklook", metavar="PNG", type=click.Path(readable=False), help="Draw input and outputs, small, into a PNG."
 )
+@click.option(
+    "--performance-report", metavar="HTML", type=click.Path(readable=False), help="Dask's report of a cluster's work."
+)
 @_with_load_options
 @_quiet_option
 @_json_option
 @_debug_option
-def run(
-    file: str, resume: bool, overwrite: bool, quicklook: str | None, quiet: bool, as_json: bool, options: dict[str, Any]
-) -> None:
+def run(file: str, as_json: bool, options: dict[str, Any], **ways: Any) -> None:
     """Run a pipeline FILE."""
     from pipeline import api, report
 
-    facts = api.run(file, resume=resume, overwrite=overwrite, quiet=quiet, quicklook=quicklook, **options)
+    facts = api.run(file, **ways, **options)
     _print(facts, as_json, report.format_run(facts))
 
 

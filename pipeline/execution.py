@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
 import signal
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,42 +17,15 @@ from typing import Any
 from pipeline.errors import InputError, RasterpipeError, RunInterrupted, RunStopped
 from pipeline.graph import Strip, run_strip, split_into_strips
 from pipeline.journal import BlockSet, Journal
-from pipeline.limits import limit_heaps, resident_bytes, trim_heap
+from pipeline.limits import HeapWatch, limit_heaps
 from pipeline.operation import Table
-from pipeline.planning import TABLES_AT_ONCE, PassCost, Plan, PlannedPass, StoredArray
+from pipeline.planning import TABLES_AT_ONCE, Plan, PlannedPass, StoredArray
 from pipeline.progress import Progress
 from pipeline.reduction import Merger, fold
 from pipeline.storage.reader import BandReader, Reader
 from pipeline.storage.retry import RETRIES
-from pipeline.storage.tables import load_table, stored_bytes
+from pipeline.storage.tables import SavedTable, stored_bytes
 from pipeline.worker import BlockDone, PassWorker, Writer
-
-HEAP_MARGIN_BYTES = 32 * 2**20
-HEAP_SECONDS = 0.25
-LOOK_SECONDS = 2e-3
-"""How often at most the memory is looked at: to look takes as long as a small block's way through dask."""
-
-
-class _HeapWatch:
-    """Gives free heap back where a pass holds more than its blocks and its cache, but not all the time.
-
-    What a pass begins with is measured, not planned: the plan allows for kernels that are yet to be compiled.
-    """
-
-    def __init__(self, cost: PassCost) -> None:
-        trim_heap()
-        own = cost.in_flight * cost.block_bytes + cost.cache_bytes + cost.table_bytes
-        self._limit = min(resident_bytes() + own, cost.peak_bytes) + HEAP_MARGIN_BYTES
-        self._trimmed = self._looked = 0.0
-
-    def check(self) -> None:
-        now = time.monotonic()
-        if now - self._looked < LOOK_SECONDS or now - self._trimmed < HEAP_SECONDS:
-            return
-        self._looked = now
-        if resident_bytes() > self._limit:
-            self._trimmed = now
-            trim_heap()
 
 
 @dataclass
@@ -68,14 +39,29 @@ class Measured:
     """Of the blocks computed now, before compression."""
     retries: int = 0
     """Reads and writes repeated after errors that passed."""
+    blocks_recomputed: int = 0
+    """Blocks begun or done on workers that were lost, and so computed again."""
     valid: dict[str, int] = field(default_factory=dict)
     """raster -> valid values"""
     tables: Mapping[str, Table] = field(default_factory=dict)
     """step -> the table that it made"""
 
 
+@dataclass(frozen=True)
+class PassCounts:
+    """What the workers of a pass did."""
+
+    bytes_read: int
+    """Decoded bytes; of workers that were lost, none."""
+    retries: int
+    blocks_recomputed: int = 0
+
+
 OpenReader = Callable[[str], Reader]
 OpenWriter = Callable[[StoredArray], Writer]
+Record = Callable[[BlockDone], None]
+RunStrips = Callable[[PassWorker, Iterable[Strip], Record, Journal, threading.Event], PassCounts]
+"""Computes the strips of a pass, records blocks and partial tables, ends early where the event is set."""
 
 
 def _merger(planned: PlannedPass, folder: Path, limit_bytes: int) -> Merger:
@@ -101,7 +87,7 @@ class _Tables:
             folders = [self.folder / Path(folder).name for per_sweep in saved for folder in per_sweep[i]]
             if not target.exists():
                 fold(sweep, folders, self.known[name], planned.cost.table_bytes // 2, target)
-            self.known[name] = load_table(target, mapped=stored_bytes([target]) > planned.cost.table_bytes // 4)
+            self.known[name] = SavedTable(target, mapped=stored_bytes([target]) > planned.cost.table_bytes // 4)
             for folder in folders:
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -118,8 +104,9 @@ def execute(
     journal: Journal,
     progress: Progress,
     retries: int = RETRIES,
+    run_strips: RunStrips | None = None,
 ) -> Measured:
-    """Compute all blocks that the journal does not have.
+    """Compute all blocks that the journal does not have, by default on threads of this process.
 
     Reads and writes that fail for a reason that may pass are tried again, `retries` times at most.
 
@@ -146,13 +133,13 @@ def execute(
     with _signals(stop):
         for planned in plan.passes:
             number = planned.plan.number
-            heap = _HeapWatch(planned.cost)
+            heap = HeapWatch(planned.cost)
             readers = {raster: _open_bands(raster, planned, open_reader) for raster in planned.plan.stored}
             writers = {raster: open_writer(planned.arrays[raster]) for raster in planned.plan.writes}
             worker = PassWorker(planned, readers, writers, tables.known, tables.merger(planned), retries)
             worker.stopped = stop.is_set
             strips = split_into_strips(planned, done[number])
-            _run_strips(worker, strips, record, journal, stop)
+            counts = (run_strips or run_on_threads)(worker, strips, record, journal, stop)
             journal.flush()
             recorded = journal.passes[number]
             tables.finish(planned, recorded.folders)
@@ -160,8 +147,9 @@ def execute(
                 raise RuntimeError(
                     f"pass {number}: {len(recorded.done)} of {len(planned.plan.grid)} blocks are recorded"
                 )
-            measured.bytes_read += worker.bytes_read
-            measured.retries += worker.retry.count
+            measured.bytes_read += counts.bytes_read
+            measured.retries += counts.retries
+            measured.blocks_recomputed += counts.blocks_recomputed
             valid = zip(planned.plan.writes, recorded.valid, strict=True)
             measured.valid |= {raster: count for raster, count in valid if planned.arrays[raster].is_kept}
     measured.tables = tables.known
@@ -178,13 +166,9 @@ def _block_bytes(planned: PlannedPass, block: int) -> int:
     return planned.plan.grid.block(block).num_pixels * sum(array.spec.pixel_bytes for array in planned.arrays.values())
 
 
-def _run_strips(
-    worker: PassWorker,
-    strips: Iterable[Strip],
-    record: Callable[[BlockDone], None],
-    journal: Journal,
-    stop: threading.Event,
-) -> None:
+def run_on_threads(
+    worker: PassWorker, strips: Iterable[Strip], record: Record, journal: Journal, stop: threading.Event
+) -> PassCounts:
     """Run strips one after the other; the next begins when the last has no more blocks left than fit in."""
     in_flight = worker.planned.cost.in_flight
     strip_of: dict[int, int] = {}
@@ -234,6 +218,7 @@ def _run_strips(
             stop.set()
             # a strip that fails stops the other one: the first failure is the cause
             raise (failures[0] if isinstance(error, Exception) and failures else error) from None
+    return PassCounts(worker.bytes_read, worker.retry.count)
 
 
 @contextmanager
@@ -262,14 +247,3 @@ def _signals(stop: threading.Event) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def peak_rss_bytes() -> int:
-    """Return the high-water mark of this process's memory; a run on threads has no other process."""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    # not ru_maxrss: a forked process inherits what its parent held, so it overstates this one and any helper
-    own = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
-    return int(own.split()[1]) * 1024

@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.passes import PassPlan
 from pipeline.planning import PlannedPass
-from pipeline.reduction import Partials
+from pipeline.reduction import Merger, Partials
 from pipeline.region import Halo, Region
 from pipeline.worker import BlockDone, PassWorker
 
@@ -64,9 +64,9 @@ def run_strip(
     import dask.threaded
 
     if worker.planned.halo == "exchange":
-        array = exchange_strip(worker, strip, done)
-        merged: Partials = array.compute(scheduler="threads", pool=pool, num_workers=num_workers)[0, 0, 0]
-        return merged
+        array = exchange_strip(worker.planned, worker.merger, worker, strip, done)
+        merged: StripDone = array.compute(scheduler="threads", pool=pool, num_workers=num_workers)[0, 0, 0]
+        return merged.partials
 
     def run(number: int) -> Partials:
         receipt, partials = worker.run_block(number)
@@ -100,42 +100,71 @@ Intervals = Sequence[tuple[int, int]]
 Parts = Mapping[str, np.ndarray]
 
 
-def exchange_strip(worker: PassWorker, strip: Strip, done: Callable[[BlockDone], None]) -> Any:
-    """Return a lazy array that writes a strip: blocks are read once and hand their rims to neighbours."""
+@dataclass(frozen=True, slots=True)
+class StripDone:
+    """What was made of some blocks of a strip: their receipts, and their partial tables, merged."""
+
+    receipts: tuple[BlockDone, ...]
+    partials: Partials
+
+
+def exchange_strip(
+    planned: PlannedPass,
+    merger: Merger,
+    worker: Any,
+    strip: Strip,
+    done: Callable[[BlockDone], None] | None = None,
+    token: str = "",
+) -> Any:
+    """Return a lazy array that writes a strip: blocks are read once and hand their rims to neighbours.
+
+    Its one element is a StripDone. The worker is a PassWorker, or a dask collection of one: an argument of all tasks,
+    which hold nothing else of the pass and so are small. The names of the tasks that compute begin with the token.
+    """
     import dask.array
 
-    plan = worker.plan
+    plan = planned.plan
     rows = [plan.grid.rows.interval(i) for i in range(*strip.rows)]
     columns = [plan.grid.columns.interval(i) for i in range(*strip.columns)]
     region = Region(rows[0][0], rows[-1][1], columns[0][0], columns[-1][1])
+    first, counted = (strip.rows[0], strip.columns[0]), strip.counted
 
     def source(raster: str) -> Any:
         """Return a stored raster over the strip: a chunk per block, the strip's rim in the outer ones."""
         tops, lefts = rim_edges(plan.extent(raster, region), rows, columns)
 
-        def read(block_id: tuple[int, ...]) -> np.ndarray:
+        def read(block_id: tuple[int, ...], worker: PassWorker) -> np.ndarray:
             i, j, _ = block_id
             part = Region(tops[i], tops[i + 1], lefts[j], lefts[j + 1])
-            number = plan.grid.number(strip.rows[0] + i, strip.columns[0] + j)
-            return common_dims(worker.read_part(number, raster, part), plan.specs[raster].dims)
+            number = worker.plan.grid.number(first[0] + i, first[1] + j)
+            return common_dims(worker.read_part(number, raster, part), worker.plan.specs[raster].dims)
 
         spec = plan.specs[raster]
         chunks = (tuple(np.diff(tops).tolist()), tuple(np.diff(lefts).tolist()), (spec.num_bands,))
         return dask.array.map_blocks(
-            read, chunks=chunks, dtype=spec.dtype, meta=np.empty((0, 0, 0), spec.dtype), token=new_token()
+            read,
+            chunks=chunks,
+            dtype=spec.dtype,
+            meta=np.empty((0, 0, 0), spec.dtype),
+            token=new_token(),
+            worker=worker,
         )
 
-    def compute(row: int, column: int, parts: Parts) -> Partials:
-        number = plan.grid.number(strip.rows[0] + row, strip.columns[0] + column)
+    def compute(row: int, column: int, parts: Parts, worker: PassWorker) -> StripDone:
+        number = worker.plan.grid.number(first[0] + row, first[1] + column)
         receipt, partials = worker.run_exchanged(number, parts)
-        done(receipt)
-        return worker.merger.nothing if number in strip.counted else partials
+        if done is not None:
+            done(receipt)
+        return StripDone((receipt,), merger.nothing if number in counted else partials)
 
-    blocks = overlap(plan, {raster: source(raster) for raster in plan.stored}, rows, columns, compute)
-    return _join_all(blocks, worker.merger.join)
+    def join(a: StripDone, b: StripDone) -> StripDone:
+        return StripDone(a.receipts + b.receipts, merger.join(a.partials, b.partials))
+
+    sources = {raster: source(raster) for raster in plan.stored}
+    return _join_all(overlap(plan, sources, rows, columns, compute, token, worker=worker), join)
 
 
-def _join_all(blocks: Any, join: Callable[[Partials, Partials], Partials]) -> Any:
+def _join_all(blocks: Any, join: Callable[[StripDone, StripDone], StripDone]) -> Any:
     """Return a lazy array of one object: the results of all blocks, joined in a tree."""
     import dask.array
 
@@ -171,9 +200,14 @@ def overlap(
     sources: Mapping[str, Any],
     rows: Intervals,
     columns: Intervals,
-    compute: Callable[[int, int, Parts], Any],
+    compute: Callable[..., Any],
+    token: str = "",
+    **further: Any,
 ) -> Any:
     """Return a lazy array of one object per block: `compute` of what the block needs of each stored raster.
+
+    The function gets the block's row and column, its parts of the sources, and the further arguments, which may be
+    dask collections.
 
     Parameters
     ----------
@@ -184,12 +218,12 @@ def overlap(
     """
     import dask.array
 
-    rasters = tuple(sources)  # the function must not hold the arrays themselves: it is sent to workers
+    dims = {raster: plan.specs[raster].dims for raster in sources}  # all that is sent to workers with the function
 
-    def run(*parts: np.ndarray, block_id: tuple[int, ...]) -> np.ndarray:
-        views = {raster: own_dims(part, plan.specs[raster].dims) for raster, part in zip(rasters, parts, strict=True)}
+    def run(*parts: np.ndarray, block_id: tuple[int, ...], **further: Any) -> np.ndarray:
+        views = {raster: own_dims(part, dims[raster]) for raster, part in zip(dims, parts, strict=True)}
         result = np.empty((1, 1, 1), dtype=object)
-        result[0, 0, 0] = compute(block_id[0], block_id[1], views)
+        result[0, 0, 0] = compute(block_id[0], block_id[1], views, **further)
         return result
 
     def depth(halo: Halo) -> dict[int, int | tuple[int, int]]:
@@ -211,7 +245,8 @@ def overlap(
         dtype=object,
         meta=np.empty((0, 0, 0), dtype=object),
         chunks=((1,) * len(rows), (1,) * len(columns), (1,)),
-        token=new_token(),
+        token=token + new_token(),
+        **further,
     )
 
 

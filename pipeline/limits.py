@@ -6,10 +6,18 @@ import contextlib
 import ctypes
 import math
 import os
+import resource
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline.planning import PassCost
+
 _M_ARENA_MAX = -8
+HEAP_MARGIN_BYTES = 32 * 2**20
+HEAP_SECONDS = 0.25
+LOOK_SECONDS = 2e-3
+"""How often at most the memory is looked at: to look takes as long as a small block's way through dask."""
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 
 
@@ -81,3 +89,36 @@ def trim_heap() -> None:
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def peak_rss_bytes() -> int:
+    """Return the high-water mark of this process's memory."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # not ru_maxrss: a forked process inherits what its parent held, so it overstates this one and any helper
+    own = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(own.split()[1]) * 1024
+
+
+class HeapWatch:
+    """Gives free heap back where a pass holds more than its blocks and its cache, but not all the time.
+
+    What a pass begins with is measured, not planned: the plan allows for kernels that are yet to be compiled.
+    """
+
+    def __init__(self, cost: PassCost) -> None:
+        trim_heap()
+        own = cost.in_flight * cost.block_bytes + cost.cache_bytes + cost.table_bytes
+        self._limit = min(resident_bytes() + own, cost.peak_bytes) + HEAP_MARGIN_BYTES
+        self._trimmed = self._looked = 0.0
+
+    def check(self) -> None:
+        now = time.monotonic()
+        if now - self._looked < LOOK_SECONDS or now - self._trimmed < HEAP_SECONDS:
+            return
+        self._looked = now
+        if resident_bytes() > self._limit:
+            self._trimmed = now
+            trim_heap()

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pipeline
-from pipeline.execution import Measured, peak_rss_bytes
+from pipeline.execution import Measured
+from pipeline.limits import peak_rss_bytes
 from pipeline.operation import Reduction
 from pipeline.planning import Plan, PlannedPass, StoredArray, format_bytes
 from pipeline.storage.reader import Reader
@@ -115,6 +116,7 @@ def describe_run(
         "bytes_written": measured.bytes_written,
         "blocks": measured.blocks,
         "blocks_skipped": measured.blocks_skipped,
+        "blocks_recomputed": measured.blocks_recomputed,
         "retries": measured.retries,
         "outputs": [_describe_result(array, measured.valid) for array in plan.kept.values()],
         "tables": list(_describe_tables(job)),
@@ -162,6 +164,7 @@ def describe_finished(job: Job, target: Target) -> Facts:
         "bytes_written": 0,
         "blocks": 0,
         "blocks_skipped": plan.num_blocks,
+        "blocks_recomputed": 0,
         "retries": 0,
         "outputs": [_describe_result(array, provenance.get("valid", {})) for array in plan.kept.values()],
         "tables": list(_describe_tables(job)),
@@ -242,12 +245,17 @@ def format_run(facts: Facts) -> Iterator[str]:
         yield f"{facts['output']}: complete; all {facts['blocks_skipped']} blocks were done before"
         return
     skipped = f", {facts['blocks_skipped']} done before" if facts["blocks_skipped"] else ""
+    workers = facts.get("workers", ())
+    peak = max((worker["peak_rss_bytes"] for worker in workers), default=facts["peak_rss_bytes"])
     yield (
         f"{_count(facts['blocks'], 'block')} in {facts['seconds']:.2f} s{skipped} "
         f"(and {facts['compile_seconds']:.1f} s to compile); "
         f"read {format_bytes(facts['bytes_read'])}, wrote {format_bytes(facts['bytes_written'])}; "
-        f"peak memory {format_bytes(facts['peak_rss_bytes'])} (planned {format_bytes(facts['planned_peak_bytes'])})"
+        f"peak memory {'of a worker ' if workers else ''}{format_bytes(peak)} "
+        f"(planned {format_bytes(facts['planned_peak_bytes'])})"
     )
+    if facts["blocks_recomputed"]:
+        yield f"{_count(facts['blocks_recomputed'], 'block')} begun or done on workers that were lost, computed again"
     if facts["retries"]:
         yield f"{_count(facts['retries'], 'attempt')} to read or write repeated after errors that passed"
     for entry in facts["outputs"]:

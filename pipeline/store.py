@@ -39,7 +39,7 @@ class RunStore:
             "run_id": target.run_id,
             "plan_hash": hash_parts(job.parts),
             "parts": dict(job.parts),
-            "config": job.pipeline.to_dict(),
+            "config": _without_scheduler(job.pipeline.to_dict()),
             "started": now(),
             "complete": False,
         }
@@ -139,6 +139,11 @@ class RunStore:
     def tidy(self) -> None:
         """Remove the intermediate results."""
         shutil.rmtree(self.intermediates.parent, ignore_errors=True)
+
+
+def _without_scheduler(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration for the record: where a run ran is no part of it, and may name what is private."""
+    return config | {"run": {key: value for key, value in config["run"].items() if key != "scheduler"}}
 
 
 def array_plan(array: StoredArray) -> ArrayPlan:

@@ -60,6 +60,7 @@ class PassWorker:
 
     def _prepare(self) -> None:
         self._local = threading.local()
+        self._arenas: list[Arena] = []  # of blocks that ended; appending and popping are atomic
         # blocks that exchange their rims read nothing of their neighbours'
         exchanges = self.planned.halo == "exchange"
         self.cache = ChunkCache(0 if exchanges else self.planned.cost.cache_bytes)
@@ -128,10 +129,17 @@ class PassWorker:
             raise (InputError if isinstance(error, InputError) else OutputError)(f"{where}: {error}") from error
 
     def _compute(self, number: int, fetch: Fetch) -> tuple[BlockDone, Partials]:
-        if not hasattr(self._local, "arena"):
-            self._local.arena = Arena(self.planned.slots)
-        arena: Arena = self._local.arena
+        try:
+            arena = self._arenas.pop()
+        except IndexError:
+            arena = Arena(self.planned.slots)
         arena.begin()
+        try:
+            return self._compute_in(arena, number, fetch)
+        finally:
+            self._arenas.append(arena)
+
+    def _compute_in(self, arena: Arena, number: int, fetch: Fetch) -> tuple[BlockDone, Partials]:
         self._local.panel = self.plan.grid.panel_of(number)
         block = self.plan.grid.block(number)
         collector = BlockCollector(self.merger)

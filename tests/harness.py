@@ -18,8 +18,9 @@ import numpy as np
 import zarr
 
 from pipeline import api
-from pipeline.execution import execute, peak_rss_bytes
+from pipeline.execution import execute
 from pipeline.journal import Journal
+from pipeline.limits import peak_rss_bytes
 from pipeline.operation import Reduction
 from pipeline.passes import Buffers, Fresh, StepPlan, compute_block
 from pipeline.planning import PlannedPass

@@ -436,7 +436,7 @@ ARGUMENTS: dict[str, tuple[list[str], int, str]] = {
     "scheduler": (
         ["run", "pipeline.yaml", "--scheduler", "clouds"],
         3,
-        "--scheduler clouds: run.scheduler: unknown scheduler 'clouds' (valid: threads)",
+        "--scheduler clouds: run.scheduler: unknown scheduler 'clouds' (valid: threads, tcp://HOST:PORT, ",
     ),
     "input without path": (["run", "pipeline.yaml", "--input", "image"], 2, "expected NAME=PATH, got 'image'"),
     "set without value": (

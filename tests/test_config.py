@@ -302,8 +302,16 @@ SECTION_ERRORS = {
     "`512 MiB` or `1.5GB`, got '2 gigs'",
     "inputs: {a: x}\noutput: {path: o}\nrun: {memory: 2}": "3:15: run.memory: must be at least 1 MiB, got 2 bytes; "
     "give a unit: `2 GiB`",
-    "inputs: {a: x}\noutput: {path: o}\nrun: {scheduler: tcp://h:1}": "3:18: run.scheduler: unknown scheduler "
-    "'tcp://h:1' (valid: threads)",
+    "inputs: {a: x}\noutput: {path: o}\nrun: {scheduler: ucx://h:1}": "3:18: run.scheduler: unknown scheduler "
+    "'ucx://h:1' (valid: threads, tcp://HOST:PORT, tls://HOST:PORT)",
+    "inputs: {a: x}\noutput: {path: o}\nrun: {scheduler: tcp://h}": "3:18: run.scheduler: must name a host and a "
+    "port, as in tcp://127.0.0.1:8786, got 'tcp://h'",
+    "inputs: {a: x}\noutput: {path: o}\nrun: {scheduler: 3}": "3:18: run.scheduler: must be `threads`, an address or "
+    "{module, class, ...}, got 3",
+    "inputs: {a: x}\noutput: {path: o}\nrun: {scheduler: {module: m, clas: C}}": "3:30: run.scheduler: unknown key "
+    "'clas'; did you mean 'class'?",
+    "inputs: {a: x}\noutput: {path: o}\nrun: {scheduler: {module: m, class: C, scale: 1, adapt: {}}}": "3:18: "
+    "run.scheduler: give scale (a fixed number of workers) or adapt (as the work demands), not both",
     "inputs: {a: x}\noutput: {path: o}\nrun: {workers: 0}": "3:16: run.workers: must be at least 1, got 0",
     "inputs: {a: x}\noutput: {path: o}\nstpes: 3": "3:1: unknown key 'stpes'; did you mean 'steps'?",
     "version: 2\nfoo: 3": "1:10: version: the file is of version 2, this rasterpipe reads up to 1; upgrade rasterpipe",

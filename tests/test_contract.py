@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from pipeline import api
 from pipeline.errors import PipelineError
-from pipeline.execution import peak_rss_bytes
-from pipeline.limits import trim_heap
+from pipeline.limits import peak_rss_bytes, trim_heap
 from pipeline.operation import Block, Reduction, registry
 from pipeline.passes import Fresh, compute_block
 from pipeline.region import Region

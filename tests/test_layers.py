@@ -16,7 +16,7 @@ LAYERS = (
     {"cli", "__main__"},
     {"api", "verification", "recomputation", "conversion"},
     {"report", "quicklook", "lazy", "notes"},
-    {"compilation", "execution", "store", "target", "synth", "table_file", "geotiff_file"},
+    {"cluster", "compilation", "execution", "store", "target", "synth", "table_file", "geotiff_file"},
     {"graph", "journal", "progress", "limits", "catalogue"},
     {"worker"},
     {"planning", "reduction"},

@@ -220,10 +220,21 @@ CALLS = {
     *("np.fromregex", "np.fromfile", "joblib.load", "pd.read_pickle", "pd.eval", "pandas.eval", "ne.evaluate"),
     *("numexpr.evaluate", "builtins.eval", "builtins.exec", "tempfile.mktemp", "sympy.sympify", "ElementTree.parse"),
 }
-OWN = {"compilation.py": {"pickle", "subprocess"}}
-"""What compiles kernels hands its own plan to a child of its own: the command is a constant, the pickle a pipe's."""
-IMPORTLIB = {"operation.py": {"'pipeline.operations'", "f'{package.__name__}.{module.name}'"}}
-"""Imports by name: the operations of the package itself, found by listing its folder."""
+OWN = {
+    "compilation.py": {"pickle", "subprocess"},
+    "crew.py": {"pickle"},
+    "task.py": {"pickle"},
+    "probe.py": {"cloudpickle"},
+}
+"""What compiles kernels hands its own plan to a child of its own: the command is a constant, the pickle a pipe's.
+
+Plans and passes go to the workers of a cluster as dask sends everything: pickled, to who is trusted to run code.
+"""
+IMPORTLIB = {
+    "operation.py": {"'pipeline.operations'", "f'{package.__name__}.{module.name}'"},
+    "connection.py": {"cluster.module"},
+}
+"""Imports by name: the operations of the package itself, found by listing its folder; a cluster on the allow-list."""
 
 
 def calls(path: Path) -> Iterator[ast.Call]:

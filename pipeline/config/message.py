@@ -348,7 +348,8 @@ def _keys_at(root: type[BaseModel], path: KeyPath, data: Any, operations: Mappin
         op = look_up(data, (*path[: depth + 1], "op"))
         if isinstance(op, str) and op in operations:
             options = [operations[op] if option is Operation else option for option in options]
-    return [key for option in options if _is_model(option) for key in option.model_fields]
+    models = [option for option in options if _is_model(option)]
+    return [field.alias or key for model in models for key, field in model.model_fields.items()]
 
 
 def _descend(annotation: Any, part: str | int) -> Iterator[Any]:

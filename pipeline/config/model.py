@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from pipeline.config.message import OPERATION_SYNONYMS, missing, own_error, own_failure, show, unknown_value
+from pipeline.config.scheduler import THREADS, Cluster, Scheduler, parse_scheduler
 from pipeline.config.value import parse_bytes, parse_dims, parse_input_dims, parse_nodata, parse_sides, parse_version
 from pipeline.errors import PipelineError
 from pipeline.operation import Operation, registry
@@ -170,11 +171,15 @@ class Run(_Frozen):
     """How the pipeline is run; nothing here changes the result."""
 
     memory: Annotated[int | None, BeforeValidator(parse_bytes, json_schema_input_type=int | str | None)] = None
-    """What the whole run stays below, e.g. 2 GiB. Default: half of what this process may use."""
-    scheduler: Literal["threads"] = "threads"
-    """Where blocks are computed."""
+    """What the whole run stays below, e.g. 2 GiB. Default: half of what this process may use. On a cluster: what each
+    worker stays below, by default 60 % of its limit."""
+    scheduler: Annotated[
+        Scheduler,
+        BeforeValidator(parse_scheduler, json_schema_input_type=Literal["threads"] | str | Cluster),
+    ] = THREADS
+    """Where blocks are computed: threads, a dask scheduler (tcp://HOST:PORT, tls://HOST:PORT), a cluster to start."""
     workers: Annotated[StrictInt, Field(ge=1, le=65536)] | None = None
-    """Blocks computed at once. Default: the CPUs that this process may use."""
+    """Blocks computed at once. Default: the CPUs that this process may use; on a cluster, each worker's threads."""
     halo: Literal["auto", "read", "exchange"] = "auto"
     """How a block gets the pixels around it: read from the store, exchanged between tasks, or the cheaper of both."""
     scratch: Annotated[StrictStr, Field(min_length=1)] | None = None
@@ -237,7 +242,7 @@ class Pipeline(_Frozen):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the normalised pipeline, ready for JSON; `load_pipeline` makes an equal one of it."""
-        data = self.model_dump(mode="json", exclude_none=True, exclude={"steps"})
+        data = self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"steps"})
         data["steps"] = [_dump_step(step) for step in self.steps]
         return {key: _portable(data[key]) for key in type(self).model_fields if key in data}
 

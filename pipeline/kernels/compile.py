@@ -18,9 +18,13 @@ def kernel(function: Callable[P, T]) -> Callable[P, T]:
     """Compile a function with numba: without the GIL, cached on disk, IEEE arithmetic.
 
     Never `parallel` (dask owns the cores) and never `fastmath`: it reorders sums and contracts products into fused
-    multiply-adds, differently in each loop, and results would depend on the path a block takes.
+    multiply-adds, differently in each loop, and results would depend on the path a block takes. Where numba finds
+    no folder for its cache, neither beside the file nor in the user's, each process compiles for itself.
     """
-    return cast("Callable[P, T]", numba.njit(nogil=True, cache=True, error_model="numpy")(function))
+    try:
+        return cast("Callable[P, T]", numba.njit(nogil=True, cache=True, error_model="numpy")(function))
+    except RuntimeError:
+        return inner(function)
 
 
 def inner(function: Callable[P, T]) -> Callable[P, T]:

@@ -217,14 +217,14 @@ class Fitter:
         seconds: float,
         in_flight: int,
     ) -> PassCost:
-        workers = min(self.settings.workers, len(plan.grid))
+        workers = min(self.settings.workers * self.settings.processes, len(plan.grid))
         written = sum(array.num_bytes for array in self.arrays.values())
         height, width = plan.grid.largest
         grown = max(
             ((height + h.top + h.bottom) * (width + h.left + h.right) / (height * width)) for h in plan.halos.values()
         )
         busy = read / DECODE_RATE + read / COPY_RATE + (source + written) * grown / COMPUTE_RATE
-        busy *= WAITING if 1 < in_flight <= workers else 1
+        busy *= WAITING if 1 < in_flight <= self.settings.workers else 1
         rounds = -(-len(plan.grid) // workers)
         idle = rounds * workers / len(plan.grid)
         total = (busy * idle + len(plan.grid) * BLOCK_SECONDS) / workers + seconds

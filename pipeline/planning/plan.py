@@ -34,7 +34,9 @@ class Settings:
     """Everything else that a plan depends on."""
 
     memory_bytes: int
+    """Of each process."""
     workers: int
+    """Blocks that a process computes at once."""
     keep: tuple[str, ...] | None = None
     region: Region | None = None
     chunks: tuple[int, ...] | Literal["auto"] = "auto"
@@ -48,6 +50,8 @@ class Settings:
     """Block grids of a run that is resumed (with its economy); its finished blocks count only on the same grids."""
     tables: Mapping[str, Table] = field(default_factory=dict)
     """step -> its table, where that is known: it is then not made again."""
+    processes: int = 1
+    """Workers of a cluster; they share the blocks, each within its own memory."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import struct
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -79,6 +79,21 @@ def load_table(folder: Path, *, mapped: bool = False) -> dict[str, np.ndarray]:
         path.stem: np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
         for path in sorted(folder.glob("*.npy"))
     }
+
+
+class SavedTable(dict[str, np.ndarray]):
+    """A saved table, read into memory or mapped from the disk; other processes get its folder and read it there."""
+
+    def __init__(self, folder: Path, *, mapped: bool = False) -> None:
+        super().__init__(load_table(folder, mapped=mapped))
+        self.folder, self.mapped = folder, mapped
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _open_table, (self.folder, self.mapped)
+
+
+def _open_table(folder: Path, mapped: bool) -> SavedTable:
+    return SavedTable(folder, mapped=mapped)
 
 
 def table_bytes(table: Table) -> int:

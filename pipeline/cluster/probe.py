@@ -1,0 +1,170 @@
+"""Every worker is asked before a run: what is missing there is found at once, and said in one message."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+
+import pipeline
+from pipeline.cluster import look
+from pipeline.errors import PipelineError
+from pipeline.planning import format_bytes
+
+PACKAGES = ["rasterpipe", "numpy", "numba", "zarr", "zarrs", "dask", "distributed"]
+"""Whose versions must be the same on workers: on them depend the bits, or the way blocks travel."""
+MEMORY_SHARE = 0.6
+"""Of a worker's limit: from there on dask begins to move data to the disk."""
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What the workers of a cluster have, as a plan must know it."""
+
+    memory_bytes: int
+    """What each worker may use."""
+    threads: int
+    """Of the worker with most."""
+    processes: int
+
+    def check(self, wanted: int | None) -> None:
+        """Refuse more memory than the smallest worker has: it would be killed there."""
+        most = int(self.memory_bytes / MEMORY_SHARE)
+        if wanted is not None and wanted > most:
+            raise PipelineError(
+                f"{format_bytes(wanted)} is more than a worker has ({format_bytes(most)}); on a cluster this is what "
+                "each worker may use: give less, or leave it out",
+                ("run", "memory"),
+            )
+
+
+UNKNOWN = Capacity(2**50, 1, 1)
+"""Before the workers are there."""
+
+
+def probe(client: Any, inputs: Sequence[str], folders: Sequence[Path]) -> Capacity:
+    """Ask all workers of a dask client; return what they have.
+
+    Parameters
+    ----------
+    inputs
+        Local files and folders that every worker must see as they are here.
+    folders
+        Folders of the run, which every worker must see and be able to write to.
+
+    Raises
+    ------
+    PipelineError
+        With all that is missing, and the addresses of the workers where it is.
+    """
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    problems = _python_problems(client)
+    if not problems:
+        answers = _ask(client, inputs, folders)
+        here = look.look({}, [], "", PACKAGES)
+        for address, answer in answers.items():
+            for text in _problems(answer, here):
+                problems[text].append(address)
+    if problems:
+        lines = [f"{', '.join(sorted(addresses))}: {text}" for text, addresses in problems.items()]
+        raise PipelineError("workers cannot take part in the run:\n  " + "\n  ".join(lines), ("run", "scheduler"))
+    return _capacity(workers, answers)
+
+
+def _python_problems(client: Any) -> defaultdict[str, list[str]]:
+    """Return the workers with another Python, to which no function can be sent by value."""
+    here = platform.python_version_tuple()[:2]
+    problems = defaultdict(list)
+    for address, facts in client.get_versions(check=False)["workers"].items():
+        there = str(((facts or {}).get("host") or {}).get("python", "?"))
+        if tuple(there.split(".")[:2]) != here:
+            problems[f"Python {'.'.join(there.split('.')[:2])}, here {'.'.join(here)}; install the same"].append(
+                address
+            )
+    return problems
+
+
+def _ask(client: Any, inputs: Sequence[str], folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    token = f"probe-{uuid.uuid4().hex}"
+    cloudpickle.register_pickle_by_value(look)
+    try:
+        with _marked(folders, token):
+            known = {path: _identity(path) for path in inputs}
+            answers = client.run(look.look, known, [str(f) for f in folders], token, PACKAGES, on_error="return")
+            for folder in folders:
+                _check_seen(folder, token, answers)
+    finally:
+        cloudpickle.unregister_pickle_by_value(look)
+    return {address: a if isinstance(a, dict) else {"error": repr(a)} for address, a in answers.items()}
+
+
+def _identity(path: str) -> list[int]:
+    status = os.stat(path)
+    return [] if os.path.isdir(path) else [status.st_size, status.st_mtime_ns]
+
+
+@contextlib.contextmanager
+def _marked(folders: Sequence[Path], token: str) -> Iterator[None]:
+    """Leave a file in each folder for the workers to find; remove it at the end, and theirs."""
+    try:
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / token).touch()
+        yield
+    finally:
+        for folder in folders:
+            for file in folder.glob(f"{token}*"):
+                with contextlib.suppress(OSError):
+                    file.unlink()
+
+
+def _check_seen(folder: Path, token: str, answers: Mapping[str, Any]) -> None:
+    """Note where fewer files came than workers say they wrote: theirs is another folder of this name."""
+    said = [a for a in answers.values() if isinstance(a, dict) and str(folder) not in a["folders"]]
+    if len(list(folder.glob(f"{token}.*"))) < len(said):
+        for answer in said:
+            answer["folders"].append(str(folder))
+
+
+def _problems(answer: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
+    if "error" in answer:
+        yield f"does not answer: {answer['error']}"
+        return
+    source, versions = answer["source"], answer["versions"]
+    yield from _source_problems(source, versions, here)
+    for package in PACKAGES[1:]:
+        if versions[package] != here["versions"][package]:
+            there = versions[package] or "is missing"
+            yield f"{package} {there}, here {here['versions'][package]}; install the same"
+    for path in answer["inputs"]:
+        yield f"does not see the input {path}, or sees another file there; put it where all see it"
+    for folder in answer["folders"]:
+        yield f"cannot write to {folder}, or sees another folder there; choose an output that all can write to"
+
+
+def _source_problems(source: Mapping[str, Any], versions: Mapping[str, str], here: Mapping[str, Any]) -> Iterator[str]:
+    remedy = f"install rasterpipe {pipeline.__version__} there"
+    if not source:
+        yield f"rasterpipe is not installed; {remedy}"
+    elif not source["is_ours"]:
+        yield f"the package `pipeline` in {source['folder']} is not rasterpipe's; remove it from there, and {remedy}"
+    elif source["digest"] != here["source"]["digest"]:
+        yield f"rasterpipe {versions['rasterpipe']} in {source['folder']} is not the one of here; {remedy}"
+
+
+def _capacity(workers: Mapping[str, Any], answers: Mapping[str, Any]) -> Capacity:
+    num_on_host = Counter(answer["host"] for answer in answers.values())
+    memory = []
+    for address, answer in answers.items():
+        limit = workers.get(address, {}).get("memory_limit") or 0
+        memory.append(int(MEMORY_SHARE * (limit or answer["memory_bytes"] / num_on_host[answer["host"]])))
+    threads = max(workers[address]["nthreads"] for address in answers)
+    return Capacity(min(memory), threads, len(answers))

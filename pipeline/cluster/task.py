@@ -1,0 +1,216 @@
+"""What workers of a cluster do: open a pass once a process, compute its blocks, join and save its partial tables."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+
+from pipeline.compilation import compile_kernels
+from pipeline.graph import StripDone
+from pipeline.limits import HeapWatch, limit_heaps, peak_rss_bytes
+from pipeline.passes import PassPlan
+from pipeline.planning import Plan
+from pipeline.reduction import Merger, Partials
+from pipeline.region import Region
+from pipeline.storage.zarr import configure
+from pipeline.worker import BlockDone, PassWorker
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_lock = threading.Lock()
+_opening = threading.Lock()
+_compiling = threading.Lock()
+_open: weakref.WeakValueDictionary[str, SentPass] = weakref.WeakValueDictionary()
+_past: dict[str, Counts] = {}
+"""Of passes that dask dropped, as it does with copies that nobody waits for, and perhaps brought back since."""
+_ready: set[str] = set()
+"""Plans whose kernels this process has."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a worker did of a pass."""
+
+    bytes_read: int = 0
+    """Decoded."""
+    retries: int = 0
+    blocks: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.bytes_read + other.bytes_read, self.retries + other.retries, self.blocks + other.blocks)
+
+
+@dataclass(frozen=True)
+class SentPlan:
+    """A plan on its way to workers."""
+
+    token: str
+    plan: Plan
+    threads: int
+    """Blocks that a worker computes at once."""
+
+    def prepare(self) -> None:
+        """Make this process ready: its libraries' threads, its heap, the plan's kernels, compiled once."""
+        with _compiling:
+            if self.token in _ready:
+                return
+            configure(self.threads)
+            limit_heaps()
+            _hold_libraries()
+            compile_kernels(self.plan)
+            _ready.add(self.token)
+
+
+def _hold_libraries() -> None:
+    """Hold the pools of BLAS and OpenMP at one thread: dask owns the cores. (A nanny does so by environment.)"""
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        return
+    threadpool_limits(1)
+
+
+def prepare(payload: bytes) -> None:
+    """Make a worker ready for a pickled SentPlan."""
+    plan: SentPlan = pickle.loads(payload)
+    plan.prepare()
+
+
+class SentPass:
+    """A pass as a worker has it: one for all threads of a process, however often dask sends or reads it.
+
+    It goes from worker to worker as it came from the client, without its buffers and its cache.
+    """
+
+    def __init__(self, token: str, plan: bytes, payload: bytes) -> None:
+        self._parts = token, plan, payload
+        prepare(plan)  # done already but on workers that came late
+        self._worker: PassWorker = pickle.loads(payload)
+        cost = self._worker.planned.cost
+        self._turns = threading.Semaphore(cost.in_flight)
+        self._heap = HeapWatch(cost)
+        self._ended = threading.Event()
+        self._worker.stopped = self._ended.is_set
+        self.busy = self.num_blocks = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open_pass, self._parts
+
+    def __del__(self) -> None:
+        if hasattr(self, "num_blocks"):
+            _past[self._parts[0]] = _past.get(self._parts[0], Counts()) + self.counts
+
+    @property
+    def plan(self) -> PassPlan:
+        return self._worker.plan
+
+    @property
+    def merger(self) -> Merger:
+        return self._worker.merger
+
+    @property
+    def counts(self) -> Counts:
+        return Counts(self._worker.bytes_read, self._worker.retry.count, self.num_blocks)
+
+    def end(self) -> None:
+        """Begin no more blocks."""
+        self._ended.set()
+
+    def run_block(self, number: int) -> tuple[BlockDone, Partials]:
+        return self._count(self._in_turn(self._worker.run_block, number))
+
+    def run_exchanged(self, number: int, parts: Mapping[str, np.ndarray]) -> tuple[BlockDone, Partials]:
+        return self._count(self._in_turn(self._worker.run_exchanged, number, parts))
+
+    def read_part(self, number: int, raster: str, region: Region) -> np.ndarray:
+        return self._in_turn(self._worker.read_part, number, raster, region)
+
+    def _count(self, done: T) -> T:
+        with _lock:
+            self.num_blocks += 1
+        return done
+
+    def _in_turn(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function with no more calls at once than the plan has memory for."""
+        with self._turns:
+            with _lock:
+                self.busy += 1
+            try:
+                return function(*args, **kwargs)
+            finally:
+                with _lock:
+                    self.busy -= 1
+                self._heap.check()
+
+
+def open_pass(token: str, plan: bytes, payload: bytes) -> SentPass:
+    """Return the pass that this process has open, or open it."""
+    with _opening:
+        found = _open.get(token)
+        if found is None:
+            found = _open[token] = SentPass(token, plan, payload)
+        return found
+
+
+# --- tasks -------------------------------------------------------------------------------------------------------
+
+
+def run_block(number: int, sent: SentPass) -> BlockDone:
+    """Compute a block of a pass that makes no tables."""
+    return sent.run_block(number)[0]
+
+
+def run_sweeping(number: int, sent: SentPass) -> StripDone:
+    """Compute a block; what it returns stays on the worker."""
+    receipt, partials = sent.run_block(number)
+    return StripDone((receipt,), partials)
+
+
+def receipt_of(block: StripDone) -> BlockDone:
+    return block.receipts[0]
+
+
+def join(a: StripDone, b: StripDone, sent: SentPass) -> StripDone:
+    """Merge the partial tables of two parts of a strip; receipts have their own way to the client."""
+    return StripDone((), sent.merger.join(a.partials, b.partials))
+
+
+def save(done: StripDone, sent: SentPass) -> list[list[str]]:
+    """Save what a strip left of partial tables; return the names of the folders."""
+    return sent.merger.save(done.partials)
+
+
+def save_exchanged(done: Any, sent: SentPass) -> tuple[tuple[BlockDone, ...], list[list[str]]]:
+    strip: StripDone = done[0, 0, 0]
+    return strip.receipts, save(strip, sent)
+
+
+# --- called beside the tasks -------------------------------------------------------------------------------------
+
+
+def counts_of(token: str) -> Counts:
+    found = _open.get(token)
+    return _past.pop(token, Counts()) + (found.counts if found is not None else Counts())
+
+
+def end_pass(token: str) -> int:
+    """Have a pass begin no more blocks; return how many are in work."""
+    found = _open.get(token)
+    if found is None:
+        return 0
+    found.end()
+    return found.busy
+
+
+def peak_of_process() -> tuple[str, int, int]:
+    """Return host, process and the high-water mark of its memory in bytes."""
+    return socket.gethostname(), os.getpid(), peak_rss_bytes()

@@ -1,0 +1,380 @@
+"""Runs on dask clusters of real processes: the files of a run on threads, whatever happens to the workers."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from pipeline import api
+from pipeline.cluster import connection
+from pipeline.cluster.allowed import warning_of
+from pipeline.errors import RasterpipeError
+from pipeline.journal import Journal
+from pipeline.region import Axis, Grid
+from tests import harness
+from tests.dask_process import ROOT, DaskProcesses
+from tests.process import Ended, Run
+
+pytest.importorskip("distributed", reason="rasterpipe[cluster] is not installed")
+
+SIDE, CHUNK = 96, 16
+GRID = Grid(Axis(0, SIDE, CHUNK), Axis(0, SIDE, CHUNK), 2**31)
+"""36 blocks a pass."""
+LARGE = Grid(Axis(0, SIDE, 2 * CHUNK), Axis(0, SIDE, 2 * CHUNK), 2**31)
+"""9 blocks a pass, where each takes many tasks."""
+STEPS = [
+    {"name": "first", "op": "window", "input": "image", "size": 3},
+    {"name": "smooth", "op": "window", "size": 3, "boundary": "wrap", "statistics": ["mean", "max"]},
+    {"name": "zones", "op": "label_stats", "input": "image", "labels": "labels", "recolor": ["mean"]},
+]
+LOCAL = {"module": "dask.distributed", "class": "LocalCluster"}
+Config = dict[str, Any]
+
+
+class Place:
+    """A folder with a scene, a pipeline of passes with tables, and the files of its result on threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        values = np.random.default_rng(5).integers(0, 4000, (SIDE, SIDE, 2), dtype=np.uint16)
+        source = harness.store(
+            harness.Raster(values, ("y", "x", "band"), chunks=(CHUNK, CHUNK, 2)), folder / "scene.zarr"
+        )
+        self.document = harness.document(source, STEPS, folder / "out" / "result.zarr", chunks=[CHUNK, CHUNK])
+        expected = self.document | {"output": self.document["output"] | {"path": str(folder / "expected.zarr")}}
+        self.num_passes = len(api.load(expected).plan.passes)
+        ended = Run(expected | {"run": {"halo": "read"}}).wait()
+        assert ended.code == 0, ended.message
+        self.expected = harness.stored_files(folder / "expected.zarr")
+
+    @property
+    def output(self) -> Path:
+        return Path(self.document["output"]["path"])
+
+    def start(self, arm: Callable[[], None] | None = None, resume: bool = False, grid: Grid = GRID, **run: Any) -> Run:
+        if not resume:
+            shutil.rmtree(self.output.parent, ignore_errors=True)
+            self.output.parent.mkdir()
+        return Run(self.document | {"run": {"halo": "read"} | run}, arm, grids=(grid,) * self.num_passes, resume=resume)
+
+    def check(self, ended: Ended) -> None:
+        """Check that a run ended with the files of the run on threads, and left nothing else."""
+        assert (ended.code, ended.message) == (0, "")
+        assert os.listdir(self.output.parent) == [self.output.name]
+        assert harness.stored_files(self.output) == self.expected
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return Place(tmp_path_factory.mktemp("place"))
+
+
+@pytest.fixture(scope="module")
+def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskProcesses]:
+    with DaskProcesses(tmp_path_factory.mktemp("dask")) as processes:
+        yield processes
+
+
+def at_record(number: int, act: Callable[[], None]) -> None:
+    """Do something, once, in this process when so many blocks are recorded."""
+    record, calls = Journal.record, itertools.count(1)
+
+    def counted(*args: Any) -> bool:
+        if next(calls) == number:
+            act()
+        return record(*args)
+
+    Journal.record = counted  # type: ignore[method-assign]
+
+
+def wait_for(path: Path) -> None:
+    ends = time.monotonic() + 60
+    while not path.exists() and time.monotonic() < ends:
+        time.sleep(0.02)
+
+
+def pause(begun: Path, joined: Path) -> None:
+    begun.touch()
+    wait_for(joined)
+
+
+@pytest.mark.parametrize(("halo", "grid"), [("read", GRID), ("exchange", LARGE)], ids=["read", "exchange"])
+def test_two_workers_give_the_files_of_threads(place: Place, dask: DaskProcesses, halo: str, grid: Grid) -> None:
+    dask.have_workers(2)
+    ended = place.start(scheduler=dask.address, halo=halo, grid=grid).wait()
+    place.check(ended)
+    workers = ended.facts["workers"]
+    assert ended.facts["blocks"] == sum(worker["blocks"] for worker in workers) == len(grid) * place.num_passes
+    assert len(workers) == 2
+    assert all(worker["blocks"] for worker in workers)
+    assert ended.facts["blocks_recomputed"] == 0
+    assert ended.facts["warnings"] == []
+
+
+def test_a_killed_worker_costs_its_blocks(place: Place, dask: DaskProcesses) -> None:
+    dask.have_workers(2)
+    kill = partial(os.kill, dask.workers[0].pid, signal.SIGKILL)
+    ended = place.start(partial(at_record, 1, kill), scheduler=dask.address).wait()
+    place.check(ended)
+    assert ended.facts["blocks_recomputed"] >= 1
+    assert len(ended.facts["workers"]) == 1
+
+
+def test_a_worker_that_joins_late_is_used(place: Place, dask: DaskProcesses, tmp_path: Path) -> None:
+    dask.have_workers(2)
+    dask.kill_worker()
+    begun, joined = tmp_path / "begun", tmp_path / "joined"
+    run = place.start(partial(at_record, 1, partial(pause, begun, joined)), scheduler=dask.address)
+    wait_for(begun)
+    dask.start_worker()
+    joined.touch()
+    ended = run.wait()
+    place.check(ended)
+    assert [worker["blocks"] > 0 for worker in ended.facts["workers"]] == [True, True]
+
+
+def test_a_scheduler_that_dies_stops_the_run_which_threads_continue(place: Place, tmp_path: Path) -> None:
+    with DaskProcesses(tmp_path) as own:
+        own.start_worker()
+        kill = partial(os.kill, own.scheduler.pid, signal.SIGKILL)
+        ended = place.start(partial(at_record, len(GRID) + 9, kill), scheduler=own.address).wait()
+    assert ended.code == 6
+    assert "the run stopped, and --resume continues it" in ended.message
+    assert own.address in ended.message
+    ended = place.start(resume=True).wait()
+    place.check(ended)
+    assert ended.facts["blocks_skipped"] >= len(GRID)  # the first pass
+
+
+def test_workers_that_are_all_lost_stop_the_run(place: Place, tmp_path: Path) -> None:
+    with DaskProcesses(tmp_path) as own:
+        kill = partial(os.kill, own.start_worker().pid, signal.SIGKILL)
+        arm = partial(lose_all, kill)
+        ended = place.start(arm, scheduler=own.address).wait()
+    assert ended.code == 6
+    assert ended.message.startswith("the cluster has had no worker for 1 s")
+
+
+def lose_all(kill: Callable[[], None]) -> None:
+    connection.WAIT_SECONDS = 1.0
+    at_record(1, kill)
+
+
+@pytest.mark.parametrize("processes", [True, False], ids=["processes", "threads"])
+def test_a_local_cluster_is_started_and_closed(place: Place, processes: bool) -> None:
+    kwargs = {"n_workers": 2, "threads_per_worker": 1, "processes": processes, "dashboard_address": None}
+    place.check(place.start(scheduler=LOCAL | {"kwargs": kwargs}).wait())
+
+
+def test_what_workers_lack_is_said_at_once(place: Place, tmp_path: Path) -> None:
+    """Paths below /proc/self/cwd are other ones for each process; `pipeline` on one worker is another package."""
+    (tmp_path / "other" / "pipeline").mkdir(parents=True)
+    (tmp_path / "other" / "pipeline" / "__init__.py").touch()
+    here = Path("/proc/self/cwd")
+    with DaskProcesses(tmp_path) as own:
+        own.start_worker()
+        own.start_worker("--no-nanny", environment={"PYTHONPATH": str(tmp_path / "other")})
+        document = place.document | {"run": {"scheduler": own.address}, "output": {"path": str(here / "result.zarr")}}
+        document["inputs"] = document["inputs"] | {"image": str(here / "scene.zarr")}
+        ended = Run(document, partial(os.chdir, place.folder)).wait()
+    assert ended.code == 3
+    title, *lines = ended.message.splitlines()
+    assert title.endswith("workers cannot take part in the run:")
+    assert len([line for line in lines if line.count("tcp://127.0.0.1:") == 2]) == 2
+    assert f"does not see the input {here}/scene.zarr" in ended.message
+    assert f"cannot write to {here}/result.zarr.work" in ended.message
+    assert f"the package `pipeline` in {tmp_path}/other/pipeline is not rasterpipe's; remove it" in ended.message
+    assert not list(place.folder.glob("result.zarr*"))
+
+
+def test_the_command_line_over_tls(place: Place, tmp_path: Path) -> None:
+    environment = certificates(tmp_path)
+    output = tmp_path / "result.zarr"
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(yaml.safe_dump(place.document | {"run": {"memory": "600 MiB"}}))
+    page = tmp_path / "report.html"
+    command = [sys.executable, "-m", "pipeline", "run", str(file), "-o", str(output), "--json"]
+    command += ["--performance-report", str(page)]
+    with DaskProcesses(tmp_path, environment, "tls") as own:
+        own.start_worker()
+        done = subprocess.run(
+            [*command, "--scheduler", own.address],
+            env=os.environ | environment | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["scheduler"].startswith("tls://127.0.0.1:")
+    assert "dashboard" in done.stderr
+    assert "<html" in page.read_text()[:2000]
+
+
+def certificates(folder: Path) -> dict[str, str]:
+    """Make an authority and one certificate for all; return the variables by which dask finds them."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "rasterpipe test")])
+    today = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(today - datetime.timedelta(1))
+        .not_valid_after(today + datetime.timedelta(1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    encoding = serialization.Encoding.PEM
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(encoding))
+    form, secrecy = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    (folder / "key.pem").write_bytes(key.private_bytes(encoding, form, secrecy))
+    tls = "DASK_DISTRIBUTED__COMM__TLS__"
+    places = {f"{tls}{who}__CERT": "cert.pem" for who in ("CLIENT", "SCHEDULER", "WORKER")}
+    places |= {f"{tls}{who}__KEY": "key.pem" for who in ("CLIENT", "SCHEDULER", "WORKER")}
+    places |= {f"{tls}CA_FILE": "cert.pem"}
+    return {variable: str(folder / file) for variable, file in places.items()}
+
+
+def set_environment(**variables: str) -> None:
+    os.environ.update(variables)
+
+
+def test_slurm_gets_a_job_script_of_workers(place: Place, tmp_path: Path) -> None:
+    """A stand-in for sbatch keeps the script and runs it here."""
+    pytest.importorskip("dask_jobqueue", reason="dask_jobqueue is not installed")
+    for name, text in {
+        "sbatch": f'cp "$1" {tmp_path}/job.sh; bash {tmp_path}/job.sh >/dev/null 2>&1 & echo $! > {tmp_path}/pid\n'
+        "echo Submitted batch job 42\n",
+        "scancel": f"echo $@ > {tmp_path}/cancelled\n",
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}")
+        (tmp_path / name).chmod(0o755)
+    arguments = {
+        "cores": 1, "memory": "2GiB", "queue": "rasters", "account": "survey", "walltime": "00:10:00",
+        "python": sys.executable, "local_directory": str(tmp_path),
+        "scheduler_options": {"host": "127.0.0.1", "dashboard_address": None},
+    }  # fmt: skip
+    slurm = {"module": "dask_jobqueue", "class": "SLURMCluster", "kwargs": arguments, "scale": 1}
+    arm = partial(set_environment, PATH=f"{tmp_path}:{os.environ['PATH']}", PYTHONPATH=str(ROOT))
+    place.check(place.start(arm, scheduler=slurm).wait())
+    script = (tmp_path / "job.sh").read_text()
+    for line in ("#SBATCH -p rasters", "#SBATCH -A survey", "#SBATCH --cpus-per-task=1", "#SBATCH --mem=2G"):
+        assert line in script
+    assert "distributed.cli.dask_worker tcp://127.0.0.1:" in script
+    assert (tmp_path / "cancelled").read_text().split() == ["42"]
+
+
+def test_kernels_run_where_no_cache_can_be_written() -> None:
+    code = "import numpy; from pipeline.kernels.validity import count_valid as f; print(f(numpy.arange(9.0), 3.0))"
+    variables = os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator"}
+    done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "8\n"), done.stderr
+
+
+# --- refused before anything starts --------------------------------------------------------------------------------
+
+
+def refusal(document: Config, **options: Any) -> str:
+    with pytest.raises(RasterpipeError) as caught:
+        api.validate(document, **options)
+    return str(caught.value)
+
+
+def test_a_cluster_off_the_list_is_refused_and_not_imported(place: Place) -> None:
+    other = place.document | {"run": {"scheduler": {"module": "antigravity", "class": "Cluster"}}}
+    text = refusal(other, check_inputs=False)
+    assert "run.scheduler: antigravity:Cluster is not a cluster that a file may start" in text
+    assert "add --allow-cluster antigravity:Cluster" in text
+    assert "antigravity" not in sys.modules
+    assert api.validate(other, allow_clusters=["antigravity:Cluster"])["valid"]
+    assert "--allow-cluster takes MODULE:CLASS, got 'antigravity'" in refusal(other, allow_clusters=["antigravity"])
+
+
+def test_threads_make_no_performance_report(place: Place, tmp_path: Path) -> None:
+    with pytest.raises(RasterpipeError, match="a performance report is made by a dask cluster"):
+        api.run(place.document, performance_report=tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_no_scheduler_is_started_where_others_reach_it(place: Place) -> None:
+    text = refusal(place.document | {"run": {"scheduler": LOCAL | {"kwargs": {"host": "0.0.0.0"}}}})
+    assert "a scheduler at '0.0.0.0' takes commands from anyone who reaches it; leave `host` out" in text
+
+
+@pytest.mark.parametrize(
+    ("address", "warned"), [("tcp://10.1.2.3:8786", True), ("tls://10.1.2.3:8786", False), ("tcp://[::1]:1", False)]
+)
+def test_an_open_address_is_warned_of(address: str, warned: bool) -> None:
+    assert ("whoever reaches this port can run any code" in (warning_of(address) or "")) is warned
+
+
+def hurry() -> None:
+    connection.CONNECT_SECONDS = 1
+
+
+def lose_distributed() -> None:
+    sys.modules["distributed"] = None  # type: ignore[assignment]
+
+
+def test_what_keeps_a_run_from_its_cluster(place: Place) -> None:
+    ended = place.start(hurry, scheduler="tcp://127.0.0.1:1").wait()
+    assert (ended.code, "no dask scheduler answers at tcp://127.0.0.1:1" in ended.message) == (3, True)
+    ended = place.start(lose_distributed, scheduler="tcp://127.0.0.1:1").wait()
+    assert (ended.code, "pip install 'rasterpipe[cluster]'" in ended.message) == (3, True)
+    assert not list(place.output.parent.iterdir())
+
+
+# --- by hand ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("mode", ["graceful", "segfault"])
+def test_workers_that_die_at_random(place: Place, tmp_path: Path, mode: Any) -> None:
+    """Workers live 10 s on average, and are replaced.
+
+    (Mode sys.exit leaves processes that hang in asyncio's farewell with their connections open: dask takes them for
+    alive for `worker-ttl`, 5 minutes.)
+    """
+    from distributed import Client
+    from distributed.chaos import KillWorker
+
+    ended = threading.Event()
+    with DaskProcesses(tmp_path, {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1000"}) as own:
+
+        def replace() -> None:
+            while not ended.wait(0.1):
+                own.have_workers(3)
+
+        with Client(own.address, set_as_default=False) as client:
+            client.register_plugin(KillWorker("10 s", mode))
+        thread = threading.Thread(target=replace)
+        thread.start()
+        try:
+            for halo in ("read", "exchange") * 3:
+                run = place.start(scheduler=own.address, halo=halo).wait()
+                place.check(run)
+                print(mode, halo, run.facts["blocks_recomputed"], run.facts["seconds"])
+        finally:
+            ended.set()
+            thread.join()

@@ -1,0 +1,76 @@
+"""What workers say before a run, in one message; answers made up where no machine here could give them."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import pytest
+
+from pipeline.cluster import look
+from pipeline.cluster.probe import PACKAGES, UNKNOWN, Capacity, probe
+from pipeline.errors import PipelineError
+
+HERE = look.look({}, [], "", PACKAGES)
+GIB = 2**30
+
+
+class Workers:
+    """Stands in for a dask client: workers with what they answer, by address."""
+
+    def __init__(self, answers: dict[str, Any], limit: int = 4 * GIB, python: str = platform.python_version()) -> None:
+        self.answers, self.limit, self.python = answers, limit, python
+
+    def scheduler_info(self, n_workers: int) -> dict[str, Any]:
+        facts = {"memory_limit": self.limit, "host": "127.0.0.1"}
+        return {"workers": {address: facts | {"nthreads": i + 1} for i, address in enumerate(self.answers)}}
+
+    def get_versions(self, check: bool) -> dict[str, Any]:
+        return {"workers": {address: {"host": {"python": f"{self.python}.final.0"}} for address in self.answers}}
+
+    def run(self, *args: Any, on_error: str) -> dict[str, Any]:
+        return self.answers
+
+
+def complaint(answers: dict[str, Any], **options: Any) -> str:
+    with pytest.raises(PipelineError) as caught:
+        probe(Workers(answers, **options), [], [])
+    assert caught.value.path == ("run", "scheduler")
+    return str(caught.value)
+
+
+def test_the_smallest_worker_and_the_most_threads_count() -> None:
+    assert probe(Workers({"a": HERE, "b": HERE}), [], []) == Capacity(int(0.6 * 4 * GIB), 2, 2)
+    shared = Capacity(int(0.6 * HERE["memory_bytes"] / 2), 2, 2)
+    assert probe(Workers({"a": HERE, "b": HERE}, limit=0), [], []) == shared
+
+
+def test_versions_are_compared() -> None:
+    text = complaint({"a": HERE | {"versions": HERE["versions"] | {"numba": "0.1", "zarrs": ""}}, "b": HERE})
+    assert text.splitlines()[1:] == [
+        f"  a: numba 0.1, here {HERE['versions']['numba']}; install the same",
+        f"  a: zarrs is missing, here {HERE['versions']['zarrs']}; install the same",
+    ]
+
+
+def test_another_python_is_told_without_sending_it_code() -> None:
+    text = complaint({"a": RuntimeError(), "b": RuntimeError()}, python="3.9.1")
+    assert text.splitlines()[1:] == [
+        f"  a, b: Python 3.9, here {'.'.join(platform.python_version_tuple()[:2])}; install the same"
+    ]
+
+
+def test_another_source_is_told() -> None:
+    text = complaint({"a": HERE | {"source": {}}, "b": HERE | {"source": HERE["source"] | {"digest": "0"}}})
+    assert "  a: rasterpipe is not installed; install rasterpipe" in text
+    assert f"in {HERE['source']['folder']} is not the one of here" in text
+
+
+def test_a_worker_that_fails_to_answer_is_named() -> None:
+    assert "  b: does not answer: OSError('gone')" in complaint({"a": HERE, "b": OSError("gone")})
+
+
+def test_more_memory_than_a_worker_has_is_refused() -> None:
+    UNKNOWN.check(64 * GIB)
+    with pytest.raises(PipelineError, match=r"8.0 GiB is more than a worker has \(4.0 GiB\)"):
+        Capacity(int(0.6 * 4 * GIB) + 1, 1, 1).check(8 * GIB)
