@@ -897,8 +897,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run 
 point = sys.argv.pop(1)
 settings, write, compile_kernels = api._settings, ZarrWriter.write, api.compile_kernels
 
-def cut(config, spec, grids):
-    return settings(config, spec, grids or (Grid(Axis(0, 128, 32), Axis(0, 128, 32), 2**31),))
+def cut(config, spec, grids, *rest):
+    return settings(config, spec, grids or (Grid(Axis(0, 128, 32), Axis(0, 128, 32), 2**31),), *rest)
 
 def slow_write(self, *args):
     if point == "blocks":
