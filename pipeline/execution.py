@@ -17,6 +17,7 @@ from typing import Any
 from pipeline.errors import InputError, RasterpipeError, RunInterrupted, RunStopped
 from pipeline.graph import Strip, run_strip, split_into_strips
 from pipeline.journal import BlockSet, Journal
+from pipeline.kernels.exact_total import Total
 from pipeline.limits import HeapWatch, limit_heaps
 from pipeline.operation import Table
 from pipeline.planning import TABLES_AT_ONCE, Plan, PlannedPass, StoredArray
@@ -43,6 +44,8 @@ class Measured:
     """Blocks begun or done on workers that were lost, and so computed again."""
     valid: dict[str, int] = field(default_factory=dict)
     """raster -> valid values"""
+    totals: dict[str, Total] = field(default_factory=dict)
+    """step -> what is measured of it"""
     tables: Mapping[str, Table] = field(default_factory=dict)
     """step -> the table that it made"""
 
@@ -151,6 +154,7 @@ def execute(
             measured.retries += counts.retries
             measured.blocks_recomputed += counts.blocks_recomputed
             valid = zip(planned.plan.writes, recorded.valid, strict=True)
+            measured.totals |= dict(zip(planned.plan.measured, recorded.totals, strict=True))
             measured.valid |= {raster: count for raster, count in valid if planned.arrays[raster].is_kept}
     measured.tables = tables.known
     return measured

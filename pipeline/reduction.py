@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.kernels.exact_total import Total
 from pipeline.operation import Reduction, Table
 from pipeline.passes import Sweep
 from pipeline.storage.tables import TableWriter, load_table, save_table, stored_bytes, table_bytes
@@ -74,11 +75,12 @@ class Merger:
 
 
 class BlockCollector:
-    """Joins the partial tables of one block as they come."""
+    """Joins the partial tables of one block as they come, and keeps its totals."""
 
     def __init__(self, merger: Merger) -> None:
         self._merger = merger
         self.partials = merger.nothing
+        self.totals: dict[str, Total] = {}
 
     @property
     def limit_bytes(self) -> int:
@@ -86,6 +88,9 @@ class BlockCollector:
 
     def add(self, sweep: int, table: Table) -> None:
         self.partials = self._merger.join(self.partials, self._merger.of_sweep(sweep, table))
+
+    def add_total(self, step: str, total: Total) -> None:
+        self.totals[step] = total
 
 
 def fold(sweep: Sweep, folders: Sequence[Path], state: Table, limit_bytes: int, target: Path) -> None:

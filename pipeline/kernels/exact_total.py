@@ -57,7 +57,7 @@ class Total:
 
 
 def total_of(values: np.ndarray) -> Total:
-    """Return the total of the finite numbers of an array (row, column) of float64."""
+    """Return the total of the finite numbers of a C-contiguous array (row, column) of float64."""
     words = np.zeros((1, _HIGH - _LOW), np.uint64)
     count = int(_add_rows(values, (np.empty(TILE), np.empty(LANES)), words))
     total = trim(ExactSums(words, _LOW))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -180,7 +180,15 @@ class Palette(Reduction):
             colors = moved_colors(state["palette"], LabelTable.from_columns(partial, num_bands))
         if sweep + 1 < len(state["kinds"]):
             return {**{name: state[name] for name in ("kinds", "dtype", "num_bands")}, "palette": colors}
-        return {"palette": _rounded(colors, state["dtype"].dtype)}
+        return {"palette": _distinct(_rounded(colors, state["dtype"].dtype))}
+
+    def table_notes(self, table: Table) -> Iterator[str]:
+        num = len(table["palette"])
+        if self.values is None and num < self.colors:
+            yield (
+                f"the palette has {num} {'entry' if num == 1 else 'entries'}, not the {self.colors} asked for: the "
+                "raster has no more colours that median cut tells apart (all of uint8 up to four bands, else cells)"
+            )
 
     def partial_bytes(self, specs: Specs, num_pixels: int) -> int:
         source = specs["input"]
@@ -224,6 +232,12 @@ def _cell_table_to_table(cells: CellTable) -> dict[str, np.ndarray]:
 
 def _cell_table(table: Table, num_bands: int) -> CellTable:
     return CellTable(LabelTable.from_columns(table, num_bands), int(table["level"]))
+
+
+def _distinct(colors: np.ndarray) -> np.ndarray:
+    """Return the colours without those that come again: rounding may make different ones equal."""
+    _, first = np.unique(colors, axis=0, return_index=True)
+    return colors[np.sort(first)]
 
 
 def _rounded(colors: np.ndarray, dtype: np.dtype) -> np.ndarray:
