@@ -112,7 +112,7 @@ def load(
     config, document = load_pipeline(source, overrides, inputs, output)
     try:
         check_allowed(config.run.scheduler, allow_clusters)
-        config = with_matrices(config, read_matrix)
+        config = with_matrices(document, config, read_matrix)
         readers = _match(
             config, {name: _open(name, entry, document, _limits(config)) for name, entry in config.inputs.items()}
         )

@@ -146,8 +146,8 @@ def test_tables_too_large_for_the_memory_go_to_the_disk(
     [
         ({"recolor": ["var"]}, "var is not among the statistics"),
         ({"table": "table.xlsx"}, r"must end in .parquet or .csv, got 'table.xlsx'"),
-        ({"labels": "image"}, "a label raster has one band, this has 2"),
-        ({"labels": "ratio"}, "labels are whole numbers, the raster is float32"),
+        ({"labels": "image"}, "a label raster has one band, 'image' has 2"),
+        ({"labels": "ratio"}, "labels are whole numbers, 'ratio' is float32"),
     ],
 )
 def test_refusals(config: dict[str, Any], change: dict[str, Any], message: str) -> None:

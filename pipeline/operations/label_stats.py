@@ -95,14 +95,14 @@ class LabelStats(Reduction):
     def _check_labels(self, labels: RasterSpec) -> None:
         if labels.dtype.kind == "f":
             raise PipelineError(
-                f"labels are whole numbers, the raster is {labels.dtype.name}; cast it first: "
+                f"labels are whole numbers, {self.labels!r} is {labels.dtype.name}; cast it first: "
                 "{op: cast, dtype: int32}",
                 ("labels",),
             )
         if labels.num_bands != 1:
             raise PipelineError(
-                f"a label raster has one band, this has {labels.num_bands} ({', '.join(labels.bands[:4])}, ...); "
-                "pick one with {op: select, bands: [1]}",
+                f"a label raster has one band, {self.labels!r} has {labels.num_bands} "
+                f"({', '.join(labels.bands[:4])}, ...); pick one with {{op: select, bands: [1]}}",
                 ("labels",),
             )
 

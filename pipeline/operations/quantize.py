@@ -28,7 +28,7 @@ from pipeline.operation import (
     require_exact,
 )
 from pipeline.palette import MAX_COLORS, color_dtype, is_file
-from pipeline.raster import RasterSpec, array_slices, working_dtype
+from pipeline.raster import RasterSpec, array_slices, holds, working_dtype
 from pipeline.region import Region
 
 Output = Literal["index", "color", "distance"]
@@ -113,10 +113,12 @@ class Quantize(Operation):
         return {name: known[name] for name in self.outputs}
 
     def _color(self, source: RasterSpec, dtype: np.dtype) -> RasterSpec:
-        if dtype.kind != "f" and source.can_be_invalid and source.nodata is None:
-            return replace(source, dtype=working_dtype(source.dtype), nodata=float("nan"))
-        nodata = float("nan") if dtype.kind == "f" and source.can_be_invalid else source.nodata
-        return replace(source, dtype=dtype, nodata=nodata)
+        if dtype.kind == "f" or not source.can_be_invalid:
+            return replace(source, dtype=dtype, nodata=float("nan") if source.can_be_invalid else None)
+        for nodata in (self.nodata, source.nodata):
+            if nodata is not None and holds(dtype, nodata):
+                return replace(source, dtype=dtype, nodata=int(nodata))
+        return replace(source, dtype=working_dtype(source.dtype), nodata=float("nan"))
 
     def _palette_facts(self, specs: Specs) -> tuple[int, int, np.dtype]:
         """Return the most colours, the bands and the dtype of the palette."""
