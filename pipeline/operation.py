@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import math
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -320,6 +320,10 @@ class Reduction(Operation):
     def table_notes(self, table: Table) -> Iterator[str]:
         """Yield what the user should know of the finished table."""
         return iter(())
+
+    def merged_bytes(self, tables: Sequence[Table]) -> int:
+        """Return a bound of the bytes of the merge of partial tables."""
+        return sum(column.nbytes for table in tables for column in table.values())
 
     def output_specs(self, specs: Specs) -> dict[str, RasterSpec]:
         return {}

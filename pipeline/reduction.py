@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.kernels.exact_total import Total
 from pipeline.operation import Reduction, Table
 from pipeline.passes import Sweep
-from pipeline.storage.tables import TableWriter, load_table, save_table, stored_bytes, table_bytes
+from pipeline.storage.tables import TableWriter, load_table, save_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Merger:
             a, b = first.tables[i], second.tables[i]
             saved = (*first.folders[i], *second.folders[i])
             if a is not None and b is not None:
-                if table_bytes(a) + table_bytes(b) <= self.limit_bytes:
+                if reduction.merged_bytes((a, b)) <= self.limit_bytes:
                     a = reduction.merge(a, b, sweep)
                 else:
                     saved, a = (*saved, self._save(a)), b
@@ -96,12 +96,13 @@ class BlockCollector:
 def fold(sweep: Sweep, folders: Sequence[Path], state: Table, limit_bytes: int, target: Path) -> None:
     """Merge the partial tables that a sweep left in folders, fold them into the state, and save that as `target`."""
     reduction = sweep.reduction
-    if reduction.row_key is None or stored_bytes(folders) <= limit_bytes:
+    mapped = [load_table(folder, mapped=True) for folder in folders]
+    if reduction.row_key is None or reduction.merged_bytes(mapped) <= limit_bytes:
         merged = merge_all(reduction, (load_table(folder) for folder in folders), sweep.number)
         save_table(target, reduction.fold(merged, state, sweep.number))
         return
     writer = TableWriter(target)
-    for part in _ranges(reduction, [load_table(folder, mapped=True) for folder in folders], limit_bytes, sweep.number):
+    for part in _ranges(reduction, mapped, limit_bytes, sweep.number):
         writer.append(reduction.fold(part, state, sweep.number))
     writer.close()
 
@@ -114,7 +115,7 @@ def _ranges(reduction: Reduction, tables: Sequence[Table], limit_bytes: int, swe
     """Yield the merged rows of tables that do not fit the memory together, range after range of the row key."""
     assert reduction.row_key is not None
     keys = [np.asarray(table[reduction.row_key]) for table in tables]
-    num_ranges = max(1, -(-2 * sum(map(table_bytes, tables)) // max(1, limit_bytes)))
+    num_ranges = max(1, -(-2 * reduction.merged_bytes(tables) // max(1, limit_bytes)))
     # of every table some rows that lie evenly: between two bounds there are about as many rows of each
     every = [key[:: max(1, len(key) // (64 * num_ranges))] for key in keys]
     sample = np.sort(np.concatenate(every))

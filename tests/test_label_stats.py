@@ -11,8 +11,9 @@ import pytest
 import zarr
 
 import pipeline
-from pipeline import execution
+from pipeline import execution, reduction
 from pipeline.errors import OutputError, PipelineError, RunStopped
+from pipeline.storage.tables import table_bytes
 from tests import harness
 from tests.harness import Raster
 
@@ -139,6 +140,54 @@ def test_tables_too_large_for_the_memory_go_to_the_disk(
     whole, divided = (zarr.open_group(tmp_path / name, mode="r") for name in ("whole.zarr", "out.zarr"))
     for path in ("zones/mean", "zones/table/label", "zones/table/pixels", "zones/table/mean"):
         np.testing.assert_array_equal(whole[path][...], divided[path][...])
+
+
+def test_wide_sums_go_to_the_disk_before_they_fill_the_memory(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few values far from all others widen the sums of all labels: no table in memory exceeds its limit."""
+    image = np.random.default_rng(1).normal(size=(120, 100, 2))
+    image[5, 5], image[70, 9] = 1e300, 1e-300
+    config["inputs"]["image"] = harness.store(Raster(image, ("y", "x", "band"), chunks=(20, 20, 2)), tmp_path / "wide")
+    config["steps"][0]["statistics"] = ["mean", "var"]
+    pipeline.run({**config, "output": {**config["output"], "path": str(tmp_path / "whole.zarr")}})
+    monkeypatch.setattr("pipeline.planning.fitting._multiples", lambda unit, size: [unit])
+    monkeypatch.setattr("pipeline.planning.fitting._coarse_unit", lambda chunk, spec: chunk)
+    monkeypatch.setattr("pipeline.planning.fitting.MAX_TABLE_BYTES", 2**17)
+    sizes, folders = [], []
+    join = reduction.Merger.join
+
+    def watched(self: Any, *partials: Any) -> Any:
+        joined = join(self, *partials)
+        sizes.extend(table_bytes(table) / self.limit_bytes for table in joined.tables if table is not None)
+        folders.extend(joined.folders[0])
+        return joined
+
+    monkeypatch.setattr(reduction.Merger, "join", watched)
+    pipeline.run(config)
+    assert max(sizes) <= 1
+    assert folders
+    whole, divided = (zarr.open_group(tmp_path / name, mode="r") for name in ("whole.zarr", "out.zarr"))
+    for path in ("zones/mean", "zones/table/label", "zones/table/mean", "zones/table/var"):
+        np.testing.assert_array_equal(whole[path][...], divided[path][...])
+
+
+def test_recolor1(config: dict[str, Any], tmp_path: Path) -> None:
+    """The naive way of the question: a mask per label, here a million pixels and a thousand labels."""
+    rng = np.random.default_rng(2)
+    image = rng.integers(0, 256, (1000, 1000, 3)).astype(np.uint8)
+    labels = rng.integers(0, 1000, (1000, 1000)).astype(np.int32)
+    config["inputs"] = {
+        "image": harness.store(Raster(image, ("y", "x", "band")), tmp_path / "large.zarr"),
+        "marks": harness.store(Raster(labels, ("y", "x"), chunks=(250, 250)), tmp_path / "marks.zarr"),
+    }
+    config["output"]["chunks"] = [300, 200]
+    pipeline.run(config)
+    recolored = np.empty(image.shape, np.float32)
+    for label in range(1000):
+        mask = labels == label
+        recolored[mask] = image[mask].mean(axis=0)
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "out.zarr", path="zones/mean")[...], recolored)
 
 
 @pytest.mark.parametrize(
