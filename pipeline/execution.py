@@ -25,7 +25,7 @@ from pipeline.progress import Progress
 from pipeline.reduction import Merger, fold
 from pipeline.storage.reader import BandReader, Reader
 from pipeline.storage.retry import RETRIES
-from pipeline.storage.tables import SavedTable, stored_bytes
+from pipeline.storage.tables import SavedTable, StoredTable, stored_bytes
 from pipeline.worker import BlockDone, PassWorker, Writer
 
 
@@ -90,7 +90,8 @@ class _Tables:
             folders = [self.folder / Path(folder).name for per_sweep in saved for folder in per_sweep[i]]
             if not target.exists():
                 fold(sweep, folders, self.known[name], planned.cost.table_bytes // 2, target)
-            self.known[name] = SavedTable(target, mapped=stored_bytes([target]) > planned.cost.table_bytes // 4)
+            is_large = stored_bytes([target]) > planned.cost.table_bytes // 4
+            self.known[name] = StoredTable(target) if is_large else SavedTable(target)
             for folder in folders:
                 shutil.rmtree(folder, ignore_errors=True)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -210,3 +213,72 @@ def test_labels_of_another_shape_are_refused(config: dict[str, Any], tmp_path: P
     config["inputs"]["marks"] = harness.store(Raster(np.zeros((60, 50), np.int32), ("y", "x")), tmp_path / "small.zarr")
     with pytest.raises(PipelineError, match="120 x 100 pixels against 60 x 50"):
         pipeline.plan(config)
+
+
+LABELS, BANDS, SIDE = 10_000_000, 16, 4000
+RUN = """
+import json, sys
+import pipeline
+print(json.dumps(pipeline.run(json.loads(sys.argv[1]))))
+"""
+
+
+@pytest.mark.long
+def test_ten_million_labels_of_sixteen_bands_within_2_gib(tmp_path: Path) -> None:
+    """Each label in one or two pixels anywhere: tables of 5 GB go to the disk, in parts, and are merged there.
+
+    Some 6 minutes on two cores and 15 GB of disk; the peak is 0.9 GiB.
+    """
+    write_scattered(tmp_path)
+    step = {"name": "zones", "op": "label_stats", "input": "image", "labels": "labels", "recolor": ["mean"]}
+    document = {
+        "inputs": {name: str(tmp_path / f"{name}.zarr") for name in ("image", "labels")},
+        "steps": [step],
+        "output": {"path": str(tmp_path / "out.zarr")},
+        "run": {"memory": "2 GiB", "workers": 2},
+    }
+    command = [sys.executable, "-c", RUN, json.dumps(document)]
+    facts = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert facts["peak_rss_bytes"] <= facts["planned_peak_bytes"] <= 2 * 2**30
+    table = zarr.open_group(tmp_path / "out.zarr", path="zones/table", mode="r")
+    assert table["label"].shape == (LABELS,)
+    for first in range(0, LABELS, 500_000):
+        part = slice(first, first + 500_000)
+        labels = np.arange(first, first + 500_000)
+        np.testing.assert_array_equal(table["label"][part], labels)
+        np.testing.assert_array_equal(table["pixels"][part], np.where(labels < SIDE * SIDE - LABELS, 2, 1))
+        np.testing.assert_array_equal(table["mean"][part], values_of(labels))
+    image, painted = zarr.open_array(tmp_path / "image.zarr"), zarr.open_array(tmp_path / "out.zarr", path="zones/mean")
+    for top in range(0, SIDE, 500):  # the pixels of a label are alike
+        np.testing.assert_array_equal(painted[top : top + 500], image[top : top + 500])
+
+
+def values_of(labels: np.ndarray) -> np.ndarray:
+    """Return what the pixels of a label hold: (..., band), different for each label."""
+    return (labels[..., None] % 9973 + np.arange(BANDS) * 0.5 + labels[..., None] // 9973 * 2.0**-10).astype(np.float32)
+
+
+def write_scattered(folder: Path) -> None:
+    """Store labels that are scattered over all blocks, and an image whose pixels tell their label."""
+    names = {"shards": None, "config": {"write_empty_chunks": True}}
+    image = zarr.create_array(
+        folder / "image.zarr",
+        shape=(SIDE, SIDE, BANDS),
+        chunks=(500, 500, BANDS),
+        dtype="f4",
+        dimension_names=("y", "x", "band"),
+        **names,
+    )
+    labels = zarr.create_array(
+        folder / "labels.zarr",
+        shape=(SIDE, SIDE),
+        chunks=(500, 500),
+        dtype="i4",
+        dimension_names=("y", "x"),
+        **names,
+    )
+    for top in range(0, SIDE, 500):
+        pixels = np.arange(top * SIDE, (top + 500) * SIDE).reshape(500, SIDE)
+        part = pixels * 7_919_387 % (SIDE * SIDE) % LABELS  # a permutation of the pixels, folded over
+        labels[top : top + 500] = part.astype(np.int32)
+        image[top : top + 500] = values_of(part)

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from pipeline.kernels.label_columns import finish, lookup
 from pipeline.kernels.label_table import GEOMETRY, STATISTICS, LabelTable, Patch, merge, partial_table
 from pipeline.kernels.label_width import merged_bytes, width_of, width_of_dtype
+from pipeline.storage.tables import StoredTable, save_table
+from tests import harness
 
 ALL = STATISTICS + GEOMETRY
 DTYPES = ("uint8", "int32", "uint64", "float32", "float64")
@@ -235,3 +237,17 @@ def test_a_merge_is_no_larger_than_predicted_kernel(drawn: Any) -> None:
     tables = [table_of(labels, values, valid, lanes=False) for labels, values, valid in drawn]
     merged = merge(tables).to_columns()
     assert sum(column.nbytes for column in merged.values()) <= merged_bytes([table.to_columns() for table in tables])
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.sets(st.integers(-40, 40), min_size=1), st.sets(st.integers(-50, 50)), st.sampled_from([1, 48, 4096]))
+def test_rows_are_selected_from_the_disk(labels: set[int], wanted: set[int], stripe: int) -> None:
+    table = {"label": np.array(sorted(labels)), "mean": np.array(sorted(labels))[:, None] * [0.5, 2]}
+    with harness.workspace() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.storage.tables.STRIPE_BYTES", stripe)
+        save_table(folder / "table", table)
+        found = StoredTable(folder / "table").select("label", np.array(sorted(wanted), np.int64), ["mean"])
+    rows = [row for row, label in enumerate(table["label"]) if label in wanted]
+    assert found.keys() == {"label", "mean"}
+    for name, column in found.items():
+        np.testing.assert_array_equal(column, table[name][rows])

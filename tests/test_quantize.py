@@ -78,6 +78,17 @@ def test_the_palette_loop(config: Config, image: np.ndarray) -> None:
     assert pipeline.run(config, resume=True)["quality"] == facts["quality"]  # read from the finished store
 
 
+def test_verify_computes_the_error_again(config: Config) -> None:
+    pipeline.run(config)
+    assert pipeline.verify(config["output"]["path"], everything=True, seed=2)["agrees"]
+    file = Path(config["output"]["path"]) / "zarr.json"
+    metadata = json.loads(file.read_text())
+    metadata["attributes"]["rasterpipe"]["quality"]["poster"]["mean_squared_error"] = 1.5
+    file.write_text(json.dumps(metadata))
+    (problem,) = pipeline.verify(config["output"]["path"], everything=True, seed=2)["problems"]
+    assert "the mean_squared_error of poster is recorded as 1.5, and computed as " in problem
+
+
 @pytest.mark.parametrize(("dtype", "peak"), [("uint8", 255), ("int16", 32767)])
 def test_the_error_of_integers_is_scikit_images(dtype: str, peak: int, config: Config, tmp_path: Path) -> None:
     metrics = pytest.importorskip("skimage.metrics")

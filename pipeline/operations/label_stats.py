@@ -16,6 +16,7 @@ from pipeline.kernels.label_width import Width, merged_bytes, width_of, width_of
 from pipeline.operation import Block, Domain, Reduction, Specs, Table, TableSpec, register
 from pipeline.raster import RasterSpec, working_dtype
 from pipeline.region import Region
+from pipeline.storage.tables import STRIPE_BYTES, StoredTable
 
 Statistic = Literal["count", "sum", "mean", "var", "std", "min", "max"]
 Geometry = Literal["centroid", "bbox"]
@@ -190,12 +191,16 @@ class LabelStats(Reduction):
     def scratch_bytes(self, specs: Specs, shape: tuple[int, int]) -> int:
         # the values of the block's labels: as many labels as pixels at worst
         num_rows: int = min(shape[0] * shape[1], 2 ** (8 * specs["labels"].dtype.itemsize))
-        return num_rows * (48 + 16 * specs["input"].num_bands)
+        row = 48 + 16 * specs["input"].num_bands
+        return num_rows * (row + 24 + 8 * specs["input"].num_bands * len(self.recolor)) + 3 * STRIPE_BYTES
 
     def apply(
         self, blocks: Mapping[str, Block], tables: Mapping[str, Any], out: Mapping[str, Block], region: Region
     ) -> None:
         labels, table = blocks["labels"], tables["self"]
+        if isinstance(table, StoredTable):
+            part = labels.planes()[0][region.slices(labels.origin)]
+            table = table.select("label", np.unique(part.astype(np.int64)), list(out))
         for name, block in out.items():
             fill = block.fill if block.fill is not None else 0
             lookup(

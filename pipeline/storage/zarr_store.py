@@ -167,7 +167,7 @@ def write_table(path: str, step: str, table: Table, spec: TableSpec) -> None:
             config={"write_empty_chunks": True},
         )
         for first in range(0, len(column), rows):
-            array[first : first + rows] = column[first : first + rows]
+            array[first : first + rows] = table[name][first : first + rows]  # mapped anew where it is on the disk
     if "band" not in group and any("band" in dims for dims in spec.columns.values()):
         _put(group, "band", list(spec.bands), ("band",))
 
