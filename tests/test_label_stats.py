@@ -155,7 +155,7 @@ def test_wide_sums_go_to_the_disk_before_they_fill_the_memory(
     config["steps"][0]["statistics"] = ["mean", "var"]
     pipeline.run({**config, "output": {**config["output"], "path": str(tmp_path / "whole.zarr")}})
     monkeypatch.setattr("pipeline.planning.fitting._multiples", lambda unit, size: [unit])
-    monkeypatch.setattr("pipeline.planning.fitting._coarse_unit", lambda chunk, spec: chunk)
+    monkeypatch.setattr("pipeline.planning.fitting._coarse_unit", lambda chunk, raster, pixel_bytes: chunk)
     monkeypatch.setattr("pipeline.planning.fitting.MAX_TABLE_BYTES", 2**17)
     sizes, folders = [], []
     join = reduction.Merger.join

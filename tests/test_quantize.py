@@ -112,7 +112,7 @@ def test_killed_and_resumed_it_says_the_same(
     config["run"]["halo"] = halo
     whole = pipeline.run({**config, "output": {**config["output"], "path": str(tmp_path / "whole.zarr")}})
     monkeypatch.setattr("pipeline.planning.fitting._multiples", lambda unit, size: [unit])  # 30 blocks a pass
-    monkeypatch.setattr("pipeline.planning.fitting._coarse_unit", lambda chunk, spec: chunk)
+    monkeypatch.setattr("pipeline.planning.fitting._coarse_unit", lambda chunk, raster, pixel_bytes: chunk)
     calls = []
     run = execution.PassWorker._run
 

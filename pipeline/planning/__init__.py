@@ -249,7 +249,9 @@ def _plan_pass(number: int, targets: _Targets, graph: Graph, settings: Settings)
     measured = tuple(step.name for step in steps if step.operation.is_measured and step.name in kept)
 
     def build(grid: Grid) -> PassPlan:
-        return PassPlan(number, tuple(steps), specs, stored, targets.writes, grid, wanted, dims, sweeps, bands, measured)
+        return PassPlan(
+            number, tuple(steps), specs, stored, targets.writes, grid, wanted, dims, sweeps, bands, measured
+        )
 
     chunks = {raster: stored_chunk(raster, settings, graph) for raster in stored}
     arrays = plan_arrays(targets.writes, targets.kept, targets.region, graph, settings)
