@@ -225,9 +225,9 @@ print(json.dumps(pipeline.run(json.loads(sys.argv[1]))))
 
 @pytest.mark.long
 def test_ten_million_labels_of_sixteen_bands_within_2_gib(tmp_path: Path) -> None:
-    """Each label in one or two pixels anywhere: tables of 5 GB go to the disk, in parts, and are merged there.
+    """Each label in one or two pixels anywhere: partial tables of 5 GB go to the disk and are merged there.
 
-    Some 6 minutes on two cores and 15 GB of disk; the peak is 0.9 GiB.
+    The run takes some 3 minutes on two shared cores, and 8 GB of disk.
     """
     write_scattered(tmp_path)
     step = {"name": "zones", "op": "label_stats", "input": "image", "labels": "labels", "recolor": ["mean"]}
