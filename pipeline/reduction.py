@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -97,7 +98,9 @@ def fold(sweep: Sweep, folders: Sequence[Path], state: Table, limit_bytes: int, 
     reduction = sweep.reduction
     stored = [StoredTable(folder) for folder in folders]
     if reduction.row_key is None or reduction.merged_bytes(stored) <= limit_bytes:
-        merged = merge_all(reduction, [load_table(folder) for folder in folders], sweep.number)
+        # one after the other: where rows do not stand for themselves, all tables together may not fit
+        loaded: Iterator[Table] = (load_table(folder) for folder in folders)
+        merged = functools.reduce(lambda a, b: reduction.merge(a, b, sweep.number), loaded)
         save_table(target, reduction.fold(merged, state, sweep.number))
         return
     writer = TableWriter(target)
