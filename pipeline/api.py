@@ -112,7 +112,7 @@ def load(
     config, document = load_pipeline(source, overrides, inputs, output)
     try:
         check_allowed(config.run.scheduler, allow_clusters)
-        config = with_matrices(config, read_matrix)
+        config = with_matrices(document, config, read_matrix)
         readers = _match(
             config, {name: _open(name, entry, document, _limits(config)) for name, entry in config.inputs.items()}
         )
@@ -487,6 +487,9 @@ def _run(job: Job, target: Target, journal: Journal, ways: _Ways, crew: Crew | N
                 )
         _check_inputs_unchanged(job)
         seconds = _finish(store, measured, journal, disks) - started
+    for text in store.provenance["notes"]:
+        progress.say(f"note: {text}")
+    warnings += store.provenance["notes"]
     files = write_geotiffs(job, progress)
     facts = report.describe_run(job, store.provenance, measured, seconds, compile_seconds, warnings)
     journal.remove()

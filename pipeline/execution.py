@@ -17,6 +17,7 @@ from typing import Any
 from pipeline.errors import InputError, RasterpipeError, RunInterrupted, RunStopped
 from pipeline.graph import Strip, run_strip, split_into_strips
 from pipeline.journal import BlockSet, Journal
+from pipeline.kernels.exact_total import Total
 from pipeline.limits import HeapWatch, limit_heaps
 from pipeline.operation import Table
 from pipeline.planning import TABLES_AT_ONCE, Plan, PlannedPass, StoredArray
@@ -24,7 +25,7 @@ from pipeline.progress import Progress
 from pipeline.reduction import Merger, fold
 from pipeline.storage.reader import BandReader, Reader
 from pipeline.storage.retry import RETRIES
-from pipeline.storage.tables import SavedTable, stored_bytes
+from pipeline.storage.tables import SavedTable, StoredTable, stored_bytes
 from pipeline.worker import BlockDone, PassWorker, Writer
 
 
@@ -43,6 +44,8 @@ class Measured:
     """Blocks begun or done on workers that were lost, and so computed again."""
     valid: dict[str, int] = field(default_factory=dict)
     """raster -> valid values"""
+    totals: dict[str, Total] = field(default_factory=dict)
+    """step -> what is measured of it"""
     tables: Mapping[str, Table] = field(default_factory=dict)
     """step -> the table that it made"""
 
@@ -87,7 +90,8 @@ class _Tables:
             folders = [self.folder / Path(folder).name for per_sweep in saved for folder in per_sweep[i]]
             if not target.exists():
                 fold(sweep, folders, self.known[name], planned.cost.table_bytes // 2, target)
-            self.known[name] = SavedTable(target, mapped=stored_bytes([target]) > planned.cost.table_bytes // 4)
+            is_large = stored_bytes([target]) > planned.cost.table_bytes // 4
+            self.known[name] = StoredTable(target) if is_large else SavedTable(target)
             for folder in folders:
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -151,6 +155,7 @@ def execute(
             measured.retries += counts.retries
             measured.blocks_recomputed += counts.blocks_recomputed
             valid = zip(planned.plan.writes, recorded.valid, strict=True)
+            measured.totals |= dict(zip(planned.plan.measured, recorded.totals, strict=True))
             measured.valid |= {raster: count for raster, count in valid if planned.arrays[raster].is_kept}
     measured.tables = tables.known
     return measured

@@ -1,7 +1,8 @@
 """The journal of a run: which blocks are done, so that `--resume` does only the others.
 
 It lies beside the output, in ``<path>.work/journal``, one JSON value a line: a header, then lists of
-``[pass, block, valid, ...]``. A block is recorded after its data are written. A pass that makes tables adds
+``[pass, block, valid, ..., [count, sum, exponent], ...]``: valid values by raster, totals of steps that are
+measured. A block is recorded after its data are written. A pass that makes tables adds
 ``["partials", pass, [block, ...], [[folder, ...], ...]]``: the blocks whose partial tables are merged and saved, and
 where, sweep by sweep. The file is locked while a run has it open, and the lock dies with the process.
 
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pipeline.errors import OutputError
+from pipeline.kernels.exact_total import Total
 from pipeline.storage.disk import FileSystems, boot_id
 from pipeline.worker import BlockDone
 
@@ -73,15 +75,18 @@ class PassRecord:
     """Blocks that are written."""
     valid: list[int] = field(default_factory=list)
     """Valid values per written raster, of all blocks done."""
+    totals: list[Total] = field(default_factory=list)
+    """Per step that is measured, of all blocks done."""
     counted: BlockSet = field(default_factory=BlockSet)
     """Blocks whose partial tables are saved."""
     folders: list[list[list[str]]] = field(default_factory=list)
     """Where: folders per sweep, of each strip."""
 
-    def add(self, block: int, valid: Sequence[int]) -> bool:
+    def add(self, block: int, valid: Sequence[int], totals: Sequence[Total] = ()) -> bool:
         """Take in a block; return whether it is new."""
         if is_new := self.done.add(block):
             self.valid = [a + b for a, b in zip(self.valid, valid, strict=True)] if self.valid else list(valid)
+            self.totals = [a + b for a, b in zip(self.totals, totals, strict=True)] if self.totals else list(totals)
         return is_new
 
     def add_partials(self, blocks: Sequence[int], folders: list[list[str]]) -> None:
@@ -155,7 +160,8 @@ class Journal:
             elif entry[0] == "partials":
                 self.passes[entry[1]].add_partials(entry[2], entry[3])
             else:
-                self.passes[entry[0]].add(entry[1], entry[2:])
+                totals = [Total(*fact) for fact in entry[2:] if isinstance(fact, list)]
+                self.passes[entry[0]].add(entry[1], entry[2 : len(entry) - len(totals)], totals)
         return [item for item in waiting if item[0] >= end]
 
     # --- writing
@@ -175,9 +181,10 @@ class Journal:
         with self._mutex:
             if self._failure is not None:
                 raise self._failure
-            if not self.passes[receipt.pass_number].add(receipt.block, receipt.valid):
+            if not self.passes[receipt.pass_number].add(receipt.block, receipt.valid, receipt.totals):
                 return False
-            self._write([receipt.pass_number, receipt.block, *receipt.valid])
+            totals = [[total.count, total.sum, total.exponent] for total in receipt.totals]
+            self._write([receipt.pass_number, receipt.block, *receipt.valid, *totals])
             if time.monotonic() - self._flushed > FLUSH_SECONDS:
                 self._file.flush()
                 self._flushed = time.monotonic()
@@ -261,7 +268,8 @@ class Journal:
 def _parse(line: bytes, *, is_first: bool) -> Any:
     """Return a line's value; None for what no run wrote as a whole: the first is a mapping, the others are lists."""
     try:
-        if line[1:2].isdigit() and line[:1] + line[-2:] == b"[]\n":  # a block: there may be a million
+        plain = line[1:2].isdigit() and line[:1] + line[-2:] == b"[]\n" and b"[" not in line[1:]
+        if plain:  # a block: there may be a million
             return None if is_first else list(map(int, line[1:-2].split(b",")))
         entry = json.loads(line)
     except ValueError:

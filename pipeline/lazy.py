@@ -16,6 +16,7 @@ from pipeline.config.message import show
 from pipeline.config.value import parse_dims
 from pipeline.errors import PipelineError, UsageError
 from pipeline.graph import Intervals, Parts, common_dims, new_token, overlap, own_dims, rim_edges
+from pipeline.operation import Table
 from pipeline.passes import Fresh, PassPlan, compute_block, cut_from
 from pipeline.planning import InputSpec, Plan, Settings, make_plan
 from pipeline.raster import DIMS, Dims, Number, RasterSpec, fit
@@ -59,7 +60,8 @@ def apply(
     UsageError
         Where an argument is no such thing.
     PipelineError
-        Where the steps are wrong, or do not fit the array.
+        Where the steps are wrong, or do not fit the array; where one makes a table of the whole array, which would
+        have to be computed first.
 
     Examples
     --------
@@ -87,7 +89,8 @@ def apply(
     plan = _plan(listed, spec, keep)
     lazy = {"image": data}
     for planned in plan.passes:
-        lazy.update(_apply_pass(planned.plan, {raster: lazy[raster] for raster in planned.plan.stored}))
+        sources = {raster: lazy[raster] for raster in planned.plan.stored}
+        lazy.update(_apply_pass(planned.plan, sources, plan.first_tables()))
     results = {raster: lazy[raster] for raster in plan.kept}
     if is_xarray:
         results = {raster: _wrap(array, result, plan.kept[raster].spec, raster) for raster, result in results.items()}
@@ -178,13 +181,27 @@ def _plan(steps: Sequence[Mapping[str, Any]], spec: RasterSpec, keep: Sequence[s
     settings = Settings(memory_bytes=2**62, workers=1, keep=config.output.keep, halo="read")
     inputs = {"image": InputSpec("image", spec, (spec.height, spec.width))}
     try:
-        config = with_matrices(config, read_matrix)
-        return make_plan(config.steps, resolve(config), inputs, settings)
+        config = with_matrices(document, config, read_matrix)
+        plan = make_plan(config.steps, resolve(config), inputs, settings)
+        _refuse_sweeps(plan)
+        return plan
     except PipelineError as error:
         raise PipelineError(locate(document, error), error.path) from None
 
 
-def _apply_pass(plan: PassPlan, sources: Mapping[str, Any]) -> dict[str, Any]:
+def _refuse_sweeps(plan: Plan) -> None:
+    """Refuse what cannot be lazy: a table of the whole raster, and steps of which no raster comes."""
+    for sweep in (sweep for planned in plan.passes for sweep in planned.plan.sweeps):
+        raise PipelineError(
+            f"step {sweep.step.name!r} ({sweep.reduction.op}) makes a table of the whole raster, which `apply` cannot "
+            "without computing; use pipeline.run, or for `quantize` a palette that is known: a list or a file",
+            ("steps",),
+        )
+    if not plan.kept:
+        raise PipelineError("the steps make no raster, only tables; use pipeline.run", ("steps",))
+
+
+def _apply_pass(plan: PassPlan, sources: Mapping[str, Any], tables: Mapping[str, Table]) -> dict[str, Any]:
     """Return what a pass writes, as lazy arrays in their dims."""
     import dask.array
 
@@ -198,7 +215,7 @@ def _apply_pass(plan: PassPlan, sources: Mapping[str, Any]) -> dict[str, Any]:
 
     def compute(row: int, column: int, blocks: Parts) -> dict[str, np.ndarray]:
         block = Region(*rows[row], *columns[column])
-        return compute_block(plan, block, cut_from(plan, block, blocks), Fresh())
+        return compute_block(plan, block, cut_from(plan, block, blocks), Fresh(), tables=tables)
 
     bundles = overlap(plan, parts, rows, columns, compute)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import math
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -19,6 +19,7 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt
 
 from pipeline.errors import PipelineError, unknown
+from pipeline.kernels.exact_total import Total
 from pipeline.raster import BandKey, Dims, DTypeName, Number, RasterSpec, holds, working_dtype
 from pipeline.region import Halo, Region
 
@@ -177,6 +178,8 @@ class Operation(BaseModel):
     """What each output is, with its dtype; shown by `rasterpipe ops`."""
     keeps_values: ClassVar[bool] = False
     """Whether the output's values are the source's, so that what its file says of them still holds."""
+    is_measured: ClassVar[bool] = False
+    """Whether `apply_measured` returns a total of each block, which `quality` makes facts of."""
     matrices: ClassVar[tuple[str, ...]] = ()
     """Fields that may name a file with a matrix; the engine puts the matrix in its place before it plans."""
 
@@ -255,6 +258,21 @@ class Operation(BaseModel):
         """Compute the outputs that `out` holds over `region`; the blocks hold `region` with its halo, maybe more."""
         raise NotImplementedError(f"{type(self).__name__}.apply")
 
+    def apply_measured(
+        self,
+        blocks: Mapping[str, Block],
+        tables: Mapping[str, Any],
+        out: Mapping[str, Block],
+        region: Region,
+        own: Region,
+    ) -> Total:
+        """Compute as `apply`; return a total of the pixels of `own`, the part of `region` that no other block has."""
+        raise NotImplementedError(f"{type(self).__name__}.apply_measured")
+
+    def quality(self, total: Total, tables: Mapping[str, Table], specs: Specs) -> dict[str, float | None]:
+        """Return what the total of all blocks says of the outputs, for the run's summary and their attributes."""
+        raise NotImplementedError(f"{type(self).__name__}.quality")
+
 
 class Reduction(Operation):
     """An operation that makes a table of the whole region, in one or more sweeps over the blocks.
@@ -298,6 +316,14 @@ class Reduction(Operation):
     def most_bytes(self, blocks: Mapping[str, Block], state: Table, sweep: int, region: Region) -> int:
         """Return a bound of the bytes of the partial table of a region, cheaply: too large a region is divided."""
         return 0
+
+    def table_notes(self, table: Table) -> Iterator[str]:
+        """Yield what the user should know of the finished table."""
+        return iter(())
+
+    def merged_bytes(self, tables: Sequence[Table]) -> int:
+        """Return a bound of the bytes of the merge of partial tables."""
+        return sum(column.nbytes for table in tables for column in table.values())
 
     def output_specs(self, specs: Specs) -> dict[str, RasterSpec]:
         return {}

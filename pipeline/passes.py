@@ -17,6 +17,7 @@ import numpy as np
 
 from pipeline.kernels import validity
 from pipeline.kernels.edge import fill_edges
+from pipeline.kernels.exact_total import Total
 from pipeline.operation import Block, Edge, Operation, Reduction, Specs, Table, TableSpec
 from pipeline.raster import Number, RasterSpec, array_shape, array_slices, is_nan, working_dtype
 from pipeline.region import Grid, Halo, Region
@@ -111,6 +112,8 @@ class PassPlan:
     """Sweeps of reductions over what is read or computed here."""
     bands: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """stored raster -> the bands that are read of it, where some are not; its spec here has only these."""
+    measured: tuple[str, ...] = ()
+    """Steps that make a total of each block."""
 
     @cached_property
     def halos(self) -> dict[str, Halo]:
@@ -329,13 +332,15 @@ def plan_slots(plan: PassPlan) -> Slots:
 
 
 class Collector(Protocol):
-    """Where the partial tables of a block go."""
+    """Where the partial tables and the totals of a block go."""
 
     @property
     def limit_bytes(self) -> int:
         """What a partial table may have."""
 
     def add(self, sweep: int, table: Table) -> None: ...
+
+    def add_total(self, step: str, total: Total) -> None: ...
 
 
 Tables = Mapping[str, Table]
@@ -354,15 +359,15 @@ def compute_block(
 ) -> dict[str, np.ndarray]:
     """Compute one block of a pass; return the stored form of each written raster over `region`.
 
-    The arrays belong to `buffers`: they hold until the next block begins. The partial tables of sweeps go to the
-    collector.
+    The arrays belong to `buffers`: they hold until the next block begins. The partial tables of sweeps, and the
+    totals of steps that are measured, go to the collector; without one, no step is measured.
     """
     needs = needs or plan.needs(region)
-    work = _Work(plan, needs, fetch, buffers, act, tables or {})
+    work = _Work(plan, region, needs, fetch, buffers, act, tables or {}, collector)
     for step in plan.steps:
         work.run(step)
     for number in range(len(plan.sweeps)):
-        work.sweep(number, region, collector)
+        work.sweep(number)
     return {raster: work.finish(raster, region) for raster in plan.writes}
 
 
@@ -370,10 +375,18 @@ class _Work:
     """The blocks of one region while it is computed: rasters as declared, and views of them for operations."""
 
     def __init__(
-        self, plan: PassPlan, needs: Needs, fetch: Fetch | None, buffers: Buffers, act: Act, tables: Tables
+        self,
+        plan: PassPlan,
+        region: Region,
+        needs: Needs,
+        fetch: Fetch | None,
+        buffers: Buffers,
+        act: Act,
+        tables: Tables,
+        collector: Collector | None,
     ) -> None:
-        self.plan, self.needs, self.fetch, self.buffers, self.act = plan, needs, fetch, buffers, act
-        self.tables = tables
+        self.plan, self.region, self.needs, self.fetch = plan, region, needs, fetch
+        self.buffers, self.act, self.tables, self.collector = buffers, act, tables, collector
         self.raster = next(iter(plan.specs.values())).region
         self.blocks: dict[tuple[str, bool], Block] = {}
         self.views: dict[Any, Block] = {}
@@ -404,27 +417,31 @@ class _Work:
             fill_block_edges(blocks[use.key], self.needs.use[step.name, use.key], use)
         region = self.needs.compute[step.name]
         tables = {key: self.tables[maker] for key, maker in step.makers.items()}
-        step.operation.apply(blocks, tables, out, region)
+        if self.collector is not None and step.name in self.plan.measured:
+            self.collector.add_total(step.name, step.operation.apply_measured(blocks, tables, out, region, self.region))
+        else:
+            step.operation.apply(blocks, tables, out, region)
         if border := step.operation.border():
             for block in out.values():
                 clear_border(block, region, border)
 
-    def sweep(self, number: int, region: Region, collector: Collector | None) -> None:
+    def sweep(self, number: int) -> None:
         """Make the partial tables of a reduction over the block."""
         sweep = self.plan.sweeps[number]
         blocks = {use.key: self.view(sweep.step, use) for use in sweep.step.uses}
-        self.act(self.collect, number, blocks, region, collector)
+        self.act(self.collect, number, blocks, self.region)
         for use in sweep.step.uses:
             self.release(sweep.step, use)
 
-    def collect(self, number: int, blocks: Mapping[str, Block], region: Region, collector: Collector) -> None:
+    def collect(self, number: int, blocks: Mapping[str, Block], region: Region) -> None:
         """Hand over the partial table of a region, or of its halves where it could be too large."""
-        sweep = self.plan.sweeps[number]
+        sweep, collector = self.plan.sweeps[number], self.collector
+        assert collector is not None
         state = self.tables.get(sweep.step.name, {})
         most_bytes = sweep.reduction.most_bytes(blocks, state, sweep.number, region)
         if region.num_pixels > 1 and most_bytes > collector.limit_bytes:
             for half in region.halves():
-                self.collect(number, blocks, half, collector)
+                self.collect(number, blocks, half)
             return
         collector.add(number, sweep.reduction.partial(blocks, state, sweep.number, region))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -189,6 +189,11 @@ def fit(value: Number, dtype: np.dtype) -> Number | None:
     except OverflowError:
         return None
     return None if math.isinf(rounded) and math.isfinite(value) else rounded
+
+
+def json_number(value: Any) -> Any:
+    """Return a number as JSON can hold it: NaN and the infinities as text."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def printable(text: str) -> str:

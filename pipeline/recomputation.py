@@ -26,8 +26,8 @@ from pipeline.read_limits import TRUSTED
 from pipeline.region import Axis, Grid, Region
 from pipeline.storage.reader import Reader
 from pipeline.storage.zarr import ZarrReader, configure
-from pipeline.storage.zarr_store import read_table
-from pipeline.store import RunStore
+from pipeline.storage.zarr_store import read_table, root_attributes
+from pipeline.store import RunStore, qualities
 from pipeline.target import Target, check_free_space
 from pipeline.worker import Writer
 
@@ -133,14 +133,20 @@ class Recomputation:
             self._compute(self._draw_region(self.region), tables, Progress(quiet=True))
 
     def whole(self, progress: Progress) -> Iterator[str]:
-        """Compute all again; yield the tables that differ."""
+        """Compute all again; yield the tables that differ, and what is recorded of steps and does not hold."""
         with progress:
-            made = self._compute(None, {}, progress).tables
+            measured = self._compute(None, {}, progress)
+        made = measured.tables
         for name, spec in table_specs(self.job).items():
             stored = read_table(self.output, name, spec)
             for column in spec.columns:
                 if not _same_bits(stored[column], np.asarray(made[name][column])):
                     yield f"{name}/{spec.prefix}{column}: the table differs"
+        recorded = (root_attributes(self.output) or {}).get("quality", {})
+        for name, quality in qualities(self.job.plan, measured):
+            for fact, value in quality.items():
+                if (said := recorded.get(name, {}).get(fact)) != value:
+                    yield f"{self.output}: the {fact} of {name} is recorded as {said}, and computed as {value}"
 
     def _draw_region(self, whole: Region) -> Region:
         """Return a part, as likely at an edge as a window that is dropped anywhere around."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from pipeline.kernels.exact_total import Total
 from pipeline.operation import Reduction, Table
 from pipeline.passes import Sweep
-from pipeline.storage.tables import TableWriter, load_table, save_table, stored_bytes, table_bytes
+from pipeline.storage.tables import StoredTable, TableWriter, load_table, save_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Merger:
             a, b = first.tables[i], second.tables[i]
             saved = (*first.folders[i], *second.folders[i])
             if a is not None and b is not None:
-                if table_bytes(a) + table_bytes(b) <= self.limit_bytes:
+                if reduction.merged_bytes((a, b)) <= self.limit_bytes:
                     a = reduction.merge(a, b, sweep)
                 else:
                     saved, a = (*saved, self._save(a)), b
@@ -74,11 +75,12 @@ class Merger:
 
 
 class BlockCollector:
-    """Joins the partial tables of one block as they come."""
+    """Joins the partial tables of one block as they come, and keeps its totals."""
 
     def __init__(self, merger: Merger) -> None:
         self._merger = merger
         self.partials = merger.nothing
+        self.totals: dict[str, Total] = {}
 
     @property
     def limit_bytes(self) -> int:
@@ -87,39 +89,46 @@ class BlockCollector:
     def add(self, sweep: int, table: Table) -> None:
         self.partials = self._merger.join(self.partials, self._merger.of_sweep(sweep, table))
 
+    def add_total(self, step: str, total: Total) -> None:
+        self.totals[step] = total
+
 
 def fold(sweep: Sweep, folders: Sequence[Path], state: Table, limit_bytes: int, target: Path) -> None:
     """Merge the partial tables that a sweep left in folders, fold them into the state, and save that as `target`."""
     reduction = sweep.reduction
-    if reduction.row_key is None or stored_bytes(folders) <= limit_bytes:
-        merged = merge_all(reduction, (load_table(folder) for folder in folders), sweep.number)
+    stored = [StoredTable(folder) for folder in folders]
+    if reduction.row_key is None or reduction.merged_bytes(stored) <= limit_bytes:
+        # one after the other: where rows do not stand for themselves, all tables together may not fit
+        loaded: Iterator[Table] = (load_table(folder) for folder in folders)
+        merged = functools.reduce(lambda a, b: reduction.merge(a, b, sweep.number), loaded)
         save_table(target, reduction.fold(merged, state, sweep.number))
         return
     writer = TableWriter(target)
-    for part in _ranges(reduction, [load_table(folder, mapped=True) for folder in folders], limit_bytes, sweep.number):
+    for part in _ranges(reduction, stored, limit_bytes, sweep.number):
         writer.append(reduction.fold(part, state, sweep.number))
     writer.close()
 
 
-def merge_all(reduction: Reduction, tables: Iterable[Table], sweep: int) -> Table:
-    return functools.reduce(lambda a, b: reduction.merge(a, b, sweep), tables)
+def merge_all(reduction: Reduction, tables: Sequence[Table], sweep: int) -> Table:
+    """Merge neighbours, then what they make: each row is copied a few times, not once a table."""
+    while len(tables) > 1:
+        pairs = [tables[i : i + 2] for i in range(0, len(tables), 2)]
+        tables = [pair[0] if len(pair) == 1 else reduction.merge(pair[0], pair[1], sweep) for pair in pairs]
+    return tables[0]
 
 
-def _ranges(reduction: Reduction, tables: Sequence[Table], limit_bytes: int, sweep: int) -> Iterator[Table]:
+def _ranges(reduction: Reduction, tables: Sequence[StoredTable], limit_bytes: int, sweep: int) -> Iterator[Table]:
     """Yield the merged rows of tables that do not fit the memory together, range after range of the row key."""
-    assert reduction.row_key is not None
-    keys = [np.asarray(table[reduction.row_key]) for table in tables]
-    num_ranges = max(1, -(-2 * sum(map(table_bytes, tables)) // max(1, limit_bytes)))
+    key = reduction.row_key
+    assert key is not None
+    num_ranges = max(1, -(-2 * reduction.merged_bytes(tables) // max(1, limit_bytes)))
     # of every table some rows that lie evenly: between two bounds there are about as many rows of each
-    every = [key[:: max(1, len(key) // (64 * num_ranges))] for key in keys]
+    every = [np.array(table[key][:: max(1, len(table[key]) // (64 * num_ranges))]) for table in tables]
     sample = np.sort(np.concatenate(every))
     bounds = np.unique(sample[len(sample) * np.arange(1, num_ranges) // num_ranges])
-    cuts = [np.concatenate([[0], np.searchsorted(key, bounds), [len(key)]]) for key in keys]
+    cuts = [[0, *np.searchsorted(table[key], bounds).tolist(), len(table[key])] for table in tables]
     for i in range(len(bounds) + 1):
-        parts = [
-            {name: np.array(column[cut[i] : cut[i + 1]]) for name, column in table.items()}
-            for table, cut in zip(tables, cuts, strict=True)
-            if cut[i] < cut[i + 1]
-        ]
+        spans = [(table, cut[i], cut[i + 1]) for table, cut in zip(tables, cuts, strict=True)]
+        parts = [table.rows(first, last) for table, first, last in spans if first < last]
         if parts:
             yield merge_all(reduction, parts, sweep)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from pipeline.execution import Measured
 from pipeline.limits import peak_rss_bytes
 from pipeline.operation import Reduction
 from pipeline.planning import Plan, PlannedPass, StoredArray, format_bytes
+from pipeline.raster import json_number
 from pipeline.storage.reader import Reader
 from pipeline.storage.zarr_store import array_shape_of
 from pipeline.target import Target, hash_parts, provenance_of
@@ -75,7 +75,7 @@ def _describe_spec(spec: Any) -> Facts:
         "shape": list(spec.shape),
         "dtype": spec.dtype.name,
         "bands": list(spec.bands),
-        "nodata": _json_number(spec.nodata),
+        "nodata": json_number(spec.nodata),
     }
 
 
@@ -89,11 +89,6 @@ def _describe_array(array: StoredArray) -> Facts:
         "codec": array.codec,
         "bytes": array.num_bytes,
     }
-
-
-def _json_number(value: Any) -> Any:
-    """Return a number as JSON can hold it: NaN and the infinities as text."""
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def describe_run(
@@ -120,6 +115,7 @@ def describe_run(
         "retries": measured.retries,
         "outputs": [_describe_result(array, measured.valid) for array in plan.kept.values()],
         "tables": list(_describe_tables(job)),
+        "quality": provenance["quality"],
         "warnings": warnings,
         "plan_hash": provenance["plan_hash"],
         "version": pipeline.__version__,
@@ -168,7 +164,8 @@ def describe_finished(job: Job, target: Target) -> Facts:
         "retries": 0,
         "outputs": [_describe_result(array, provenance.get("valid", {})) for array in plan.kept.values()],
         "tables": list(_describe_tables(job)),
-        "warnings": list(plan.notes),
+        "quality": provenance.get("quality", {}),
+        "warnings": [*plan.notes, *provenance.get("notes", [])],
         "plan_hash": hash_parts(job.parts),
         "version": pipeline.__version__,
     }
@@ -183,7 +180,7 @@ def describe_input(path: str, reader: Reader, array: str | None = None) -> Facts
         "size": [spec.height, spec.width],
         "num_bands": spec.num_bands,
         "bytes": spec.region.num_pixels * spec.pixel_bytes,
-        "scale": [_json_number(value) for value in reader.scale] if reader.scale else None,
+        "scale": [json_number(value) for value in reader.scale] if reader.scale else None,
         "chunk": list(reader.chunk),
         "crs": spec.crs,
         "transform": list(spec.transform) if spec.transform else None,
@@ -261,6 +258,8 @@ def format_run(facts: Facts) -> Iterator[str]:
     for entry in facts["outputs"]:
         shape = " x ".join(str(n) for n in entry["shape"])
         yield f"  {entry['path']}: {shape} {entry['dtype']}, {100 * entry['valid_fraction']:.2f} % valid"
+    for step, quality in facts["quality"].items():
+        yield f"  {step}: {_format_quality(quality)}"
     for table in facts["tables"]:
         yield f"  {table['path']}: {_count(table['rows'], 'row')} of {', '.join(table['columns'])}"
     for path in facts.get("table_files", []):
@@ -269,6 +268,14 @@ def format_run(facts: Facts) -> Iterator[str]:
         if entry["path"] != facts["output"]:
             yield f"geotiff: {entry['path']}"
     yield f"result: {facts['output']}"
+
+
+def _format_quality(quality: Mapping[str, Any]) -> str:
+    error, psnr, peak = (quality[key] for key in ("mean_squared_error", "psnr", "peak"))
+    if error is None:
+        return "no valid pixel to measure"
+    ratio = "" if psnr is None else f", PSNR {float(psnr):.2f} dB (peak {peak:g})"
+    return f"mean squared error {error:.6g}{ratio}"
 
 
 def format_verify(facts: Facts) -> Iterator[str]:

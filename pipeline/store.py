@@ -5,14 +5,15 @@ from __future__ import annotations
 import datetime
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pipeline
 from pipeline.errors import OutputError
-from pipeline.operation import Reduction
-from pipeline.planning import StoredArray
+from pipeline.operation import Reduction, Table
+from pipeline.planning import Plan, StoredArray
+from pipeline.raster import json_number
 from pipeline.read_limits import TRUSTED
 from pipeline.storage.reader import Reader
 from pipeline.storage.zarr import ZarrReader
@@ -109,7 +110,9 @@ class RunStore:
         if self.target.action == "continue":
             remove_torn(self.target.store)
         valid = {raster: measured.valid[raster] for raster in self.job.plan.kept}
-        self.provenance |= {"complete": True, "finished": now(), "valid": valid}
+        quality = dict(qualities(self.job.plan, measured))
+        notes = list(_table_notes(self.job.plan, measured.tables))
+        self.provenance |= {"complete": True, "finished": now(), "valid": valid, "quality": quality, "notes": notes}
         shared = {key: self.provenance[key] for key in ("version", "run_id", "plan_hash", "complete")}
         plan = self.job.plan
         for name, step in plan.reductions.items():
@@ -126,7 +129,8 @@ class RunStore:
             name: {**shared, "step": steps[name], "inputs": self.job.parts["identities"]}
             for name in dict.fromkeys([*(raster.partition("/")[0] for raster in plan.kept), *plan.reductions])
         }
-        finish_store(str(self.target.store), self.provenance, groups, sync)
+        arrays = {raster: quality[name] for raster in plan.kept if (name := raster.partition("/")[0]) in quality}
+        finish_store(str(self.target.store), self.provenance, groups, arrays, sync)
 
     def publish(self) -> None:
         """Put a result that replaces an older one in its place, and remove what only the run needed."""
@@ -144,6 +148,23 @@ class RunStore:
 def _without_scheduler(config: dict[str, Any]) -> dict[str, Any]:
     """Return the configuration for the record: where a run ran is no part of it, and may name what is private."""
     return config | {"run": {key: value for key, value in config["run"].items() if key != "scheduler"}}
+
+
+def qualities(plan: Plan, measured: Measured) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the steps that are measured, and what their totals say, ready for JSON."""
+    for planned in plan.passes:
+        for step in planned.plan.steps:
+            if step.name in planned.plan.measured:
+                tables = {key: measured.tables[maker] for key, maker in step.makers.items()}
+                facts = step.operation.quality(measured.totals[step.name], tables, step.sources)
+                yield step.name, {key: json_number(value) for key, value in facts.items()}
+
+
+def _table_notes(plan: Plan, tables: Mapping[str, Table]) -> Iterator[str]:
+    """Yield what finished tables tell the user."""
+    for name, step in plan.reductions.items():
+        assert isinstance(step.operation, Reduction)
+        yield from (f"{name}: {text}" for text in step.operation.table_notes(tables[name]))
 
 
 def array_plan(array: StoredArray) -> ArrayPlan:

@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeline.errors import InputError, OutputError, RunStopped
 from pipeline.kernels import validity
+from pipeline.kernels.exact_total import Total
 from pipeline.passes import Arena, Fetch, Tables, compute_block, cut_from
 from pipeline.planning import PlannedPass
 from pipeline.raster import RasterSpec, array_slices
@@ -30,6 +31,8 @@ class BlockDone:
     block: int
     valid: tuple[int, ...]
     """Valid values per written raster, in the order of the pass."""
+    totals: tuple[Total, ...] = ()
+    """Of the steps that are measured, in the order of the pass."""
 
 
 class Writer(Protocol):
@@ -150,7 +153,8 @@ class PassWorker:
             valid.append(count_valid(values, array.spec))
             region = block.shift(-array.region.top, -array.region.left)
             self.retry(self.writers[raster].write, region, values)
-        return BlockDone(self.plan.number, number, tuple(valid)), collector.partials
+        totals = tuple(collector.totals[step] for step in self.plan.measured)
+        return BlockDone(self.plan.number, number, tuple(valid), totals), collector.partials
 
     def _fetch(self, raster: str, region: Region, out: np.ndarray, periodic: bool) -> None:
         spec = self.plan.specs[raster]

@@ -8,7 +8,7 @@ import json
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,9 @@ import numpy as np
 import zarr
 
 from pipeline import api
-from pipeline.execution import execute
+from pipeline.execution import Measured, execute
 from pipeline.journal import Journal
+from pipeline.kernels.exact_total import Total
 from pipeline.limits import peak_rss_bytes
 from pipeline.operation import Reduction
 from pipeline.passes import Buffers, Fresh, StepPlan, compute_block
@@ -30,7 +31,7 @@ from pipeline.reduction import BlockCollector, Merger
 from pipeline.region import Axis, Grid, Region, wrap_pieces
 from pipeline.storage.zarr import configure
 from pipeline.storage.zarr_store import ArrayPlan
-from pipeline.store import RunStore
+from pipeline.store import RunStore, qualities
 from pipeline.target import Target
 
 
@@ -152,7 +153,21 @@ def run(
     )
     job = dataclasses.replace(job, plan=dataclasses.replace(job.plan, passes=passes))
     execute_job(job)
-    return {path: read(target, path) for path in job.plan.kept} | read_tables(target, job)
+    return {path: read(target, path) for path in job.plan.kept} | read_tables(target, job) | read_qualities(target)
+
+
+def read_qualities(target: Path) -> dict[str, np.ndarray]:
+    """Return what is measured of steps, by ``step/quality``; the arrays of the steps say the same."""
+    qualities = zarr.open_group(str(target), mode="r").attrs["rasterpipe"]["quality"]
+    for step, facts in qualities.items():
+        for _, array in zarr.open_group(str(target), path=step, mode="r").arrays():
+            if len(array.attrs):  # neither a coordinate nor a palette
+                assert {key: array.attrs[key] for key in facts} == facts
+    return {f"{step}/quality": _numbers(facts) for step, facts in qualities.items()}
+
+
+def _numbers(facts: Mapping[str, Any]) -> np.ndarray:
+    return np.array([np.nan if value is None else float(value) for value in facts.values()])
 
 
 def execute_job(job: api.Job) -> None:
@@ -205,6 +220,7 @@ def whole(source: str, steps: Sequence[dict[str, Any]], folder: Path, **output: 
 def compute(job: api.Job, cut: Callable[[PlannedPass], Iterable[tuple[Region, Buffers]]]) -> dict[str, np.ndarray]:
     """Compute a plan without a store to write, every pass cut into regions with the buffers of each."""
     results: dict[str, np.ndarray] = {}
+    measured = Measured()
     tables = {name: _reduction(step).start(step.sources) for name, step in job.plan.reductions.items()}
     for planned in job.plan.passes:
 
@@ -223,6 +239,9 @@ def compute(job: api.Job, cut: Callable[[PlannedPass], Iterable[tuple[Region, Bu
         results.update({raster: np.empty(spec.shape_of(region), spec.dtype) for raster, spec in specs.items()})
         for part, buffers in cut(planned):
             arrays = compute_block(planned.plan, part, fetch, buffers, tables=tables, collector=collector)
+            for step, total in collector.totals.items():
+                measured.totals[step] = measured.totals.get(step, Total()) + total
+            collector.totals.clear()
             for raster, values in arrays.items():
                 at = array_slices(specs[raster].dims, part, (region.top, region.left))
                 results[raster][at] = values
@@ -230,7 +249,9 @@ def compute(job: api.Job, cut: Callable[[PlannedPass], Iterable[tuple[Region, Bu
             assert partial is not None
             tables[sweep.step.name] = sweep.reduction.fold(partial, tables[sweep.step.name], sweep.number)
     rasters = {path: to_planes(results[path], array.spec.dims) for path, array in job.plan.kept.items()}
-    return rasters | {path: np.asarray(tables[name][column]) for path, name, column in table_columns(job)}
+    measured.tables = tables
+    quality = {f"{step}/quality": _numbers(facts) for step, facts in qualities(job.plan, measured)}
+    return rasters | quality | {path: np.asarray(tables[name][column]) for path, name, column in table_columns(job)}
 
 
 def table_columns(job: api.Job) -> Iterator[tuple[str, str, str]]:

@@ -95,7 +95,21 @@ def quantize(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
         "color": (color, None),
         "distance": (distance[np.newaxis], bound),
     }
-    return {name: known[name] for name in step.outputs}
+    return {name: known[name] for name in step.outputs} | {"quality": _quality(color, planes, palette, dtype)}
+
+
+def _quality(
+    color: np.ndarray, planes: np.ndarray, palette: np.ndarray, dtype: np.dtype
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean squared error, PSNR and its peak by numpy's sums."""
+    valid = np.isfinite(color)
+    peak = float(np.iinfo(dtype).max) if dtype.kind != "f" else palette.max() - palette.min()
+    if not valid.any():
+        return np.array([np.nan, np.nan, peak]), np.zeros(3)
+    error = float(np.mean((color - planes)[valid] ** 2))
+    with np.errstate(divide="ignore"):
+        psnr = 10 * np.log10(peak**2 / np.float64(error)) if peak else np.nan
+    return np.array([error, psnr, peak]), np.array([1e-12 * error, 1e-9, 0])
 
 
 def palette(step: Any, planes: np.ndarray, dtype: np.dtype) -> Mapping[str, Any]:

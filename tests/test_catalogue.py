@@ -47,7 +47,8 @@ def test_the_example_of_every_operation_is_valid(name: str) -> None:
     step = yaml.safe_load(registry()[name].example)
     assert step["op"] == name
     inputs = dict.fromkeys(("image", "labels", "scl"), "x.zarr")
-    load_pipeline({"inputs": inputs, "steps": [step], "output": {"path": "y.zarr"}})
+    before = [yaml.safe_load(registry()["palette"].example)] if name == "quantize" else []  # whose colours it reads
+    load_pipeline({"inputs": inputs, "steps": [*before, step], "output": {"path": "y.zarr"}})
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)

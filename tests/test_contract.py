@@ -171,6 +171,7 @@ def step_by_step(source: str, steps: list[dict[str, Any]], folder: Any) -> dict[
             path = f"{step['name']}/{output}"
             stored[path] = str(target / path)
             results[path] = harness.read(target, path, is_table=output not in strategies.outputs_of(step))
+        results |= harness.read_qualities(target)
     return results
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,9 @@ import pytest
 import zarr
 
 import pipeline
-from pipeline import execution
+from pipeline import execution, reduction
 from pipeline.errors import OutputError, PipelineError, RunStopped
+from pipeline.storage.tables import table_bytes
 from tests import harness
 from tests.harness import Raster
 
@@ -141,13 +145,61 @@ def test_tables_too_large_for_the_memory_go_to_the_disk(
         np.testing.assert_array_equal(whole[path][...], divided[path][...])
 
 
+def test_wide_sums_go_to_the_disk_before_they_fill_the_memory(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few values far from all others widen the sums of all labels: no table in memory exceeds its limit."""
+    image = np.random.default_rng(1).normal(size=(120, 100, 2))
+    image[5, 5], image[70, 9] = 1e300, 1e-300
+    config["inputs"]["image"] = harness.store(Raster(image, ("y", "x", "band"), chunks=(20, 20, 2)), tmp_path / "wide")
+    config["steps"][0]["statistics"] = ["mean", "var"]
+    pipeline.run({**config, "output": {**config["output"], "path": str(tmp_path / "whole.zarr")}})
+    monkeypatch.setattr("pipeline.planning.fitting._multiples", lambda unit, size: [unit])
+    monkeypatch.setattr("pipeline.planning.fitting._coarse_unit", lambda chunk, raster, pixel_bytes: chunk)
+    monkeypatch.setattr("pipeline.planning.fitting.MAX_TABLE_BYTES", 2**17)
+    sizes, folders = [], []
+    join = reduction.Merger.join
+
+    def watched(self: Any, *partials: Any) -> Any:
+        joined = join(self, *partials)
+        sizes.extend(table_bytes(table) / self.limit_bytes for table in joined.tables if table is not None)
+        folders.extend(joined.folders[0])
+        return joined
+
+    monkeypatch.setattr(reduction.Merger, "join", watched)
+    pipeline.run(config)
+    assert max(sizes) <= 1
+    assert folders
+    whole, divided = (zarr.open_group(tmp_path / name, mode="r") for name in ("whole.zarr", "out.zarr"))
+    for path in ("zones/mean", "zones/table/label", "zones/table/mean", "zones/table/var"):
+        np.testing.assert_array_equal(whole[path][...], divided[path][...])
+
+
+def test_recolor1(config: dict[str, Any], tmp_path: Path) -> None:
+    """The naive way of the question: a mask per label, here a million pixels and a thousand labels."""
+    rng = np.random.default_rng(2)
+    image = rng.integers(0, 256, (1000, 1000, 3)).astype(np.uint8)
+    labels = rng.integers(0, 1000, (1000, 1000)).astype(np.int32)
+    config["inputs"] = {
+        "image": harness.store(Raster(image, ("y", "x", "band")), tmp_path / "large.zarr"),
+        "marks": harness.store(Raster(labels, ("y", "x"), chunks=(250, 250)), tmp_path / "marks.zarr"),
+    }
+    config["output"]["chunks"] = [300, 200]
+    pipeline.run(config)
+    recolored = np.empty(image.shape, np.float32)
+    for label in range(1000):
+        mask = labels == label
+        recolored[mask] = image[mask].mean(axis=0)
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "out.zarr", path="zones/mean")[...], recolored)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"recolor": ["var"]}, "var is not among the statistics"),
         ({"table": "table.xlsx"}, r"must end in .parquet or .csv, got 'table.xlsx'"),
-        ({"labels": "image"}, "a label raster has one band, this has 2"),
-        ({"labels": "ratio"}, "labels are whole numbers, the raster is float32"),
+        ({"labels": "image"}, "a label raster has one band, 'image' has 2"),
+        ({"labels": "ratio"}, "labels are whole numbers, 'ratio' is float32"),
     ],
 )
 def test_refusals(config: dict[str, Any], change: dict[str, Any], message: str) -> None:
@@ -161,3 +213,72 @@ def test_labels_of_another_shape_are_refused(config: dict[str, Any], tmp_path: P
     config["inputs"]["marks"] = harness.store(Raster(np.zeros((60, 50), np.int32), ("y", "x")), tmp_path / "small.zarr")
     with pytest.raises(PipelineError, match="120 x 100 pixels against 60 x 50"):
         pipeline.plan(config)
+
+
+LABELS, BANDS, SIDE = 10_000_000, 16, 4000
+RUN = """
+import json, sys
+import pipeline
+print(json.dumps(pipeline.run(json.loads(sys.argv[1]))))
+"""
+
+
+@pytest.mark.long
+def test_ten_million_labels_of_sixteen_bands_within_2_gib(tmp_path: Path) -> None:
+    """Each label in one or two pixels anywhere: partial tables of 5 GB go to the disk and are merged there.
+
+    The run takes some 3 minutes on two shared cores, and 8 GB of disk.
+    """
+    write_scattered(tmp_path)
+    step = {"name": "zones", "op": "label_stats", "input": "image", "labels": "labels", "recolor": ["mean"]}
+    document = {
+        "inputs": {name: str(tmp_path / f"{name}.zarr") for name in ("image", "labels")},
+        "steps": [step],
+        "output": {"path": str(tmp_path / "out.zarr")},
+        "run": {"memory": "2 GiB", "workers": 2},
+    }
+    command = [sys.executable, "-c", RUN, json.dumps(document)]
+    facts = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert facts["peak_rss_bytes"] <= facts["planned_peak_bytes"] <= 2 * 2**30
+    table = zarr.open_group(tmp_path / "out.zarr", path="zones/table", mode="r")
+    assert table["label"].shape == (LABELS,)
+    for first in range(0, LABELS, 500_000):
+        part = slice(first, first + 500_000)
+        labels = np.arange(first, first + 500_000)
+        np.testing.assert_array_equal(table["label"][part], labels)
+        np.testing.assert_array_equal(table["pixels"][part], np.where(labels < SIDE * SIDE - LABELS, 2, 1))
+        np.testing.assert_array_equal(table["mean"][part], values_of(labels))
+    image, painted = zarr.open_array(tmp_path / "image.zarr"), zarr.open_array(tmp_path / "out.zarr", path="zones/mean")
+    for top in range(0, SIDE, 500):  # the pixels of a label are alike
+        np.testing.assert_array_equal(painted[top : top + 500], image[top : top + 500])
+
+
+def values_of(labels: np.ndarray) -> np.ndarray:
+    """Return what the pixels of a label hold: (..., band), different for each label."""
+    return (labels[..., None] % 9973 + np.arange(BANDS) * 0.5 + labels[..., None] // 9973 * 2.0**-10).astype(np.float32)
+
+
+def write_scattered(folder: Path) -> None:
+    """Store labels that are scattered over all blocks, and an image whose pixels tell their label."""
+    names = {"shards": None, "config": {"write_empty_chunks": True}}
+    image = zarr.create_array(
+        folder / "image.zarr",
+        shape=(SIDE, SIDE, BANDS),
+        chunks=(500, 500, BANDS),
+        dtype="f4",
+        dimension_names=("y", "x", "band"),
+        **names,
+    )
+    labels = zarr.create_array(
+        folder / "labels.zarr",
+        shape=(SIDE, SIDE),
+        chunks=(500, 500),
+        dtype="i4",
+        dimension_names=("y", "x"),
+        **names,
+    )
+    for top in range(0, SIDE, 500):
+        pixels = np.arange(top * SIDE, (top + 500) * SIDE).reshape(500, SIDE)
+        part = pixels * 7_919_387 % (SIDE * SIDE) % LABELS  # a permutation of the pixels, folded over
+        labels[top : top + 500] = part.astype(np.int32)
+        image[top : top + 500] = values_of(part)

@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 
 from pipeline.kernels.label_columns import finish, lookup
 from pipeline.kernels.label_table import GEOMETRY, STATISTICS, LabelTable, Patch, merge, partial_table
+from pipeline.kernels.label_width import merged_bytes, width_of, width_of_dtype
+from pipeline.storage.tables import StoredTable, save_table
+from tests import harness
 
 ALL = STATISTICS + GEOMETRY
 DTYPES = ("uint8", "int32", "uint64", "float32", "float64")
@@ -207,3 +210,44 @@ def test_a_table_of_no_pixels_merges() -> None:
     some = table_of(labels, values, None, False)
     same(merge([none, some]), some)
     same(merge([none, none]), none)
+
+
+def test_a_table_is_no_larger_than_its_width_says_kernel() -> None:
+    """Also where a few values are far from all others, which makes every sum as wide."""
+    rng = np.random.default_rng(8)
+    for dtype, outliers in itertools.product(DTYPES, ([], [1e30], [1e-30], [np.inf, np.nan], [5e-324, 1e308])):
+        values = rng.integers(0, 200, (2, 30, 40)).astype(dtype)
+        if values.dtype.kind == "f":
+            with np.errstate(over="ignore"):
+                values[:, 7, : len(outliers)] = np.array(outliers).astype(dtype)
+        table = table_of(rng.integers(0, 90, (30, 40)), values, None, lanes=False)
+        width = width_of(values, Patch((30, 40)))
+        assert table.sums is not None
+        assert table.squares is not None
+        assert 8 * table.sums.words.shape[1] <= width.sum_bytes <= width_of_dtype(values.dtype).sum_bytes
+        assert 8 * table.squares.words.shape[1] <= width.square_bytes <= width_of_dtype(values.dtype).square_bytes
+        if dtype in ("float32", "float64") and not outliers:
+            assert width.sum_bytes <= 24  # what nearly all rasters need
+
+
+@settings(deadline=None)
+@given(st.lists(rasters("float64"), min_size=2, max_size=3))
+def test_a_merge_is_no_larger_than_predicted_kernel(drawn: Any) -> None:
+    drawn = [raster for raster in drawn if len(raster[1]) == len(drawn[0][1])]
+    tables = [table_of(labels, values, valid, lanes=False) for labels, values, valid in drawn]
+    merged = merge(tables).to_columns()
+    assert sum(column.nbytes for column in merged.values()) <= merged_bytes([table.to_columns() for table in tables])
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.sets(st.integers(-40, 40), min_size=1), st.sets(st.integers(-50, 50)), st.sampled_from([1, 48, 4096]))
+def test_rows_are_selected_from_the_disk(labels: set[int], wanted: set[int], stripe: int) -> None:
+    table = {"label": np.array(sorted(labels)), "mean": np.array(sorted(labels))[:, None] * [0.5, 2]}
+    with harness.workspace() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.storage.tables.STRIPE_BYTES", stripe)
+        save_table(folder / "table", table)
+        found = StoredTable(folder / "table").select("label", np.array(sorted(wanted), np.int64), ["mean"])
+    rows = [row for row, label in enumerate(table["label"]) if label in wanted]
+    assert found.keys() == {"label", "mean"}
+    for name, column in found.items():
+        np.testing.assert_array_equal(column, table[name][rows])

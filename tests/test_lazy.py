@@ -50,6 +50,7 @@ def test_lazy_gives_the_bits_of_a_run(data: st.DataObject) -> None:
         if not loadable(source, steps, folder):
             return
         expected = harness.whole(source, steps, folder)
+        expected = {path: values for path, values in expected.items() if not path.endswith("/quality")}
     array = da.from_array(raster.values, chunks=raster.chunks)
     got = pipeline.apply(steps, array, dims=",".join(raster.dims), nodata=raster.nodata)
     got = got if isinstance(got, dict) else {next(iter(expected)): got}

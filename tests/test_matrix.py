@@ -24,7 +24,7 @@ def test_reads_npy_csv_and_text(tmp_path: Path) -> None:
     [
         ("k.csv", "1,2\n3", "rows of 1 and 2 numbers"),
         ("k.csv", "", "holds no numbers"),
-        ("k.txt", "1 nan", "row 1 holds a number that is not finite"),
+        ("k.txt", "1 nan", "row 1 holds nan; all numbers must be finite"),
         ("k.txt", "1 x", "line 1 is not a row of numbers"),
         ("k.json", "[]", "read from .npy, .csv, .txt, got '.json'"),
         ("k.npy", "1 2", "is not a .npy file of numbers"),

@@ -41,11 +41,11 @@ def compute(
             return np.ascontiguousarray(array)
         return np.ascontiguousarray(np.moveaxis(array, 0, -1)).reshape(1, height, width * bands)
 
-    index, distance = np.zeros((height, width), np.int32), np.zeros((height, width))
+    index, squared = np.zeros((height, width), np.int32), np.zeros((height, width))
     place = Place((height, width), lanes=bands if lanes else 1)
     mask = None if valid is None else planes(valid)
-    nearest(planes(values), search_of(palette), place, index, SENTINEL, valid=mask, distance=distance)
-    return index, distance
+    nearest(planes(values), search_of(palette), place, index, SENTINEL, valid=mask, squared=squared)
+    return index, np.sqrt(squared)
 
 
 @st.composite

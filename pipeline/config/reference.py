@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pipeline.config.message import Problem
 from pipeline.config.model import Pipeline
 from pipeline.errors import PipelineError, unknown
+from pipeline.operation import Reduction
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ def kept(pipeline: Pipeline) -> tuple[Ref, ...]:
 
 
 def check_references(pipeline: Pipeline) -> list[Problem]:
-    """Return what is wrong with `input` and `keep`; outputs of steps are the planner's to check."""
+    """Return what is wrong with references and `keep`; outputs of steps are the planner's to check."""
     return [*_follow(pipeline)[1], *_keep_problems(pipeline)]
 
 
@@ -67,6 +68,11 @@ def _follow(pipeline: Pipeline) -> tuple[dict[tuple[int, str], Ref], list[Proble
                 problems.append(Problem(("steps", index, *step.source_path(key)), str(error)))
             else:
                 references[index, key] = reference
+        for key, name in step.tables().items():
+            try:
+                scope.check_table(index, name)
+            except PipelineError as error:
+                problems.append(Problem(("steps", index, key), str(error)))
     return references, problems
 
 
@@ -105,6 +111,17 @@ class _Scope:
         if self.positions[name] > index:
             self.refuse_later(index, self.positions[name])
 
+    def check_table(self, index: int, name: str) -> None:
+        """Raise PipelineError unless the step at `index` can read the table of a step called so."""
+        makers = [step.name for step in self.steps[:index] if isinstance(step, Reduction)]
+        if name not in self.positions:
+            raise PipelineError(unknown("step", name, makers))
+        if self.positions[name] > index:
+            self.refuse_later(index, self.positions[name])
+        if name not in makers:
+            earlier = ", ".join(makers) or "none"
+            raise PipelineError(f"step '{name}' makes no table; name one before this that does (those are: {earlier})")
+
     def choices(self, index: int) -> list[str]:
         return [*self.inputs, *(step.name for step in self.steps[:index])]
 
@@ -139,6 +156,9 @@ class _Scope:
             position = index - 1 if text is None else self.positions.get(Ref.parse(text).name, -1)
             if position >= 0:
                 yield position
+        for name in self.steps[index].tables().values():
+            if name in self.positions:
+                yield self.positions[name]
 
 
 def _check_form(reference: Ref) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
 
 from pipeline.config.document import Document
-from pipeline.config.message import InvalidPipeline, Problem, explain
+from pipeline.config.message import InvalidPipeline, Problem, explain, locate
 from pipeline.config.model import Input, Pipeline
 from pipeline.config.name import name_problems
 from pipeline.config.reference import check_references
 from pipeline.config.value import parse_version
-from pipeline.errors import PipelineError
+from pipeline.errors import InputError, PipelineError
 from pipeline.operation import Operation, registry
 
 
@@ -59,22 +60,31 @@ def _resolve_step(document: Document, index: int, step: Operation) -> Operation:
     )
 
 
-def with_matrices(pipeline: Pipeline, read: Callable[[str], Any]) -> Pipeline:
+def with_matrices(document: Document, pipeline: Pipeline, read: Callable[[str], Any]) -> Pipeline:
     """Return the pipeline with every matrix in the place of the file that holds it.
 
-    Raises PipelineError with the path of a field whose matrix does not fit; what `read` raises passes through.
+    Raises PipelineError with the path of a field whose matrix does not fit; of InputError that `read` raises the text
+    gets the place where the document names the file.
     """
-    steps = tuple(_with_matrices(index, step, read) for index, step in enumerate(pipeline.steps))
+
+    def read_at(index: int, field: str, path: str) -> Any:
+        try:
+            return read(path)
+        except InputError as error:
+            text = locate(document, PipelineError(str(error), ("steps", index, field)))
+            raise InputError(text) from error.__cause__
+
+    steps = tuple(_with_matrices(index, step, partial(read_at, index)) for index, step in enumerate(pipeline.steps))
     return pipeline.model_copy(update={"steps": steps})
 
 
-def _with_matrices(index: int, step: Operation, read: Callable[[str], Any]) -> Operation:
+def _with_matrices(index: int, step: Operation, read: Callable[[str, str], Any]) -> Operation:
     files = step.matrix_files()
     if not files:
         return step
     given = {name: getattr(step, name) for name in step.model_fields_set}
     try:
-        return type(step).model_validate(given | {field: read(path) for field, path in files.items()})
+        return type(step).model_validate(given | {field: read(field, path) for field, path in files.items()})
     except ValidationError as error:
         fault = error.errors()[0]
         text = f"{fault['msg'].removeprefix('Value error, ')} (in {', '.join(files.values())})"

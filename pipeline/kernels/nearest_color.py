@@ -134,9 +134,9 @@ def nearest(
     sentinel: int,
     *,
     valid: np.ndarray | None = None,
-    distance: np.ndarray | None = None,
+    squared: np.ndarray | None = None,
 ) -> None:
-    """Fill `index` (row, column) with the nearest colour's index, and `distance` (float64) with how far it is.
+    """Fill `index` (row, column) with the nearest colour's index, and `squared` (float64) with its squared distance.
 
     `values` are planes of any dtype with as many bands as the palette (64-bit integers are rounded to float64). A
     pixel with a band that is NaN, infinite or False in `valid` (planes like `values`) gets `sentinel` and NaN.
@@ -154,14 +154,14 @@ def nearest(
     )
     where = (*place.shape, *place.values_at, *place.out_at, place.lanes)
     mask = _NO_MASK if valid is None else valid
-    far = np.empty((0, 0)) if distance is None else distance
+    far = np.empty((0, 0)) if squared is None else squared
     palette = (search.colors, search.frame, search.sorted, search.buckets)
     _nearest(values, mask, where, palette, buffers, index, far, sentinel)
 
 
 @kernel
 def _nearest(
-    values: Any, valid: Any, where: Any, palette: Any, buffers: Any, index: Any, distance: Any, sentinel: Any
+    values: Any, valid: Any, where: Any, palette: Any, buffers: Any, index: Any, squared: Any, sentinel: Any
 ) -> None:
     height, width, top, left, out_top, out_left, lanes = where
     colors, frame, ranked, buckets = palette
@@ -179,9 +179,9 @@ def _nearest(
             row = index[out_top + i, out_left + begin : out_left + begin + num]
             for c in range(num):
                 row[c] = found[c] if facts[2, c] == 0 else sentinel
-            if distance.size:
-                distances = distance[out_top + i, out_left + begin : out_left + begin + num]
-                measure_tile(values, source, facts, colors, pixel, found, distances)
+            if squared.size:
+                line = squared[out_top + i, out_left + begin : out_left + begin + num]
+                measure_tile(values, source, facts, colors, found, line)
 
 
 @inner
@@ -276,12 +276,20 @@ def decide(pixel: Any, tile: Any, c: Any, facts: Any, colors: Any, ranked: Any, 
 
 
 @inner
-def measure_tile(values: Any, source: Any, facts: Any, colors: Any, pixel: Any, found: Any, distance: Any) -> None:
-    for c in range(source[2]):
-        distance[c] = np.nan
-        if facts[2, c] == 0:
-            take_pixel(values, source, c, pixel)
-            distance[c] = math.sqrt(naive_distance(pixel, colors, found[c]))
+def measure_tile(values: Any, source: Any, facts: Any, colors: Any, found: Any, squared: Any) -> None:
+    """Write the naive distances of the colours found, squared; NaN where a pixel is invalid."""
+    row, left, num, lanes = source
+    squared[:] = 0
+    for c in range(num):
+        found[c] = found[c] if facts[2, c] == 0 else 0
+    for band in range(colors.shape[1]):
+        start = left * lanes + band % lanes
+        line = values[band // lanes, row, start : start + (num - 1) * lanes + 1]
+        for c in range(num):
+            difference = line[c * lanes] - colors[np.uint64(found[c]), band]
+            squared[c] += difference * difference
+    for c in range(num):
+        squared[c] = squared[c] if facts[2, c] == 0 else np.nan
 
 
 @inner

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -12,9 +12,11 @@ from pydantic import Field, StrictInt, StrictStr, field_validator, model_validat
 from pipeline.errors import InputError, PipelineError
 from pipeline.kernels.label_columns import finish, lookup
 from pipeline.kernels.label_table import LabelTable, Patch, merge, partial_table
+from pipeline.kernels.label_width import Width, merged_bytes, width_of, width_of_dtype
 from pipeline.operation import Block, Domain, Reduction, Specs, Table, TableSpec, register
 from pipeline.raster import RasterSpec, working_dtype
 from pipeline.region import Region
+from pipeline.storage.tables import STRIPE_BYTES, StoredTable
 
 Statistic = Literal["count", "sum", "mean", "var", "std", "min", "max"]
 Geometry = Literal["centroid", "bbox"]
@@ -22,9 +24,10 @@ GEOMETRY_COLUMNS = {
     "centroid": ("centroid_y", "centroid_x"),
     "bbox": ("bbox_top", "bbox_bottom", "bbox_left", "bbox_right"),
 }
-ROW_BYTES = 16
-BAND_BYTES = {"count": 8, "sum": 24, "mean": 24, "var": 56, "std": 56, "min": 8, "max": 8}
-"""Of a partial table, by statistic; sums are exact, of as many words as they need: 3 for nearly all rasters."""
+ROW_BYTES = 24
+"""Of a partial table: label, pixels, bands, lowest words."""
+LOOKED_BYTES = 2**20
+"""Of a partial table, from which on the values are looked at to know how wide their sums are."""
 
 
 @register
@@ -95,14 +98,14 @@ class LabelStats(Reduction):
     def _check_labels(self, labels: RasterSpec) -> None:
         if labels.dtype.kind == "f":
             raise PipelineError(
-                f"labels are whole numbers, the raster is {labels.dtype.name}; cast it first: "
+                f"labels are whole numbers, {self.labels!r} is {labels.dtype.name}; cast it first: "
                 "{op: cast, dtype: int32}",
                 ("labels",),
             )
         if labels.num_bands != 1:
             raise PipelineError(
-                f"a label raster has one band, this has {labels.num_bands} ({', '.join(labels.bands[:4])}, ...); "
-                "pick one with {op: select, bands: [1]}",
+                f"a label raster has one band, {self.labels!r} has {labels.num_bands} "
+                f"({', '.join(labels.bands[:4])}, ...); pick one with {{op: select, bands: [1]}}",
                 ("labels",),
             )
 
@@ -129,18 +132,24 @@ class LabelStats(Reduction):
 
     def partial_bytes(self, specs: Specs, num_pixels: int) -> int:
         num_rows: int = min(num_pixels, 2 ** (8 * specs["labels"].dtype.itemsize))
-        return num_rows * self._row_bytes(specs["input"].num_bands)
+        return num_rows * self._row_bytes(specs["input"].num_bands, width_of_dtype(specs["input"].dtype))
 
-    def _row_bytes(self, num_bands: int) -> int:
-        sums = max(BAND_BYTES[name] for name in self.statistics)
-        extrema = 16 if {"min", "max"} & set(self.statistics) else 0
-        return ROW_BYTES + (48 if self.geometry else 0) + num_bands * (8 + sums + extrema)
+    def _row_bytes(self, num_bands: int, width: Width) -> int:
+        names = set(self.statistics)
+        sums = width.sum_bytes if names & {"sum", "mean", "var", "std"} else 0
+        squares = width.square_bytes if names & {"var", "std"} else 0
+        extrema = 16 if names & {"min", "max"} else 0
+        return ROW_BYTES + (48 if self.geometry else 0) + num_bands * (8 + sums + squares + extrema)
 
     def most_bytes(self, blocks: Mapping[str, Block], state: Table, sweep: int, region: Region) -> int:
         labels, source = blocks["labels"], blocks["input"]
         part = labels.planes()[0][region.slices(labels.origin)]
-        num_rows = min(part.size, int(part.max()) - int(part.min()) + 1)
-        return int(num_rows) * self._row_bytes(len(source.planes()) * source.lanes)
+        num_rows: int = min(part.size, int(part.max()) - int(part.min()) + 1)
+        num_bands = len(source.planes()) * source.lanes
+        most: int = num_rows * self._row_bytes(num_bands, width_of_dtype(source.values.dtype))
+        if most <= LOOKED_BYTES:
+            return most
+        return num_rows * self._row_bytes(num_bands, width_of(source.planes(), _patch(labels, source, region)))
 
     def partial(self, blocks: Mapping[str, Block], state: Table, sweep: int, region: Region) -> Table:
         labels, source = blocks["labels"], blocks["input"]
@@ -167,6 +176,9 @@ class LabelStats(Reduction):
         num_bands = int(first["bands"][0])
         return merge([LabelTable.from_columns(table, num_bands) for table in (first, second)]).to_columns()
 
+    def merged_bytes(self, tables: Sequence[Table]) -> int:
+        return merged_bytes(tables)
+
     def fold(self, partial: Table, state: Table, sweep: int) -> Table:
         table = LabelTable.from_columns(partial, int(state["num_bands"]))
         columns = {"label": table.labels, "pixels": table.pixels}
@@ -179,12 +191,16 @@ class LabelStats(Reduction):
     def scratch_bytes(self, specs: Specs, shape: tuple[int, int]) -> int:
         # the values of the block's labels: as many labels as pixels at worst
         num_rows: int = min(shape[0] * shape[1], 2 ** (8 * specs["labels"].dtype.itemsize))
-        return num_rows * (48 + 16 * specs["input"].num_bands)
+        row = 48 + 16 * specs["input"].num_bands
+        return num_rows * (row + 24 + 8 * specs["input"].num_bands * len(self.recolor)) + 3 * STRIPE_BYTES
 
     def apply(
         self, blocks: Mapping[str, Block], tables: Mapping[str, Any], out: Mapping[str, Block], region: Region
     ) -> None:
         labels, table = blocks["labels"], tables["self"]
+        if isinstance(table, StoredTable):
+            part = labels.planes()[0][region.slices(labels.origin)]
+            table = table.select("label", np.unique(part.astype(np.int64)), list(out))
         for name, block in out.items():
             fill = block.fill if block.fill is not None else 0
             lookup(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -24,6 +24,7 @@ from pipeline.kernels.color_cells import (
     merge_cells,
 )
 from pipeline.kernels.label_table import LabelTable, Patch, merge
+from pipeline.kernels.label_width import Width, merged_bytes, width_of, width_of_dtype
 from pipeline.kernels.median_cut import assigned_table, median_cut, moved_colors
 from pipeline.kernels.nearest_color import search_of
 from pipeline.operation import Block, Domain, MatrixOrPath, Reduction, Specs, Table, TableSpec, register, require_exact
@@ -180,20 +181,34 @@ class Palette(Reduction):
             colors = moved_colors(state["palette"], LabelTable.from_columns(partial, num_bands))
         if sweep + 1 < len(state["kinds"]):
             return {**{name: state[name] for name in ("kinds", "dtype", "num_bands")}, "palette": colors}
-        return {"palette": _rounded(colors, state["dtype"].dtype)}
+        return {"palette": _distinct(_rounded(colors, state["dtype"].dtype))}
+
+    def table_notes(self, table: Table) -> Iterator[str]:
+        num = len(table["palette"])
+        if self.values is None and num < self.colors:
+            yield (
+                f"the palette has {num} {'entry' if num == 1 else 'entries'}, not the {self.colors} asked for: the "
+                "raster has no more colours that median cut tells apart (all of uint8 up to four bands, else cells)"
+            )
+
+    def merged_bytes(self, tables: Sequence[Table]) -> int:
+        return merged_bytes(tables) if "label" in tables[0] else super().merged_bytes(tables)
 
     def partial_bytes(self, specs: Specs, num_pixels: int) -> int:
         source = specs["input"]
         bins = source.num_bands * 8 * (2**16 + (2**20 if source.dtype.itemsize > 2 else 0))
-        return max(self._cell_bytes(source.num_bands, num_pixels), bins)
+        return max(self._cell_bytes(num_pixels, source.num_bands, width_of_dtype(source.dtype)), bins)
 
     def most_bytes(self, blocks: Mapping[str, Block], state: Table, sweep: int, region: Region) -> int:
         if _kind(state, sweep) != "cells":
             return 0
-        return self._cell_bytes(int(state["num_bands"]), region.num_pixels)
+        source = blocks["input"]
+        at = (region.top - source.origin[0], region.left - source.origin[1])
+        width = width_of(source.planes(), Patch(region.shape, at, at, source.lanes))
+        return self._cell_bytes(region.num_pixels, int(state["num_bands"]), width)
 
-    def _cell_bytes(self, num_bands: int, num_pixels: int) -> int:
-        return min(num_pixels, self.max_cells) * (24 + 34 * num_bands)
+    def _cell_bytes(self, num_pixels: int, num_bands: int, width: Width) -> int:
+        return min(num_pixels, self.max_cells) * (24 + (10 + width.sum_bytes) * num_bands)
 
 
 _KINDS: tuple[Sweep, ...] = ("bins", "crowded", "cells", "means")
@@ -224,6 +239,12 @@ def _cell_table_to_table(cells: CellTable) -> dict[str, np.ndarray]:
 
 def _cell_table(table: Table, num_bands: int) -> CellTable:
     return CellTable(LabelTable.from_columns(table, num_bands), int(table["level"]))
+
+
+def _distinct(colors: np.ndarray) -> np.ndarray:
+    """Return the colours without those that come again: rounding may make different ones equal."""
+    _, first = np.unique(colors, axis=0, return_index=True)
+    return colors[np.sort(first)]
 
 
 def _rounded(colors: np.ndarray, dtype: np.dtype) -> np.ndarray:

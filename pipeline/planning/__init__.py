@@ -245,8 +245,13 @@ def _plan_pass(number: int, targets: _Targets, graph: Graph, settings: Settings)
     steps = [_narrow(step, bands) for step in steps]
     sweeps = tuple(replace(sweep, step=_narrow(sweep.step, bands)) for sweep in sweeps)
 
+    kept = {graph.producer(raster) for raster in targets.kept}
+    measured = tuple(step.name for step in steps if step.operation.is_measured and step.name in kept)
+
     def build(grid: Grid) -> PassPlan:
-        return PassPlan(number, tuple(steps), specs, stored, targets.writes, grid, wanted, dims, sweeps, bands)
+        return PassPlan(
+            number, tuple(steps), specs, stored, targets.writes, grid, wanted, dims, sweeps, bands, measured
+        )
 
     chunks = {raster: stored_chunk(raster, settings, graph) for raster in stored}
     arrays = plan_arrays(targets.writes, targets.kept, targets.region, graph, settings)

@@ -65,13 +65,12 @@ def bind(
             graph.sources[step.name] = {key: _resolve(step, key, found[key], graph) for key in found}
             sources = Specs({key: specs[raster] for key, raster in graph.sources[step.name].items()}, {})
             graph.steps[step.name], graph.index[step.name] = _with_input(step, found).placed(sources, notes), number
-            _check_tables(step, graph)
             plan = graph.bind(step.name, specs)
+            if isinstance(step, Reduction):
+                graph.tables[step.name] = step.table_spec(plan.sources)
         except PipelineError as error:
             raise PipelineError(str(error), ("steps", number, *error.path)) from None
         graph.plans[step.name] = plan
-        if isinstance(step, Reduction):
-            graph.tables[step.name] = step.table_spec(plan.sources)
         specs.update({plan.raster(output): spec for output, spec in plan.declared.items()})
         notes.extend(_notes(plan))
     return graph
@@ -105,13 +104,6 @@ def _resolve(step: Operation, key: str, reference: Ref, graph: Graph) -> str:
     if reference.output is not None and reference.output not in outputs:
         raise PipelineError(unknown(f"output of {reference.name!r}", reference.output, outputs), path)
     return f"{reference.name}/{reference.output or outputs[0]}"
-
-
-def _check_tables(step: Operation, graph: Graph) -> None:
-    for key, maker in step.tables().items():
-        if maker not in graph.tables:
-            makers = ", ".join(graph.tables) or "none"
-            raise PipelineError(f"{maker!r} is no step before this that makes a table (those are: {makers})", (key,))
 
 
 def bind_step(

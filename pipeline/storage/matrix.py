@@ -39,8 +39,9 @@ def read_matrix(path: str) -> Matrix:
     if len(widths) > 1:
         raise InputError(f"{path}: rows of {' and '.join(map(str, widths))} numbers; all must have one length")
     for number, row in enumerate(rows, start=1):
-        if not all(map(math.isfinite, row)):
-            raise InputError(f"{path}: row {number} holds a number that is not finite")
+        for value in row:
+            if not math.isfinite(value):
+                raise InputError(f"{path}: row {number} holds {value}; all numbers must be finite")
     return rows
 
 
@@ -54,7 +55,8 @@ def _read_npy(file: Path) -> Matrix:
     except Exception as error:  # a damaged header fails in tokenize, in numpy, or for want of memory
         raise InputError(f"{file}: is not a .npy file of numbers: {error}") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "iufb" or array.ndim not in (1, 2):
-        raise InputError(f"{file}: must hold a matrix of numbers, got {array!r:.80}")
+        got = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise InputError(f"{file}: must hold a matrix of numbers, got {got}")
     return tuple(tuple(float(value) for value in row) for row in np.atleast_2d(array))
 
 

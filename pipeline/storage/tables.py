@@ -6,7 +6,7 @@ import os
 import shutil
 import struct
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,6 +15,8 @@ import numpy as np
 from pipeline.storage.disk import sync_path
 
 Table = Mapping[str, np.ndarray]
+STRIPE_BYTES = 4 * 2**20
+"""Of a table on the disk, read at once."""
 
 
 def save_table(folder: Path, table: Table) -> None:
@@ -73,27 +75,63 @@ class TableWriter:
         return b"\x93NUMPY\x01\x00" + struct.pack("<H", length) + text.encode().ljust(length - 1) + b"\n"
 
 
-def load_table(folder: Path, *, mapped: bool = False) -> dict[str, np.ndarray]:
-    """Return a saved table, read into memory or mapped from the disk."""
-    return {
-        path.stem: np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
-        for path in sorted(folder.glob("*.npy"))
-    }
+class StoredTable(Mapping[str, np.ndarray]):
+    """A saved table that stays on the disk.
+
+    A column is mapped anew whenever it is asked for: pages that were read count as memory of the process for as long
+    as they are mapped. Take what you need of it and let it go. Other processes get the paths.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._paths = {path.stem: path for path in sorted(folder.glob("*.npy"))}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        column: np.ndarray = np.load(self._paths[name], mmap_mode="r", allow_pickle=False)
+        return column
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def rows(self, first: int, last: int, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+        """Return rows of the table, read into memory."""
+        return {name: np.array(self[name][first:last]) for name in names or self}
+
+    def select(self, key: str, values: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return the rows whose key, by which the table is sorted, is among these sorted values; some may be missing.
+
+        The table is read in stripes, those without such rows left out.
+        """
+        num = len(self[key])
+        size = max(1, STRIPE_BYTES // max(1, sum(self[name][:1].nbytes for name in names)))
+        firsts = np.array(self[key][::size])
+        cuts = np.append(np.searchsorted(values, firsts), len(values))
+        found = []
+        for i in np.flatnonzero(np.diff(cuts)).tolist():
+            stripe = self.rows(i * size, min((i + 1) * size, num), [key, *names])
+            wanted = np.isin(stripe[key], values[cuts[i] : cuts[i + 1]], assume_unique=True)
+            found.append({name: column[wanted] for name, column in stripe.items()})
+        if not found:
+            return self.rows(0, 0, [key, *names])
+        return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+
+
+def load_table(folder: Path) -> dict[str, np.ndarray]:
+    """Return a saved table, read into memory."""
+    return {path.stem: np.load(path, allow_pickle=False) for path in sorted(folder.glob("*.npy"))}
 
 
 class SavedTable(dict[str, np.ndarray]):
-    """A saved table, read into memory or mapped from the disk; other processes get its folder and read it there."""
+    """A saved table, read into memory; other processes get its folder and read it there."""
 
-    def __init__(self, folder: Path, *, mapped: bool = False) -> None:
-        super().__init__(load_table(folder, mapped=mapped))
-        self.folder, self.mapped = folder, mapped
+    def __init__(self, folder: Path) -> None:
+        super().__init__(load_table(folder))
+        self.folder = folder
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _open_table, (self.folder, self.mapped)
-
-
-def _open_table(folder: Path, mapped: bool) -> SavedTable:
-    return SavedTable(folder, mapped=mapped)
+        return SavedTable, (self.folder,)
 
 
 def table_bytes(table: Table) -> int:

@@ -167,7 +167,7 @@ def write_table(path: str, step: str, table: Table, spec: TableSpec) -> None:
             config={"write_empty_chunks": True},
         )
         for first in range(0, len(column), rows):
-            array[first : first + rows] = column[first : first + rows]
+            array[first : first + rows] = table[name][first : first + rows]  # mapped anew where it is on the disk
     if "band" not in group and any("band" in dims for dims in spec.columns.values()):
         _put(group, "band", list(spec.bands), ("band",))
 
@@ -259,14 +259,17 @@ def finish_store(
     path: str,
     attributes: Mapping[str, Any],
     groups: Mapping[str, Mapping[str, Any]],
+    arrays: Mapping[str, Mapping[str, Any]],
     sync: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write the provenance of step groups and root.
+    """Write the provenance of step groups and root, and attributes of arrays.
 
     The root's comes last of all, in one write together with the metadata gathered before: it says that the store is
     complete. Before it, `sync` brings all else to the disk.
     """
     root = zarr.open_group(path, mode="r+", use_consolidated=False)
+    for name, values in arrays.items():
+        root[name].attrs.update(values)
     for name, values in groups.items():
         root[name].attrs["rasterpipe"] = dict(values)
         consolidate(path, name)
