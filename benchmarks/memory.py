@@ -19,7 +19,7 @@ DIMS = {2: ("y", "x"), 3: ("y", "x", "band")}
 
 
 def in_memory(
-    steps: Sequence[Mapping[str, Any]], image: np.ndarray, block: int = 512, workers: int = 2
+    steps: Sequence[Mapping[str, Any]], image: np.ndarray, block: int = 1024, workers: int = 2
 ) -> Callable[[], dict[str, np.ndarray]]:
     """Return a call that computes steps (one pass) on an image, as a run does its blocks."""
     bands = tuple(f"b{i + 1}" for i in range(image.shape[2] if image.ndim == 3 else 1))

@@ -353,8 +353,7 @@ def test_what_keeps_a_run_from_its_cluster(place: Place) -> None:
 def test_workers_that_die_at_random(place: Place, tmp_path: Path, mode: Any) -> None:
     """Workers live 10 s on average, and are replaced.
 
-    (Mode sys.exit leaves processes that hang in asyncio's farewell with their connections open: dask takes them for
-    alive for `worker-ttl`, 5 minutes.)
+    (Mode sys.exit is left out: a worker was seen to hang in asyncio's shutdown, its process alive.)
     """
     from distributed import Client
     from distributed.chaos import KillWorker
