@@ -17,7 +17,7 @@ from pipeline.raster import RasterSpec
 from pipeline.region import Axis, Grid, Halo, Region
 
 MIB = 2**20
-BASE_BYTES = 272 * MIB
+BASE_BYTES = 336 * MIB
 """Python, libraries and compiled kernels (compiled by another process): measured, see docs/design.md."""
 EXCHANGE_BASE_BYTES = 96 * MIB
 """dask.array, which only an exchange of halos imports."""
