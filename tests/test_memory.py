@@ -61,8 +61,8 @@ def run(scene: Path, output: Path, steps: list[dict[str, Any]], image: str, **li
 def test_measured_peak_is_below_the_planned_one(op: str, halo: str, scene: Path, tmp_path: Path) -> None:
     steps = [*strategies.memory_steps(op)]
     image = "image" if halo == "read" else "counts"
-    facts = run(scene, tmp_path / "out.zarr", steps, image, halo=halo, memory="900 MiB")
-    assert facts["peak_rss_bytes"] <= facts["planned_peak_bytes"] <= 900 * MIB
+    facts = run(scene, tmp_path / "out.zarr", steps, image, halo=halo, memory="1 GiB")
+    assert facts["peak_rss_bytes"] <= facts["planned_peak_bytes"] <= 1024 * MIB
 
 
 @pytest.mark.parametrize("halo", ["read", "exchange"])
@@ -73,5 +73,5 @@ def test_measured_peak_of_a_chain(halo: str, scene: Path, tmp_path: Path) -> Non
         {"name": "bend", "op": "hessian", "input": "smooth"},
         {"name": "rough", "op": "window", "input": "slope/dy", "size": 15, "statistics": ["var"]},
     ]
-    facts = run(scene, tmp_path / "out.zarr", steps, "counts", halo=halo, memory="900 MiB")
-    assert facts["peak_rss_bytes"] <= facts["planned_peak_bytes"] <= 900 * MIB
+    facts = run(scene, tmp_path / "out.zarr", steps, "counts", halo=halo, memory="1 GiB")
+    assert facts["peak_rss_bytes"] <= facts["planned_peak_bytes"] <= 1024 * MIB
