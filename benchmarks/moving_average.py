@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 import pipeline
-from pipeline.api import load
+from pipeline.job import load
 from pipeline.storage.zarr import ZarrReader, configure
 from pipeline.storage.zarr_store import ZarrWriter, create_store
 from pipeline.store import array_plan

@@ -19,35 +19,20 @@ from pipeline.compilation import compile_kernels
 from pipeline.config import (
     RESERVED,
     Document,
-    Input,
-    Pipeline,
-    RegionConfig,
-    Scale,
     load_pipeline,
     locate,
-    resolve,
-    with_matrices,
 )
-from pipeline.config.place import format_path, look_up
 from pipeline.config.scheduler import THREADS, Cluster
-from pipeline.errors import InputError, OutputError, PipelineError, RasterpipeError, RunStopped, UsageError, unknown
+from pipeline.errors import OutputError, PipelineError, RasterpipeError, RunStopped, UsageError
 from pipeline.execution import Measured, execute
-from pipeline.geotiff_file import check_geotiffs, is_geotiff, remove_store, store_path, write_geotiffs
+from pipeline.geotiff_file import check_geotiffs, is_geotiff, remove_store, write_geotiffs
+from pipeline.job import Job, Source, check_inputs_unchanged, load
 from pipeline.journal import Journal
-from pipeline.limits import available_cpus, available_memory_bytes
-from pipeline.notes import input_notes, output_notes, reading_notes
-from pipeline.operation import Table, find_operation
-from pipeline.planning import InputSpec, Plan, Settings, make_plan
+from pipeline.operation import find_operation
 from pipeline.progress import Progress
 from pipeline.quicklook import check_quicklook_path, draw
-from pipeline.raster import RasterSpec
-from pipeline.read_limits import ReadLimits
-from pipeline.region import Grid, Region
 from pipeline.storage.disk import FileSystems
-from pipeline.storage.inputs import InputOptions, local_paths, open_input, open_raster
-from pipeline.storage.matched import match
-from pipeline.storage.matrix import read_matrix
-from pipeline.storage.reader import Reader
+from pipeline.storage.inputs import local_paths, open_raster
 from pipeline.storage.zarr import configure
 from pipeline.store import RunStore
 from pipeline.table_file import check_table_files, write_table_files
@@ -67,202 +52,6 @@ from pipeline.target import (
 if TYPE_CHECKING:
     from pipeline.cluster.crew import Crew
     from pipeline.cluster.probe import Capacity
-
-Source = str | os.PathLike[str] | Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Job:
-    """A pipeline whose inputs are open and whose plan is made."""
-
-    pipeline: Pipeline
-    document: Document
-    readers: Mapping[str, Reader]
-    plan: Plan
-    parts: Mapping[str, Any]
-    """All that the result depends on, ready for JSON; its hash is the plan hash."""
-
-    @property
-    def output(self) -> str:
-        """The store that is written; in the work folder where the result is one GeoTIFF."""
-        return store_path(self.result)
-
-    @property
-    def result(self) -> str:
-        """The output as the pipeline file names it."""
-        return self.pipeline.output.path
-
-
-def load(
-    source: Source,
-    *,
-    overrides: Sequence[str | tuple[str, str]] = (),
-    inputs: Mapping[str, str] | None = None,
-    output: str | None = None,
-    grids: tuple[Grid, ...] | None = None,
-    economy: int | None = None,
-    tables: Mapping[str, Table] | None = None,
-    capacity: Capacity | None = None,
-    allow_clusters: Sequence[str] = (),
-) -> Job:
-    """Read a pipeline file (or mapping), open its inputs and plan the run; nothing is written.
-
-    Tables that are given, by step, are not made again. The plan is for this process, or for workers of the capacity.
-    """
-    config, document = load_pipeline(source, overrides, inputs, output)
-    try:
-        check_allowed(config.run.scheduler, allow_clusters)
-        config = with_matrices(document, config, read_matrix)
-        readers = _match(
-            config, {name: _open(name, entry, document, _limits(config)) for name, entry in config.inputs.items()}
-        )
-        specs = {name: _input_spec(name, reader, config.inputs[name]) for name, reader in readers.items()}
-        settings = _settings(config, next(iter(specs.values())).spec, grids, capacity)
-        settings = dataclasses.replace(settings, economy=economy, tables=tables or {})
-        plan = make_plan(config.steps, resolve(config), specs, settings)
-    except PipelineError as error:
-        if capacity and error.path == ("run", "memory") and config.run.memory is None:
-            error = PipelineError(f"{error} (60 % of the limit of the smallest worker is what it may use)", error.path)
-        raise PipelineError(locate(document, error), error.path) from None
-    notes = (*input_notes(config, readers), *reading_notes(plan), *output_notes(config, plan))
-    plan = dataclasses.replace(plan, notes=(*notes, *plan.notes))
-    return Job(config, document, readers, plan, _parts(config, readers))
-
-
-def _open(name: str, entry: Input, document: Document, limits: ReadLimits) -> Reader:
-    """Open an input; errors say where the file names it."""
-    try:
-        return open_input(_input_options(entry, limits))
-    except PipelineError as error:
-        raise PipelineError(str(error), ("inputs", name, *error.path)) from error.__cause__
-    except InputError as error:
-        place = _place_of_input(document, name)
-        raise InputError(f"{place}: {error}" if place else str(error)) from error.__cause__
-
-
-def _limits(config: Pipeline) -> ReadLimits:
-    return ReadLimits(**config.run.limits.model_dump())
-
-
-def _place_of_input(document: Document, name: str) -> str:
-    """Return where the file, or the option that overrides it, names an input; empty for a mapping from Python."""
-    path: tuple[str, ...] = ("inputs", name)
-    entry = look_up(document.data, path)
-    if isinstance(entry, Mapping):
-        path = (*path, "stack" if "stack" in entry else "path")
-    origin = document.origin(path)
-    return f"{origin}: {format_path(path)}" if origin else ""
-
-
-def _input_options(entry: Input, limits: ReadLimits) -> InputOptions:
-    scale = entry.scale
-    return InputOptions(
-        paths=entry.paths,
-        arrays=entry.arrays or (entry.array,),
-        at=tuple(entry.at.items()),
-        dims=entry.dim_names,
-        bands=entry.bands,
-        nodata=entry.nodata,
-        scale=(scale.factor, scale.offset) if isinstance(scale, Scale) else scale,
-        limits=limits,
-        series=entry.series,
-        level=entry.level,
-    )
-
-
-def _match(config: Pipeline, readers: Mapping[str, Reader]) -> dict[str, Reader]:
-    """Return the readers, each on the grid of the input that it is to match."""
-    matched = dict(readers)
-    for name, entry in config.inputs.items():
-        if entry.match is None:
-            continue
-        path = ("inputs", name, "match")
-        if entry.match not in readers or entry.match == name:
-            others = [other for other in readers if other != name]
-            raise PipelineError(unknown("input", entry.match, others), path)
-        if config.inputs[entry.match].match is not None:
-            raise PipelineError(f"{entry.match!r} matches another input itself; match that one", path)
-        matched[name] = match(readers[name], readers[entry.match].spec, name, entry.match, entry.paths[0])
-    return matched
-
-
-def _input_spec(name: str, reader: Reader, entry: Input) -> InputSpec:
-    facts = reader.describe()
-    return InputSpec(name, reader.spec, reader.chunk, "tiff" if "TIFF" in facts["format"] else "zarr", entry.paths[0])
-
-
-def _settings(
-    config: Pipeline, spec: RasterSpec, grids: tuple[Grid, ...] | None, capacity: Capacity | None
-) -> Settings:
-    run, output = config.run, config.output
-    if capacity is not None:
-        capacity.check(run.memory)
-    threads = capacity.threads if capacity else available_cpus()
-    return Settings(
-        memory_bytes=run.memory or (capacity.memory_bytes if capacity else available_memory_bytes() // 2),
-        workers=min(run.workers or threads, threads) if capacity else run.workers or threads,
-        processes=capacity.processes if capacity else 1,
-        keep=output.keep,
-        region=_region(config.region, spec) if config.region else None,
-        chunks=output.chunks,
-        shards=output.shards,
-        codec=output.codec,
-        dims="auto" if output.dims == "auto" else tuple(output.dims.split(",")),
-        halo=run.halo,
-        grids=grids,
-    )
-
-
-def _region(region: RegionConfig, spec: RasterSpec) -> Region:
-    if region.bbox is not None:
-        return _region_of_box(region.bbox, spec)
-    (top, bottom), (left, right) = region.rows or (0, spec.height), region.columns or (0, spec.width)
-    return Region(top, bottom, left, right)
-
-
-def _region_of_box(box: Sequence[float], spec: RasterSpec) -> Region:
-    """Return the pixels that a box in the raster's coordinates touches."""
-    if spec.transform is None:
-        raise PipelineError("the raster has no georeference; give rows and columns instead", ("region", "bbox"))
-    a, b, c, d, e, f = spec.transform
-    if b or d:
-        raise PipelineError("the raster is rotated; give rows and columns instead", ("region", "bbox"))
-    columns = sorted(((box[0] - c) / a, (box[2] - c) / a))
-    rows = sorted(((box[1] - f) / e, (box[3] - f) / e))
-    # a box on pixel edges takes no neighbour because of the last bit
-    top, left = (int(value + 1e-6) if value > 0 else 0 for value in (rows[0], columns[0]))
-    region = Region(top, int(-(-(rows[1] - 1e-6) // 1)), left, int(-(-(columns[1] - 1e-6) // 1)))
-    clipped = region.clip(spec.region)
-    if not clipped.num_pixels:
-        ends = sorted((c, c + a * spec.width)), sorted((f, f + e * spec.height))
-        raise PipelineError(
-            f"{list(box)} does not meet the raster, which spans x {ends[0][0]:g} to {ends[0][1]:g}, "
-            f"y {ends[1][0]:g} to {ends[1][1]:g}",
-            ("region", "bbox"),
-        )
-    return clipped
-
-
-def _parts(config: Pipeline, readers: Mapping[str, Reader]) -> dict[str, Any]:
-    data = config.to_dict()
-    data.pop("run", None)
-    for step, entry in zip(config.steps, data["steps"], strict=True):
-        for field in step.table_files():  # where a table is written besides is no part of the result
-            del entry[field]
-    output = {key: value for key, value in data.pop("output").items() if key not in ("path", "geotiff")}
-    return {
-        **data,
-        "output": output,
-        "operations": {step.op: type(step).version for step in config.steps},
-        "identities": {name: _identify(name, reader) for name, reader in readers.items()},
-    }
-
-
-def _identify(name: str, reader: Reader) -> dict[str, Any]:
-    try:
-        return reader.identity()
-    except OSError as error:
-        raise InputError(f"the input {name} cannot be read: {error}") from error
 
 
 def plan(source: Source, **options: Any) -> dict[str, Any]:
@@ -485,7 +274,7 @@ def _run(job: Job, target: Target, journal: Journal, ways: _Ways, crew: Crew | N
                     options.retries,
                     crew.run_strips if crew else None,
                 )
-        _check_inputs_unchanged(job)
+        check_inputs_unchanged(job)
         seconds = _finish(store, measured, journal, disks) - started
     for text in store.provenance["notes"]:
         progress.say(f"note: {text}")
@@ -516,16 +305,6 @@ def _begin(job: Job, target: Target, journal: Journal, store: RunStore) -> None:
     except OSError as error:
         discard(target)
         raise OutputError(f"{job.output}: cannot be written: {error}") from error
-
-
-def _check_inputs_unchanged(job: Job) -> None:
-    """Refuse to call a result complete whose inputs were changed while the run read them."""
-    for name, entry in job.pipeline.inputs.items():
-        if _identify(name, _open(name, entry, job.document, _limits(job.pipeline))) != job.parts["identities"][name]:
-            raise InputError(
-                f"the input {name} ({', '.join(entry.paths)}) changed while the run read it; "
-                f"the result stays incomplete: run again with --overwrite"
-            )
 
 
 def apply_operation(

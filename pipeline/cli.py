@@ -116,13 +116,18 @@ _debug_option = click.option(
 )
 _quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress, no notes.")
 
+_limit_options = _combined(
+    [
+        click.option("--memory", metavar="SIZE", help="What the whole run stays below, e.g. '2 GiB'."),
+        click.option("--workers", type=click.IntRange(min=1), help="Blocks computed at once."),
+    ]
+)
 _override_options = _combined(
     [
         click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set, e.g. steps.smooth.size=5."),
         click.option("--input", "inputs", multiple=True, metavar="NAME=PATH", help="Replace an input."),
         click.option("-o", "--output", metavar="PATH", help="Replace the output path."),
-        click.option("--memory", metavar="SIZE", help="What the whole run stays below, e.g. '2 GiB'."),
-        click.option("--workers", type=click.IntRange(min=1), help="Blocks computed at once."),
+        _limit_options,
         click.option("--scheduler", metavar="WHERE", help="threads, or a dask scheduler: tcp://HOST:PORT."),
         click.option(
             "--allow-cluster", "allow_clusters", multiple=True, metavar="MODULE:CLASS", help="Let the file start it."
@@ -333,8 +338,7 @@ def synth(path: str, as_json: bool, **options: Any) -> None:
 @click.option("--codec", help="fast, balanced, small or none.")
 @click.option("--dims", help="y,x,band or band,y,x.")
 @_exists_options
-@click.option("--memory", metavar="SIZE", help="What the whole run stays below, e.g. '2 GiB'.")
-@click.option("--workers", type=click.IntRange(min=1), help="Blocks computed at once.")
+@_limit_options
 @_quiet_option
 @_json_option
 @_debug_option
@@ -354,8 +358,7 @@ def convert(source: str, target: str, memory: str | None, workers: int | None, a
 @click.argument("operation", metavar="OP")
 @click.argument("arguments", nargs=-1, required=True, metavar="[KEY=VALUE ...] SRC DST")
 @_exists_options
-@click.option("--memory", metavar="SIZE", help="What the whole run stays below, e.g. '2 GiB'.")
-@click.option("--workers", type=click.IntRange(min=1), help="Blocks computed at once.")
+@_limit_options
 @_quiet_option
 @_json_option
 @_debug_option

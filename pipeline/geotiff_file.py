@@ -29,7 +29,7 @@ from pipeline.storage.zarr_store import root_attributes, with_region
 from pipeline.target import check_file_path, check_may_rebuild, check_output_path, hash_parts, provenance_of
 
 if TYPE_CHECKING:
-    from pipeline.api import Job
+    from pipeline.job import Job
 
 SUFFIXES = (".tif", ".tiff")
 

@@ -17,7 +17,7 @@ from pipeline.storage.reader import Reader
 from pipeline.storage.zarr import ZarrReader
 
 if TYPE_CHECKING:
-    from pipeline.api import Job
+    from pipeline.job import Job
 
 SIDE = 384
 GAP = 8

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.api import Job, load
 from pipeline.compilation import compile_kernels
 from pipeline.errors import InputError, PipelineError, RunStopped
 from pipeline.execution import Measured, OpenReader, OpenWriter, execute
+from pipeline.job import Job, load
 from pipeline.journal import Journal
 from pipeline.operation import Reduction, Table, TableSpec
 from pipeline.planning import PlannedPass, StoredArray

@@ -18,7 +18,7 @@ from pipeline.storage.zarr_store import array_shape_of
 from pipeline.target import Target, hash_parts, provenance_of
 
 if TYPE_CHECKING:
-    from pipeline.api import Job
+    from pipeline.job import Job
 
 Facts = dict[str, Any]
 

@@ -21,8 +21,8 @@ from pipeline.storage.zarr_store import ArrayPlan, ZarrWriter, create_store, fin
 from pipeline.target import Target, grids_to_json, hash_parts, remove_torn, remove_unfinished_beside, swap_in
 
 if TYPE_CHECKING:
-    from pipeline.api import Job
     from pipeline.execution import Measured
+    from pipeline.job import Job
 
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")

@@ -16,7 +16,7 @@ from pipeline.errors import OutputError, PipelineError
 from pipeline.operation import Reduction, TableSpec
 
 if TYPE_CHECKING:
-    from pipeline.api import Job
+    from pipeline.job import Job
 
 ROWS = 100_000
 """Rows that are in memory at once."""

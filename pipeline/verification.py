@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.api import Job, load
 from pipeline.errors import InputError, OutputError
+from pipeline.job import Job, load
 from pipeline.progress import Progress
 from pipeline.read_limits import TRUSTED
 from pipeline.recomputation import Findings, Recomputation, table_specs

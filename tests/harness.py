@@ -19,6 +19,7 @@ import zarr
 
 from pipeline import api
 from pipeline.execution import Measured, execute
+from pipeline.job import Job
 from pipeline.journal import Journal
 from pipeline.kernels.exact_total import Total
 from pipeline.limits import peak_rss_bytes
@@ -170,12 +171,12 @@ def _numbers(facts: Mapping[str, Any]) -> np.ndarray:
     return np.array([np.nan if value is None else float(value) for value in facts.values()])
 
 
-def execute_job(job: api.Job) -> None:
+def execute_job(job: Job) -> None:
     with closing(Journal(job.output)) as journal:
         _execute(job, journal)
 
 
-def _execute(job: api.Job, journal: Journal) -> None:
+def _execute(job: Job, journal: Journal) -> None:
     work = RunStore(job, Target("start", Path(job.output), "test", replaces=False), journal.folder)
     work.create()
     configure(job.plan.settings.workers)
@@ -217,7 +218,7 @@ def whole(source: str, steps: Sequence[dict[str, Any]], folder: Path, **output: 
     return compute(job, lambda planned: [(planned.plan.grid.region, Fresh())])
 
 
-def compute(job: api.Job, cut: Callable[[PlannedPass], Iterable[tuple[Region, Buffers]]]) -> dict[str, np.ndarray]:
+def compute(job: Job, cut: Callable[[PlannedPass], Iterable[tuple[Region, Buffers]]]) -> dict[str, np.ndarray]:
     """Compute a plan without a store to write, every pass cut into regions with the buffers of each."""
     results: dict[str, np.ndarray] = {}
     measured = Measured()
@@ -254,7 +255,7 @@ def compute(job: api.Job, cut: Callable[[PlannedPass], Iterable[tuple[Region, Bu
     return rasters | quality | {path: np.asarray(tables[name][column]) for path, name, column in table_columns(job)}
 
 
-def table_columns(job: api.Job) -> Iterator[tuple[str, str, str]]:
+def table_columns(job: Job) -> Iterator[tuple[str, str, str]]:
     """Yield path, step and name of all columns of tables."""
     for name, step in job.plan.reductions.items():
         spec = _reduction(step).table_spec(step.sources)
@@ -262,7 +263,7 @@ def table_columns(job: api.Job) -> Iterator[tuple[str, str, str]]:
             yield f"{name}/{spec.prefix}{column}", name, column
 
 
-def read_tables(target: Path, job: api.Job) -> dict[str, np.ndarray]:
+def read_tables(target: Path, job: Job) -> dict[str, np.ndarray]:
     return {path: zarr.open_array(str(target), path=path, mode="r")[...] for path, _, _ in table_columns(job)}
 
 
@@ -271,7 +272,7 @@ def _reduction(step: StepPlan) -> Reduction:
     return step.operation
 
 
-def _full(job: api.Job, raster: str) -> np.ndarray:
+def _full(job: Job, raster: str) -> np.ndarray:
     reader = job.readers[raster]
     values = np.empty(reader.spec.shape, reader.spec.dtype)
     reader.read(reader.spec.region, values)

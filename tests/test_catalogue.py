@@ -53,4 +53,6 @@ def test_the_example_of_every_operation_is_valid(name: str) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
 def test_the_configs_are_valid(path: Path) -> None:
-    load_pipeline(path)
+    config, _ = load_pipeline(path)
+    again, _ = load_pipeline(config.to_dict())
+    assert again.to_dict() == config.to_dict()

@@ -888,14 +888,14 @@ def test_a_full_disk_stops_the_run(fault: str, here: Path, monkeypatch: pytest.M
 DRIVER = """\
 import signal, sys, time
 from pathlib import Path
-from pipeline import api, journal
+from pipeline import api, job, journal
 from pipeline.region import Axis, Grid
 from pipeline.storage.zarr_store import ZarrWriter
 
 journal.FLUSH_SECONDS = 0
 signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background, it is ignored
 point = sys.argv.pop(1)
-settings, write, compile_kernels = api._settings, ZarrWriter.write, api.compile_kernels
+settings, write, compile_kernels = job._settings, ZarrWriter.write, api.compile_kernels
 
 def cut(config, spec, grids, *rest):
     return settings(config, spec, grids or (Grid(Axis(0, 128, 32), Axis(0, 128, 32), 2**31),), *rest)
@@ -911,7 +911,7 @@ def slow_compile(plan):
         time.sleep(30)
     return compile_kernels(plan)
 
-api._settings, api.compile_kernels, ZarrWriter.write = cut, slow_compile, slow_write
+job._settings, api.compile_kernels, ZarrWriter.write = cut, slow_compile, slow_write
 from pipeline.cli import main
 main(prog_name="rasterpipe")
 """

@@ -23,9 +23,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import api
 from pipeline.config import load_pipeline
 from pipeline.errors import InputError, PipelineError
+from pipeline.storage.matrix import read_matrix
 from tests import fuzz, harness
 
 MOST_SECONDS = 10
@@ -287,7 +287,7 @@ def test_bytes_for_matrices(tmp_path: Path, data: bytes, suffix: str) -> None:
     magic = b"\x93NUMPY\x01\0" if suffix == ".npy" else b""
     path.write_bytes(magic + data)
     with in_time(), fuzz.refused((InputError,)):
-        api.read_matrix(str(path))
+        read_matrix(str(path))
 
 
 @pytest.mark.parametrize(
@@ -306,6 +306,6 @@ def test_headers_of_matrices(tmp_path: Path, header: str, monkeypatch: pytest.Mo
     text = header.encode() + b"\n"
     path.write_bytes(b"\x93NUMPY\x01\0" + len(text).to_bytes(2, "little") + text + bytes(32))
     with in_time(), fuzz.refused((InputError,)) as texts:
-        api.read_matrix(str(path))
+        read_matrix(str(path))
     assert texts
     assert list(tmp_path.iterdir()) == [path]

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent / "pipeline"
 LAYERS = (
     {"cli", "__main__"},
     {"api", "verification", "recomputation", "conversion"},
-    {"report", "quicklook", "lazy", "notes"},
+    {"job", "report", "quicklook", "lazy", "notes"},
     {"cluster", "compilation", "execution", "store", "target", "synth", "table_file", "geotiff_file"},
     {"graph", "journal", "progress", "limits", "catalogue"},
     {"worker"},

@@ -12,6 +12,7 @@ import pytest
 import zarr
 
 from pipeline import api
+from pipeline.job import Job
 from pipeline.operation import Reduction, Table, registry
 from pipeline.passes import Fresh, Sweep, compute_block
 from pipeline.planning import PlannedPass
@@ -131,7 +132,7 @@ def test_merging_is_associative_and_commutative_to_the_bit(kind: str, source: st
         tables[sweep.step.name] = sweep.reduction.fold(merged, tables[sweep.step.name], sweep.number)
 
 
-def partial(job: api.Job, planned: PlannedPass, part: Region, tables: Any) -> Table:
+def partial(job: Job, planned: PlannedPass, part: Region, tables: Any) -> Table:
     """Return the partial table of a part."""
     found: list[Table] = []
 

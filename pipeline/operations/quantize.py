@@ -143,7 +143,7 @@ class Quantize(Operation):
     def apply(
         self, blocks: Mapping[str, Block], tables: Mapping[str, Any], out: Mapping[str, Block], region: Region
     ) -> None:
-        self._fill(blocks["input"], self._colors(tables), out, region, _NOWHERE)
+        self.apply_measured(blocks, tables, out, region, _NOWHERE)
 
     def apply_measured(
         self,
@@ -153,7 +153,17 @@ class Quantize(Operation):
         region: Region,
         own: Region,
     ) -> Total:
-        return self._fill(blocks["input"], self._colors(tables), out, region, own)
+        colors = self._colors(tables)
+        search = _search(colors.tobytes(), colors.shape)
+        total = Total()
+        for top in range(region.top, region.bottom, TILE_ROWS):
+            tile = replace(region, top=top, bottom=min(top + TILE_ROWS, region.bottom))
+            part = own.clip(tile)
+            squared = np.empty(tile.shape) if part.num_pixels or "distance" in out else None
+            self._fill(blocks["input"], search, out, tile, squared)
+            if squared is not None and part.num_pixels:
+                total += total_of(np.ascontiguousarray(squared[part.slices((tile.top, tile.left))]))
+        return total
 
     def quality(self, total: Total, tables: Mapping[str, Table], specs: Specs) -> dict[str, float | None]:
         colors, dtype = self._colors(tables), specs["input"].dtype
@@ -168,21 +178,6 @@ class Quantize(Operation):
         return np.asarray(tables["palette"]["palette"] if tables else self.palette, np.float64)
 
     def _fill(
-        self, source: Block, colors: np.ndarray, out: Mapping[str, Block], region: Region, measured: Region
-    ) -> Total:
-        """Fill the outputs over a region; return the total of the squared distances in a part of it."""
-        search = _search(colors.tobytes(), colors.shape)
-        total = Total()
-        for top in range(region.top, region.bottom, TILE_ROWS):
-            tile = replace(region, top=top, bottom=min(top + TILE_ROWS, region.bottom))
-            part = measured.clip(tile)
-            squared = np.empty(tile.shape) if part.num_pixels or "distance" in out else None
-            self._fill_tile(source, search, out, tile, squared)
-            if squared is not None and part.num_pixels:
-                total += total_of(np.ascontiguousarray(squared[part.slices((tile.top, tile.left))]))
-        return total
-
-    def _fill_tile(
         self, source: Block, search: ColorSearch, out: Mapping[str, Block], tile: Region, squared: np.ndarray | None
     ) -> None:
         index = np.empty(tile.shape, np.int32)
