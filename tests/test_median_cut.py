@@ -23,6 +23,7 @@ from pipeline.kernels.color_cells import (
     identity_cells,
     merge_cells,
 )
+from pipeline.kernels.color_counts import count_colors
 from pipeline.kernels.label_columns import finish
 from pipeline.kernels.label_table import Patch, merge
 from pipeline.kernels.median_cut import assigned_table, median_cut, moved_colors
@@ -100,7 +101,7 @@ def test_blocks_that_coarsen_on_their_way() -> None:
     """A block with more cells than allowed after its first strip, and fewer after."""
     rng = np.random.default_rng(3)
     image = rng.integers(0, 256, (400, 300, 3)).astype(np.uint8)
-    cells = identity_cells(3, signed=False)
+    cells = identity_cells(3)
     whole = count(image, cells, 5000)
     assert whole.level == 4
     same(whole, merge_cells([count(part, cells, 5000) for part in np.array_split(image, 7)], 3, 5000))
@@ -112,9 +113,36 @@ def test_each_8_bit_colour_has_its_own_cell(dtype: str) -> None:
     info = np.iinfo(dtype)
     values = np.arange(info.min, info.max + 1, dtype=dtype)
     image = np.stack([values, values[::-1]], axis=-1)[None]
-    table = count(image, identity_cells(2, info.min < 0)).table
+    table = count(image, identity_cells(2)).table
     assert len(table.labels) == 256
     assert (table.pixels == 1).all()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+@pytest.mark.parametrize("bands", [1, 3, 4])
+@pytest.mark.parametrize("lanes", [True, False])
+@pytest.mark.parametrize("most", [10, NO_LIMIT])
+def test_colours_are_counted_as_numpy_does(dtype: str, bands: int, lanes: bool, most: int) -> None:
+    rng = np.random.default_rng(bands)
+    image = np.repeat(rng.integers(-4, 5, (40, 50, bands)), 3, axis=1).astype(dtype)
+    valid = rng.random(image.shape) < 0.9
+    height, width, _ = image.shape
+
+    def planes(array: np.ndarray) -> np.ndarray:
+        return array.reshape(1, height, -1) if lanes else np.ascontiguousarray(np.moveaxis(array, -1, 0))
+
+    patch = Patch((30, width - 5), (0, 0), (4, 5), bands if lanes else 1)
+    tables = list(count_colors(planes(image), patch, most, planes(valid)))
+    assert len(tables) == (30 if most == 10 and bands > 1 else 1)
+    inside = np.s_[4:34, 5:]
+    colors, pixels = np.unique(image[inside][valid[inside].all(axis=-1)], axis=0, return_counts=True)
+    table = merge(tables)
+    assert table.sums is not None
+    assert table.sums.words.shape == (colors.size, 1)
+    sums = table.sums.words.view(np.int64).reshape(-1, bands)
+    found = np.column_stack([sums // table.pixels[:, None], table.pixels])
+    np.testing.assert_array_equal(found[np.lexsort(found.T[-2::-1])], np.column_stack([colors, pixels]))
+    assert (sums % table.pixels[:, None] == 0).all()
 
 
 @pytest.mark.parametrize("dtype", ["int16", "float32"])
@@ -158,7 +186,7 @@ def test_the_bands_that_fit() -> None:
 def test_fewer_colours_than_asked_for() -> None:
     colors = np.array([[0, 0, 0], [255, 0, 0], [255, 255, 3]], np.uint8)
     image = colors[np.random.default_rng(0).integers(0, 3, (9, 9))]
-    palette = median_cut(count(image, identity_cells(3, signed=False)), 256)
+    palette = median_cut(count(image, identity_cells(3)), 256)
     assert sorted(palette.tolist()) == sorted(colors.astype(float).tolist())
 
 
@@ -187,7 +215,7 @@ def test_the_error_is_three_quarters_of_pillows_at_most(name: str, sweeps: bool)
     quantized = pillow.fromarray(image).quantize(256, method=pillow.Quantize.MEDIANCUT)
     theirs = np.array(quantized.getpalette(), np.float64).reshape(-1, 3)[:256]
     source = image.astype(np.float32) if sweeps else image
-    cells = cells_by_sweeps([source], 8) if sweeps else identity_cells(3, signed=False)
+    cells = cells_by_sweeps([source], 8) if sweeps else identity_cells(3)
     ours = median_cut(count(source, cells), 256)
     assert len(ours) == 256
     assert error(image, ours) <= 0.75 * error(image, theirs)

@@ -73,7 +73,10 @@ def cases(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
 @settings(max_examples=400, deadline=None)
 @given(cases(), st.booleans())
 def test_the_index_is_that_of_the_naive_loop(case: Any, lanes: bool) -> None:
-    values, valid, palette = case
+    check(*case, lanes)
+
+
+def check(values: np.ndarray, valid: np.ndarray | None, palette: np.ndarray, lanes: bool) -> None:
     index, distance = compute(values, valid, palette, lanes)
     expected, expected_distance = naive(values, valid, palette)
     np.testing.assert_array_equal(index, expected)
@@ -103,6 +106,15 @@ def test_nearly_equal_colours_far_from_zero() -> None:
     palette = 1e6 + rng.normal(size=(300, 4)) * 1e-4
     values = 1e6 + rng.normal(size=(4, 20, 30)) * 1e-4
     np.testing.assert_array_equal(compute(values, None, palette, lanes=False)[0], naive(values, None, palette)[0])
+
+
+def test_colours_that_take_each_others_place_in_the_memory() -> None:
+    rng = np.random.default_rng(2)
+    values = rng.integers(-128, 128, (4, 30, 300)).astype(np.int8)
+    values[:, :, 1::3] = values[:, :, ::3]  # each is met again, some after others took its place
+    valid = rng.random(values.shape) < 0.95
+    check(values, valid, rng.normal(0, 60, (40, 4)), False)
+    check(values, valid, rng.normal(0, 60, (40, 4)), True)
 
 
 def test_many_colours() -> None:

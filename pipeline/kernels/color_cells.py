@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.kernels.color_counts import count_colors
 from pipeline.kernels.compile import inner, kernel
 from pipeline.kernels.exact_sum import add_groups
 from pipeline.kernels.label_runs import STRIP, LabelSlots, hashed_slots, strips
@@ -53,6 +54,8 @@ class Cells:
     """(band, bin) int64: the band's part of the number of a cell."""
     bits: int
     """Bits of a place in a band."""
+    one_each: bool = False
+    """Whether each value of 8 bits has a cell of its own, in any raster."""
 
     @property
     def num_bands(self) -> int:
@@ -129,18 +132,21 @@ def _places_of_equal_population(count: np.ndarray, num: int) -> np.ndarray:
     return places
 
 
-def identity_cells(num_bands: int, signed: bool) -> Cells:
+def identity_cells(num_bands: int) -> Cells:
     """Return the cells of 8-bit values of up to four bands, one each; they need no sweep."""
-    counts = np.zeros((num_bands, 1 << _COARSE), np.int64)
-    start = (1 << 15) - 128 if signed else 0
-    counts[:, start : start + 256] = 1
-    return cells_of(counts, coarse_bins(num_bands), 8)
+    none = np.empty((num_bands, 0), np.int64)
+    return Cells(Bins(none.astype(np.int32), none.astype(np.uint8), 0), none, 8, one_each=True)
 
 
 def count_cells(
     values: np.ndarray, patch: Patch, cells: Cells, max_cells: int, valid: np.ndarray | None = None
 ) -> CellTable:
     """Return the occupied cells of a region with their pixels and exact sums, no more than `max_cells`."""
+    if cells.one_each:
+        counted: list[CellTable] = []
+        for colors in count_colors(values, patch, max_cells, valid):
+            counted = [merge_cells([*counted, CellTable(colors)], cells.num_bands, max_cells)]
+        return counted[0]
     values, mask = _prepared(values, valid)
     height, width = patch.shape
     rows = max(1, min(height, STRIP // max(1, width)))

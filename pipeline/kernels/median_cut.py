@@ -9,24 +9,15 @@ computed from the merged cells in their order: the palette is the same for any b
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from pipeline.kernels.color_cells import CellTable
+from pipeline.kernels.compile import inner, kernel
 from pipeline.kernels.exact_sum import add_groups, mean
 from pipeline.kernels.label_table import LabelTable, Patch, partial_table
 from pipeline.kernels.nearest_color import ColorSearch, Place, nearest
-
-
-@dataclass(frozen=True, slots=True)
-class _Box:
-    cells: np.ndarray
-    """Their numbers."""
-    deviation: float
-    """Sum of squared deviations from the mean along the band."""
-    band: int
-    mean: float
 
 
 def median_cut(cells: CellTable, num_colors: int) -> np.ndarray:
@@ -38,57 +29,106 @@ def median_cut(cells: CellTable, num_colors: int) -> np.ndarray:
     if not len(table.labels) or table.sums is None:
         raise ValueError("there is no valid pixel to take colours from")
     places = mean(table.sums, table.counts.reshape(-1)).reshape(-1, table.num_bands)
-    weights = table.pixels.astype(np.float64)
-    groups = np.empty(len(places), np.int64)
-    boxes = _cut_all(places, weights, num_colors)
-    for number, box in enumerate(boxes):
-        groups[box.cells] = number
+    groups = _cut_all(places, table.pixels.astype(np.float64), num_colors)
+    num_boxes = int(groups.max()) + 1
     entries = (groups[:, None] * table.num_bands + np.arange(table.num_bands)).reshape(-1)
-    sums = add_groups(table.sums, entries, len(boxes) * table.num_bands)
-    pixels = np.zeros(len(boxes), np.int64)
+    sums = add_groups(table.sums, entries, num_boxes * table.num_bands)
+    pixels = np.zeros(num_boxes, np.int64)
     np.add.at(pixels, groups, table.pixels)
-    return mean(sums, np.repeat(pixels, table.num_bands)).reshape(len(boxes), table.num_bands)
+    return mean(sums, np.repeat(pixels, table.num_bands)).reshape(num_boxes, table.num_bands)
 
 
-def _cut_all(places: np.ndarray, weights: np.ndarray, num: int) -> list[_Box]:
-    boxes = [_box_of(np.arange(len(places)), places, weights)]
-    waiting = [(-boxes[0].deviation, 0)]
-    while waiting and len(boxes) < num:
+def _cut_all(places: np.ndarray, weights: np.ndarray, num: int) -> np.ndarray:
+    """Return the number of each cell's box."""
+    orders = np.stack([np.argsort(band, kind="stable") for band in places.T])
+    columns = np.ascontiguousarray(places.T)
+    box = np.zeros(len(places), np.int64)
+    spare = np.empty(len(places), np.int64)
+    bounds = [(0, len(places))]
+    facts = [_spread(columns, weights, orders, *bounds[0])]
+    waiting = [(-facts[0][0], 0)]
+    while waiting and len(bounds) < num:
         deviation, number = heapq.heappop(waiting)
         if deviation == 0:
             break
-        first, second = _cut(boxes[number], places, weights)
-        boxes[number] = _box_of(first, places, weights)
-        boxes.append(_box_of(second, places, weights))
-        for changed in (number, len(boxes) - 1):
-            heapq.heappush(waiting, (-boxes[changed].deviation, changed))
-    return boxes
+        start, stop = bounds[number]
+        _, band, centre = facts[number]
+        middle = _cut(columns, weights, orders, (start, stop, band), centre, (len(bounds), box, spare))
+        bounds[number] = start, middle
+        bounds.append((middle, stop))
+        facts.append(facts[number])
+        for changed in (number, len(bounds) - 1):
+            facts[changed] = _spread(columns, weights, orders, *bounds[changed])
+            heapq.heappush(waiting, (-facts[changed][0], changed))
+    return box
 
 
-def _box_of(cells: np.ndarray, places: np.ndarray, weights: np.ndarray) -> _Box:
-    inside, weight = places[cells], weights[cells, None]
-    centre = (inside * weight).sum(axis=0) / weight.sum()
-    deviations = ((inside - centre) ** 2 * weight).sum(axis=0)
-    band = int(deviations.argmax())
-    # rounding errors of the centre are no reason to cut
-    extent = inside[:, band].max() - inside[:, band].min()
-    return _Box(cells, float(deviations[band]) if extent > 0 else 0.0, band, float(centre[band]))
+@kernel
+def _spread(places: Any, weights: Any, orders: Any, start: Any, stop: Any) -> Any:
+    """Return the largest sum of squared deviations of a box, the band where it is, and the mean there."""
+    largest, widest, centre = 0.0, 0, 0.0
+    for band in range(places.shape[0]):
+        order, place = orders[band], places[band]
+        total, moment = 0.0, 0.0
+        for i in range(start, stop):
+            total += weights[order[i]]
+            moment += weights[order[i]] * place[order[i]]
+        mean = moment / total
+        deviation = 0.0
+        for i in range(start, stop):
+            deviation += weights[order[i]] * (place[order[i]] - mean) ** 2
+        # rounding errors of the mean are no reason to cut
+        deviation = deviation if place[order[start]] < place[order[stop - 1]] else 0.0
+        if deviation > largest:
+            largest, widest, centre = deviation, band, mean
+    return largest, widest, centre
 
 
-def _cut(box: _Box, places: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    cells = box.cells[np.argsort(places[box.cells, box.band], kind="stable")]
-    offset = places[cells, box.band] - box.mean
-    below = np.cumsum(weights[cells])
-    total = below[-1]
-    moment = np.cumsum(weights[cells] * offset)
-    at_median = int(np.abs(2 * below[:-1] - total).argmin())
-    at_mean = min(max(int(np.searchsorted(offset, 0.0, side="right")) - 1, 0), len(cells) - 2)
+@kernel
+def _cut(places: Any, weights: Any, orders: Any, part: Any, centre: Any, boxes: Any) -> Any:
+    """Cut a box, give the upper part its number, and return where it begins in the orders.
 
-    def gain(last: int) -> float:
-        return float(moment[last] ** 2 * (1 / below[last] + 1 / (total - below[last])))
+    A box is a part of the orders, the same one along every band.
+    """
+    start, stop, band = part
+    number, box, spare = boxes
+    order, place = orders[band], places[band]
+    total = 0.0
+    for i in range(start, stop):
+        total += weights[order[i]]
+    below, moment = 0.0, 0.0
+    nearest, at_median, median_gain = np.inf, start, 0.0
+    at_mean, mean_gain = start, 0.0
+    for i in range(start, stop - 1):
+        below += weights[order[i]]
+        moment += weights[order[i]] * (place[order[i]] - centre)
+        gain = moment * moment * (1 / below + 1 / (total - below))
+        if abs(2 * below - total) < nearest:
+            nearest, at_median, median_gain = abs(2 * below - total), i, gain
+        if i == start or place[order[i]] <= centre:
+            at_mean, mean_gain = i, gain
+    middle = (at_median if median_gain >= mean_gain else at_mean) + 1
+    for i in range(middle, stop):
+        box[order[i]] = number
+    for other in range(orders.shape[0]):
+        if other != band:
+            divide_order(orders[other], start, stop, box, number, spare)
+    return middle
 
-    last = at_median if gain(at_median) >= gain(at_mean) else at_mean
-    return cells[: last + 1], cells[last + 1 :]
+
+@inner
+def divide_order(order: Any, start: Any, stop: Any, box: Any, number: Any, spare: Any) -> None:
+    """Move the cells of a box behind the others of a part; each keep their order."""
+    kept, moved = start, 0
+    for i in range(start, stop):
+        cell = order[i]
+        is_moved = box[cell] == number
+        order[kept] = cell  # never ahead of what is read
+        spare[moved] = cell
+        kept += not is_moved
+        moved += is_moved
+    for i in range(moved):
+        order[kept + i] = spare[i]
 
 
 def assigned_table(

@@ -9,6 +9,7 @@ equal distances the lowest index wins. The search leads there faster:
   coordinates, the error is at most f(D) = (n + 4) u D + 2 sqrt(D) e + e^2; places along the axis are off by (n + 4) e.
 - If only one D is within 2 f of the least, it is the answer; else all that are within it are compared by the naive
   distance.
+- Of 8-bit values in up to four bands, colours that were met lately are remembered with what was found.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.kernels.color_counts import color_codes, number_row, place_of_color
 from pipeline.kernels.compile import inner, kernel
 from pipeline.kernels.vector import LANES, UNROLLED, lanes_within, lowest_bit, number_of_bits, squared_distances
 
@@ -26,13 +28,18 @@ TILE = 256
 """Pixels that are converted together."""
 LINE = 16
 """float32 numbers of a cache line."""
+UNSURE = -1
+"""Found where nothing is certain."""
 _BUCKETS = 4096
 _UNIT = 2.0**-24
 _FAR = 1e17
 """Where places without a colour lie."""
 _WIDEST = 1e12
 """Pixels farther out than this many lengths of the palette are compared with all colours."""
+_MEMORY = 1 << 17
+"""Colours that are remembered at most."""
 _NO_MASK = np.ones((0, 0, 0), bool)
+_NO_BYTES = np.ones((0, 0, 0), np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,32 +163,84 @@ def nearest(
     mask = _NO_MASK if valid is None else valid
     far = np.empty((0, 0)) if squared is None else squared
     palette = (search.colors, search.frame, search.sorted, search.buckets)
-    _nearest(values, mask, where, palette, buffers, index, far, sentinel)
+    _nearest(values, mask, where, palette, buffers, _memory_for(values, bands, place), index, far, sentinel)
+
+
+def _memory_for(values: np.ndarray, bands: int, place: Place) -> tuple[np.ndarray, ...]:
+    """Return values as bytes, parts of the numbers of colours, buffers, and words of a number and what was found."""
+    is_used = values.dtype.itemsize == 1 and bands <= 4
+    size = min(1 << (place.shape[0] * place.shape[1]).bit_length(), _MEMORY) if is_used else 0
+    return (
+        values.view(np.uint8) if is_used else _NO_BYTES,
+        color_codes(bands if is_used else 0, values.dtype),
+        np.zeros(TILE, np.uint32),
+        np.zeros(TILE, bool),
+        np.zeros(size, np.uint64),
+    )
 
 
 @kernel
 def _nearest(
-    values: Any, valid: Any, where: Any, palette: Any, buffers: Any, index: Any, squared: Any, sentinel: Any
+    values: Any,
+    valid: Any,
+    where: Any,
+    palette: Any,
+    buffers: Any,
+    memory: Any,
+    index: Any,
+    squared: Any,
+    sentinel: Any,
 ) -> None:
     height, width, top, left, out_top, out_left, lanes = where
     colors, frame, ranked, buckets = palette
     tile, facts, found, pixel, scores, gathered = buffers
+    numbers, entries = memory[2], memory[4]
     for i in range(height):
         for begin in range(0, width, TILE):
             num = min(TILE, width - begin)
             source = (top + i, left + begin, num, lanes)
-            convert(values, valid, source, frame, tile, facts, gathered)
-            search_tile(tile, num, facts, frame, ranked, buckets, scores, found)
-            for c in range(num):
-                if found[c] < 0 and facts[2, c] == 0:
-                    take_pixel(values, source, c, pixel)
-                    found[c] = decide(pixel, tile, c, facts, colors, ranked, scores)
+            found[:num] = UNSURE
+            if entries.size == 0 or recall(valid, source, memory, facts, found) > 0:
+                convert(values, valid, source, frame, tile, facts, gathered)
+                search_tile(tile, num, facts, frame, ranked, buckets, scores, found)
+                for c in range(num):
+                    if found[c] == UNSURE and facts[2, c] == 0:
+                        take_pixel(values, source, c, pixel)
+                        found[c] = decide(pixel, tile, c, facts, colors, ranked, scores)
+                    if entries.size:
+                        remember(entries, numbers[c], found[c])
             row = index[out_top + i, out_left + begin : out_left + begin + num]
             for c in range(num):
                 row[c] = found[c] if facts[2, c] == 0 else sentinel
             if squared.size:
                 line = squared[out_top + i, out_left + begin : out_left + begin + num]
                 measure_tile(values, source, facts, colors, found, line)
+
+
+@inner
+def recall(valid: Any, source: Any, memory: Any, facts: Any, found: Any) -> Any:
+    """Write what is remembered of pixels, and facts 2 as `convert`; return how many valid ones are not known."""
+    values, codes, numbers, usable, entries = memory
+    num = source[2]
+    number_row(values, valid, source, codes, numbers, usable)
+    mask = np.uint64(entries.size - 1)
+    missing = 0
+    for c in range(num):
+        key = np.uint64(numbers[c])
+        entry = entries[place_of_color(key, mask)]
+        # what was found is kept plus 1: words of 0 are empty
+        is_known = entry >> np.uint64(32) == key and entry & np.uint64(0xFFFFFFFF) != 0
+        found[c] = np.int64(entry & np.uint64(0xFFFFFFFF)) - 1 if is_known else -1
+        facts[2, c] = np.float32(not usable[c])
+        missing += usable[c] and not is_known
+    return missing
+
+
+@inner
+def remember(entries: Any, number: Any, found: Any) -> None:
+    if found >= 0:
+        key = np.uint64(number)
+        entries[place_of_color(key, np.uint64(entries.size - 1))] = (key << np.uint64(32)) | np.uint64(found + 1)
 
 
 @inner
@@ -215,14 +274,16 @@ def convert(values: Any, valid: Any, source: Any, frame: Any, tile: Any, facts: 
 def search_tile(
     tile: Any, num: Any, facts: Any, frame: Any, ranked: Any, buckets: Any, scores: Any, found: Any
 ) -> None:
-    """Write the indices of the nearest colours, -1 where one is not certain.
+    """Write the indices of the nearest colours that are not known yet, `UNSURE` where one is not certain.
 
     Facts 3 become the limits of squared distances in float32: colours beyond are not the nearest.
     """
     colors, ids, positions = ranked
     starts, lowest, per_unit = buckets
     for pixel in range(num):
-        found[pixel] = -1
+        if found[pixel] >= 0:
+            continue
+        found[pixel] = UNSURE
         facts[3, pixel] = np.inf
         error = _UNIT * (math.sqrt(np.float64(facts[0, pixel])) + frame[3])
         if frame[2] == 0 or not error < _UNIT * _WIDEST:
@@ -248,7 +309,7 @@ def search_tile(
             lanes = lanes_within(scores, place, limit)
             count += number_of_bits(lanes)
             name = ids[place + lowest_bit(lanes)] if lanes != 0 else name
-        found[pixel] = name if count == 1 else -1
+        found[pixel] = name if count == 1 else UNSURE
 
 
 @inner

@@ -132,7 +132,7 @@ class Palette(Reduction):
         state: dict[str, np.ndarray] = {"kinds": np.array([_KINDS.index(kind) for kind in sweeps]), "dtype": dtype}
         state["num_bands"] = np.array(source.num_bands)
         if sweeps[0] == "cells":
-            state |= _cells_to_table(identity_cells(source.num_bands, source.dtype.kind == "i"))
+            state |= _cells_to_table(identity_cells(source.num_bands))
         return state
 
     def partial(self, blocks: Mapping[str, Block], state: Table, sweep: int, region: Region) -> Table:
@@ -224,13 +224,13 @@ def _crowded(state: Table) -> Bins | None:
 
 def _cells_to_table(cells: Cells) -> dict[str, np.ndarray]:
     bins = cells.bins
-    facts = np.array([bins.num, cells.bits])
+    facts = np.array([bins.num, cells.bits, cells.one_each])
     return {"first": bins.first, "shift": bins.shift, "codes": cells.codes, "facts": facts}
 
 
 def _cells(state: Table) -> Cells:
-    num, bits = (int(fact) for fact in state["facts"])
-    return Cells(Bins(state["first"], state["shift"], num), state["codes"], bits)
+    num, bits, one_each = (int(fact) for fact in state["facts"])
+    return Cells(Bins(state["first"], state["shift"], num), state["codes"], bits, bool(one_each))
 
 
 def _cell_table_to_table(cells: CellTable) -> dict[str, np.ndarray]:
