@@ -40,6 +40,8 @@ class Measured:
     """Of the blocks computed now, before compression."""
     retries: int = 0
     """Reads and writes repeated after errors that passed."""
+    requests: int = 0
+    """Requests of workers to object stores."""
     blocks_recomputed: int = 0
     """Blocks begun or done on workers that were lost, and so computed again."""
     valid: dict[str, int] = field(default_factory=dict)
@@ -57,6 +59,7 @@ class PassCounts:
     bytes_read: int
     """Decoded bytes; of workers that were lost, none."""
     retries: int
+    requests: int
     blocks_recomputed: int = 0
 
 
@@ -153,6 +156,7 @@ def execute(
                 )
             measured.bytes_read += counts.bytes_read
             measured.retries += counts.retries
+            measured.requests += counts.requests
             measured.blocks_recomputed += counts.blocks_recomputed
             valid = zip(planned.plan.writes, recorded.valid, strict=True)
             measured.totals |= dict(zip(planned.plan.measured, recorded.totals, strict=True))
@@ -223,7 +227,7 @@ def run_on_threads(
             stop.set()
             # a strip that fails stops the other one: the first failure is the cause
             raise (failures[0] if isinstance(error, Exception) and failures else error) from None
-    return PassCounts(worker.bytes_read, worker.retry.count)
+    return PassCounts(worker.bytes_read, worker.retry.count, worker.requests)
 
 
 @contextmanager

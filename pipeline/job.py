@@ -15,6 +15,7 @@ from pipeline.config import (
     Pipeline,
     RegionConfig,
     Scale,
+    Storage,
     load_pipeline,
     locate,
     resolve,
@@ -30,6 +31,7 @@ from pipeline.planning import InputSpec, Plan, Settings, make_plan
 from pipeline.raster import RasterSpec
 from pipeline.read_limits import ReadLimits
 from pipeline.region import Grid, Region
+from pipeline.storage.folder import Access
 from pipeline.storage.inputs import InputOptions, open_input
 from pipeline.storage.matched import match
 from pipeline.storage.matrix import read_matrix
@@ -137,7 +139,12 @@ def _input_options(entry: Input, limits: ReadLimits) -> InputOptions:
         limits=limits,
         series=entry.series,
         level=entry.level,
+        access=access_of(entry.storage),
     )
+
+
+def access_of(storage: Storage | None) -> Access:
+    return Access() if storage is None else Access(**storage.model_dump())
 
 
 def _match(config: Pipeline, readers: Mapping[str, Reader]) -> dict[str, Reader]:
@@ -216,6 +223,8 @@ def _region_of_box(box: Sequence[float], spec: RasterSpec) -> Region:
 def _parts(config: Pipeline, readers: Mapping[str, Reader]) -> dict[str, Any]:
     data = config.to_dict()
     data.pop("run", None)
+    for entry in data["inputs"].values():  # how a store is reached is no part of the result
+        entry.pop("storage", None)
     for step, entry in zip(config.steps, data["steps"], strict=True):
         for field in step.table_files():  # where a table is written besides is no part of the result
             del entry[field]

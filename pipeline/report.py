@@ -113,6 +113,7 @@ def describe_run(
         "blocks_skipped": measured.blocks_skipped,
         "blocks_recomputed": measured.blocks_recomputed,
         "retries": measured.retries,
+        "requests": measured.requests,
         "outputs": [_describe_result(array, measured.valid) for array in plan.kept.values()],
         "tables": list(_describe_tables(job)),
         "quality": provenance["quality"],
@@ -162,6 +163,7 @@ def describe_finished(job: Job, target: Target) -> Facts:
         "blocks_skipped": plan.num_blocks,
         "blocks_recomputed": 0,
         "retries": 0,
+        "requests": 0,
         "outputs": [_describe_result(array, provenance.get("valid", {})) for array in plan.kept.values()],
         "tables": list(_describe_tables(job)),
         "quality": provenance.get("quality", {}),
@@ -255,6 +257,9 @@ def format_run(facts: Facts) -> Iterator[str]:
         yield f"{_count(facts['blocks_recomputed'], 'block')} begun or done on workers that were lost, computed again"
     if facts["retries"]:
         yield f"{_count(facts['retries'], 'attempt')} to read or write repeated after errors that passed"
+    if facts["requests"]:
+        per_block = facts["requests"] / facts["blocks"]
+        yield f"{_count(facts['requests'], 'request')} to object stores, {per_block:.1f} a block"
     for entry in facts["outputs"]:
         shape = " x ".join(str(n) for n in entry["shape"])
         yield f"  {entry['path']}: {shape} {entry['dtype']}, {100 * entry['valid_fraction']:.2f} % valid"

@@ -19,6 +19,7 @@ from pipeline.raster import RasterSpec, array_slices
 from pipeline.reduction import BlockCollector, Merger, Partials
 from pipeline.region import Halo, Region, wrap_pieces
 from pipeline.storage.cache import CachedReader, ChunkCache
+from pipeline.storage.folder import REQUESTS
 from pipeline.storage.reader import Reader
 from pipeline.storage.retry import RETRIES, Retry
 
@@ -63,6 +64,7 @@ class PassWorker:
 
     def _prepare(self) -> None:
         self._local = threading.local()
+        self._requests_before = REQUESTS.count
         self._arenas: list[Arena] = []  # of blocks that ended; appending and popping are atomic
         # blocks that exchange their rims read nothing of their neighbours'
         exchanges = self.planned.halo == "exchange"
@@ -97,6 +99,11 @@ class PassWorker:
     def bytes_read(self) -> int:
         """Decoded bytes so far."""
         return sum(reader.bytes_read for reader in self._cached.values())
+
+    @property
+    def requests(self) -> int:
+        """Requests of this process to object stores so far."""
+        return REQUESTS.count - self._requests_before
 
     def run_block(self, number: int) -> tuple[BlockDone, Partials]:
         """Read a block with its halo, compute it, write it; return its partial tables too."""

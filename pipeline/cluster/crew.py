@@ -114,7 +114,8 @@ class Crew:
             while work:
                 work.take()
             counts = self._counts(token)
-        return PassCounts(sum(c.bytes_read for c in counts), sum(c.retries for c in counts), len(lost))
+        total = sum(counts, task.Counts())
+        return PassCounts(total.bytes_read, total.retries, total.requests, len(lost))
 
     def _enough(self, worker: PassWorker) -> int:
         """Return how many futures may be outstanding when the next strip is sent."""

@@ -43,10 +43,16 @@ class Counts:
     bytes_read: int = 0
     """Decoded."""
     retries: int = 0
+    requests: int = 0
     blocks: int = 0
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(self.bytes_read + other.bytes_read, self.retries + other.retries, self.blocks + other.blocks)
+        return Counts(
+            self.bytes_read + other.bytes_read,
+            self.retries + other.retries,
+            self.requests + other.requests,
+            self.blocks + other.blocks,
+        )
 
 
 @dataclass(frozen=True)
@@ -119,7 +125,7 @@ class SentPass:
 
     @property
     def counts(self) -> Counts:
-        return Counts(self._worker.bytes_read, self._worker.retry.count, self.num_blocks)
+        return Counts(self._worker.bytes_read, self._worker.retry.count, self._worker.requests, self.num_blocks)
 
     def end(self) -> None:
         """Begin no more blocks."""

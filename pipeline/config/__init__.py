@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.config.document import Document, load, parse
 from pipeline.config.json_schema import schema
 from pipeline.config.message import InvalidPipeline, Problem, explain, locate
-from pipeline.config.model import Input, Output, Pipeline, RegionConfig, Run, Scale
+from pipeline.config.model import Input, Output, Pipeline, RegionConfig, Run, Scale, Storage
 from pipeline.config.name import RESERVED
 from pipeline.config.reference import Ref, References, check_references, kept, resolve
 from pipeline.config.validation import resolved, validate, with_matrices
@@ -33,6 +33,7 @@ __all__ = [
     "RegionConfig",
     "Run",
     "Scale",
+    "Storage",
     "check_references",
     "explain",
     "kept",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -39,6 +41,15 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=True)
 
 
+def _check_endpoint(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"must be http://HOST:PORT or https://HOST, got {show(value.rpartition('@')[2])}")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("must be without user, password and query; credentials come from the environment alone")
+    return value
+
+
 class Scale(_Frozen):
     """How stored values become physical ones: value = stored * factor + offset."""
 
@@ -46,6 +57,19 @@ class Scale(_Frozen):
     """What stored values are multiplied by."""
     offset: float = Field(default=0.0, allow_inf_nan=False)
     """What is added then."""
+
+
+class Storage(_Frozen):
+    """How an object store is reached; who may is known from the environment, never from here."""
+
+    endpoint: Annotated[StrictStr, AfterValidator(_check_endpoint)] | None = None
+    """The server, where it is not the provider's own: http://HOST:PORT or https://HOST."""
+    region: StrictStr | None = None
+    """The region of the bucket."""
+    anonymous: StrictBool = False
+    """Whether to ask without credentials, for what is public."""
+    requester_pays: StrictBool = False
+    """Whether who asks agrees to pay for it."""
 
 
 class Input(_Frozen):
@@ -77,6 +101,8 @@ class Input(_Frozen):
     pixels as they are (for `select` alone; what `convert` does)."""
     scale: Literal["ignore", "apply"] | Scale = "ignore"
     """Whether to apply the scale and offset that the file records, or which to apply instead."""
+    storage: Storage | None = None
+    """How the object store is reached, where the path is a URL."""
     match: StrictStr | None = None
     """Another input, on whose finer grid this one is read: each pixel is repeated, a whole number of times."""
 

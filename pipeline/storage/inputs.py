@@ -14,6 +14,7 @@ from pipeline.errors import InputError, PipelineError
 from pipeline.raster import Dims, RasterSpec, Recorded, fit, grid_difference, working_dtype
 from pipeline.read_limits import ReadLimits
 from pipeline.region import Region
+from pipeline.storage.folder import Access, Folder, RemoteError, folder_at, is_url
 from pipeline.storage.reader import Reader
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
@@ -38,11 +39,12 @@ def open_raster(
     limits: ReadLimits | None = None,
     series: int | Literal["mask"] | None = None,
     level: int = 0,
+    access: Access | None = None,
 ) -> Reader:
-    """Open one stored raster, Zarr or TIFF, by what it is."""
+    """Open one stored raster, Zarr or TIFF, by what it is; from object stores Zarr alone."""
     suffix = Path(path.rstrip("/")).suffix.lower()
-    if "://" in path:
-        raise InputError(f"{path}: only local files are read so far; copy it to a disk first")
+    if is_url(path):
+        return _open_remote(folder_at(path, access), array, at, dims, limits, level)
     if suffix in REFUSED:
         raise InputError(f"{path}: " + REFUSED[suffix].format(path=path))
     try:
@@ -64,6 +66,27 @@ def open_raster(
     return TiffReader.open(path, limits, Choice(series, level, tuple((at or {}).items())))
 
 
+def _open_remote(
+    folder: Folder,
+    array: str | None,
+    at: dict[str, Any] | None,
+    dims: Dims | None,
+    limits: ReadLimits | None,
+    level: int,
+) -> Reader:
+    from pipeline.storage.zarr import ZarrReader
+
+    if Path(folder.path).suffix.lower() in (*TIFF_SUFFIXES, *REFUSED):
+        raise InputError(
+            f"{folder}: only Zarr is read from object stores; copy the file to a disk (`rasterpipe convert` makes Zarr "
+            "of a TIFF)"
+        )
+    try:
+        return ZarrReader(folder, array, at, dims, limits, level)
+    except RemoteError as error:
+        raise InputError(str(error)) from error
+
+
 @dataclass(frozen=True)
 class InputOptions:
     """How an input is read: the pipeline file's `inputs` entry, paths absolute."""
@@ -80,17 +103,20 @@ class InputOptions:
     limits: ReadLimits = field(default_factory=ReadLimits)
     series: int | Literal["mask"] | None = None
     level: int = 0
+    access: Access = field(default_factory=Access)
 
 
 def open_input(options: InputOptions) -> Reader:
     """Open an input: one raster, or several one-band rasters as bands; then bands, nodata and scale as asked."""
     targets = [(path, array) for path in options.paths for array in options.arrays]
     readers = [
-        open_raster(path, array, dict(options.at), options.dims, options.limits, options.series, options.level)
+        open_raster(
+            path, array, dict(options.at), options.dims, options.limits, options.series, options.level, options.access
+        )
         for path, array in targets
     ]
     for (path, _), opened in zip(targets, readers, strict=True):
-        _check_complete(path, opened)
+        _check_complete(folder_at(path, options.access), opened)
     names = [array or Path(path).name.split(".")[0] for path, array in targets]
     reader: Reader = readers[0] if len(readers) == 1 else Stack(readers, names)
     spec, bands = reader.spec.select(options.bands)
@@ -101,18 +127,18 @@ def open_input(options: InputOptions) -> Reader:
     return Scaled(reader, factor_offset) if isinstance(factor_offset, tuple) else reader
 
 
-def _check_complete(path: str, reader: Reader) -> None:
+def _check_complete(path: Folder, reader: Reader) -> None:
     """Refuse what a run has begun to write and not finished, or what was lost of it: it would pass for pixels."""
     from pipeline.storage.zarr_store import root_attributes
 
-    for folder in (Path(path), *Path(path).parents):
-        if not (folder / "zarr.json").exists():
-            return
-        attributes = root_attributes(str(folder))
+    folder: Folder | None = path
+    while folder is not None and folder.exists("zarr.json"):
+        attributes = root_attributes(folder)
         if attributes is not None and attributes.get("complete") is False:
             raise InputError(f"{path}: is the unfinished output of a run; finish that with --resume first")
         if attributes is not None and (missing := getattr(reader, "missing", "")):
             raise InputError(f"{path}: is the output of a run and lacks {missing}; compute it again")
+        folder = folder.parent
 
 
 def _nodata(options: InputOptions, spec: RasterSpec) -> float | int | None:
@@ -241,4 +267,4 @@ def local_paths(reader: Reader) -> list[str]:
     """Return the files and folders that a reader reads, to keep the output out of them."""
     identity = reader.identity()
     entries = identity.get("stack", [identity])
-    return [str(entry["path"]) for entry in entries]
+    return [str(entry["path"]) for entry in entries if not is_url(entry["path"])]

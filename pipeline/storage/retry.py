@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from pipeline.errors import RasterpipeError
+from pipeline.storage.folder import RemoteError
 
 TRANSIENT = frozenset(
     getattr(errno, name)
@@ -53,6 +54,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _verdict(error: BaseException) -> bool | None:
+    if isinstance(error, RemoteError):
+        return error.may_pass
     if isinstance(error, ConnectionError | TimeoutError):
         return True
     if isinstance(error, OSError) and error.errno is not None:

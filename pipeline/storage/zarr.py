@@ -6,7 +6,6 @@ import hashlib
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -21,6 +20,7 @@ from pipeline.raster import DIMS, Dims, RasterSpec, array_slices
 from pipeline.read_limits import ReadLimits, check_bands
 from pipeline.region import Region
 from pipeline.storage import cf
+from pipeline.storage.folder import Folder, RemoteError, Survey, folder_at
 from pipeline.storage.reader import Reader
 from pipeline.storage.recorded import band_name, from_attributes
 from pipeline.storage.zarr_coordinate import Coordinates, quiet
@@ -41,15 +41,16 @@ class ZarrReader(Reader):
 
     def __init__(
         self,
-        path: str,
+        path: str | Folder,
         array: str | None = None,
         at: Mapping[str, Any] | None = None,
         dims: Dims | None = None,
         limits: ReadLimits | None = None,
         level: int = 0,
     ) -> None:
-        self.path, self.limits = path, limits or ReadLimits()
-        group, stored = find_array(path, array, level)
+        self.folder, self.limits = folder_at(path), limits or ReadLimits()
+        self.path = path = str(self.folder)
+        group, stored = find_array(self.folder, array, level)
         self.array_path = stored.path
         self.warnings: list[str] = []
         check_array(stored, path)
@@ -60,7 +61,7 @@ class ZarrReader(Reader):
         names = dims or dimension_names(stored, group, path)
         self._fixed = fix_dimensions(stored, coordinates, names, dict(at or {}), path)
         kept = [i for i in range(stored.ndim) if i not in self._fixed]
-        full = find_array(path, array)[1].shape if level else ()
+        full = find_array(self.folder, array)[1].shape if level else ()
         self._full = dict(zip(map(role_of, names), full, strict=bool(level)))
         self.spec = self._build_spec(coordinates, stored, names, kept)
         sizes = dict(zip(self.spec.dims, (stored.chunks[i] for i in kept), strict=True))
@@ -74,7 +75,7 @@ class ZarrReader(Reader):
     def _array(self) -> zarr.Array[Any]:
         """The array, opened when the first pixels are read: not before `configure` has chosen the codecs."""
         with quiet():
-            return zarr.open_array(self.path, path=self.array_path, mode="r")
+            return self.folder.open_array(self.array_path)
 
     @cached_property
     def _guard(self) -> ChunkGuard:
@@ -154,7 +155,7 @@ class ZarrReader(Reader):
             self._guard.check(list(map(_span, selection, self._array.shape)))
             native: Any = out.view(bool) if self._array.dtype.kind == "b" else out
             self._array.get_basic_selection(tuple(selection), out=NDBuffer.from_ndarray_like(native))
-        except InputError as error:
+        except (InputError, RemoteError) as error:
             reason = str(error).removeprefix(f"{self.path}: ")
             raise InputError(f"{self.path}: cannot read {region}: {reason}") from error
         except Exception as error:
@@ -180,37 +181,45 @@ class ZarrReader(Reader):
         return {k: v for k, v in self.__dict__.items() if k not in ("_array", "_guard", "_survey")}
 
     def identity(self) -> dict[str, Any]:
-        folder = Path(self.path, self.array_path)
-        metadata = [(folder / name).read_bytes() for name in METADATA if (folder / name).exists()]
+        metadata = [data for name in METADATA if (data := self._metadata_file(name)) is not None]
         spec = self.spec  # names and georeference lie beside the array
         context = repr((spec.bands, spec.band_coordinates, spec.transform, spec.crs, self._fixed))
         return {
-            "path": str(folder.absolute()),
-            "modified_ns": self._survey.newest_ns,
-            "bytes": self._survey.num_bytes,
+            "path": self._array_folder.absolute,
+            **({} if self._survey is None else {**self._survey.version, "bytes": self._survey.num_bytes}),
             "metadata": hashlib.sha256(b"\0".join([*metadata, context.encode()])).hexdigest(),
         }
+
+    @property
+    def _array_folder(self) -> Folder:
+        return self.folder.child(self.array_path) if self.array_path else self.folder
+
+    def _metadata_file(self, name: str) -> bytes | None:
+        try:
+            return self._array_folder.read(name)
+        except FileNotFoundError:
+            return None
 
     def describe(self) -> dict[str, Any]:
         return self._facts | {"warnings": [*self.warnings, *self._missing_note()]}
 
     @cached_property
-    def _survey(self) -> _Survey:
+    def _survey(self) -> Survey | None:
         """The array's files as they were when this reader was first asked for its identity."""
         try:
-            return _survey(Path(self.path, self.array_path))
+            return self._array_folder.survey()
         except OSError as error:
             raise InputError(f"{self.path}: its files cannot be listed: {error}") from error
 
     @property
     def missing(self) -> str:
         """What lacks of the array's files, in words; empty where none does. Zarr reads the fill value there."""
-        due, found = math.prod(self._num_files), self._survey.num_files
+        due, found = math.prod(self._num_files), self._survey.num_files if self._survey else math.inf
         if found >= due:
             return ""
-        folder = Path(self.path, self.array_path)
+        size_of = self._array_folder.sizes()
         keys = map(self._metadata.encode_chunk_key, _cells(self._num_files))
-        first = next((key for key in keys if not (folder / key).exists()), "")
+        first = next((key for key in keys if size_of(key) is None), "")
         return f"{due - found} of {due} chunk files, the first of them {Path(self.array_path, first)}"
 
     def _missing_note(self) -> list[str]:
@@ -252,33 +261,6 @@ def _fill_value_note(array: zarr.Array[Any], spec: RasterSpec) -> list[str]:
     if not is_xarray or spec.nodata is not None or value is None or not value or np.isnan(value):
         return []
     return [f"the fill value {value} is not taken as nodata; if xarray wrote it as such, say `nodata: {value}`"]
-
-
-@dataclass(frozen=True)
-class _Survey:
-    """The files of an array, without opening them."""
-
-    newest_ns: int
-    num_bytes: int
-    num_files: int
-    """Those that hold pixels."""
-
-
-def _survey(folder: Path) -> _Survey:
-    """Return the newest change in a folder and below, and bytes and number of the files there."""
-    newest = num_bytes = num_files = 0
-    folders = [str(folder)]
-    while folders:  # no recursion: folders may be nested deeper than Python recurses
-        newest = max(newest, os.stat(here := folders.pop()).st_mtime_ns)
-        with os.scandir(here) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-                    continue
-                status = entry.stat()
-                newest, num_bytes = max(newest, status.st_mtime_ns), num_bytes + status.st_size
-                num_files += entry.name not in METADATA
-    return _Survey(newest, num_bytes, num_files)
 
 
 def _codec_name(codec: Any) -> str:

@@ -11,8 +11,9 @@ import lzma
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import imagecodecs
@@ -80,16 +81,29 @@ def _is_raw_lzma(codec: Any) -> bool:
     return bool(settings.get("format") == lzma.FORMAT_RAW)
 
 
-class Piece:
-    """A part of an open file: a chunk, or one of a shard."""
+ReadAt = Callable[[int, int], bytes]
+"""Returns at most so many bytes of a file from an offset on."""
 
-    def __init__(self, descriptor: int, offset: int, size: int) -> None:
-        self.descriptor, self.offset, self.size = descriptor, offset, size
+
+def file_reader(descriptor: int) -> ReadAt:
+    return partial(os.pread, descriptor)
+
+
+def memory_reader(data: memoryview, start: int = 0) -> ReadAt:
+    """Return a reader of bytes that lie in a file from `start` on."""
+    return lambda count, offset: bytes(data[offset - start : offset - start + count])
+
+
+class Piece:
+    """A part of a file: a chunk, or one of a shard."""
+
+    def __init__(self, read_at: ReadAt, offset: int, size: int) -> None:
+        self.read_at, self.offset, self.size = read_at, offset, size
 
     def read(self, start: int, count: int) -> bytes:
         """Return at most `count` bytes from the piece's byte `start` on."""
         count = min(count, self.size - start)
-        return os.pread(self.descriptor, count, self.offset + start) if count > 0 else b""
+        return self.read_at(count, self.offset + start) if count > 0 else b""
 
     def parts(self) -> Iterator[bytes]:
         for start in range(0, self.size, PIECE_BYTES):

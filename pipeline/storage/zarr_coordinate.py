@@ -59,7 +59,7 @@ class Coordinates:
     def root(self) -> str:
         """The folder of the store."""
         store: Any = self.group.store if self.group is not None else None
-        return str(getattr(store, "root", store))
+        return str(getattr(store, "root", None) or getattr(store, "folder", store))
 
     def array(self, name: str | None, size: int) -> zarr.Array[Any] | None:
         """Return the coordinate of this name and length."""

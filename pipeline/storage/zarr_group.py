@@ -9,44 +9,44 @@ from typing import Any
 import zarr
 
 from pipeline.errors import InputError, unknown
+from pipeline.storage.folder import Folder, LocalFolder, RemoteError
 from pipeline.storage.zarr_coordinate import Coordinates, quiet, recorded_names
-from pipeline.storage.zarr_metadata import METADATA, InputStore, attributes_of, check_name, read_json
+from pipeline.storage.zarr_metadata import METADATA, attributes_of, check_name
 
 Y_NAMES = ("y", "lat", "latitude", "row", "rows", "northing")
 X_NAMES = ("x", "lon", "longitude", "col", "cols", "column", "columns", "easting")
 BAND_NAMES = ("band", "bands", "c", "channel", "channels", "wavelength", "spectral")
 
 
-def _open(path: str) -> zarr.Group | zarr.Array[Any]:
-    if not Path(path).exists():
-        raise InputError(f"{path}: no such file or folder")
-    if not any(Path(path, name).exists() for name in ("zarr.json", ".zarray", ".zgroup")):
-        raise InputError(f"{path}: is not a Zarr array or group (no zarr.json, .zarray or .zgroup in it)")
+def _open(folder: Folder) -> zarr.Group | zarr.Array[Any]:
+    if isinstance(folder, LocalFolder) and not Path(folder.path).exists():
+        raise InputError(f"{folder}: no such file or folder")
+    names = [name for name in ("zarr.json", ".zarray", ".zgroup") if folder.exists(name)]
+    if not names:
+        raise InputError(f"{folder}: is not a Zarr array or group (no zarr.json, .zarray or .zgroup in it)")
     try:
         with quiet():
-            store = InputStore(path, read_only=True)
-            if _is_array(Path(path)):
+            store = folder.metadata_store()
+            if names[0] == ".zarray" or (
+                names[0] == "zarr.json" and folder.read_json(names[0])["node_type"] == "array"
+            ):
                 return zarr.open_array(store, mode="r")
-            return zarr.open_group(store, mode="r", use_consolidated=False)
+            return zarr.open_group(store, mode="r", use_consolidated=None if folder.is_unlisted else False)
     except InputError:
         raise
+    except RemoteError as error:
+        raise InputError(str(error)) from error
     except Exception as error:
-        raise InputError(f"{path}: cannot be opened as Zarr: {type(error).__name__}: {error}") from error
+        raise InputError(f"{folder}: cannot be opened as Zarr: {type(error).__name__}: {error}") from error
 
 
-def _is_array(folder: Path) -> bool:
-    if (folder / "zarr.json").exists():
-        return bool(read_json(folder / "zarr.json")["node_type"] == "array")
-    return (folder / ".zarray").exists()
-
-
-def find_array(path: str, name: str | None, level: int = 0) -> tuple[zarr.Group | None, zarr.Array[Any]]:
+def find_array(folder: Folder, name: str | None, level: int = 0) -> tuple[zarr.Group | None, zarr.Array[Any]]:
     """Return the raster array of a store, and the group that holds its coordinates."""
-    node = _open(path)
+    node, path = _open(folder), str(folder)
     if isinstance(node, zarr.Array):
         if name:
             raise InputError(f"{path}: is one array, so array '{name}' names nothing in it; leave it out")
-        return _parent_group(path), node
+        return _parent_group(folder), node
     where = "the array"
     if name is None:
         where = "its `multiscales` path"
@@ -64,7 +64,7 @@ def find_array(path: str, name: str | None, level: int = 0) -> tuple[zarr.Group 
     except InputError:
         raise
     except Exception as error:
-        if name and not any(Path(path, name, each).exists() for each in METADATA):
+        if name and not any(folder.exists(f"{name}/{each}") for each in METADATA):
             raise InputError(f"{path}: {unknown('array', name, _rasters(node))}") from None
         what = name or "an array in it"
         raise InputError(f"{path}: {what} cannot be opened: {type(error).__name__}: {error}") from error
@@ -102,11 +102,11 @@ def _rasters(group: zarr.Group) -> list[str]:
     return sorted(named or flat)
 
 
-def _parent_group(path: str) -> zarr.Group | None:
-    parent = Path(path).absolute().parent
-    if not any((parent / name).exists() for name in ("zarr.json", ".zgroup")):
+def _parent_group(folder: Folder) -> zarr.Group | None:
+    parent = folder.parent
+    if parent is None or not any(parent.exists(name) for name in ("zarr.json", ".zgroup")):
         return None
-    node = _open(str(parent))
+    node = _open(parent)
     return node if isinstance(node, zarr.Group) else None
 
 

@@ -15,7 +15,8 @@ from zarr.codecs import ShardingCodec
 
 from pipeline.errors import InputError
 from pipeline.read_limits import ReadLimits, allowed_bytes
-from pipeline.storage.zarr_codec import Chain, Piece, bound, codec_name, parse_chain
+from pipeline.storage.zarr_codec import Chain, Piece, ReadAt, bound, codec_name, file_reader, memory_reader, parse_chain
+from pipeline.storage.zarr_metadata import METADATA
 
 ABSENT = 2**64 - 1
 """Offset and size of a chunk that a shard leaves out."""
@@ -33,6 +34,7 @@ class ChunkGuard:
 
     def __init__(self, array: zarr.Array[Any], path: str, limits: ReadLimits) -> None:
         self.path, self.limits = path, limits
+        self._objects: Any = array.store if hasattr(array.store, "guard") else None
         self._array_path = array.path
         self._metadata = array.metadata
         self._chunks, self._shards = tuple(array.chunks), array.shards
@@ -82,7 +84,13 @@ class ChunkGuard:
         return 16 * math.prod(self._per_shard) + self._index_suffix
 
     def check(self, spans: Sequence[Span]) -> None:
-        """Check all chunks that meet a part of the array; those that are not there are left to the reader."""
+        """Check all chunks that meet a part of the array; those that are not there are left to the reader.
+
+        Objects of a remote store are checked as they come.
+        """
+        if self._objects is not None:
+            self._objects.guard = self
+            return
         for index in _cells(spans, self._shards or self._chunks):
             key = os.path.join(self._array_path, self._metadata.encode_chunk_key(index))
             try:
@@ -98,36 +106,75 @@ class ChunkGuard:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise InputError(f"{self.path}: chunk {key} is not a file; copy the store again")
+        read_at, size = file_reader(descriptor), status.st_size
         if self._shards is None:
-            self._check_piece(Piece(descriptor, 0, status.st_size), f"chunk {key}")
+            self._check_piece(Piece(read_at, 0, size), f"chunk {key}")
             return
-        for place, offset, size in self._entries(descriptor, status.st_size, key, index, spans):
-            self._check_piece(Piece(descriptor, offset, size), f"chunk {place} of shard {key}")
+        self._check_shard(read_at, size, key, self._inside(index, spans))
 
-    def _entries(
-        self, descriptor: int, file_size: int, key: str, index: tuple[int, ...], spans: Sequence[Span]
-    ) -> Iterator[tuple[tuple[int, ...], int, int]]:
-        """Yield place, offset and size of the chunks of a shard that meet a part of the array."""
-        count = self._index_bytes
-        if count > file_size:
-            raise InputError(f"{self.path}: shard {key} has {file_size} bytes, its index takes {count}; copy it again")
-        data = os.pread(descriptor, count, 0 if self._index_at_start else file_size - count)
-        table = np.frombuffer(data[: count - self._index_suffix], "<u8").reshape(*self._per_shard, 2)
+    def check_object_size(self, key: str, num_bytes: int) -> None:
+        """Check what is about to come from an object store."""
+        count = math.prod(self._per_shard) if self._shards is not None else 1
+        most = count * (self._allowed + self._chain.suffix) + (self._index_bytes if self._shards is not None else 0)
+        if not _is_metadata(key) and num_bytes > most:
+            raise InputError(
+                f"{self.path}: {key} has {num_bytes:,} bytes, at most {most:,} are due; it is no such chunk: "
+                "copy it again"
+            )
+
+    def check_object(self, key: str, data: memoryview, start: int, size: int) -> None:
+        """Check bytes, from `start` on, of a chunk or shard of `size` bytes that came from an object store."""
+        if _is_metadata(key):
+            return
+        read_at = memory_reader(data, start)
+        if self._shards is None:
+            self._check_piece(Piece(read_at, start, len(data)), f"chunk {key}")
+        elif start == 0 and len(data) == size:
+            self._check_shard(read_at, size, key, [(0, count) for count in self._per_shard])
+        elif (start, len(data)) == (self._index_start(size), self._index_bytes):
+            self._read_index(read_at, size, key)
+        else:
+            self._check_piece(Piece(read_at, start, len(data)), f"a chunk of shard {key}")
+
+    def _inside(self, index: tuple[int, ...], spans: Sequence[Span]) -> list[Span]:
+        """Return the chunks of a shard, along each axis, that meet a part of the array."""
         assert self._shards is not None
-        inside = [
-            (max(start, i * size) - i * size, min(stop, (i + 1) * size) - i * size)
-            for (start, stop), i, size in zip(spans, index, self._shards, strict=True)
-        ]
-        for place in _cells(inside, self._chunks):
-            offset, size = (int(value) for value in table[place])
-            if offset == ABSENT and size == ABSENT:
-                continue
-            if offset + size > file_size:
-                raise InputError(
-                    f"{self.path}: chunk {place} of shard {key} ends at byte {offset + size}, the file at byte "
-                    f"{file_size}; copy it again"
-                )
-            yield place, offset, size
+        shard = zip(spans, index, self._shards, self._chunks, strict=True)
+        inside = [(max(a, i * n) - i * n, min(b, (i + 1) * n) - i * n, step) for (a, b), i, n, step in shard]
+        return [(first // step, -(-last // step)) for first, last, step in inside]
+
+    def _check_shard(self, read_at: ReadAt, size: int, key: str, places: Sequence[Span]) -> None:
+        table = self._read_index(read_at, size, key)
+        for place in product(*(range(*span) for span in places)):
+            offset, count = (int(value) for value in table[place])
+            if (offset, count) != (ABSENT, ABSENT):
+                self._check_piece(Piece(read_at, offset, count), f"chunk {place} of shard {key}")
+
+    def _index_start(self, size: int) -> int:
+        return 0 if self._index_at_start else size - self._index_bytes
+
+    def _read_index(self, read_at: ReadAt, size: int, key: str) -> np.ndarray:
+        """Return offset and size of the chunks of a shard, which all lie in it and beside its index."""
+        count = self._index_bytes
+        if count > size:
+            raise InputError(f"{self.path}: shard {key} has {size} bytes, its index takes {count}; copy it again")
+        data = read_at(count, self._index_start(size))
+        table = np.frombuffer(data[: count - self._index_suffix], "<u8").reshape(*self._per_shard, 2)
+        first, last = (
+            np.uint64(count if self._index_at_start else 0),
+            np.uint64(size if self._index_at_start else size - count),
+        )
+        offsets, sizes = table[..., 0], table[..., 1]
+        outside = (offsets < first) | (offsets > last) | (sizes > last - np.minimum(offsets, last))
+        wrong = np.argwhere(outside & (table != ABSENT).any(axis=-1))
+        if len(wrong):
+            place = tuple(wrong[0].tolist())
+            offset, num_bytes = (int(value) for value in table[place])
+            raise InputError(
+                f"{self.path}: chunk {place} of shard {key} starts at byte {offset} and ends at byte "
+                f"{offset + num_bytes}, the file at byte {size}, {count} of them the index; copy it again"
+            )
+        return table
 
     def _check_piece(self, piece: Piece, what: str) -> None:
         allowed = self._allowed
@@ -148,6 +195,10 @@ class ChunkGuard:
             )
         if self._chain.compressor is not None:
             self.limits.check_ratio(f"{self.path}: {what}", self._decoded, piece.size)
+
+
+def _is_metadata(key: str) -> bool:
+    return key.rpartition("/")[2] in METADATA
 
 
 def _codecs(array: zarr.Array[Any]) -> list[Any]:

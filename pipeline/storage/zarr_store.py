@@ -22,8 +22,8 @@ from pipeline.raster import Number, RasterSpec, array_slices, is_nan
 from pipeline.region import Region
 from pipeline.storage import cf
 from pipeline.storage.disk import replace_file, sync_path
+from pipeline.storage.folder import Folder, RemoteError, folder_at
 from pipeline.storage.recorded import to_attributes
-from pipeline.storage.zarr_metadata import read_json
 
 CODECS: dict[str, dict[str, Any] | None] = {
     "fast": {"cname": "lz4", "clevel": 5, "shuffle": "shuffle"},
@@ -287,10 +287,12 @@ def consolidate(path: str, group: str | None = None) -> None:
         zarr.consolidate_metadata(path, path=group)
 
 
-def root_attributes(path: str) -> dict[str, Any] | None:
+def root_attributes(path: str | Folder) -> dict[str, Any] | None:
     """Return the provenance of one of our stores; None for anything that is not one."""
     try:
-        value = read_json(Path(path, "zarr.json")).get("attributes", {}).get("rasterpipe")
+        value = folder_at(path).read_json("zarr.json").get("attributes", {}).get("rasterpipe")
+    except RemoteError:
+        raise
     except (InputError, OSError, ValueError, AttributeError):
         return None
     return value if isinstance(value, dict) else None

@@ -1,0 +1,211 @@
+"""A prefix in an object store (s3://, gs://, az://, http://) as a folder, through obstore."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import zarr
+
+from pipeline.errors import InputError, UsageError
+from pipeline.storage.folder import REQUESTS, Access, Folder, RemoteError, Survey
+from pipeline.storage.zarr_metadata import METADATA, METADATA_LIMIT_BYTES
+
+SCHEMES = ("s3", "gs", "az", "http", "https")
+RETRIES = 2
+"""Of single requests, at once; what lasts longer is for the retries of the run."""
+TIMEOUT_SECONDS = 60
+PLAIN_CODECS = "zarr.core.codec_pipeline.BatchedCodecPipeline"
+_PASSING = re.compile(r"status code: (408|429|5\d\d)|error sending request|timed out|connection|HTTP error", re.I)
+
+
+class ObjectFolder(Folder):
+    """A prefix in a bucket, container or server."""
+
+    def __init__(self, url: str, access: Access) -> None:
+        self.path, self.access = url.rstrip("/"), access
+        _check_url(self.path)
+
+    def __getstate__(self) -> tuple[str, Access]:
+        return self.path, self.access
+
+    def __setstate__(self, state: tuple[str, Access]) -> None:
+        self.__init__(*state)  # type: ignore[misc]
+
+    @property
+    def objects(self) -> Any:
+        """obstore's store of what lies below the prefix."""
+        return _connect(self.path, self.access)
+
+    @property
+    def parent(self) -> Folder | None:
+        parts = urlsplit(self.path)
+        if not parts.path.strip("/"):
+            return None
+        return ObjectFolder(self.path.rpartition("/")[0], self.access)
+
+    def child(self, name: str) -> Folder:
+        return ObjectFolder(f"{self.path}/{name}", self.access)
+
+    def read(self, name: str) -> bytes:
+        import obstore
+
+        with self._errors_of(name, "get"):
+            answer = obstore.get(self.objects, name)
+            if answer.meta["size"] > METADATA_LIMIT_BYTES:
+                raise InputError(
+                    f"{self.path}/{name}: {answer.meta['size']:,} bytes of metadata, at most "
+                    f"{METADATA_LIMIT_BYTES:,} are read"
+                )
+            return bytes(answer.bytes())
+
+    def exists(self, name: str) -> bool:
+        import obstore
+
+        try:
+            with self._errors_of(name, "head"):
+                obstore.head(self.objects, name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def replace(self, name: str, data: bytes) -> None:
+        import obstore
+
+        with self._errors_of(name, "put"):
+            obstore.put(self.objects, name, data)
+
+    def sync(self, name: str) -> None:
+        """What a store has acknowledged is there."""
+
+    def survey(self) -> Survey | None:
+        if self.is_unlisted:
+            return None
+        sizes, digest, num_files = 0, hashlib.sha256(), 0
+        for entry in sorted(self._entries(), key=lambda entry: str(entry["path"])):
+            digest.update(f"{entry['path']}\0{entry['e_tag'] or entry['last_modified']}\n".encode())
+            sizes += entry["size"]
+            num_files += entry["path"].rpartition("/")[2] not in METADATA
+        return Survey({"etags": digest.hexdigest()}, sizes, num_files)
+
+    def sizes(self) -> Callable[[str], int | None]:
+        return {str(entry["path"]): int(entry["size"]) for entry in self._entries()}.get
+
+    @property
+    def is_unlisted(self) -> bool:
+        return self.path.startswith("http")
+
+    def _entries(self) -> Iterator[Any]:
+        import obstore
+
+        with self._errors_of("", "list"):
+            for page in obstore.list(self.objects):
+                REQUESTS.add()
+                yield from page
+
+    def remove_all(self) -> None:
+        """Delete all objects below the prefix."""
+        import obstore
+
+        names = [entry["path"] for entry in self._entries()]
+        with self._errors_of("", "delete"):
+            for start in range(0, len(names), 1000):
+                obstore.delete(self.objects, names[start : start + 1000])
+
+    def metadata_store(self) -> Any:
+        from pipeline.storage.object_zarr import CountedStore
+
+        return CountedStore(self, read_only=True)
+
+    def pixel_store(self) -> Any:
+        from pipeline.storage.object_zarr import CountedStore
+
+        return CountedStore(self)
+
+    def open_array(self, path: str, mode: Literal["r", "r+"] = "r") -> zarr.Array[Any]:
+        with zarr.config.set({"codec_pipeline.path": PLAIN_CODECS}):  # zarrs would go to the store by itself
+            return zarr.open_array(self.pixel_store(), path=path, mode=mode)
+
+    @contextmanager
+    def _errors_of(self, name: str, kind: str) -> Iterator[None]:
+        if kind != "list":  # which may take several
+            REQUESTS.add()
+        with errors_of(f"{self.path}/{name}".rstrip("/")):
+            yield
+
+
+@contextmanager
+def errors_of(url: str) -> Iterator[None]:
+    """Turn obstore's errors into FileNotFoundError, or RemoteError in few words."""
+    from obstore.exceptions import BaseError
+
+    try:
+        yield
+    except FileNotFoundError as error:
+        if "NoSuchBucket" in str(error):
+            raise RemoteError(f"{url}: the bucket does not exist", may_pass=False) from None
+        raise FileNotFoundError(f"{url}: no such object") from None
+    except (BaseError, OSError, ValueError) as error:
+        if isinstance(error, RemoteError):
+            raise
+        raise remote_error(url, error) from None
+
+
+def remote_error(url: str, error: Exception) -> RemoteError:
+    """Return an error of obstore's in few words, and whether it may pass."""
+    text = str(error)
+    message = re.search(r"<Message>(.*?)</Message>", text, re.S)
+    words = message[1] if message else " ".join(text.partition("\n\nDebug source")[0].split())
+    kind = type(error).__name__
+    if "169.254.169.254" in text or "metadata.google" in text:  # where machines of the provider find theirs
+        words = "no credentials are found in the environment"
+    if kind in ("PermissionDeniedError", "UnauthenticatedError") or words.startswith("no credentials"):
+        remedy = "give credentials by the environment, or `storage: {anonymous: true}` for what is public"
+        return RemoteError(f"{url}: access denied ({words}); {remedy}", may_pass=False)
+    may_pass = kind in ("GenericError", "TimeoutError") and _PASSING.search(text) is not None
+    return RemoteError(f"{url}: {words[:300]}", may_pass)
+
+
+def _check_url(url: str) -> None:
+    """Refuse what is no object store, and URLs that carry secrets: they would stand in logs and provenance."""
+    parts = urlsplit(url)
+    if parts.scheme not in SCHEMES:
+        known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+        raise InputError(f"{parts.scheme}://{parts.hostname or ''}...: is no object store that is known ({known})")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        raise InputError(
+            f"{shown}: was given with a user, password or query; credentials come from the environment alone"
+        )
+    if not parts.netloc:
+        raise InputError(f"{url}: names no bucket; give {parts.scheme}://BUCKET/PATH")
+
+
+@functools.lru_cache(maxsize=64)
+def _connect(url: str, access: Access) -> Any:
+    try:
+        from obstore.store import from_url
+    except ImportError:
+        raise UsageError(f"{url}: object stores need obstore; pip install 'rasterpipe[cloud]'") from None
+    plain = url.startswith("http://") or (access.endpoint or "").startswith("http://")
+    options: dict[str, Any] = {
+        "client_options": {"timeout": f"{TIMEOUT_SECONDS}s", **({"allow_http": True} if plain else {})},
+        "retry_config": {"max_retries": RETRIES},
+    }
+    if not url.startswith("http"):
+        given = {
+            "endpoint": access.endpoint,
+            "region": access.region,
+            "skip_signature": access.anonymous or None,
+            "request_payer": access.requester_pays or None,
+        }
+        options |= {key: value for key, value in given.items() if value is not None}
+    try:
+        return from_url(url, **options)
+    except Exception as error:
+        raise remote_error(url, error) from None

@@ -1,0 +1,82 @@
+"""zarr's view of an object store: requests are counted, and what comes is looked at before it is decoded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import obstore
+from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import ObjectStore
+
+from pipeline.errors import InputError
+from pipeline.storage.folder import REQUESTS
+from pipeline.storage.object_folder import ObjectFolder, errors_of
+from pipeline.storage.zarr_metadata import METADATA, METADATA_LIMIT_BYTES, is_plain
+
+if TYPE_CHECKING:
+    from pipeline.storage.zarr_guard import ChunkGuard
+
+_METADATA = (*METADATA, ".zgroup", ".zmetadata")
+
+
+class CountedStore(ObjectStore[Any]):
+    """The objects of a folder as a zarr store."""
+
+    guard: ChunkGuard | None = None
+    """What checks the chunks of the one array that is read through this store."""
+
+    def __init__(self, folder: ObjectFolder, *, read_only: bool = False) -> None:
+        super().__init__(folder.objects, read_only=read_only)
+        self.folder = folder
+
+    def with_read_only(self, read_only: bool = False) -> CountedStore:
+        return CountedStore(self.folder, read_only=read_only)
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        url = f"{self.folder}/{key}"
+        if not is_plain(key):
+            raise InputError(f"{url}: the name leads out of the store; it must be relative, without `..`")
+        REQUESTS.add()
+        try:
+            with errors_of(url):
+                answer = await obstore.get_async(self.store, key, options=_options(byte_range))
+                start, stop = answer.range
+                self._check_size(key, url, stop - start)
+                data = await answer.bytes_async()
+        except FileNotFoundError:
+            return None
+        if self.guard is not None:
+            self.guard.check_object(key, memoryview(data), start, answer.meta["size"])
+        return prototype.buffer.from_bytes(data)  # type: ignore[arg-type]
+
+    def _check_size(self, key: str, url: str, num_bytes: int) -> None:
+        if key.rpartition("/")[2] in _METADATA and num_bytes > METADATA_LIMIT_BYTES:
+            raise InputError(f"{url}: {num_bytes:,} bytes of metadata, at most {METADATA_LIMIT_BYTES:,} are read")
+        if self.guard is not None:
+            self.guard.check_object_size(key, num_bytes)
+
+    async def set(self, key: str, value: Buffer) -> None:
+        self._check_writable()
+        REQUESTS.add()
+        with errors_of(f"{self.folder}/{key}"):
+            await obstore.put_async(self.store, key, value.as_buffer_like())
+
+    async def exists(self, key: str) -> bool:
+        REQUESTS.add()
+        try:
+            with errors_of(f"{self.folder}/{key}"):
+                await obstore.head_async(self.store, key)
+        except FileNotFoundError:
+            return False
+        return True
+
+
+def _options(byte_range: ByteRequest | None) -> Any:
+    if byte_range is None:
+        return {}
+    if isinstance(byte_range, RangeByteRequest):
+        return {"range": (byte_range.start, byte_range.end)}
+    if isinstance(byte_range, OffsetByteRequest):
+        return {"range": {"offset": byte_range.offset}}
+    return {"range": {"suffix": byte_range.suffix}}
