@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import imagecodecs
+import numcodecs
 import numpy as np
 import pytest
 import tifffile
@@ -169,6 +170,26 @@ def test_more_stored_bytes_than_a_chunk_can_have(tmp_path: Path) -> None:
 def refused(path: Path, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read(ZarrReader(str(path)))
+
+
+@pytest.mark.parametrize("compressor", [None, "blosc", "zstd", "gzip"])
+def test_a_chunk_that_claims_more_texts_than_are_due(tmp_path: Path, compressor: str | None) -> None:
+    codecs: dict[str, Any] = {"blosc": BloscCodec(), "zstd": ZstdCodec(), "gzip": GzipCodec()}
+    encoders = {"blosc": numcodecs.Blosc(), "zstd": numcodecs.Zstd(), "gzip": numcodecs.GZip()}
+    group = zarr.create_group(tmp_path / "a.zarr")
+    group.create_array("image", data=np.zeros((2, 4, 4), "u1"), dimension_names=("band", "y", "x"))
+    names = np.array(["red", "green"], np.dtypes.StringDType())
+    group.create_array("band", data=names, dimension_names=("band",), compressors=codecs.get(compressor or ""))
+    assert ZarrReader(str(tmp_path / "a.zarr"), "image").spec.bands == ("red", "green")
+    claim = struct.pack("<I", 2**28) + bytes(20)
+    chunk = tmp_path / "a.zarr" / "band" / "c" / "0"
+    chunk.write_bytes(claim if compressor is None else bytes(encoders[compressor].encode(claim)))
+
+    def open_it() -> None:
+        with pytest.raises(InputError, match=r"chunk band/c/0 claims 268,435,456 texts, 2 are due"):
+            ZarrReader(str(tmp_path / "a.zarr"), "image")
+
+    assert grown(open_it) < MOST_BYTES
 
 
 @pytest.mark.parametrize("name", ["pickle", "json2", "base64", "categorize", "vlen-array"])

@@ -15,6 +15,7 @@ from pipeline.passes import PassPlan, Slots, StepPlan, plan_slots
 from pipeline.planning.plan import PassCost, PlannedPass, Settings, StoredArray, format_bytes
 from pipeline.raster import RasterSpec
 from pipeline.region import Axis, Grid, Halo, Region
+from pipeline.storage.folder import REQUESTS_AT_ONCE
 
 MIB = 2**20
 BASE_BYTES = 336 * MIB
@@ -64,6 +65,10 @@ class _Candidate:
     strip: tuple[int, int]
 
 
+SAMPLED_BLOCKS = 2**16
+"""Along an axis: of more, the first ones are counted."""
+REMOTE_BYTES = 64 * 2**20
+"""What the libraries of object stores take, and what is on its way."""
 BLOCK_LIMIT = 2**24
 """Of a pass: planning and the journal take some hundred bytes for each."""
 
@@ -229,7 +234,7 @@ class Fitter:
         idle = rounds * workers / len(plan.grid)
         total = (busy * idle + len(plan.grid) * BLOCK_SECONDS) / workers + seconds
         tables = self.table_bytes(plan)
-        peak = BASE_BYTES + in_flight * worker + shared + tables
+        peak = BASE_BYTES + remote_bytes(self.settings) + in_flight * worker + shared + tables
         return PassCost(worker, in_flight, shared, peak, read, source, written, tables, num_tasks, total)
 
     def table_bytes(self, plan: PassPlan) -> int:
@@ -254,12 +259,16 @@ class Fitter:
 
     def codec_bytes(self, plan: PassPlan) -> int:
         """Return what encoding or decoding holds beside the block: a chunk as it is, encoded, and as read of it."""
+        copies = 2 + (self.settings.is_remote or not self.settings.remote_inputs.isdisjoint(plan.stored))
         read = [
-            (3 if raster in plan.bands else 2) * math.prod(self.units[raster]) * self.pixel_bytes[raster]
+            (copies + (raster in plan.bands)) * math.prod(self.units[raster]) * self.pixel_bytes[raster]
             for raster in plan.stored
         ]
+        # zarr encodes several chunks at once, and has them as sent besides
+        copies = 3 * REQUESTS_AT_ONCE if self.settings.is_remote else 2
         written = [
-            2 * math.prod(array.shards or array.chunks) * array.spec.dtype.itemsize for array in self.arrays.values()
+            copies * math.prod(array.shards or array.chunks) * array.spec.dtype.itemsize
+            for array in self.arrays.values()
         ]
         return max(read + written, default=0)
 
@@ -276,6 +285,10 @@ class Fitter:
             f"set it to {format_bytes(need, up=True)} or more, use fewer workers, or smaller output chunks",
             ("run", "memory"),
         )
+
+
+def remote_bytes(settings: Settings) -> int:
+    return REMOTE_BYTES if settings.is_remote or settings.remote_inputs else 0
 
 
 def _step_bytes(plan: PassPlan, step: StepPlan) -> int:
@@ -319,14 +332,16 @@ class _Touches:
     """How often chunks are decoded: blocks against the chunks that they and their halos meet."""
 
     def __init__(self, grid: Grid, unit: tuple[int, int], halo: Halo, spec: RasterSpec) -> None:
-        rows = _intervals(grid.rows, halo.top, halo.bottom, unit[0], spec.height)
-        columns = _intervals(grid.columns, halo.left, halo.right, unit[1], spec.width)
-        starts = np.arange(0, len(grid.columns), min(grid.panel, len(grid.columns)))
-        ends = np.minimum(starts + grid.panel, len(grid.columns))
+        rows = _intervals(_first_blocks(grid.rows), halo.top, halo.bottom, unit[0], spec.height)
+        columns = _intervals(_first_blocks(grid.columns), halo.left, halo.right, unit[1], spec.width)
+        num_rows, num_columns = len(rows[0]), len(columns[0])
+        share = num_rows * num_columns / len(grid)
+        starts = np.arange(0, num_columns, min(grid.panel, num_columns))
+        ends = np.minimum(starts + grid.panel, num_columns)
         panels = columns[0][starts], columns[1][ends - 1]
-        self.distinct = int((rows[1][-1] - rows[0][0]) * (columns[1][-1] - columns[0][0]))
+        self.distinct = int((rows[1][-1] - rows[0][0]) * (columns[1][-1] - columns[0][0]) / share)
         panel_columns = int((panels[1] - panels[0]).sum())
-        self.decoded = int(rows[1][-1] - rows[0][0]) * panel_columns
+        self.decoded = int(int(rows[1][-1] - rows[0][0]) * panel_columns / share)
         shared_rows = int(np.max(rows[1][:-1] - rows[0][1:], initial=0))
         shared_columns = int(np.max(columns[1][:-1] - columns[0][1:], initial=0))
         widest = int(np.max(panels[1] - panels[0]))
@@ -337,6 +352,11 @@ class _Touches:
         self.cached_chunks = shared_rows * widest + (
             (high * wide if shared_rows else high * shared_columns) if shared_rows or shared_columns else 0
         )
+
+
+def _first_blocks(axis: Axis) -> Axis:
+    """Return the first blocks of an axis with very many: how they meet chunks comes again and again."""
+    return replace(axis, stop=min(axis.stop, axis.start + SAMPLED_BLOCKS * axis.step))
 
 
 def _intervals(axis: Axis, before: int, after: int, unit: int, size: int) -> tuple[np.ndarray, np.ndarray]:

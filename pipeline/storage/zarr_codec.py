@@ -218,6 +218,26 @@ def _decoded_sizes(piece: Piece, compressor: str) -> Iterator[int]:
                 break
 
 
+def num_texts(piece: Piece, compressor: str | None) -> int:
+    """Return how many texts of any length a piece claims to hold: whoever decodes it makes room for them at once.
+
+    ValueError where it cannot be decoded; its size must have been bounded before.
+    """
+    data = piece.read(0, piece.size)
+    try:
+        if compressor == "blosc":
+            data = bytes(imagecodecs.blosc_decode(data))
+        elif compressor == "zstd":
+            data = bytes(imagecodecs.zstd_decode(data))
+        elif compressor == "lz4":
+            data = bytes(imagecodecs.lz4_decode(data, header=True))
+        elif compressor is not None:
+            data = _decoder(compressor).decompress(data, 4)
+    except (RuntimeError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise ValueError(f"it cannot be decoded: {error}") from error
+    return int.from_bytes(data[:4], "little")
+
+
 def _decoder(compressor: str) -> Any:
     if compressor in ("gzip", "zlib"):
         return zlib.decompressobj(31 if compressor == "gzip" else 15)

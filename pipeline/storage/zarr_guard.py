@@ -15,7 +15,17 @@ from zarr.codecs import ShardingCodec
 
 from pipeline.errors import InputError
 from pipeline.read_limits import ReadLimits, allowed_bytes
-from pipeline.storage.zarr_codec import Chain, Piece, ReadAt, bound, codec_name, file_reader, memory_reader, parse_chain
+from pipeline.storage.zarr_codec import (
+    Chain,
+    Piece,
+    ReadAt,
+    bound,
+    codec_name,
+    file_reader,
+    memory_reader,
+    num_texts,
+    parse_chain,
+)
 from pipeline.storage.zarr_metadata import METADATA
 
 ABSENT = 2**64 - 1
@@ -53,9 +63,24 @@ class ChunkGuard:
         )
         self._allowed = self._most_bytes(array.dtype)
 
+    @property
+    def _holds_texts(self) -> bool:
+        return any(name.startswith("vlen") for name in self._chain.filters)
+
+    def _check_texts(self, piece: Piece, what: str) -> None:
+        try:
+            count = num_texts(piece, self._chain.compressor)
+        except ValueError as error:
+            raise InputError(f"{self.path}: {what} is damaged: {error}; copy it again") from error
+        if count > math.prod(self._chunks):
+            raise InputError(
+                f"{self.path}: {what} claims {count:,} texts, {math.prod(self._chunks):,} are due; it is damaged or a "
+                "trap: copy it again"
+            )
+
     def _most_bytes(self, dtype: np.dtype) -> int:
         """Return what a chunk may take on its way from the file to the array."""
-        if any(name.startswith("vlen") for name in self._chain.filters):
+        if self._holds_texts:
             return self.limits.allocation_bytes
         widest = max(dtype.itemsize, 8 if "astype" in self._chain.filters else 0)
         return allowed_bytes(math.prod(self._chunks) * widest)
@@ -193,6 +218,8 @@ class ChunkGuard:
                 f"{self.path}: {what} claims or decodes to {most:,} bytes or more, {self._decoded:,} are due; "
                 "it is damaged or a trap: copy it again"
             )
+        if self._holds_texts:
+            self._check_texts(piece, what)
         if self._chain.compressor is not None:
             self.limits.check_ratio(f"{self.path}: {what}", self._decoded, piece.size)
 
