@@ -32,22 +32,12 @@ from pipeline.operation import find_operation
 from pipeline.progress import Progress
 from pipeline.quicklook import check_quicklook_path, draw
 from pipeline.storage.disk import FileSystems
+from pipeline.storage.folder import LocalFolder, is_url
 from pipeline.storage.inputs import local_paths, open_raster
 from pipeline.storage.zarr import configure
 from pipeline.store import RunStore
 from pipeline.table_file import check_table_files, write_table_files
-from pipeline.target import (
-    Target,
-    check_free_space,
-    check_output_path,
-    choose_target,
-    discard,
-    find_unfinished,
-    finish_swap,
-    grids_from_json,
-    is_begun,
-    prepare,
-)
+from pipeline.target import Target, grids_from_json
 
 if TYPE_CHECKING:
     from pipeline.cluster.crew import Crew
@@ -83,6 +73,7 @@ def run(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    in_place: bool = False,
     quiet: bool = True,
     quicklook: str | os.PathLike[str] | None = None,
     performance_report: str | os.PathLike[str] | None = None,
@@ -94,8 +85,8 @@ def run(
     ----------
     source
         Path of a pipeline file, or the same as a mapping.
-    resume, overwrite
-        What to do with an unfinished or existing output.
+    resume, overwrite, in_place
+        What to do with an unfinished or existing output; one in an object store is replaced in place alone.
     quicklook
         A PNG to draw of input and outputs, small.
     performance_report
@@ -108,6 +99,9 @@ def run(
     RasterpipeError
         PipelineError, InputError or OutputError before anything is written; RunStopped after, see errors.
     """
+    if in_place and not overwrite:
+        raise UsageError("--in-place says how to overwrite; give --overwrite too")
+    options["in_place"] = in_place
     if quicklook is not None:
         check_quicklook_path(str(quicklook))
     job = _load_roughly(source, **options)
@@ -119,7 +113,7 @@ def run(
     except OutputError as error:  # the user knows of one output
         raise OutputError(str(error).replace(job.output, job.result)) from error
     facts["output"] = job.result
-    facts["table_files"] = write_table_files(job) if Path(job.output).exists() else []
+    facts["table_files"] = write_table_files(job) if job.place.folder.exists("zarr.json") else []
     if quicklook is not None:
         facts["quicklook"] = draw(job, str(quicklook))
     remove_store(job)
@@ -191,23 +185,24 @@ def _run_or_resume(job: Job, reload: Callable[..., Job], ways: _Ways) -> dict[st
     is_there = check_geotiffs(job, sources, resume=ways.resume, overwrite=ways.overwrite)
     if is_there and is_geotiff(job.result):
         return _describe_geotiff(job)
-    check_output_path(job.output, sources)
+    job.place.check(sources)
     check_table_files(job, overwrite=ways.overwrite, resume=ways.resume)
-    choose = partial(choose_target, job.output, job.parts, resume=ways.resume, overwrite=ways.overwrite)
-    if not is_begun(job.output):  # a refusal leaves nothing behind, not even a journal
+    place = job.place
+    choose = partial(place.choose, job.parts, resume=ways.resume, overwrite=ways.overwrite)
+    if not place.is_begun():  # a refusal leaves nothing behind, not even a journal
         target = choose(None)
         if target.action == "finished" and is_there:
             return report.describe_finished(job, target) | {"geotiffs": write_geotiffs(job, ways.progress)}
         _check_room(job)
-    with closing(Journal(job.output)) as journal:
+    with closing(place.open_journal()) as journal:
         try:
-            finish_swap(job.output, journal.header)
+            place.finish_swap(journal)
             target = choose(journal)
             if target.action == "finished":
-                RunStore(job, target, journal.folder).tidy()
+                RunStore(job, target).tidy()
                 facts = report.describe_finished(job, target)
                 facts["geotiffs"] = write_geotiffs(job, ways.progress)
-                if journal.header is None or find_unfinished(job.output, journal.header) is None:
+                if journal.header is None or place.find_unfinished(journal.header) is None:
                     journal.remove()
                 return facts
             return _run_with(job, reload, target, journal, ways)
@@ -219,7 +214,7 @@ def _run_or_resume(job: Job, reload: Callable[..., Job], ways: _Ways) -> dict[st
 
 def _describe_geotiff(job: Job) -> dict[str, Any]:
     """Return the facts of a run whose one GeoTIFF is there."""
-    target = Target("finished", Path(job.result), "", replaces=False)
+    target = Target("finished", LocalFolder(job.result), "", replaces=False)
     return report.describe_finished(job, target)
 
 
@@ -233,7 +228,8 @@ def _run_with(job: Job, reload: Callable[..., Job], target: Target, journal: Jou
         if crew is not None:
             ways.progress.say(crew.description)
             scratch = job.pipeline.run.scratch
-            folders = [journal.folder, *([Path(scratch)] if scratch else [])]
+            work = [] if is_url(job.output) else [journal.folder]
+            folders = [*work, *([Path(scratch)] if scratch else [])]
             cut["capacity"] = _probe(job, crew, folders)
         if cut:
             job = reload(**cut)
@@ -241,7 +237,7 @@ def _run_with(job: Job, reload: Callable[..., Job], target: Target, journal: Jou
 
 
 def _check_room(job: Job) -> str | None:
-    return check_free_space(job.output, sum(array.num_bytes for array in job.plan.arrays))
+    return job.place.check_room(sum(array.num_bytes for array in job.plan.arrays))
 
 
 def _run(job: Job, target: Target, journal: Journal, ways: _Ways, crew: Crew | None) -> dict[str, Any]:
@@ -251,7 +247,7 @@ def _run(job: Job, target: Target, journal: Journal, ways: _Ways, crew: Crew | N
     warnings = [*job.plan.notes, *(text for text in (warning, crew.warning if crew else None) if text)]
     for text in warnings:
         progress.say(f"note: {text}")
-    store = RunStore(job, target, journal.folder)
+    store = RunStore(job, target)
     configure(job.plan.settings.workers)
     if target.action == "start":
         given_up = journal.header
@@ -299,11 +295,11 @@ def _finish(store: RunStore, measured: Measured, journal: Journal, disks: FileSy
 
 def _begin(job: Job, target: Target, journal: Journal, store: RunStore) -> None:
     try:
-        prepare(target, job.output)
+        job.place.prepare(target)
         store.create()
         journal.start(store.journal_header())
     except OSError as error:
-        discard(target)
+        job.place.discard(target)
         raise OutputError(f"{job.output}: cannot be written: {error}") from error
 
 

@@ -136,6 +136,7 @@ _override_options = _combined(
 )
 _exists_options = _combined(
     [
+        click.option("--in-place", is_flag=True, help="With --overwrite: in an object store, which has no renames."),
         click.option("--resume", is_flag=True, help="Continue an unfinished run; start if there is none."),
         click.option("--overwrite", is_flag=True, help="Replace an existing output once the new one is complete."),
     ]
@@ -365,6 +366,7 @@ def convert(source: str, target: str, memory: str | None, workers: int | None, a
 def apply(
     operation: str,
     arguments: tuple[str, ...],
+    in_place: bool,
     resume: bool,
     overwrite: bool,
     memory: str | None,
@@ -390,6 +392,7 @@ def apply(
         limits=_limits(memory=memory, workers=workers),
         resume=resume,
         overwrite=overwrite,
+        in_place=in_place,
         quiet=quiet,
     )
     _print(facts, as_json, report.format_run(facts))

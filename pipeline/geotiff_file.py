@@ -24,6 +24,7 @@ from pipeline.planning import BASE_BYTES, StoredArray, format_bytes
 from pipeline.progress import Progress
 from pipeline.read_limits import TRUSTED
 from pipeline.storage.disk import sync_path
+from pipeline.storage.folder import is_url
 from pipeline.storage.zarr import ZarrReader
 from pipeline.storage.zarr_store import root_attributes, with_region
 from pipeline.target import check_file_path, check_may_rebuild, check_output_path, hash_parts, provenance_of
@@ -88,14 +89,18 @@ def check_geotiffs(job: Job, sources: Sequence[str], *, resume: bool, overwrite:
         else:
             check_file_path(file.path, [*sources, job.output])
         here = provenance_of(file.path)
-        continues = resume and Path(work_folder(job.pipeline.output.path)).exists()
+        continues = resume and _is_begun(job)
         if here is not None and not overwrite and not continues and not (resume and _is_of(here, job.parts)):
             check_may_rebuild(str(file.path), here, job.parts, resume)
     return resume and bool(files) and all(_is_of(provenance_of(file.path), job.parts) for file in files)
 
 
+def _is_begun(job: Job) -> bool:
+    return job.place.is_begun() if is_url(job.output) else work_folder(job.result).exists()
+
+
 def _check_not_begun(job: Job, *, resume: bool, overwrite: bool) -> None:
-    is_complete = (root_attributes(job.output) or {}).get("complete") is True
+    is_complete = (root_attributes(job.place.folder) or {}).get("complete") is True
     if is_complete and not (resume or overwrite or Path(job.result).exists()):
         raise OutputError(
             f"{job.result}: a run stopped before it had written the file; --resume writes it, --overwrite starts anew"
@@ -135,7 +140,7 @@ def write_geotiffs(job: Job, progress: Progress) -> list[dict[str, Any]]:
     """
     facts = []
     for file in geotiffs(job):
-        record = root_attributes(job.output) or {}
+        record = root_attributes(job.place.folder) or {}
         here = provenance_of(file.path)
         is_there = here is not None and here.get("run_id") == record.get("run_id")
         warnings = [] if is_there else _write(job, file, record)
@@ -151,7 +156,7 @@ def write_geotiffs(job: Job, progress: Progress) -> list[dict[str, Any]]:
 def _write(job: Job, file: GeoTiff, record: Mapping[str, Any]) -> list[str]:
     from pipeline.storage.tiff_writer import write_geotiff
 
-    reader = ZarrReader(job.output, file.array.raster, limits=TRUSTED)
+    reader = ZarrReader(job.place.folder, file.array.raster, limits=TRUSTED)
     shown = json.dumps({"rasterpipe": {**record, "raster": file.array.raster}})
     software = f"rasterpipe {pipeline.__version__}"
     try:

@@ -6,6 +6,8 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cluster.allowed import check_allowed
@@ -23,18 +25,20 @@ from pipeline.config import (
 )
 from pipeline.config.place import format_path, look_up
 from pipeline.errors import InputError, PipelineError, unknown
-from pipeline.geotiff_file import store_path
+from pipeline.geotiff_file import is_geotiff, store_path
 from pipeline.limits import available_cpus, available_memory_bytes
 from pipeline.notes import input_notes, output_notes, reading_notes
 from pipeline.operation import Table
+from pipeline.place import LocalPlace, ObjectPlace, Place
 from pipeline.planning import InputSpec, Plan, Settings, make_plan
 from pipeline.raster import RasterSpec
 from pipeline.read_limits import ReadLimits
 from pipeline.region import Grid, Region
-from pipeline.storage.folder import Access
+from pipeline.storage.folder import Access, folder_at, is_url
 from pipeline.storage.inputs import InputOptions, open_input
 from pipeline.storage.matched import match
 from pipeline.storage.matrix import read_matrix
+from pipeline.storage.object_folder import ObjectFolder
 from pipeline.storage.reader import Reader
 
 if TYPE_CHECKING:
@@ -53,6 +57,17 @@ class Job:
     plan: Plan
     parts: Mapping[str, Any]
     """All that the result depends on, ready for JSON; its hash is the plan hash."""
+    in_place: bool = False
+    """Whether a store in an object store may be replaced where it lies."""
+
+    @cached_property
+    def place(self) -> Place:
+        """Where the store is written."""
+        if not is_url(self.output):
+            return LocalPlace(self.output)
+        run, folder = self.pipeline.run, folder_at(self.output, access_of(self.pipeline.output.storage))
+        assert isinstance(folder, ObjectFolder)
+        return ObjectPlace(folder, Path(run.scratch) if run.scratch else None, in_place=self.in_place)
 
     @property
     def output(self) -> str:
@@ -76,6 +91,7 @@ def load(
     tables: Mapping[str, Table] | None = None,
     capacity: Capacity | None = None,
     allow_clusters: Sequence[str] = (),
+    in_place: bool = False,
 ) -> Job:
     """Read a pipeline file (or mapping), open its inputs and plan the run; nothing is written.
 
@@ -96,9 +112,26 @@ def load(
         if capacity and error.path == ("run", "memory") and config.run.memory is None:
             error = PipelineError(f"{error} (60 % of the limit of the smallest worker is what it may use)", error.path)
         raise PipelineError(locate(document, error), error.path) from None
+    if is_url(config.output.path):
+        try:
+            _check_remote(config, plan)
+        except PipelineError as error:
+            raise PipelineError(locate(document, error), error.path) from None
     notes = (*input_notes(config, readers), *reading_notes(plan), *output_notes(config, plan))
     plan = dataclasses.replace(plan, notes=(*notes, *plan.notes))
-    return Job(config, document, readers, plan, _parts(config, readers))
+    return Job(config, document, readers, plan, _parts(config, readers), in_place)
+
+
+def _check_remote(config: Pipeline, plan: Plan) -> None:
+    """Refuse what an object store cannot hold."""
+    if is_geotiff(config.output.path):
+        raise PipelineError("GeoTIFFs are written to folders; give one, or a .zarr", ("output", "path"))
+    if plan.reductions and config.run.scratch is None:
+        raise PipelineError(
+            f"the tables of {', '.join(plan.reductions)} are made in a folder before they go to an object store; name "
+            "one that all workers share: `scratch: FOLDER`",
+            ("run", "scratch"),
+        )
 
 
 def _open(name: str, entry: Input, document: Document, limits: ReadLimits) -> Reader:
@@ -187,6 +220,8 @@ def _settings(
         dims="auto" if output.dims == "auto" else tuple(output.dims.split(",")),
         halo=run.halo,
         grids=grids,
+        is_remote=is_url(output.path),
+        remote_inputs=frozenset(name for name, entry in config.inputs.items() if any(map(is_url, entry.paths))),
     )
 
 
@@ -228,7 +263,7 @@ def _parts(config: Pipeline, readers: Mapping[str, Reader]) -> dict[str, Any]:
     for step, entry in zip(config.steps, data["steps"], strict=True):
         for field in step.table_files():  # where a table is written besides is no part of the result
             del entry[field]
-    output = {key: value for key, value in data.pop("output").items() if key not in ("path", "geotiff")}
+    output = {key: value for key, value in data.pop("output").items() if key not in ("path", "geotiff", "storage")}
     return {
         **data,
         "output": output,

@@ -106,10 +106,18 @@ class Journal:
         """Why a checkpoint failed."""
         self._flushed = time.monotonic()
         try:
-            self._file = _open_locked(self.folder / "journal", output)
+            self._file = self._open(output)
             self._read()
         except OSError as error:
-            raise OutputError(f"{output}: the journal {self.folder} cannot be kept: {error}") from None
+            raise OutputError(f"{output}: the journal {output}.work cannot be kept: {error}") from None
+
+    def _open(self, output: str) -> Any:
+        return _open_locked(self.folder / "journal", output)
+
+    def _persist(self) -> None:
+        """Bring what was written to where it outlasts this process and this machine."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
     def _clear(self) -> None:
         self.header: dict[str, Any] | None = None
@@ -204,14 +212,15 @@ class Journal:
 
     def flush(self) -> None:
         with self._mutex:
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            self._persist()
             self._flushed = time.monotonic()
 
     def checkpoint(self, disks: FileSystems) -> None:
         """Bring to the disk what is recorded, so that a power cut does not undo it; nothing without file systems."""
-        if not disks:
-            return
+        if disks:
+            self._checkpoint(disks)
+
+    def _checkpoint(self, disks: FileSystems) -> None:
         if self._failure is not None:
             raise self._failure
         position = self._size

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pipeline.config import Pipeline
 from pipeline.geotiff_file import is_geotiff
 from pipeline.planning import Plan, PlannedPass
+from pipeline.storage.folder import is_url
 from pipeline.storage.reader import Reader
 
 AMPLIFIED = 1.5
@@ -37,6 +38,11 @@ def output_notes(config: Pipeline, plan: Plan) -> list[str]:
     if is_geotiff(config.output.path) and lost:
         notes.append(
             f"output.path: a .tif holds no tables, those of {', '.join(lost)} are lost; write a .zarr for them"
+        )
+    if is_url(config.output.path):
+        notes.append(
+            "output.path: an object store has no renames: an older result there is replaced only by --overwrite "
+            "--in-place, and is gone before the new one is complete"
         )
     shards, arrays = plan.settings.shards, list(plan.kept.values())
     if isinstance(shards, str) or not arrays:

@@ -42,8 +42,9 @@ def draw(job: Job, path: str) -> str:
     arrays = list(job.plan.kept.values())
     panels = [_panel(next(iter(job.readers.values())), job.plan.passes[0].plan.grid.region)]
     for array in arrays[: MAX_PANELS - 1]:
-        is_stored = Path(job.output).exists()  # where the output is a GeoTIFF, its store is gone once that is written
-        reader = ZarrReader(job.output, array.raster, limits=TRUSTED) if is_stored else open_raster(job.result)
+        folder = job.place.folder  # where the output is a GeoTIFF, its store is gone once that is written
+        is_stored = folder.exists("zarr.json")
+        reader = ZarrReader(folder, array.raster, limits=TRUSTED) if is_stored else open_raster(job.result)
         panels.append(_panel(reader, reader.spec.region))
     height = max(panel.shape[0] for panel in panels)
     width = sum(panel.shape[1] + GAP for panel in panels) - GAP

@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from pipeline.progress import Progress
 from pipeline.raster import RasterSpec
 from pipeline.read_limits import TRUSTED
 from pipeline.region import Axis, Grid, Region
+from pipeline.storage.folder import LocalFolder
 from pipeline.storage.reader import Reader
 from pipeline.storage.zarr import ZarrReader, configure
 from pipeline.storage.zarr_store import read_table, root_attributes
@@ -165,9 +165,7 @@ class Recomputation:
             job = self._plan(part, tables, f"{folder}/again.zarr")
             check_free_space(job.output, sum(array.num_bytes for array in job.plan.arrays if not array.is_kept))
             with closing(Journal(job.output)) as journal:
-                store = RunStore(
-                    job, Target("start", Path(job.output), uuid.uuid4().hex, replaces=False), journal.folder
-                )
+                store = RunStore(job, Target("start", LocalFolder(job.output), uuid.uuid4().hex, replaces=False))
                 store.create()
                 journal.start(store.journal_header())
                 compile_kernels(job.plan)

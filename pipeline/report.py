@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pipeline
@@ -136,13 +135,13 @@ def _describe_result(array: StoredArray, valid: Mapping[str, int]) -> Facts:
 
 def _describe_tables(job: Job) -> Iterator[Facts]:
     """Yield what the tables of a complete store hold; a GeoTIFF has none."""
-    if not Path(job.output).exists():
+    if not job.place.folder.exists("zarr.json"):
         return
     for name, step in job.plan.reductions.items():
         assert isinstance(step.operation, Reduction)
         spec = step.operation.table_spec(step.sources)
         first = next(iter(spec.columns))
-        rows = array_shape_of(job.output, f"{name}/{spec.prefix}{first}")[0]
+        rows = array_shape_of(job.place.folder, f"{name}/{spec.prefix}{first}")[0]
         path = f"{name}/{spec.prefix}".rstrip("/") if spec.prefix else f"{name}/{first}"
         yield {"path": path, "rows": rows, "columns": list(spec.columns)}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +14,11 @@ from pipeline.operation import Reduction, Table
 from pipeline.planning import Plan, StoredArray
 from pipeline.raster import json_number
 from pipeline.read_limits import TRUSTED
+from pipeline.storage.folder import Folder, LocalFolder
 from pipeline.storage.reader import Reader
 from pipeline.storage.zarr import ZarrReader
 from pipeline.storage.zarr_store import ArrayPlan, ZarrWriter, create_store, finish_store, write_table
-from pipeline.target import Target, grids_to_json, hash_parts, remove_torn, remove_unfinished_beside, swap_in
+from pipeline.target import Target, grids_to_json, hash_parts
 
 if TYPE_CHECKING:
     from pipeline.execution import Measured
@@ -31,10 +31,9 @@ RUN_ID = re.compile(r"[0-9a-f]{32}")
 class RunStore:
     """Creates, opens and completes what a run writes."""
 
-    def __init__(self, job: Job, target: Target, work: Path) -> None:
+    def __init__(self, job: Job, target: Target) -> None:
         self.job, self.target = job, target
-        self.work = work
-        self.intermediates = self.own_folder(target.run_id) / "rasters"
+        self.intermediates = self.own_folder(target.run_id).child("rasters")
         self.provenance: dict[str, Any] = {
             "version": pipeline.__version__,
             "run_id": target.run_id,
@@ -45,37 +44,40 @@ class RunStore:
             "complete": False,
         }
 
-    def own_folder(self, run_id: str) -> Path:
+    def own_folder(self, run_id: str) -> Folder:
         """Return the folder for the intermediate results of a run: another one for every run.
 
         What an earlier run left, or its removal, is then never taken for that of the run that the journal tells of.
         """
         scratch = self.job.pipeline.run.scratch
-        return Path(scratch) / f"{Path(self.job.output).name}.{run_id}" if scratch else self.work / run_id
+        if scratch:
+            return LocalFolder(Path(scratch, f"{self.job.output.rstrip('/').rpartition('/')[2]}.{run_id}"))
+        return self.job.place.work.child(run_id)
 
     def create(self) -> None:
         """Create all arrays, so that blocks have only pixels to write."""
         arrays = self.job.plan.arrays
-        create_store(str(self.target.store), self.provenance, [array_plan(a) for a in arrays if a.is_kept])
+        create_store(self.target.store, self.provenance, [array_plan(a) for a in arrays if a.is_kept])
         if passing := [array_plan(array) for array in arrays if not array.is_kept]:
-            self.intermediates.parent.mkdir(parents=True, exist_ok=True)
-            create_store(str(self.intermediates), {"run_id": self.target.run_id}, passing)
+            self.intermediates.make()
+            create_store(self.intermediates, {"run_id": self.target.run_id}, passing)
 
     def remove_given_up(self, header: Mapping[str, Any] | None) -> None:
         """Remove the intermediate results of an earlier run, whose journal began with this."""
         run_id = str((header or {}).get("run_id"))
         if RUN_ID.fullmatch(run_id) and run_id != self.target.run_id:
-            for folder in (self.own_folder(run_id), self.work / run_id):
-                shutil.rmtree(folder, ignore_errors=True)
+            for folder in (self.own_folder(run_id), self.job.place.work.child(run_id)):
+                folder.remove_tree()
 
     @property
     def folders(self) -> list[Path]:
         """The folders whose file systems hold what the run writes."""
-        return [folder for folder in (self.target.store, self.work, self.intermediates) if folder.exists()]
+        folders = (self.target.store, self.job.place.work, self.intermediates)
+        return [Path(f.path) for f in folders if isinstance(f, LocalFolder) and Path(f.path).exists()]
 
     def check_continued(self) -> None:
         """Refuse to continue without the intermediate results that the journal counts as done."""
-        if any(not array.is_kept for array in self.job.plan.arrays) and not self.intermediates.exists():
+        if any(not array.is_kept for array in self.job.plan.arrays) and not self.intermediates.exists("zarr.json"):
             raise OutputError(
                 f"{self.job.output}: the intermediate results of the unfinished run, in {self.intermediates}, "
                 "are gone; --overwrite starts anew"
@@ -95,7 +97,7 @@ class RunStore:
         if raster in self.job.readers:
             return self.job.readers[raster]
         store = self.intermediates if self.holds(raster) else self.target.store
-        return ZarrReader(str(store), raster, limits=TRUSTED)
+        return ZarrReader(store, raster, limits=TRUSTED)
 
     def holds(self, raster: str) -> bool:
         """Return whether a raster is an input or an intermediate result, and not read from the result."""
@@ -103,12 +105,12 @@ class RunStore:
         return passing or raster in self.job.readers
 
     def open_writer(self, array: StoredArray) -> ZarrWriter:
-        return ZarrWriter(str(self.target.store if array.is_kept else self.intermediates), array_plan(array))
+        return ZarrWriter(self.target.store if array.is_kept else self.intermediates, array_plan(array))
 
     def complete(self, measured: Measured, sync: Callable[[], None] = lambda: None) -> None:
         """Declare the result complete, in its provenance, once `sync` has brought all of it to the disk."""
         if self.target.action == "continue":
-            remove_torn(self.target.store)
+            self.job.place.remove_torn(self.target)
         valid = {raster: measured.valid[raster] for raster in self.job.plan.kept}
         quality = dict(qualities(self.job.plan, measured))
         notes = list(_table_notes(self.job.plan, measured.tables))
@@ -118,31 +120,28 @@ class RunStore:
         for name, step in plan.reductions.items():
             assert isinstance(step.operation, Reduction)
             spec = step.operation.table_spec(step.sources)
-            write_table(str(self.target.store), name, measured.tables[name], spec)
+            write_table(self.target.store, name, measured.tables[name], spec)
         for step in {step.name: step for planned in plan.passes for step in planned.plan.steps}.values():
             tables = {key: measured.tables[maker] for key, maker in step.makers.items()}
             beside = step.operation.table_beside(tables, step.sources)
             if beside and any(raster.startswith(f"{step.name}/") for raster in plan.kept):
-                write_table(str(self.target.store), step.name, *beside)
+                write_table(self.target.store, step.name, *beside)
         steps = {step["name"]: step for step in self.provenance["config"]["steps"]}
         groups = {
             name: {**shared, "step": steps[name], "inputs": self.job.parts["identities"]}
             for name in dict.fromkeys([*(raster.partition("/")[0] for raster in plan.kept), *plan.reductions])
         }
         arrays = {raster: quality[name] for raster in plan.kept if (name := raster.partition("/")[0]) in quality}
-        finish_store(str(self.target.store), self.provenance, groups, arrays, sync)
+        finish_store(self.target.store, self.provenance, groups, arrays, sync)
 
     def publish(self) -> None:
         """Put a result that replaces an older one in its place, and remove what only the run needed."""
-        if self.target.replaces:
-            swap_in(self.job.output)
-        else:
-            remove_unfinished_beside(self.job.output)
+        self.job.place.publish(self.target)
         self.tidy()
 
     def tidy(self) -> None:
         """Remove the intermediate results."""
-        shutil.rmtree(self.intermediates.parent, ignore_errors=True)
+        self.own_folder(self.target.run_id).remove_tree()
 
 
 def _without_scheduler(config: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import zarr
 
 from pipeline.errors import OutputError, PipelineError
 from pipeline.operation import Reduction, TableSpec
+from pipeline.storage.folder import Folder
 
 if TYPE_CHECKING:
     from pipeline.job import Job
@@ -49,7 +50,7 @@ def write_table_files(job: Job) -> list[str]:
         assert isinstance(plan.operation, Reduction)
         spec = plan.operation.table_spec(plan.sources)
         with _replacing(path) as building:
-            parts = _parts(job.output, step, spec)
+            parts = _parts(job.place.folder, step, spec)
             (_write_parquet if path.suffix == ".parquet" else _write_csv)(building, parts)
         written.append(str(path))
     return written
@@ -61,9 +62,9 @@ def _files(job: Job) -> Iterator[tuple[str, Path]]:
             yield name, Path(path)
 
 
-def _parts(store: str, step: str, spec: TableSpec) -> Iterator[Columns]:
+def _parts(store: Folder, step: str, spec: TableSpec) -> Iterator[Columns]:
     """Yield the table of a store in runs of rows, a column for each band: ``mean_B04``."""
-    group = zarr.open_group(store, path=f"{step}/{spec.prefix}".rstrip("/"), mode="r")
+    group = zarr.open_group(store.pixel_store(), path=f"{step}/{spec.prefix}".rstrip("/"), mode="r")
     arrays: dict[str, Any] = {name: group[name] for name in spec.columns}
     num_rows = next(iter(arrays.values())).shape[0]
     for first in range(0, max(1, num_rows), ROWS):

@@ -18,6 +18,7 @@ from pipeline.journal import Journal, work_folder
 from pipeline.planning import format_bytes
 from pipeline.region import Axis, Grid
 from pipeline.storage.disk import sync_path
+from pipeline.storage.folder import Folder, LocalFolder
 from pipeline.storage.zarr_store import root_attributes
 
 TORN = re.compile(r".+\.[0-9a-f]{32}\.partial")
@@ -36,7 +37,7 @@ class Target:
     """The decision how to begin: what to do, and in which folder the store is written."""
 
     action: Literal["start", "continue", "finished"]
-    store: Path
+    store: Folder
     run_id: str
     replaces: bool
     """Whether `store` lies beside an existing output, to be swapped in at the end."""
@@ -44,8 +45,6 @@ class Target:
 
 def check_output_path(output: str, inputs: Sequence[str]) -> None:
     """Refuse an output equal to, inside or around an input, and one that is no store of ours."""
-    if "://" in output:
-        raise OutputError(f"{output}: only local outputs are written so far")
     try:
         _check_local_path(output, inputs)
     except (OSError, ValueError) as error:  # a name too long or with a zero byte, no permission to look
@@ -116,8 +115,11 @@ def check_file_path(path: Path, others: Sequence[str]) -> None:
         raise OutputError(f"{path}: {getattr(error, 'strerror', None) or error}; choose another path") from error
 
 
-def provenance_of(path: Path) -> dict[str, Any] | None:
+def provenance_of(path: Path | Folder) -> dict[str, Any] | None:
     """Return what a run has left in its store, or in its GeoTIFF; None for anything else."""
+    if isinstance(path, Folder) and not isinstance(path, LocalFolder):
+        return root_attributes(path)
+    path = Path(str(path))
     if not path.is_file():
         return root_attributes(str(path))
     from pipeline.storage.tiff_writer import read_description
@@ -189,29 +191,29 @@ def choose_target(output: str, parts: Parts, journal: Journal | None, *, resume:
     plan_hash = hash_parts(parts)
     here = root_attributes(str(path))
     if resume and here and here.get("complete") is True and here.get("plan_hash") == plan_hash:
-        return Target("finished", path, str(here.get("run_id")), replaces=False)
+        return Target("finished", LocalFolder(path), str(here.get("run_id")), replaces=False)
     header = journal.header if journal else None
     if header and (unfinished := find_unfinished(output, header)) and not (overwrite and not resume):
         if not resume:
             words = "an unfinished run is there; --resume continues it, --overwrite starts it anew"
             raise OutputError(f"{output}: {words}")
         if header["plan_hash"] == plan_hash:
-            return Target("continue", unfinished, header["run_id"], replaces=unfinished == new)
+            return Target("continue", LocalFolder(unfinished), header["run_id"], replaces=unfinished == new)
         if not overwrite:
-            raise OutputError(_other_plan(output, header["parts"], parts, "the unfinished run"))
+            raise OutputError(other_plan(output, header["parts"], parts, "the unfinished run"))
     if here is None:
-        return Target("start", path, uuid.uuid4().hex, replaces=False)
+        return Target("start", LocalFolder(path), uuid.uuid4().hex, replaces=False)
     if not overwrite:
         check_may_rebuild(output, here, parts, resume)
     _check_replaceable(new)
-    return Target("start", new, uuid.uuid4().hex, replaces=True)
+    return Target("start", LocalFolder(new), uuid.uuid4().hex, replaces=True)
 
 
 def check_may_rebuild(output: str, here: Mapping[str, Any], parts: Parts, resume: bool) -> None:
     """Refuse to touch an existing output without `--overwrite`, unless it is unfinished and was to be resumed."""
     if here.get("complete") is True:
         if resume:
-            raise OutputError(_other_plan(output, here.get("parts", {}), parts, "the finished output"))
+            raise OutputError(other_plan(output, here.get("parts", {}), parts, "the finished output"))
         raise OutputError(f"{output}: exists; --overwrite replaces it once the new result is complete")
     if not resume:
         raise OutputError(f"{output}: exists, unfinished; --resume continues it, --overwrite replaces it")
@@ -230,13 +232,19 @@ def _check_replaceable(new: Path) -> None:
 def find_unfinished(output: str, header: Mapping[str, Any]) -> Path | None:
     """Return the store that a journal belongs to: the unfinished one that carries its run id."""
     for folder in (swap_paths(output)[0], Path(output)):
-        attributes = root_attributes(str(folder))
-        if attributes and attributes.get("run_id") == header.get("run_id") and attributes.get("complete") is not True:
+        if is_unfinished_of(root_attributes(str(folder)) or {}, header):
             return folder
     return None
 
 
-def _other_plan(output: str, old: Parts, new: Parts, what: str) -> str:
+def is_unfinished_of(attributes: Mapping[str, Any], header: Mapping[str, Any]) -> bool:
+    """Return whether a store's record says that it is the unfinished one of a journal."""
+    run_id, complete = attributes.get("run_id"), attributes.get("complete")
+    return run_id is not None and run_id == header.get("run_id") and complete is not True
+
+
+def other_plan(output: str, old: Parts, new: Parts, what: str) -> str:
+    """Return in words that what is there is of another plan, and in what it differs."""
     words = difference(old, json.loads(json.dumps(new)))
     if match := re.match(r"identities\.([^. ]+)\.?([^ ]*)", words):
         words = f"the input {match[1]} has changed since ({match[2]})"
@@ -278,8 +286,9 @@ def prepare(target: Target, output: str) -> None:
     if attributes is not None and attributes.get("complete") is not True:
         os.rename(new, discarded)  # at once: half of it, with a journal that counts it as done, must never be
         shutil.rmtree(discarded)
-    target.store.parent.mkdir(parents=True, exist_ok=True)
-    remove_torn(target.store)
+    store = Path(str(target.store))
+    store.parent.mkdir(parents=True, exist_ok=True)
+    remove_torn(store)
 
 
 def remove_unfinished_beside(output: str) -> None:
@@ -288,12 +297,6 @@ def remove_unfinished_beside(output: str) -> None:
     attributes = root_attributes(str(new))
     if _is_empty_folder(new) or (attributes is not None and attributes.get("complete") is not True):
         shutil.rmtree(new, ignore_errors=True)
-
-
-def discard(target: Target) -> None:
-    """Remove a store that could not be created."""
-    if (root_attributes(str(target.store)) or {}).get("run_id") == target.run_id:
-        shutil.rmtree(target.store, ignore_errors=True)
 
 
 def grids_to_json(grids: Sequence[Grid]) -> list[list[int]]:
@@ -306,8 +309,3 @@ def grids_to_json(grids: Sequence[Grid]) -> list[list[int]]:
 
 def grids_from_json(values: Sequence[Sequence[int]]) -> tuple[Grid, ...]:
     return tuple(Grid(Axis(*v[0:4]), Axis(*v[4:8]), v[8]) for v in values)
-
-
-def is_begun(output: str) -> bool:
-    """Return whether a run has been here and has not ended."""
-    return work_folder(output).exists()

@@ -30,6 +30,7 @@ from pipeline.progress import Progress
 from pipeline.raster import array_slices
 from pipeline.reduction import BlockCollector, Merger
 from pipeline.region import Axis, Grid, Region, wrap_pieces
+from pipeline.storage.folder import LocalFolder
 from pipeline.storage.zarr import configure
 from pipeline.storage.zarr_store import ArrayPlan
 from pipeline.store import RunStore, qualities
@@ -177,7 +178,7 @@ def execute_job(job: Job) -> None:
 
 
 def _execute(job: Job, journal: Journal) -> None:
-    work = RunStore(job, Target("start", Path(job.output), "test", replaces=False), journal.folder)
+    work = RunStore(job, Target("start", LocalFolder(job.output), "test", replaces=False))
     work.create()
     configure(job.plan.settings.workers)
     journal.start(work.journal_header())

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +16,17 @@ import numpy as np
 import pytest
 import zarr
 
-from pipeline import api
-from pipeline.errors import InputError, RunStopped
+from pipeline import api, object_journal
+from pipeline import job as job_module
+from pipeline.errors import InputError, OutputError, PipelineError, RunStopped, UsageError
+from pipeline.region import Axis, Grid
 from pipeline.storage import object_folder, retry
-from pipeline.storage.folder import Access, folder_at
+from pipeline.storage.folder import Access, RemoteError, folder_at
+from pipeline.storage.object_folder import ObjectFolder
+from pipeline.storage.zarr_store import root_attributes
+from pipeline.worker import PassWorker
 from tests import harness
+from tests.dask_process import ROOT
 from tests.s3_server import CREDENTIALS, S3, s3_server
 
 SIDE, CHUNK = 96, 16
@@ -187,3 +196,289 @@ def test_no_secret_is_written(server: S3, bucket: str, tmp_path: Path, capfd: py
     told = [json.dumps(facts).encode(), *(text.encode() for text in capfd.readouterr())]
     for value in CREDENTIALS.values():
         assert all(value.encode() not in text for text in (*written, *told))
+
+
+# --- results in a bucket -----------------------------------------------------------------------------------------
+
+
+def to_bucket(server: S3, source: str, url: str, steps: list[Any] | None = None, **run: Any) -> dict[str, Any]:
+    config = document(server, source, url, **run)
+    config["output"]["storage"] = server.storage
+    if steps is not None:
+        config |= {"steps": steps}
+        config["output"]["keep"] = [step["name"] for step in steps if step["op"] not in ("label_stats", "palette")]
+    return config
+
+
+def download(server: S3, url: str, folder: Path) -> Path:
+    """Copy a prefix to a folder."""
+    source = folder_at(url, Access(**server.storage))
+    assert isinstance(source, ObjectFolder)
+    for name in source.names():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(source.read(name))
+    return folder
+
+
+def names(server: S3, url: str) -> list[str]:
+    folder = folder_at(url, Access(**server.storage))
+    assert isinstance(folder, ObjectFolder)
+    return sorted(folder.names())
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> str:
+    return harness.store(image(), tmp_path / "scene.zarr")
+
+
+@pytest.mark.parametrize("shards", ["none", [48, 48]])
+def test_a_result_in_a_bucket_is_that_on_the_disk(
+    server: S3, bucket: str, tmp_path: Path, scene: str, shards: Any
+) -> None:
+    local, remote = document(server, scene, tmp_path / "local.zarr"), to_bucket(server, scene, f"{bucket}/a/out.zarr")
+    for config in (local, remote):
+        config["output"]["shards"] = shards
+    api.run(local)
+    server.control()
+    facts = api.run(remote)
+    requests = Counter(method for method, _ in server.control())
+    assert facts["output"] == f"{bucket}/a/out.zarr"
+    assert 0 < facts["requests"] <= sum(requests.values())
+    same(tmp_path / "local.zarr", download(server, f"{bucket}/a/out.zarr", tmp_path / "copy.zarr"))
+    assert names(server, f"{bucket}/a/out.zarr.work") == []
+    found, expected = (root_attributes(str(tmp_path / name)) for name in ("copy.zarr", "local.zarr"))
+    assert found is not None
+    assert expected is not None
+    assert {key: found[key] for key in ("complete", "plan_hash", "valid")} == {
+        key: expected[key] for key in ("complete", "plan_hash", "valid")
+    }
+
+
+def test_a_result_in_a_bucket_is_an_input_again(server: S3, bucket: str, tmp_path: Path, scene: str) -> None:
+    url = f"{bucket}/out.zarr"
+    api.run(to_bucket(server, scene, url))
+    again = {
+        "inputs": {"image": {"path": url, "array": "smooth/mean", "storage": server.storage}},
+        "steps": STEPS[:1],
+        "output": {"path": str(tmp_path / "again.zarr")},
+    }
+    api.run(again)
+    with pytest.raises(InputError, match=r"holds 2 rasters: edges/magnitude, smooth/mean; name one"):
+        api.run(document(server, url, tmp_path / "other.zarr"))
+    folder = folder_at(url, Access(**server.storage))
+    assert isinstance(folder, ObjectFolder)
+    folder.remove("smooth/mean/c/1/1/0")
+    with pytest.raises(InputError, match=r"is the output of a run and lacks 1 of 36 chunk files.*smooth/mean/c/1/1/0"):
+        api.run(again, overwrite=True)
+
+
+def test_what_is_there_is_kept_unless_it_is_given_up(server: S3, bucket: str, scene: str) -> None:
+    url = f"{bucket}/out.zarr"
+    config = to_bucket(server, scene, url)
+    api.run(config)
+    before = names(server, url)
+    with pytest.raises(OutputError, match=r"out\.zarr: exists; --overwrite replaces it"):
+        api.run(config)
+    with pytest.raises(OutputError, match="add --in-place to --overwrite if that is meant"):
+        api.run(config, overwrite=True)
+    with pytest.raises(UsageError, match="give --overwrite too"):
+        api.run(config, in_place=True)
+    assert names(server, url) == before
+    assert api.run(config, resume=True)["blocks"] == 0
+    assert any("an object store has no renames" in note for note in api.plan(config)["notes"])
+    other = to_bucket(server, scene, url, [{"name": "low", "op": "window", "input": "image", "size": 3}])
+    with pytest.raises(OutputError, match="is of another plan: steps"):
+        api.run(other, resume=True)
+    api.run(other, overwrite=True, in_place=True)
+    assert not any(name.startswith(("smooth", "edges")) for name in names(server, url))
+    assert names(server, f"{url}.work") == []
+
+
+def test_what_is_not_ours_is_never_replaced(server: S3, bucket: str, tmp_path: Path, scene: str) -> None:
+    url = upload(server, tmp_path / "scene.zarr", f"{bucket}/theirs.zarr")
+    before = names(server, url)
+    for options in ({}, {"overwrite": True, "in_place": True}, {"resume": True}):
+        with pytest.raises(OutputError, match="is not an output of rasterpipe, so it is never replaced"):
+            api.run(to_bucket(server, scene, url), **options)
+    for path, message in (
+        (bucket, "is a whole bucket"),
+        (f"{url}/inner.zarr", "lies inside the input"),
+        (url, "is also an input"),
+    ):
+        with pytest.raises(OutputError, match=message):
+            api.run(to_bucket(server, url, path) | {"inputs": {"image": {"path": url, "storage": server.storage}}})
+    with pytest.raises(OutputError, match="nothing is written through http"):
+        api.run(to_bucket(server, scene, "http://127.0.0.1:9/out.zarr"))
+    with pytest.raises(PipelineError, match=r"GeoTIFFs are written to folders"):
+        api.run(to_bucket(server, scene, f"{bucket}/out.tif", STEPS[:1]))
+    assert names(server, url) == before
+
+
+def test_a_chain_of_passes_and_tables(server: S3, bucket: str, tmp_path: Path, scene: str) -> None:
+    """Intermediate results and tables of an output in a bucket."""
+    steps = [
+        *STEPS[:1],
+        {"name": "cells", "op": "label_stats", "input": "smooth", "labels": "labels", "recolor": ["mean"]},
+        {"name": "colors", "op": "palette", "input": "image", "colors": 5},
+        {"name": "nearest", "op": "quantize", "input": "image", "palette": "colors"},
+    ]
+
+    def config(output: Path | str, **run: Any) -> dict[str, Any]:
+        whole = to_bucket(server, scene, str(output), steps, **run)
+        whole["inputs"]["labels"] = f"{tmp_path / 'scene.zarr'}"
+        whole["output"]["keep"] = ["cells/mean", "nearest"]
+        if "://" not in str(output):
+            del whole["output"]["storage"]
+        whole["inputs"]["labels"] = labels_beside(tmp_path)
+        return whole
+
+    url = f"{bucket}/out.zarr"
+    with pytest.raises(PipelineError, match=r"run\.scratch: the tables of cells, colors are made in a folder before"):
+        api.run(config(url))
+    facts = api.run(config(url, scratch=str(tmp_path / "scratch")))
+    api.run(config(tmp_path / "local.zarr"))
+    same(tmp_path / "local.zarr", download(server, url, tmp_path / "copy.zarr"))
+    assert {table["path"] for table in facts["tables"]} == {"cells/table", "colors/palette"}
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def labels_beside(folder: Path) -> str:
+    path = folder / "labels.zarr"
+    if not path.exists():
+        array = zarr.create_array(
+            path, shape=(SIDE, SIDE), chunks=(CHUNK, CHUNK), dtype="i4", dimension_names=("y", "x")
+        )
+        array[...] = np.random.default_rng(3).integers(0, 9, (SIDE, SIDE))
+    return str(path)
+
+
+# --- stopped, and continued --------------------------------------------------------------------------------------
+
+
+def stopping(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    """Have the run stop after so many blocks."""
+    run_block = PassWorker.run_block
+    done = itertools.count(1)
+
+    def run(self: PassWorker, number: int) -> Any:
+        if next(done) > after:
+            raise OutputError("enough")
+        return run_block(self, number)
+
+    monkeypatch.setattr(PassWorker, "run_block", run)
+
+
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = Grid(Axis(0, SIDE, CHUNK), Axis(0, SIDE, CHUNK), 2**31)
+    settings = job_module._settings
+    monkeypatch.setattr(
+        job_module,
+        "_settings",
+        lambda config, spec, grids, capacity: settings(config, spec, grids or (grid,), capacity),
+    )
+
+
+def test_a_stopped_run_is_continued(
+    server: S3, bucket: str, tmp_path: Path, scene: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"{bucket}/out.zarr"
+    config = to_bucket(server, scene, url, halo="read")
+    small_blocks(monkeypatch)
+    with monkeypatch.context() as patch:
+        stopping(patch, 11)
+        with pytest.raises(RunStopped, match=r"enough.*--resume continues it"):
+            api.run(config)
+    assert names(server, f"{url}.work") == ["journal"]
+    with pytest.raises(InputError, match="is the unfinished output of a run"):
+        api.run({**config, "inputs": {"image": {"path": f"{url}/smooth/mean", "storage": server.storage}}})
+    with pytest.raises(OutputError, match="an unfinished run is there; --resume continues it, --overwrite --in-place"):
+        api.run(config)
+    facts = api.run(config, resume=True)
+    assert facts["blocks_skipped"] == 11
+    assert facts["blocks"] == 36 - 11
+    api.run(document(server, scene, tmp_path / "local.zarr", halo="read"))
+    same(tmp_path / "local.zarr", download(server, url, tmp_path / "copy.zarr"))
+    assert names(server, f"{url}.work") == []
+
+
+RUN = """
+import sys, json
+from pipeline import api, object_journal, journal
+object_journal.LEASE_SECONDS, journal.CHECKPOINT_SECONDS = 2.0, 0.2
+api.run(json.loads(sys.argv[1]), resume=True)
+"""
+
+
+@pytest.mark.parametrize("host", ["here", "elsewhere"])
+def test_killed_again_and_again(
+    server: S3, bucket: str, tmp_path: Path, scene: str, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"{bucket}/out.zarr"
+    config = to_bucket(server, scene, url, halo="read", workers=1)
+    config["output"]["shards"] = "none"
+    script = RUN if host == "here" else f"import socket\nsocket.gethostname = lambda: 'elsewhere'\n{RUN}"
+    server.control(seconds=0.01)
+    kills = 0
+    while not is_complete(server, url):
+        process = subprocess.Popen([sys.executable, "-c", script, json.dumps(config)], cwd=ROOT, stderr=subprocess.PIPE)
+        try:
+            process.communicate(timeout=2.5 + kills)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills += 1
+            if kills == 1:
+                monkeypatch.setattr(object_journal, "LEASE_SECONDS", 1000.0)
+                if host == "elsewhere":
+                    with pytest.raises(
+                        OutputError, match=r"another run writes it \(host elsewhere, pid \d+, last sign"
+                    ):
+                        api.run(config, resume=True)
+            continue
+        assert process.returncode == 0 or host == "elsewhere"
+    assert kills
+    api.run(document(server, scene, tmp_path / "local.zarr", halo="read"))
+    same(tmp_path / "local.zarr", download(server, url, tmp_path / "copy.zarr"))
+    assert names(server, f"{url}.work") == []
+
+
+def is_complete(server: S3, url: str) -> bool:
+    return (root_attributes(folder_at(url, Access(**server.storage))) or {}).get("complete") is True
+
+
+def test_two_runs_on_one_output(server: S3, bucket: str, scene: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"{bucket}/out.zarr"
+    config = to_bucket(server, scene, url)
+    folder = folder_at(f"{url}.work", Access(**server.storage))
+    assert isinstance(folder, ObjectFolder)
+    first = object_journal.ObjectJournal(folder, url, None)
+    with pytest.raises(
+        OutputError, match=rf"another run writes it \(host .*, pid {os.getpid()}, last sign of life 0 s"
+    ):
+        api.run(config)
+    monkeypatch.setattr(object_journal, "LEASE_SECONDS", -1.0)  # as if the first one had been silent for long
+    second = object_journal.ObjectJournal(folder, url, None)
+    second.start({"run_id": "second"})
+    with pytest.raises(RemoteError, match="another run has taken it over"):
+        first.flush()
+    first.close()
+    assert names(server, f"{url}.work") == ["journal", "lease"]  # the second one's
+    second.close()
+    assert names(server, f"{url}.work") == ["journal"]
+
+
+def test_the_store_is_away_for_a_while(
+    server: S3, bucket: str, tmp_path: Path, scene: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"{bucket}/out.zarr"
+    config = to_bucket(server, scene, url, retries=1)
+    small_blocks(monkeypatch)
+    server.control(failures=10**9, method="PUT", where="/mean/c/")
+    with pytest.raises(RunStopped, match=r"block \d+ of 36 .*503.*tried 2 times.*--resume continues"):
+        api.run(config)
+    server.control(failures=4, method="PUT", where="/mean/c/")
+    facts = api.run(to_bucket(server, scene, url, retries=8), resume=True)
+    assert facts["retries"] > 0
+    api.run(document(server, scene, tmp_path / "local.zarr"))
+    same(tmp_path / "local.zarr", download(server, url, tmp_path / "copy.zarr"))

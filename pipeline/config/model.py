@@ -158,6 +158,8 @@ class Output(_Frozen):
 
     path: Annotated[StrictStr, Field(min_length=1)]
     """The Zarr store to write; relative to the pipeline file, or a URL. One kept raster may go to a .tif instead."""
+    storage: Storage | None = None
+    """How the object store is reached, where the path is a URL."""
     keep: tuple[StrictStr, ...] | None = None
     """The rasters to keep: steps, or step/output. Default: the steps that no other step reads. Tables always are."""
     chunks: Annotated[

@@ -14,6 +14,8 @@ from pipeline.region import Region
 
 MIB = 2**20
 MAX_LOCAL_FILES = 20_000
+MAX_OBJECTS = 200
+"""A request costs money and some ten milliseconds."""
 SHARD_BYTES = 64 * MIB
 MAX_CHUNK_SIDE = 512
 MAX_CHUNK_BYTES = 32 * MIB
@@ -97,7 +99,7 @@ def _band_group(spec: RasterSpec, num_pixels: int) -> int:
 
 def _shard_shape(array: StoredArray, settings: Settings, num_files: int) -> tuple[int, ...] | None:
     _, may_shard = ECONOMIES[settings.economy or 0]
-    is_needless = not may_shard or num_files <= MAX_LOCAL_FILES
+    is_needless = not may_shard or num_files <= (MAX_OBJECTS if settings.is_remote else MAX_LOCAL_FILES)
     if settings.shards == "none" or (settings.shards == "auto" and is_needless):
         return None
     if settings.shards != "auto":

@@ -37,6 +37,10 @@ class Settings:
     """Of each process."""
     workers: int
     """Blocks that a process computes at once."""
+    is_remote: bool = False
+    """Whether the result goes to an object store."""
+    remote_inputs: frozenset[str] = frozenset()
+    """Inputs that lie in one."""
     keep: tuple[str, ...] | None = None
     region: Region | None = None
     chunks: tuple[int, ...] | Literal["auto"] = "auto"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -15,6 +16,11 @@ import zarr
 
 from pipeline.storage.disk import replace_file, sync_path
 from pipeline.storage.zarr_metadata import METADATA, InputStore, check_metadata_file
+
+REQUESTS_AT_ONCE = 4
+"""Chunks that zarr reads or writes at once, for a block."""
+PLAIN_CODECS = "zarr.core.codec_pipeline.BatchedCodecPipeline"
+"""zarr's own codecs, beside zarrs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +116,14 @@ class Folder(ABC):
         """Return what tells the size of a file here or below by its name, None for one that is not there."""
 
     @abstractmethod
+    def make(self) -> None:
+        """Make the folders around this one, where a store needs them."""
+
+    @abstractmethod
+    def remove_tree(self) -> None:
+        """Remove all that is here, as far as that succeeds."""
+
+    @abstractmethod
     def metadata_store(self) -> Any:
         """Return a zarr store for reading metadata, which are checked on the way."""
 
@@ -132,6 +146,9 @@ class Folder(ABC):
             return json.loads(self.read(name))
         except RecursionError:
             raise ValueError("it is nested too deeply") from None
+
+    def replace_json(self, name: str, value: Any) -> None:
+        self.replace(name, json.dumps(value, indent=2).encode())
 
 
 class LocalFolder(Folder):
@@ -184,6 +201,12 @@ class LocalFolder(Folder):
                 return None
 
         return size_of
+
+    def make(self) -> None:
+        Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+
+    def remove_tree(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def metadata_store(self) -> Any:
         return InputStore(self.path, read_only=True)

@@ -5,22 +5,21 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import zarr
 
 from pipeline.errors import InputError, UsageError
-from pipeline.storage.folder import REQUESTS, Access, Folder, RemoteError, Survey
+from pipeline.storage.folder import PLAIN_CODECS, REQUESTS, Access, Folder, RemoteError, Survey
 from pipeline.storage.zarr_metadata import METADATA, METADATA_LIMIT_BYTES
 
 SCHEMES = ("s3", "gs", "az", "http", "https")
 RETRIES = 2
 """Of single requests, at once; what lasts longer is for the retries of the run."""
 TIMEOUT_SECONDS = 60
-PLAIN_CODECS = "zarr.core.codec_pipeline.BatchedCodecPipeline"
 _PASSING = re.compile(r"status code: (408|429|5\d\d)|error sending request|timed out|connection|HTTP error", re.I)
 
 
@@ -108,14 +107,59 @@ class ObjectFolder(Folder):
                 REQUESTS.add()
                 yield from page
 
-    def remove_all(self) -> None:
-        """Delete all objects below the prefix."""
+    def names(self) -> Iterator[str]:
+        """Yield the names of all objects below the prefix."""
+        return (str(entry["path"]) for entry in self._entries())
+
+    def is_empty(self) -> bool:
+        return next(self.names(), None) is None
+
+    def read_versioned(self, name: str) -> tuple[bytes, Any] | None:
+        """Return an object and its version, for `replace_version`; None where there is none."""
         import obstore
 
-        names = [entry["path"] for entry in self._entries()]
+        try:
+            with self._errors_of(name, "get"):
+                answer = obstore.get(self.objects, name)
+                return bytes(answer.bytes()), _version(answer.meta)
+        except FileNotFoundError:
+            return None
+
+    def replace_version(self, name: str, data: bytes, version: Any | None) -> Any:
+        """Write an object if it is still of a version, or is not there (None); return the new version.
+
+        Raises FileExistsError where another one is there.
+        """
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        with self._errors_of(name, "put"):
+            try:
+                return _version(obstore.put(self.objects, name, data, mode=version or "create"))
+            except (AlreadyExistsError, PreconditionError):
+                raise FileExistsError(f"{self.path}/{name}: was written by somebody else") from None
+
+    def remove(self, name: str) -> None:
+        import obstore
+
+        with suppress(FileNotFoundError), self._errors_of(name, "delete"):
+            obstore.delete(self.objects, name)
+
+    def remove_all(self, but: str = "") -> None:
+        """Delete all objects below the prefix, but one."""
+        import obstore
+
+        names = [name for name in self.names() if name != but]
         with self._errors_of("", "delete"):
             for start in range(0, len(names), 1000):
                 obstore.delete(self.objects, names[start : start + 1000])
+
+    def make(self) -> None:
+        """Prefixes need not be made."""
+
+    def remove_tree(self) -> None:
+        with suppress(OSError):
+            self.remove_all()
 
     def metadata_store(self) -> Any:
         from pipeline.storage.object_zarr import CountedStore
@@ -139,6 +183,10 @@ class ObjectFolder(Folder):
             yield
 
 
+def _version(facts: Mapping[str, Any]) -> dict[str, str]:
+    return {key: facts[key] for key in ("e_tag", "version") if facts[key] is not None}
+
+
 @contextmanager
 def errors_of(url: str) -> Iterator[None]:
     """Turn obstore's errors into FileNotFoundError, or RemoteError in few words."""
@@ -151,7 +199,7 @@ def errors_of(url: str) -> Iterator[None]:
             raise RemoteError(f"{url}: the bucket does not exist", may_pass=False) from None
         raise FileNotFoundError(f"{url}: no such object") from None
     except (BaseError, OSError, ValueError) as error:
-        if isinstance(error, RemoteError):
+        if isinstance(error, RemoteError | FileExistsError):
             raise
         raise remote_error(url, error) from None
 

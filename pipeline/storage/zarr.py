@@ -20,7 +20,7 @@ from pipeline.raster import DIMS, Dims, RasterSpec, array_slices
 from pipeline.read_limits import ReadLimits, check_bands
 from pipeline.region import Region
 from pipeline.storage import cf
-from pipeline.storage.folder import Folder, RemoteError, Survey, folder_at
+from pipeline.storage.folder import REQUESTS_AT_ONCE, Folder, RemoteError, Survey, folder_at
 from pipeline.storage.reader import Reader
 from pipeline.storage.recorded import band_name, from_attributes
 from pipeline.storage.zarr_coordinate import Coordinates, quiet
@@ -33,7 +33,7 @@ def configure(threads: int) -> None:
     """Use the zarrs codec pipeline with `threads` threads in this process, all tasks together."""
     # The pool of zarrs is made once a process, from this variable, when the first array is read or written.
     os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
-    zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "async.concurrency": 4})
+    zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "async.concurrency": REQUESTS_AT_ONCE})
 
 
 class ZarrReader(Reader):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,8 +19,7 @@ from pipeline.operation import Table, TableSpec
 from pipeline.raster import Number, RasterSpec, array_slices, is_nan
 from pipeline.region import Region
 from pipeline.storage import cf
-from pipeline.storage.disk import replace_file, sync_path
-from pipeline.storage.folder import Folder, RemoteError, folder_at
+from pipeline.storage.folder import PLAIN_CODECS, Folder, LocalFolder, RemoteError, folder_at
 from pipeline.storage.recorded import to_attributes
 
 CODECS: dict[str, dict[str, Any] | None] = {
@@ -61,9 +58,12 @@ class ArrayPlan:
         return sizes["y"], sizes["x"]
 
 
-def create_store(path: str, attributes: Mapping[str, Any], arrays: Sequence[ArrayPlan]) -> None:
+def create_store(path: str | Folder, attributes: Mapping[str, Any], arrays: Sequence[ArrayPlan]) -> None:
     """Create the group, its step groups with coordinates, and all arrays; everything but the pixels."""
-    root = zarr.create_group(path, zarr_format=3, attributes={"rasterpipe": dict(attributes)})
+    folder = folder_at(path)
+    replaces = not isinstance(folder, LocalFolder)  # what marks an old store as incomplete until now
+    values = {"rasterpipe": dict(attributes)}
+    root = zarr.create_group(folder.pixel_store(), zarr_format=3, attributes=values, overwrite=replaces)
     groups: dict[str, zarr.Group] = {}
     for plan in _without_clashes(arrays):
         group_path = plan.path.rpartition("/")[0]
@@ -71,7 +71,7 @@ def create_store(path: str, attributes: Mapping[str, Any], arrays: Sequence[Arra
             groups[group_path] = root.create_group(group_path) if group_path else root
             write_coordinates(groups[group_path], plan.spec, plan.region)
         create_array(root, plan)
-    sync_path(Path(path, "zarr.json"))  # so that it is known for ours after a power cut too
+    folder.sync("zarr.json")  # so that it is known for ours after a power cut too
 
 
 def _without_clashes(arrays: Sequence[ArrayPlan]) -> Iterator[ArrayPlan]:
@@ -150,9 +150,9 @@ def _put(
     array[...] = data
 
 
-def write_table(path: str, step: str, table: Table, spec: TableSpec) -> None:
+def write_table(folder: Folder, step: str, table: Table, spec: TableSpec) -> None:
     """Write the columns of a table into a step's group, with the names of the bands."""
-    root = zarr.open_group(path, mode="r+", use_consolidated=False)
+    root = zarr.open_group(folder.pixel_store(), mode="r+", use_consolidated=False)
     group = root.require_group(f"{step}/{spec.prefix}".rstrip("/"))
     for name, dims in spec.columns.items():
         column = table[name]
@@ -172,42 +172,38 @@ def write_table(path: str, step: str, table: Table, spec: TableSpec) -> None:
         _put(group, "band", list(spec.bands), ("band",))
 
 
-def read_table(path: str, step: str, spec: TableSpec) -> dict[str, np.ndarray]:
+def read_table(path: str | Folder, step: str, spec: TableSpec) -> dict[str, np.ndarray]:
     """Return the columns of a table of the store."""
-    return {name: np.asarray(_stored(path, f"{step}/{spec.prefix}{name}")[...]) for name in spec.columns}
+    folder = folder_at(path)
+    return {name: np.asarray(folder.open_array(f"{step}/{spec.prefix}{name}")[...]) for name in spec.columns}
 
 
-def _stored(path: str, array: str) -> zarr.Array[Any]:
-    return zarr.open_array(path, path=array, mode="r")
-
-
-def missing_chunks(path: str, array: str) -> Iterator[str]:
+def missing_chunks(path: str | Folder, array: str) -> Iterator[str]:
     """Yield the files that an array of the store lacks, or that are empty; a run writes all of them."""
-    stored = _stored(path, array)
+    folder = folder_at(path)
+    stored, size_of = folder.open_array(array), folder.child(array).sizes()
     counts = (-(-n // size) for n, size in zip(stored.shape, stored.shards or stored.chunks, strict=True))
     for place in np.ndindex(*counts):
-        name = f"{array}/{stored.metadata.encode_chunk_key(place)}"
-        try:
-            whole = os.stat(f"{path}/{name}").st_size > 0
-        except OSError:
-            whole = False
-        if not whole:
-            yield name
+        key = stored.metadata.encode_chunk_key(place)
+        if not size_of(key):
+            yield f"{array}/{key}"
 
 
-def group_attributes(path: str, group: str) -> dict[str, Any]:
+def group_attributes(path: str | Folder, group: str) -> dict[str, Any]:
     """Return the provenance of a step's group; empty where there is none."""
-    return root_attributes(f"{path}/{group}") or {}
+    return root_attributes(folder_at(path).child(group)) or {}
 
 
 class ZarrWriter:
     """An array of the output store, open for writing whole blocks; threads may write different blocks at once."""
 
-    def __init__(self, store: str, plan: ArrayPlan) -> None:
-        self.store, self.plan = store, plan
-        self._array = zarr.open_array(store, path=plan.path, mode="r+")
-        with zarr.config.set({"codec_pipeline.path": "zarr.core.codec_pipeline.BatchedCodecPipeline"}):
+    def __init__(self, store: str | Folder, plan: ArrayPlan) -> None:
+        self.store, self.plan = folder_at(store), plan
+        self._array = self.store.open_array(plan.path, "r+")
+        with zarr.config.set({"codec_pipeline.path": PLAIN_CODECS}):
             self._plain = self._array.with_config({"write_empty_chunks": True})  # which zarrs does not heed
+        if not isinstance(self.store, LocalFolder):
+            self._array = self._plain
 
     def __getstate__(self) -> dict[str, Any]:
         return {"store": self.store, "plan": self.plan}
@@ -237,10 +233,12 @@ class ZarrWriter:
             )
         try:
             self._array[array_slices(spec.dims, region)] = values
-            for part in self._empty_units(values):
+            for part in self._empty_units(values) if self._array is not self._plain else ():
                 first = {"y": region.top, "x": region.left, "band": 0}
                 shifted = (slice(s.start + first[d], s.stop + first[d]) for s, d in zip(part, spec.dims, strict=True))
                 self._plain[tuple(shifted)] = values[part]
+        except RemoteError as error:
+            raise OutputError(str(error)) from error
         except Exception as error:  # a full disk comes as OSError or, from zarrs, as RuntimeError
             raise OutputError(f"{self.store}/{self.plan.path}: cannot write {region}: {error}") from error
 
@@ -256,7 +254,7 @@ class ZarrWriter:
 
 
 def finish_store(
-    path: str,
+    folder: Folder,
     attributes: Mapping[str, Any],
     groups: Mapping[str, Mapping[str, Any]],
     arrays: Mapping[str, Mapping[str, Any]],
@@ -267,24 +265,24 @@ def finish_store(
     The root's comes last of all, in one write together with the metadata gathered before: it says that the store is
     complete. Before it, `sync` brings all else to the disk.
     """
-    root = zarr.open_group(path, mode="r+", use_consolidated=False)
+    root = zarr.open_group(folder.pixel_store(), mode="r+", use_consolidated=False)
     for name, values in arrays.items():
         root[name].attrs.update(values)
     for name, values in groups.items():
         root[name].attrs["rasterpipe"] = dict(values)
-        consolidate(path, name)
-    consolidate(path)
+        consolidate(folder, name)
+    consolidate(folder)
     sync()
-    metadata = json.loads(Path(path, "zarr.json").read_text())
+    metadata = folder.read_json("zarr.json")
     metadata["attributes"]["rasterpipe"] = dict(attributes)
-    replace_file(Path(path, "zarr.json"), json.dumps(metadata, indent=2).encode())
+    folder.replace_json("zarr.json", metadata)
 
 
-def consolidate(path: str, group: str | None = None) -> None:
+def consolidate(path: str | Folder, group: str | None = None) -> None:
     """Gather the metadata of a group in one file, which xarray wants, although the v3 specification lacks it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        zarr.consolidate_metadata(path, path=group)
+        zarr.consolidate_metadata(folder_at(path).pixel_store(), path=group)
 
 
 def root_attributes(path: str | Folder) -> dict[str, Any] | None:
@@ -298,8 +296,8 @@ def root_attributes(path: str | Folder) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def array_shape_of(path: str, array: str) -> tuple[int, ...]:
-    return tuple(zarr.open_array(path, path=array, mode="r").shape)
+def array_shape_of(path: str | Folder, array: str) -> tuple[int, ...]:
+    return tuple(folder_at(path).open_array(array).shape)
 
 
 def stored_bytes(path: str, array: str) -> int:

@@ -1,0 +1,216 @@
+"""Where a run writes, as far as a disk and an object store differ: beginning, replacing, and what lies beside."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline import target
+from pipeline.errors import OutputError
+from pipeline.journal import Journal, work_folder
+from pipeline.object_journal import JOURNAL, LEASE, ObjectJournal
+from pipeline.storage.folder import Folder, LocalFolder, RemoteError
+from pipeline.storage.object_folder import ObjectFolder
+from pipeline.storage.zarr_store import root_attributes
+from pipeline.target import Parts, Target
+
+
+class Place(ABC):
+    """The place of an output store."""
+
+    folder: Folder
+    """The store, once it is complete."""
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    @property
+    @abstractmethod
+    def work(self) -> Folder:
+        """The folder for what belongs to the run and not to the result."""
+
+    @abstractmethod
+    def check(self, inputs: Sequence[str]) -> None:
+        """Refuse a place equal to, inside or around an input, and one that holds no store of ours."""
+
+    @abstractmethod
+    def is_begun(self) -> bool:
+        """Return whether a run has been here and has not ended."""
+
+    @abstractmethod
+    def open_journal(self) -> Journal:
+        """Open and lock the journal; OutputError where another run holds it."""
+
+    @abstractmethod
+    def finish_swap(self, journal: Journal) -> None:
+        """Finish what a crash at the end of an overwriting run left."""
+
+    @abstractmethod
+    def choose(self, parts: Parts, journal: Journal | None, *, resume: bool, overwrite: bool) -> Target:
+        """Decide how a run begins (see `target.choose_target`)."""
+
+    @abstractmethod
+    def find_unfinished(self, header: Mapping[str, Any]) -> Folder | None:
+        """Return the store that a journal belongs to."""
+
+    @abstractmethod
+    def check_room(self, num_bytes: int) -> str | None:
+        """Refuse a disk that cannot hold a result of so many bytes; return a warning where it may not."""
+
+    @abstractmethod
+    def prepare(self, chosen: Target) -> None:
+        """Make room for the store."""
+
+    @abstractmethod
+    def discard(self, chosen: Target) -> None:
+        """Remove a store that could not be created."""
+
+    @abstractmethod
+    def remove_torn(self, chosen: Target) -> None:
+        """Remove what a killed process had begun to write in a store."""
+
+    @abstractmethod
+    def publish(self, chosen: Target) -> None:
+        """Put a complete store in its place."""
+
+
+class LocalPlace(Place):
+    """On a disk: an existing store is replaced by renames, once the new one is complete."""
+
+    def __init__(self, output: str) -> None:
+        self.output, self.folder = output, LocalFolder(output)
+
+    @property
+    def work(self) -> Folder:
+        return LocalFolder(work_folder(self.output))
+
+    def check(self, inputs: Sequence[str]) -> None:
+        target.check_output_path(self.output, inputs)
+
+    def is_begun(self) -> bool:
+        return work_folder(self.output).exists()
+
+    def open_journal(self) -> Journal:
+        return Journal(self.output)
+
+    def finish_swap(self, journal: Journal) -> None:
+        target.finish_swap(self.output, journal.header)
+
+    def choose(self, parts: Parts, journal: Journal | None, *, resume: bool, overwrite: bool) -> Target:
+        return target.choose_target(self.output, parts, journal, resume=resume, overwrite=overwrite)
+
+    def find_unfinished(self, header: Mapping[str, Any]) -> Folder | None:
+        found = target.find_unfinished(self.output, header)
+        return None if found is None else LocalFolder(found)
+
+    def check_room(self, num_bytes: int) -> str | None:
+        return target.check_free_space(self.output, num_bytes)
+
+    def prepare(self, chosen: Target) -> None:
+        target.prepare(chosen, self.output)
+
+    def discard(self, chosen: Target) -> None:
+        if (root_attributes(chosen.store) or {}).get("run_id") == chosen.run_id:
+            shutil.rmtree(str(chosen.store), ignore_errors=True)
+
+    def remove_torn(self, chosen: Target) -> None:
+        target.remove_torn(Path(str(chosen.store)))
+
+    def publish(self, chosen: Target) -> None:
+        if chosen.replaces:
+            target.swap_in(self.output)
+        else:
+            target.remove_unfinished_beside(self.output)
+
+
+class ObjectPlace(Place):
+    """In an object store, which has no renames: an existing store is replaced where it lies, if that is agreed to."""
+
+    def __init__(self, folder: ObjectFolder, scratch: Path | None, *, in_place: bool) -> None:
+        self.folder: ObjectFolder = folder
+        self.scratch, self.in_place = scratch, in_place
+
+    @property
+    def work(self) -> ObjectFolder:
+        return ObjectFolder(f"{self.folder}.work", self.folder.access)
+
+    def check(self, inputs: Sequence[str]) -> None:
+        if self.folder.is_unlisted:
+            raise OutputError(f"{self}: nothing is written through http; give an object store or a folder")
+        if self.folder.parent is None:
+            raise OutputError(f"{self}: is a whole bucket; choose a path in it")
+        for source in (source.rstrip("/") for source in inputs):
+            if source == str(self):
+                raise OutputError(f"{self}: is also an input; choose another output path")
+            for inner, outer, word in ((str(self), source, "inside"), (source, str(self), "around")):
+                if inner.startswith(outer + "/"):
+                    raise OutputError(f"{self}: lies {word} the input {source}; choose an output path beside it")
+        try:
+            if root_attributes(self.folder) is None and not self.folder.is_empty():
+                words = "exists and is not an output of rasterpipe, so it is never replaced"
+                raise OutputError(f"{self}: {words}; choose another path")
+        except RemoteError as error:
+            raise OutputError(str(error)) from error
+
+    def is_begun(self) -> bool:
+        return self.work.exists(JOURNAL) or self.work.exists(LEASE)
+
+    def open_journal(self) -> Journal:
+        return ObjectJournal(self.work, str(self), self.scratch)
+
+    def finish_swap(self, journal: Journal) -> None:
+        """Nothing is swapped."""
+
+    def choose(self, parts: Parts, journal: Journal | None, *, resume: bool, overwrite: bool) -> Target:
+        here = root_attributes(self.folder)
+        plan_hash = target.hash_parts(parts)
+        if resume and here and here.get("complete") is True and here.get("plan_hash") == plan_hash:
+            return Target("finished", self.folder, str(here.get("run_id")), replaces=False)
+        header = journal.header if journal else None
+        if header and self.find_unfinished(header) and not (overwrite and not resume):
+            if not resume:
+                words = "an unfinished run is there; --resume continues it, --overwrite --in-place starts it anew"
+                raise OutputError(f"{self}: {words}")
+            if header["plan_hash"] == plan_hash:
+                return Target("continue", self.folder, header["run_id"], replaces=False)
+            if not overwrite:
+                raise OutputError(target.other_plan(str(self), header["parts"], parts, "the unfinished run"))
+        if here is not None:
+            if not overwrite:
+                target.check_may_rebuild(str(self), here, parts, resume)
+            elif not self.in_place:
+                raise OutputError(
+                    f"{self}: an object store has no renames, so the old result would be gone before the new one is "
+                    "complete; add --in-place to --overwrite if that is meant, or choose another path"
+                )
+        return Target("start", self.folder, uuid.uuid4().hex, replaces=False)
+
+    def find_unfinished(self, header: Mapping[str, Any]) -> Folder | None:
+        here = root_attributes(self.folder) or {}
+        return self.folder if target.is_unfinished_of(here, header) else None
+
+    def check_room(self, num_bytes: int) -> str | None:
+        return None
+
+    def prepare(self, chosen: Target) -> None:
+        """Mark a store that is replaced as incomplete, then remove all else of it: whoever reads it sees so."""
+        here = root_attributes(self.folder)
+        if here is None:
+            return
+        metadata = {"zarr_format": 3, "node_type": "group", "attributes": {"rasterpipe": here | {"complete": False}}}
+        self.folder.replace_json("zarr.json", metadata)
+        self.folder.remove_all(but="zarr.json")
+
+    def discard(self, chosen: Target) -> None:
+        if (root_attributes(self.folder) or {}).get("run_id") == chosen.run_id:
+            self.folder.remove_all()
+
+    def remove_torn(self, chosen: Target) -> None:
+        """Objects are there whole or not at all."""
+
+    def publish(self, chosen: Target) -> None:
+        """It is where it belongs."""
