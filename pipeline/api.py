@@ -176,7 +176,7 @@ def _crew(job: Job) -> Iterator[Crew | None]:
 
 def _probe(job: Job, crew: Crew, folders: Sequence[Path]) -> Capacity:
     with _located(job.document):
-        return crew.probe(_local_inputs(job), folders)
+        return crew.probe(_local_inputs(job), folders, job.objects)
 
 
 def _run_or_resume(job: Job, reload: Callable[..., Job], ways: _Ways) -> dict[str, Any]:

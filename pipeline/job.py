@@ -34,7 +34,7 @@ from pipeline.planning import InputSpec, Plan, Settings, make_plan
 from pipeline.raster import RasterSpec
 from pipeline.read_limits import ReadLimits
 from pipeline.region import Grid, Region
-from pipeline.storage.folder import Access, folder_at, is_url
+from pipeline.storage.folder import Access, Folder, folder_at, is_url
 from pipeline.storage.inputs import InputOptions, open_input
 from pipeline.storage.matched import match
 from pipeline.storage.matrix import read_matrix
@@ -68,6 +68,13 @@ class Job:
         run, folder = self.pipeline.run, folder_at(self.output, access_of(self.pipeline.output.storage))
         assert isinstance(folder, ObjectFolder)
         return ObjectPlace(folder, Path(run.scratch) if run.scratch else None, in_place=self.in_place)
+
+    @property
+    def objects(self) -> list[Folder]:
+        """Inputs and output in object stores."""
+        inputs = [(path, entry.storage) for entry in self.pipeline.inputs.values() for path in entry.paths]
+        places = [*inputs, (self.output, self.pipeline.output.storage)]
+        return [folder_at(path, access_of(storage)) for path, storage in places if is_url(path)]
 
     @property
     def output(self) -> str:

@@ -26,7 +26,7 @@ from pipeline.storage.object_folder import ObjectFolder
 from pipeline.storage.zarr_store import root_attributes
 from pipeline.worker import PassWorker
 from tests import harness
-from tests.dask_process import ROOT
+from tests.dask_process import ROOT, DaskProcesses
 from tests.s3_server import CREDENTIALS, S3, s3_server
 
 SIDE, CHUNK = 96, 16
@@ -482,3 +482,35 @@ def test_the_store_is_away_for_a_while(
     assert facts["retries"] > 0
     api.run(document(server, scene, tmp_path / "local.zarr"))
     same(tmp_path / "local.zarr", download(server, url, tmp_path / "copy.zarr"))
+
+
+# --- on a cluster ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("halo", ["read", "exchange"])
+def test_a_cluster_between_buckets(server: S3, bucket: str, tmp_path: Path, scene: str, halo: str) -> None:
+    source = upload(server, tmp_path / "scene.zarr", f"{bucket}/scene.zarr")
+    with DaskProcesses(tmp_path) as cluster:  # whose workers have the credentials of this environment
+        cluster.start_worker()
+        cluster.start_worker()
+        facts = api.run(to_bucket(server, source, f"{bucket}/out.zarr", scheduler=cluster.address, halo=halo))
+    assert facts["requests"] > 0
+    api.run(document(server, scene, tmp_path / "local.zarr"))
+    same(tmp_path / "local.zarr", download(server, f"{bucket}/out.zarr", tmp_path / "copy.zarr"))
+    assert names(server, f"{bucket}/out.zarr.work") == []
+
+
+def test_workers_that_cannot_reach_the_store(
+    server: S3, bucket: str, tmp_path: Path, scene: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server is named by the environment, and by another one on the workers."""
+    source = upload(server, tmp_path / "scene.zarr", f"{bucket}/scene.zarr")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with DaskProcesses(tmp_path) as cluster:
+        cluster.start_worker()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+        config = document(server, source, tmp_path / "out.zarr", scheduler=cluster.address)
+        config["inputs"]["image"] = source
+        with pytest.raises(PipelineError, match=r"tcp://127\.0\.0\.1:\d+: cannot reach s3://.*scene\.zarr/zarr\.json"):
+            api.run(config)
+    assert not (tmp_path / "out.zarr").exists()

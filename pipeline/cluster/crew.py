@@ -22,6 +22,7 @@ from pipeline.execution import PassCounts, Record
 from pipeline.graph import Strip, exchange_strip
 from pipeline.journal import Journal
 from pipeline.planning import Plan
+from pipeline.storage.folder import Folder
 from pipeline.worker import BlockDone, PassWorker
 
 BLOCKS_AHEAD = 4
@@ -65,8 +66,8 @@ class Crew:
         self._threads = 1
         self._blocks: Counter[str] = Counter()
 
-    def probe(self, inputs: Sequence[str], folders: Sequence[Path]) -> Capacity:
-        return probe(self.client, inputs, folders)
+    def probe(self, inputs: Sequence[str], folders: Sequence[Path], objects: Sequence[Folder]) -> Capacity:
+        return probe(self.client, inputs, folders, objects)
 
     def prepare(self, plan: Plan) -> float:
         """Have the kernels compiled on all workers; return the seconds that it took.

@@ -15,9 +15,10 @@ from typing import Any
 import cloudpickle
 
 import pipeline
-from pipeline.cluster import look
+from pipeline.cluster import look, task
 from pipeline.errors import PipelineError
 from pipeline.planning import format_bytes
+from pipeline.storage.folder import Folder
 
 PACKAGES = ["rasterpipe", "numpy", "numba", "zarr", "zarrs", "dask", "distributed"]
 """Whose versions must be the same on workers: on them depend the bits, or the way blocks travel."""
@@ -50,7 +51,7 @@ UNKNOWN = Capacity(2**50, 1, 1)
 """Before the workers are there."""
 
 
-def probe(client: Any, inputs: Sequence[str], folders: Sequence[Path]) -> Capacity:
+def probe(client: Any, inputs: Sequence[str], folders: Sequence[Path], objects: Sequence[Folder] = ()) -> Capacity:
     """Ask all workers of a dask client; return what they have.
 
     Parameters
@@ -59,6 +60,8 @@ def probe(client: Any, inputs: Sequence[str], folders: Sequence[Path]) -> Capaci
         Local files and folders that every worker must see as they are here.
     folders
         Folders of the run, which every worker must see and be able to write to.
+    objects
+        Inputs and output in object stores, which every worker must be able to ask.
 
     Raises
     ------
@@ -72,6 +75,10 @@ def probe(client: Any, inputs: Sequence[str], folders: Sequence[Path]) -> Capaci
         here = look.look({}, [], "", PACKAGES)
         for address, answer in answers.items():
             for text in _problems(answer, here):
+                problems[text].append(address)
+    if objects and not problems:
+        for address, texts in client.run(task.unreachable, list(objects), on_error="return").items():
+            for text in texts if isinstance(texts, list) else [f"does not answer: {texts!r}"]:
                 problems[text].append(address)
     if problems:
         lines = [f"{', '.join(sorted(addresses))}: {text}" for text, addresses in problems.items()]

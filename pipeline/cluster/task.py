@@ -7,19 +7,21 @@ import pickle
 import socket
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
 from pipeline.compilation import compile_kernels
+from pipeline.errors import RasterpipeError
 from pipeline.graph import StripDone
 from pipeline.limits import HeapWatch, limit_heaps, peak_rss_bytes
 from pipeline.passes import PassPlan
 from pipeline.planning import Plan
 from pipeline.reduction import Merger, Partials
 from pipeline.region import Region
+from pipeline.storage.folder import Folder
 from pipeline.storage.zarr import configure
 from pipeline.worker import BlockDone, PassWorker
 
@@ -215,6 +217,17 @@ def end_pass(token: str) -> int:
         return 0
     found.end()
     return found.busy
+
+
+def unreachable(folders: Sequence[Folder]) -> list[str]:
+    """Return in words which folders in object stores cannot be asked for anything from this worker."""
+    problems = []
+    for folder in folders:
+        try:
+            folder.exists("zarr.json")
+        except (RasterpipeError, OSError) as error:
+            problems.append(f"cannot reach {error}")
+    return problems
 
 
 def peak_of_process() -> tuple[str, int, int]:

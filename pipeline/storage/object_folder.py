@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,6 +21,7 @@ SCHEMES = ("s3", "gs", "az", "http", "https")
 RETRIES = 2
 """Of single requests, at once; what lasts longer is for the retries of the run."""
 TIMEOUT_SECONDS = 60
+ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _PASSING = re.compile(r"status code: (408|429|5\d\d)|error sending request|timed out|connection|HTTP error", re.I)
 
 
@@ -240,7 +242,8 @@ def _connect(url: str, access: Access) -> Any:
         from obstore.store import from_url
     except ImportError:
         raise UsageError(f"{url}: object stores need obstore; pip install 'rasterpipe[cloud]'") from None
-    plain = url.startswith("http://") or (access.endpoint or "").startswith("http://")
+    endpoints = (url, access.endpoint, *(os.environ.get(name) for name in ENDPOINT_VARIABLES))
+    plain = any(endpoint is not None and endpoint.startswith("http://") for endpoint in endpoints)
     options: dict[str, Any] = {
         "client_options": {"timeout": f"{TIMEOUT_SECONDS}s", **({"allow_http": True} if plain else {})},
         "retry_config": {"max_retries": RETRIES},
