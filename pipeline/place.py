@@ -181,7 +181,8 @@ class ObjectPlace(Place):
                 raise OutputError(target.other_plan(str(self), header["parts"], parts, "the unfinished run"))
         if here is not None:
             if not overwrite:
-                target.check_may_rebuild(str(self), here, parts, resume)
+                words = "--overwrite --in-place replaces it, and it is gone before the new result is complete"
+                target.check_may_rebuild(str(self), here, parts, resume, words)
             elif not self.in_place:
                 raise OutputError(
                     f"{self}: an object store has no renames, so the old result would be gone before the new one is "

@@ -209,12 +209,17 @@ def choose_target(output: str, parts: Parts, journal: Journal | None, *, resume:
     return Target("start", LocalFolder(new), uuid.uuid4().hex, replaces=True)
 
 
-def check_may_rebuild(output: str, here: Mapping[str, Any], parts: Parts, resume: bool) -> None:
+REPLACING = "--overwrite replaces it once the new result is complete"
+
+
+def check_may_rebuild(
+    output: str, here: Mapping[str, Any], parts: Parts, resume: bool, replacing: str = REPLACING
+) -> None:
     """Refuse to touch an existing output without `--overwrite`, unless it is unfinished and was to be resumed."""
     if here.get("complete") is True:
         if resume:
             raise OutputError(other_plan(output, here.get("parts", {}), parts, "the finished output"))
-        raise OutputError(f"{output}: exists; --overwrite replaces it once the new result is complete")
+        raise OutputError(f"{output}: exists; {replacing}")
     if not resume:
         raise OutputError(f"{output}: exists, unfinished; --resume continues it, --overwrite replaces it")
     # its journal is gone: nothing in it can be trusted, and it is replaced

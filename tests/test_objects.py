@@ -9,7 +9,10 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -278,7 +281,7 @@ def test_what_is_there_is_kept_unless_it_is_given_up(server: S3, bucket: str, sc
     config = to_bucket(server, scene, url)
     api.run(config)
     before = names(server, url)
-    with pytest.raises(OutputError, match=r"out\.zarr: exists; --overwrite replaces it"):
+    with pytest.raises(OutputError, match=r"out\.zarr: exists; --overwrite --in-place replaces it"):
         api.run(config)
     with pytest.raises(OutputError, match="add --in-place to --overwrite if that is meant"):
         api.run(config, overwrite=True)
@@ -514,3 +517,51 @@ def test_workers_that_cannot_reach_the_store(
         with pytest.raises(PipelineError, match=r"tcp://127\.0\.0\.1:\d+: cannot reach s3://.*scene\.zarr/zarr\.json"):
             api.run(config)
     assert not (tmp_path / "out.zarr").exists()
+
+
+# --- other doors -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def http(tmp_path: Path) -> Iterator[str]:
+    """A server of files, which lists nothing that obstore reads."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_an_input_from_a_web_server(http: str, scene: str, tmp_path: Path) -> None:
+    inputs = {"image": f"{http}/scene.zarr"}
+    config: dict[str, Any] = {"inputs": inputs, "steps": STEPS, "output": {"path": str(tmp_path / "out.zarr")}}
+    api.run(config)
+    api.run({**config, "inputs": {"image": scene}, "output": {"path": str(tmp_path / "local.zarr")}})
+    same(tmp_path / "local.zarr", tmp_path / "out.zarr")
+    named = {"path": f"{http}/local.zarr", "array": "edges/magnitude"}
+    api.run({**config, "inputs": {"image": named}, "output": {"path": str(tmp_path / "again.zarr")}})
+    assert api.info(f"{http}/local.zarr/edges/magnitude")["shape"] == [SIDE, SIDE, 2]
+
+
+def test_verify_and_convert_from_a_bucket(
+    server: S3, bucket: str, tmp_path: Path, scene: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+    api.convert(scene, f"{bucket}/scene.zarr")
+    config = {"inputs": {"image": f"{bucket}/scene.zarr"}, "steps": STEPS, "output": {"path": f"{bucket}/out.zarr"}}
+    api.run(config)
+    assert api.verify(f"{bucket}/out.zarr", seed=1)["agrees"]
+    folder = folder_at(f"{bucket}/out.zarr")
+    assert isinstance(folder, ObjectFolder)
+    (first, *_) = [name for name in folder.names() if "/c/" in name and "edges/magnitude" in name]
+    folder.remove(first)
+    facts = api.verify(f"{bucket}/out.zarr", seed=1)
+    assert not facts["agrees"]
+    assert first in facts["problems"][0]
+    api.convert(f"{bucket}/scene.zarr", tmp_path / "scene.tif")
+    assert api.info(tmp_path / "scene.tif")["shape"] == [SIDE, SIDE, 2]

@@ -264,13 +264,20 @@ class Fitter:
             (copies + (raster in plan.bands)) * math.prod(self.units[raster]) * self.pixel_bytes[raster]
             for raster in plan.stored
         ]
-        # zarr encodes several chunks at once, and has them as sent besides
-        copies = 3 * REQUESTS_AT_ONCE if self.settings.is_remote else 2
-        written = [
-            copies * math.prod(array.shards or array.chunks) * array.spec.dtype.itemsize
-            for array in self.arrays.values()
-        ]
+        written = [self.encoding_bytes(array, plan.grid.largest) for array in self.arrays.values()]
         return max(read + written, default=0)
+
+    def encoding_bytes(self, array: StoredArray, block: tuple[int, int]) -> int:
+        """Return what writing a block of an array holds: a chunk or shard as it is, and encoded.
+
+        To an object store, several go at once, each as it is sent besides.
+        """
+        sizes = array.shards or array.chunks
+        num_bytes = math.prod(sizes) * array.spec.dtype.itemsize
+        if not self.settings.is_remote:
+            return 2 * num_bytes
+        count = math.prod(-(-n // size) for n, size in zip(array.spec.shape_of(_region(block)), sizes, strict=True))
+        return 3 * min(REQUESTS_AT_ONCE, count) * num_bytes
 
     def refuse(self, smallest: _Candidate) -> None:
         steps = (*smallest.plan.steps, *(sweep.step for sweep in smallest.plan.sweeps))
@@ -285,6 +292,10 @@ class Fitter:
             f"set it to {format_bytes(need, up=True)} or more, use fewer workers, or smaller output chunks",
             ("run", "memory"),
         )
+
+
+def _region(shape: tuple[int, int]) -> Region:
+    return Region(0, shape[0], 0, shape[1])
 
 
 def remote_bytes(settings: Settings) -> int:
