@@ -54,7 +54,7 @@ def measured(what: str, num_blocks: int) -> Iterator[None]:
     )
 
 
-def plan(side: int, width: int | None = None, *, forced: bool = True) -> Plan:
+def plan_blocks(side: int, width: int | None = None, *, forced: bool = True) -> Plan:
     """Plan a raster of side x width blocks, of one chunk each if they are forced."""
     rows, columns = side * CHUNK, (width or side) * CHUNK
     spec = RasterSpec(rows, columns, np.dtype(np.uint8), ("y", "x"), ("b1",))
@@ -71,13 +71,19 @@ def plan(side: int, width: int | None = None, *, forced: bool = True) -> Plan:
     return make_plan(config.steps, resolve(config), {"image": InputSpec("image", spec, (CHUNK, CHUNK))}, settings)
 
 
-def run(plan: Plan, journal: Journal) -> None:
-    class Source:
-        spec = plan.inputs["image"].spec
+class Nothing:
+    """In the place of readers and writers, which are never called."""
 
-    nothing: Any = Source()
+    spec = RasterSpec(1, 1, np.dtype(np.uint8), ("y", "x"), ("b1",))
+
+
+def unused(name: Any) -> Any:
+    return Nothing()
+
+
+def run(plan: Plan, journal: Journal) -> None:
     with FileSystems([journal.folder]) as disks, journal.checkpoints(disks):
-        execute(plan, lambda raster: nothing, lambda array: nothing, journal, Progress(quiet=True))
+        execute(plan, unused, unused, journal, Progress(quiet=True))
 
 
 def main() -> None:
@@ -85,16 +91,16 @@ def main() -> None:
     count = side * side
     execution.PassWorker = Idle  # type: ignore[misc]
     with measured("a small run first, for the imports", 4), tempfile.TemporaryDirectory() as folder:
-        run(plan(2), _begun(folder))
+        run(plan_blocks(2), begun(folder))
     with measured("planning, blocks chosen", count):
-        plan(side, forced=False)
+        plan_blocks(side, forced=False)
     with measured("planning, one column of blocks", count):
-        plan(count, 1, forced=False)
+        plan_blocks(count, 1, forced=False)
     with measured("planning, blocks given", count):
-        planned = plan(side)
+        planned = plan_blocks(side)
     with tempfile.TemporaryDirectory() as folder:
         with measured("run", count):
-            run(planned, journal := _begun(folder))
+            run(planned, journal := begun(folder))
         journal.close()
         print(f"journal: {(work_folder(f'{folder}/a.zarr') / 'journal').stat().st_size / MIB:.1f} MiB")
         _cut(work_folder(f"{folder}/a.zarr") / "journal", count // 2)
@@ -105,7 +111,7 @@ def main() -> None:
         journal.close()
 
 
-def _begun(folder: str) -> Journal:
+def begun(folder: str) -> Journal:
     journal = Journal(f"{folder}/a.zarr")
     journal.start({"run_id": "benchmark"})
     return journal

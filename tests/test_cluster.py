@@ -6,6 +6,7 @@ import datetime
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -152,6 +153,24 @@ def test_a_worker_that_joins_late_is_used(place: Place, dask: DaskProcesses, tmp
     assert [worker["blocks"] > 0 for worker in ended.facts["workers"]] == [True, True]
 
 
+def test_a_worker_that_joins_late_with_another_version_stops_the_run(place: Place, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "pipeline", tmp_path / "other" / "pipeline")
+    (tmp_path / "other" / "pipeline" / "further.py").touch()
+    begun, joined = tmp_path / "begun", tmp_path / "joined"
+    with DaskProcesses(tmp_path) as own:
+        own.start_worker()
+        run = place.start(partial(at_record, 1, partial(pause, begun, joined)), scheduler=own.address)
+        wait_for(begun)
+        own.start_worker("--no-nanny", environment={"PYTHONPATH": str(tmp_path / "other")})
+        joined.touch()
+        ended = run.wait()
+    assert ended.code == 6
+    assert re.search(
+        r"a worker on .* joined that cannot take part: rasterpipe .* in .*other.* is not the one of here", ended.message
+    ), ended.message
+    place.check(place.start(resume=True).wait())
+
+
 def test_a_scheduler_that_dies_stops_the_run_which_threads_continue(place: Place, tmp_path: Path) -> None:
     with DaskProcesses(tmp_path) as own:
         own.start_worker()
@@ -163,6 +182,25 @@ def test_a_scheduler_that_dies_stops_the_run_which_threads_continue(place: Place
     ended = place.start(resume=True).wait()
     place.check(ended)
     assert ended.facts["blocks_skipped"] >= len(GRID)  # the first pass
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_and_the_workers_go_on_with_another(
+    place: Place, dask: DaskProcesses, number: signal.Signals, code: int
+) -> None:
+    dask.have_workers(2)
+    ended = place.start(
+        partial(at_record, len(GRID) + 9, partial(signal_itself, number)), scheduler=dask.address
+    ).wait()
+    assert ended.code == code
+    assert "--resume continues" in ended.message
+    ended = place.start(resume=True, scheduler=dask.address).wait()
+    place.check(ended)
+    assert len(GRID) <= ended.facts["blocks_skipped"] < place.num_passes * len(GRID)
+
+
+def signal_itself(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
 
 
 def test_workers_that_are_all_lost_stop_the_run(place: Place, tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from pipeline.cluster import task
+from pipeline.cluster import look, task
 from pipeline.cluster.allowed import warning_of
 from pipeline.cluster.arrival import Arrivals, Watch
-from pipeline.cluster.probe import Capacity, probe
+from pipeline.cluster.probe import PACKAGES, Capacity, probe
 from pipeline.execution import PassCounts, Record
 from pipeline.graph import Strip, exchange_strip
 from pipeline.journal import Journal
@@ -77,7 +77,7 @@ class Crew:
         """
         started = time.monotonic()
         self._threads = plan.settings.workers
-        self._plan = pickle.dumps(task.SentPlan(uuid.uuid4().hex, plan, self._threads))
+        self._plan = pickle.dumps(task.SentPlan(uuid.uuid4().hex, plan, self._threads, look.look({}, [], "", PACKAGES)))
         for addresses in self._rounds():
             futures = [
                 self.client.submit(

@@ -15,8 +15,8 @@ from typing import Any
 import cloudpickle
 
 import pipeline
-from pipeline.cluster import look, task
-from pipeline.errors import PipelineError
+from pipeline.cluster import look
+from pipeline.errors import PipelineError, RasterpipeError
 from pipeline.planning import format_bytes
 from pipeline.storage.folder import Folder
 
@@ -77,7 +77,7 @@ def probe(client: Any, inputs: Sequence[str], folders: Sequence[Path], objects: 
             for text in _problems(answer, here):
                 problems[text].append(address)
     if objects and not problems:
-        for address, texts in client.run(task.unreachable, list(objects), on_error="return").items():
+        for address, texts in client.run(unreachable, list(objects), on_error="return").items():
             for text in texts if isinstance(texts, list) else [f"does not answer: {texts!r}"]:
                 problems[text].append(address)
     if problems:
@@ -141,16 +141,32 @@ def _check_seen(folder: Path, token: str, answers: Mapping[str, Any]) -> None:
             answer["folders"].append(str(folder))
 
 
-def _problems(answer: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
-    if "error" in answer:
-        yield f"does not answer: {answer['error']}"
-        return
+def unreachable(folders: Sequence[Folder]) -> list[str]:
+    """Return in words which folders in object stores cannot be asked for anything from this process."""
+    problems = []
+    for folder in folders:
+        try:
+            folder.exists("zarr.json")
+        except (RasterpipeError, OSError) as error:
+            problems.append(f"cannot reach {error}")
+    return problems
+
+
+def differences(answer: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is installed otherwise on a worker than here, by what both say of themselves."""
     source, versions = answer["source"], answer["versions"]
     yield from _source_problems(source, versions, here)
     for package in PACKAGES[1:]:
         if versions[package] != here["versions"][package]:
             there = versions[package] or "is missing"
             yield f"{package} {there}, here {here['versions'][package]}; install the same"
+
+
+def _problems(answer: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
+    if "error" in answer:
+        yield f"does not answer: {answer['error']}"
+        return
+    yield from differences(answer, here)
     for path in answer["inputs"]:
         yield f"does not see the input {path}, or sees another file there; put it where all see it"
     for folder in answer["folders"]:

@@ -7,21 +7,22 @@ import pickle
 import socket
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
+from pipeline.cluster import look
+from pipeline.cluster.probe import PACKAGES, differences
 from pipeline.compilation import compile_kernels
-from pipeline.errors import RasterpipeError
+from pipeline.errors import RunStopped
 from pipeline.graph import StripDone
 from pipeline.limits import HeapWatch, limit_heaps, peak_rss_bytes
 from pipeline.passes import PassPlan
 from pipeline.planning import Plan
 from pipeline.reduction import Merger, Partials
 from pipeline.region import Region
-from pipeline.storage.folder import Folder
 from pipeline.storage.zarr import configure
 from pipeline.worker import BlockDone, PassWorker
 
@@ -65,12 +66,19 @@ class SentPlan:
     plan: Plan
     threads: int
     """Blocks that a worker computes at once."""
+    here: Mapping[str, Any]
+    """What is installed where the plan was made (see `look.look`)."""
 
     def prepare(self) -> None:
-        """Make this process ready: its libraries' threads, its heap, the plan's kernels, compiled once."""
+        """Make this process ready: its libraries' threads, its heap, the plan's kernels, compiled once.
+
+        RunStopped where something else is installed: on a worker that came when the others had been asked.
+        """
         with _compiling:
             if self.token in _ready:
                 return
+            if texts := list(differences(look.look({}, [], "", PACKAGES), self.here)):
+                raise RunStopped(f"a worker on {socket.gethostname()} joined that cannot take part: {'; '.join(texts)}")
             configure(self.threads)
             limit_heaps()
             _hold_libraries()
@@ -217,17 +225,6 @@ def end_pass(token: str) -> int:
         return 0
     found.end()
     return found.busy
-
-
-def unreachable(folders: Sequence[Folder]) -> list[str]:
-    """Return in words which folders in object stores cannot be asked for anything from this worker."""
-    problems = []
-    for folder in folders:
-        try:
-            folder.exists("zarr.json")
-        except (RasterpipeError, OSError) as error:
-            problems.append(f"cannot reach {error}")
-    return problems
 
 
 def peak_of_process() -> tuple[str, int, int]:
