@@ -24,7 +24,7 @@ from pipeline.config import (
     with_matrices,
 )
 from pipeline.config.place import format_path, look_up
-from pipeline.errors import InputError, PipelineError, unknown
+from pipeline.errors import InputError, OutputError, PipelineError, unknown
 from pipeline.geotiff_file import is_geotiff, store_path
 from pipeline.limits import available_cpus, available_memory_bytes
 from pipeline.notes import input_notes, output_notes, reading_notes
@@ -65,7 +65,11 @@ class Job:
         """Where the store is written."""
         if not is_url(self.output):
             return LocalPlace(self.output)
-        run, folder = self.pipeline.run, folder_at(self.output, access_of(self.pipeline.output.storage))
+        run = self.pipeline.run
+        try:
+            folder = folder_at(self.output, access_of(self.pipeline.output.storage))
+        except InputError as error:
+            raise OutputError(str(error)) from error
         assert isinstance(folder, ObjectFolder)
         return ObjectPlace(folder, Path(run.scratch) if run.scratch else None, in_place=self.in_place)
 

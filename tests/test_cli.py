@@ -327,7 +327,7 @@ INPUTS = {
     "image.jp2": "JPEG 2000 has no fast reader of parts here; convert it first: gdal_translate {zoo}/image.jp2",
     "image.nc": "NetCDF is not read; convert it first: xarray.open_dataset('{zoo}/image.nc').to_zarr('image.zarr')",
     "image.hdf": "HDF is not read; convert it first: gdal_translate {zoo}/image.hdf image.tif",
-    "s3://bucket/scene.zarr": "s3://bucket/scene.zarr: only local files are read so far",
+    "ftp://host/scene.zarr": "ftp://host...: is no object store that is known (s3://, gs://, az://, http://, https://)",
 }
 
 
@@ -372,7 +372,7 @@ OUTPUTS = {
     "folder": "folder: exists and is not an output of rasterpipe",
     "notes.txt": "notes.txt: exists and is not an output of rasterpipe",
     "notes.txt/new.zarr": "{zoo}/notes.txt is a file, not a folder",
-    "s3://bucket/new.zarr": "s3://bucket/new.zarr: only local outputs are written so far",
+    "ftp://host/new.zarr": "ftp://host...: is no object store that is known (s3://, gs://, az://, http://, https://)",
 }
 
 

@@ -186,7 +186,7 @@ def garble(array: zarr.Array[Any], part: Any, *, out: Any) -> None:
 
 def truncate_a_chunk(writer: ZarrWriter, region: Any, values: np.ndarray) -> None:
     name = harness.chunk_file(writer.plan, region)
-    file = Path(writer.store, writer.plan.path, name)
+    file = Path(str(writer.store), writer.plan.path, name)
     file.write_bytes(file.read_bytes()[:100])
 
 

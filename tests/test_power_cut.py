@@ -67,7 +67,7 @@ class Disk(FileSystems):
 def disk(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> Disk:
     disk = Disk(pair.cleared().parent)
     monkeypatch.setattr(api, "FileSystems", lambda folders: disk)
-    for module in ("disk", "zarr_store", "tables"):
+    for module in ("disk", "folder", "tables"):
         monkeypatch.setattr(f"pipeline.storage.{module}.sync_path", disk.sync_path)
     return disk
 
