@@ -273,7 +273,7 @@ def info(path: str, array: str | None, as_json: bool) -> None:
 def verify(output: str, as_json: bool, **options: Any) -> None:
     """Check a finished OUTPUT: its files, its record, and regions of it, computed again by another layout.
 
-    Exits with 0 if all agrees, with 5 if not.
+    OUTPUT is a store, or a GeoTIFF that a run wrote. Exits with 0 if all agrees, with 5 if not.
     """
     from pipeline import api, report
 

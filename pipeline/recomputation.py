@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.compilation import compile_kernels
-from pipeline.errors import InputError, PipelineError, RunStopped
+from pipeline.errors import InputError, OutputError, PipelineError, RunStopped
 from pipeline.execution import Measured, OpenReader, OpenWriter, execute
+from pipeline.geotiff_file import is_geotiff
 from pipeline.job import Job, load
 from pipeline.journal import Journal
 from pipeline.operation import Reduction, Table, TableSpec
@@ -25,6 +26,7 @@ from pipeline.read_limits import TRUSTED
 from pipeline.region import Axis, Grid, Region
 from pipeline.storage.folder import LocalFolder
 from pipeline.storage.reader import Reader
+from pipeline.storage.tiff import TiffReader
 from pipeline.storage.zarr import ZarrReader, configure
 from pipeline.storage.zarr_store import read_table, root_attributes
 from pipeline.store import RunStore, qualities
@@ -81,6 +83,11 @@ class Findings:
             yield str(mine[0]) + (f"; {total} in all that was compared" if len(mine) > 1 else "")
 
 
+def open_output(output: str, raster: str) -> Reader:
+    """Open a raster of an output: of a store, or the one of a GeoTIFF."""
+    return TiffReader.open(output, TRUSTED) if is_geotiff(output) else ZarrReader(output, raster, limits=TRUSTED)
+
+
 class Comparison:
     """Takes the blocks of a raster as a store would, and compares them with what is stored."""
 
@@ -93,8 +100,10 @@ class Comparison:
 
     def _compare(self, place: Region, values: np.ndarray) -> Difference | None:
         found = np.empty_like(values)
+        has_all_dims = len(self.stored.spec.dims) == found.ndim  # a GeoTIFF of one band has no dim of bands
         try:
-            self.stored.read(place.shift(-self.whole.top, -self.whole.left), found)
+            target = found if has_all_dims else found.reshape(place.shape)
+            self.stored.read(place.shift(-self.whole.top, -self.whole.left), target)
         except InputError as error:
             return Difference(self.array.raster, place, place.num_pixels, (place.top, place.left), str(error))
         differs = differing_pixels(values, found, self.array.spec)
@@ -127,15 +136,24 @@ class Recomputation:
 
     def samples(self, number: int) -> None:
         """Compute regions again; tables, which are of all regions, are taken from the store."""
-        tables = {name: read_table(self.output, name, spec) for name, spec in table_specs(self.job).items()}
-        for _ in range(number if self.region is not None else 0):
-            assert self.region is not None
+        if not number or self.region is None:
+            return
+        specs = table_specs(self.job)
+        if specs and is_geotiff(self.output):
+            raise OutputError(
+                f"{self.output}: its pixels may depend on tables ({', '.join(specs)}), which a GeoTIFF does not hold; "
+                "verify the store of its run, or compute all of it again (--all)"
+            )
+        tables = {name: read_table(self.output, name, spec) for name, spec in specs.items()}
+        for _ in range(number):
             self._compute(self._draw_region(self.region), tables, Progress(quiet=True))
 
     def whole(self, progress: Progress) -> Iterator[str]:
         """Compute all again; yield the tables that differ, and what is recorded of steps and does not hold."""
         with progress:
             measured = self._compute(None, {}, progress)
+        if is_geotiff(self.output):
+            return
         made = measured.tables
         for name, spec in table_specs(self.job).items():
             stored = read_table(self.output, name, spec)
@@ -178,7 +196,7 @@ class Recomputation:
         """Return how to open what a pass reads; a kept raster is that of the output, compared before it is read."""
 
         def open_reader(raster: str) -> Reader:
-            return store.open_reader(raster) if store.holds(raster) else ZarrReader(self.output, raster, limits=TRUSTED)
+            return store.open_reader(raster) if store.holds(raster) else open_output(self.output, raster)
 
         return open_reader
 
@@ -189,7 +207,7 @@ class Recomputation:
         def open_writer(array: StoredArray) -> Writer:
             if not array.is_kept:
                 return store.open_writer(array)
-            stored = ZarrReader(self.output, array.raster, limits=TRUSTED)
+            stored = open_output(self.output, array.raster)
             return Comparison(stored, whole[array.raster].region, array, self.findings)
 
         return open_writer

@@ -1,4 +1,7 @@
-"""Check a finished output: its record, its files, and its pixels against a computation by another layout."""
+"""Check a finished output: its record, its files, and its pixels against a computation by another layout.
+
+A GeoTIFF that a run wrote is an output of one raster: its record stands in the file, and there are no tables.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import InputError, OutputError
+from pipeline.geotiff_file import is_geotiff
 from pipeline.job import Job, load
 from pipeline.progress import Progress
-from pipeline.read_limits import TRUSTED
-from pipeline.recomputation import Findings, Recomputation, table_specs
-from pipeline.storage.zarr import ZarrReader
-from pipeline.storage.zarr_store import group_attributes, missing_chunks, root_attributes, with_region
-from pipeline.target import difference, hash_parts
+from pipeline.raster import RasterSpec
+from pipeline.recomputation import Findings, Recomputation, open_output, table_specs
+from pipeline.storage.zarr_store import group_attributes, missing_chunks, with_region
+from pipeline.target import difference, hash_parts, provenance_of
 
 SAMPLES = 8
 LISTED = 5
@@ -52,17 +55,22 @@ def verify(
     Raises
     ------
     OutputError
-        Where there is no finished output, or it was made by other versions of the operations.
+        Where there is no finished output, or it was made by other versions of the operations; and where regions of a
+        GeoTIFF depend on tables, which it does not hold.
     InputError
         Where an input is gone, or is not the one that the output was made of.
     """
     started = time.monotonic()
     record = _read_record(output)
+    raster = record.get("raster")
     limits = {key: value for key, value in (("memory", memory), ("workers", workers)) if value is not None}
     config = {**record["config"], "run": {**record["config"].get("run", {}), **limits}}
     problems = list(_check_record(output, record))
     job = load(_elsewhere(config, output))
     _check_same(output, job, record)
+    if raster is not None:
+        config = {**config, "output": {**config["output"], "keep": [raster]}}
+        job = load(config)
     problems += _check_files(output, job)
     findings, seed = Findings(), int.from_bytes(uuid.uuid4().bytes[:4]) if seed is None else seed
     if not problems:
@@ -90,9 +98,9 @@ def verify(
 
 
 def _read_record(output: str) -> dict[str, Any]:
-    record = root_attributes(output)
+    record = provenance_of(Path(output))
     if record is None or not {"config", "parts", "plan_hash", "run_id", "complete"} <= set(record):
-        raise OutputError(f"{output}: is not an output of rasterpipe; give the store that a run wrote")
+        raise OutputError(f"{output}: is not an output of rasterpipe; give the store or the GeoTIFF that a run wrote")
     if record["complete"] is not True:
         raise OutputError(f"{output}: is the unfinished output of a run; finish that with --resume first")
     return record
@@ -103,7 +111,7 @@ def _check_record(output: str, record: Mapping[str, Any]) -> Iterator[str]:
     parts = record["parts"]
     if hash_parts(parts) != record["plan_hash"]:
         yield f"{output}: the plan hash is not that of the recorded plan: its record was changed"
-    steps = {raster.partition("/")[0] for raster in record.get("valid", {})}
+    steps = {raster.partition("/")[0] for raster in record.get("valid", {})} if "raster" not in record else set()
     for step in sorted(steps):
         group = group_attributes(output, step)
         for key in ("run_id", "plan_hash", "complete"):
@@ -136,18 +144,26 @@ def _check_files(output: str, job: Job) -> Iterator[str]:
     """Yield what is wrong with the arrays of a store without looking at their pixels."""
     for raster, array in job.plan.kept.items():
         try:
-            stored = ZarrReader(output, raster, limits=TRUSTED).spec
+            stored = open_output(output, raster).spec
         except InputError as error:
             yield str(error)
             continue
         due = with_region(array.spec, array.region)
-        for word, a, b in (("shape", stored.shape, due.shape), ("dtype", stored.dtype, due.dtype)):
+        for word, a, b in (("shape", _sizes(stored), _sizes(due)), ("dtype", stored.dtype, due.dtype)):
             if a != b:
                 yield f"{output}: the {word} of {raster} is {a}, by its plan {b}"
+        if is_geotiff(output):
+            return
         yield from _missing(output, raster)
     for name, spec in table_specs(job).items():
         for column in spec.columns:
             yield from _missing(output, f"{name}/{spec.prefix}{column}")
+
+
+def _sizes(spec: RasterSpec) -> str:
+    """Return the dims with their sizes in words; one band may have a dim or none (GeoTIFFs have none)."""
+    sizes = zip(spec.dims, spec.shape, strict=True)
+    return ", ".join(f"{dim} {size}" for dim, size in sizes if (dim, size) != ("band", 1))
 
 
 def _missing(output: str, array: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,7 @@ from pipeline import api, geotiff_file
 from pipeline.cli import main
 from pipeline.errors import OutputError, PipelineError, RunStopped
 from pipeline.raster import RasterSpec
-from pipeline.storage import geokeys, tiff_writer
+from pipeline.storage import geokeys, geokeys_format, tiff_writer
 from pipeline.storage.geotiff_format import spell
 from pipeline.storage.tiff import TiffReader
 from pipeline.storage.tiff_writer import TileLayout, plan_tiles
@@ -73,10 +74,10 @@ BEYOND = (
 @pytest.mark.parametrize("text", SYSTEMS)
 def test_geokeys_say_the_coordinate_system(text: str) -> None:
     system = pyproj.CRS(text)
-    keys, is_whole = geokeys.format_crs(system.to_wkt())
+    keys, is_whole = geokeys_format.format_crs(system.to_wkt())
     assert is_whole
     messages: list[str] = []
-    again = geokeys.parse_crs(geokeys.to_tags(keys), messages)
+    again = geokeys.parse_crs(geokeys_format.to_tags(keys), messages)
     assert messages == []
     assert again is not None
     assert_same_crs(pyproj.CRS(again), system)
@@ -92,15 +93,26 @@ def assert_same_crs(*systems: pyproj.CRS) -> None:
 @pytest.mark.parametrize("text", BEYOND)
 def test_what_geokeys_cannot_say_stands_in_the_metadata(tmp_path: Path, text: str) -> None:
     wkt = pyproj.CRS(text).to_wkt()
-    assert not geokeys.format_crs(wkt)[1]
+    assert not geokeys_format.format_crs(wkt)[1]
     store = make_store(tmp_path / "a.zarr", crs_wkt=wkt, geo_transform="0 10 0 0 0 -10")
     facts = api.convert(store, tmp_path / "a.tif", limits=SMALL)
     assert any("more than geokeys can say" in line for line in facts["geotiffs"][0]["warnings"])
     assert pyproj.CRS(TiffReader.open(tmp_path / "a.tif").spec.crs).equals(pyproj.CRS(wkt))
 
 
+def test_a_projection_given_by_its_code() -> None:
+    """What GDAL writes for a zone of UTM on a datum of its own."""
+    directory = (1, 1, 0, 4, 1024, 0, 1, 1, 2048, 0, 1, 4314, 3072, 0, 1, 32767, 3074, 0, 1, 16033)
+    messages: list[str] = []
+    crs = geokeys.parse_crs({34735: directory}, messages)
+    assert messages == []
+    assert crs is not None
+    assert_same_crs(pyproj.CRS(crs), pyproj.CRS("+proj=utm +zone=33 +ellps=bessel"))
+    assert pyproj.CRS(crs).geodetic_crs.to_epsg() == 4314
+
+
 def test_unknown_systems_leave_the_keys_out() -> None:
-    assert geokeys.format_crs("nonsense") == ({}, False)
+    assert geokeys_format.format_crs("nonsense") == ({}, False)
 
 
 @pytest.mark.parametrize(("value", "text"), [(0, "0"), (-0.5, "-0.5"), (1e30, "1e+30"), (math.inf, "inf")])
@@ -134,8 +146,8 @@ POINT = tag(34735, 1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 2, 3072, 0, 1, 32632)
 SCALE, TIE = tag(33550, 10.1, 9.7, 0.0), tag(33922, 0.0, 0.0, 0.0, 500000.3, 6e6 + 0.7, 0.0)
 ROTATED = tag(34264, 10.0, 1.3, 0.0, 5e5, 1.1, -10.0, 0.0, 6e6, *[0.0] * 7, 1.0)
 SOUTH = tag(34264, 10.0, 0.0, 0.0, 5e5, 0.0, 10.0, 0.0, 6e6, *[0.0] * 7, 1.0)
-CUSTOM = [tag(code, *((value,) if isinstance(value, str) else value)) for code, value in geokeys.to_tags(
-    geokeys.format_crs(pyproj.CRS(SYSTEMS[3]).to_wkt())[0]
+CUSTOM = [tag(code, *((value,) if isinstance(value, str) else value)) for code, value in geokeys_format.to_tags(
+    geokeys_format.format_crs(pyproj.CRS(SYSTEMS[3]).to_wkt())[0]
 ).items()]  # fmt: skip
 UNREAD = tag(34735, 1, 1, 0, 4, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32767, 3075, 0, 1, 9999)
 CONTROL = tag(33922, 0.0, 0.0, 0.0, 1.0, 2.0, 0.0, 30.0, 20.0, 0.0, 9.0, 2.5, 0.0, 0.0, 20.0, 0.0, 1.0, 7.0, 0.0)
@@ -301,7 +313,7 @@ def test_rioxarray_opens_the_store_georeferenced(tmp_path: Path, crs: str) -> No
     pytest.importorskip("rioxarray", reason="rioxarray is not installed")
     import xarray
 
-    keys = geokeys.to_tags(geokeys.format_crs(pyproj.CRS(crs).to_wkt())[0])
+    keys = geokeys_format.to_tags(geokeys_format.format_crs(pyproj.CRS(crs).to_wkt())[0])
     place = [tag(code, *((value,) if isinstance(value, str) else value)) for code, value in keys.items()]
     make_tiff(tmp_path / "a.tif", {"extratags": [*place, SCALE, TIE, tag(42113, "7")]})
     api.convert(tmp_path / "a.tif", tmp_path / "a.zarr", limits=SMALL)
@@ -325,6 +337,88 @@ def test_dtype_and_nodata(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again, np.where(values == 5, np.nan, values))
     api.convert(tmp_path / "a.tif", tmp_path / "c.tif", nodata=255, limits=SMALL)
     assert (tifffile.imread(tmp_path / "c.tif") == 255).sum() == (values == 5).sum() > 0
+
+
+# --- damaged headers ---------------------------------------------------------------------------------------------
+
+
+def directory(*entries: tuple[int, int, int, int], version: int = 1, count: int | None = None) -> Any:
+    numbers = (number for entry in entries for number in entry)
+    return tag(34735, version, 1, 0, len(entries) if count is None else count, *numbers)
+
+
+MODEL, AREA, ZONE = (1024, 0, 1, 1), (1025, 0, 1, 1), (3072, 0, 1, 32632)
+DAMAGED: dict[str, tuple[list[Any], str, bool, bool]] = {
+    "no tiepoint": ([UTM, SCALE], r"a part of it is missing: .* ModelTiepoint \(6\) absent", False, True),
+    "no pixel scale": ([UTM, TIE], r"a part of it is missing: ModelPixelScale .* absent", False, True),
+    "a scale of zero": ([UTM, tag(33550, 0.0, 10.0, 0.0), TIE], "a part of it is missing", False, True),
+    "half a matrix": ([UTM, tag(34264, *[1.0] * 8)], "a part of it is missing", False, True),
+    "not a number": ([UTM, tag(33550, math.nan, 10.0, 0.0), TIE], "cannot be inverted", False, True),
+    "another version": ([directory(MODEL, AREA, ZONE, version=7), SCALE, TIE], "its header is", True, True),
+    "fewer keys than said": ([directory(MODEL, AREA, ZONE, count=9), SCALE, TIE], "has 3 whole entries", True, True),
+    "keys out of order": ([directory(AREA, MODEL, ZONE), SCALE, TIE], "not in their order", True, True),
+    "text that is not there": (
+        [directory(MODEL, AREA, (1026, 34737, 9, 50), ZONE), tag(34737, "WGS 84|"), SCALE, TIE],
+        r"what its keys \[1026\] refer to is not there",
+        True,
+        True,
+    ),
+    "a raster type that is none": ([directory(MODEL, (1025, 0, 1, 9), ZONE), SCALE, TIE], "raster type", True, True),
+    "no directory": ([tag(34737, "WGS 84|"), SCALE, TIE], "it is missing", True, False),
+    "a code that is none": ([directory(MODEL, AREA, (3072, 0, 1, 30000)), SCALE, TIE], "EPSG:30000 is in", True, False),
+    "another unit": (
+        [directory(MODEL, AREA, ZONE, (3076, 0, 1, 9003)), SCALE, TIE],
+        r"units of EPSG:9003 \(key 3076\), those of EPSG:32632 are 1 m",
+        True,
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damage_is_said(tmp_path: Path, name: str) -> None:
+    tags, message, is_placed, has_crs = DAMAGED[name]
+    make_tiff(tmp_path / "a.tif", {"extratags": tags})
+    reader = TiffReader.open(tmp_path / "a.tif")
+    assert any(re.search(message, line) for line in reader.describe()["warnings"]), reader.describe()["warnings"]
+    assert (reader.spec.transform is not None, reader.spec.crs is not None) == (is_placed, has_crs)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_whole_is_not_called_damaged(tmp_path: Path, name: str) -> None:
+    make_tiff(tmp_path / "a.tif", CASES[name])
+    said = " ".join(TiffReader.open(tmp_path / "a.tif").describe()["warnings"])
+    assert not re.search("damaged|missing|cannot be inverted", said)
+
+
+def test_the_unit_of_a_code_may_stand_beside_it(tmp_path: Path) -> None:
+    feet = directory(MODEL, AREA, (3072, 0, 1, 2263), (3076, 0, 1, 9003))
+    make_tiff(tmp_path / "a.tif", {"extratags": [feet, SCALE, TIE]})
+    reader = TiffReader.open(tmp_path / "a.tif")
+    assert (reader.spec.crs, reader.describe()["warnings"]) == ("EPSG:2263", [])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.tif.aux.xml", "<PAMDataset><SRS>x</SRS><GeoTransform>1</GeoTransform></PAMDataset>", "GeoTransform, SRS"),
+        ("a.tfw", "10\n0\n0\n-10\n0\n0\n", "a.tfw beside it holds one"),
+        ("a.wld", "10\n0\n0\n-10\n0\n0\n", "a.wld beside it holds one"),
+    ],
+)
+def test_what_lies_beside_a_file_is_said(tmp_path: Path, name: str, text: str, words: str) -> None:
+    make_tiff(tmp_path / "a.tif", {})
+    (tmp_path / name).write_text(text)
+    warnings = TiffReader.open(tmp_path / "a.tif").describe()["warnings"]
+    assert len(warnings) == 1
+    assert words in warnings[0]
+
+
+def test_statistics_and_needless_world_files_are_not_said(tmp_path: Path) -> None:
+    make_tiff(tmp_path / "a.tif", {"extratags": [UTM, SCALE, TIE]})
+    (tmp_path / "a.tfw").write_text("10\n0\n0\n-10\n0\n0\n")
+    (tmp_path / "a.tif.aux.xml").write_text("<PAMDataset><Metadata><MDI>1</MDI></Metadata></PAMDataset>")
+    assert TiffReader.open(tmp_path / "a.tif").describe()["warnings"] == []
 
 
 # --- the files of a run ------------------------------------------------------------------------------------------

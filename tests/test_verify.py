@@ -121,6 +121,94 @@ def test_an_output_of_a_tiff_that_was_moved_agrees(tmp_path: Path) -> None:
     assert check(tmp_path / "moved.zarr")["agrees"]
 
 
+# --- GeoTIFFs --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def maps(config: Config, tmp_path: Path) -> Path:
+    """The GeoTIFFs of a finished run without tables, whose store is gone."""
+    del config["inputs"]["labels"]
+    api.run(
+        {
+            **config,
+            "steps": STEPS[:-1],
+            "output": {**config["output"], "keep": KEEP[:-1], "geotiff": f"{tmp_path}/maps"},
+        }
+    )
+    shutil.rmtree(config["output"]["path"])
+    return tmp_path / "maps"
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_each_geotiff_of_a_run_agrees(maps: Path, everything: bool) -> None:
+    paths = sorted(maps.iterdir())
+    assert [path.stem for path in paths] == [
+        "around_max",
+        "bend_dxx",
+        "bend_dxy",
+        "bend_dyy",
+        "smooth_mean",
+        "smooth_std",
+    ]
+    for path in paths[-2:] if everything else paths:
+        facts = check(path, everything=everything, samples=2)
+        assert (facts["agrees"], facts["problems"]) == (True, [])
+        assert facts["pixels"] == HEIGHT * WIDTH
+        assert 0 < facts["pixels_compared"] <= 2 * facts["pixels"]
+    assert not list(maps.parent.glob("*.work"))
+
+
+def test_a_geotiff_that_is_the_output_agrees(config: Config, tmp_path: Path) -> None:
+    del config["inputs"]["labels"]
+    path = tmp_path / "smooth.tif"
+    region = {"rows": [13, 77], "columns": [5, 100]}
+    step = {**STEPS[0], "statistics": ["mean"], "bands": [2]}
+    api.run({**config, "region": region, "steps": [step], "output": {"path": str(path), "dims": "band,y,x"}})
+    moved = path.rename(tmp_path / "moved.tif")
+    assert check(moved)["agrees"]
+    assert check(moved, everything=True)["pixels_compared"] == (77 - 13) * (100 - 5)
+
+
+PLAIN: dict[str, Any] = {"metadata": None, "photometric": "minisblack", "planarconfig": "contig"}
+
+
+def test_a_changed_pixel_of_a_geotiff_is_found(maps: Path) -> None:
+    path = maps / "smooth_mean.tif"
+    with tifffile.TiffFile(path) as tif:
+        page, values = tif.pages.first, tif.asarray()
+        tile, text = page.tile, page.description
+    values[17, 23, 1] = np.nextafter(values[17, 23, 1], 0)
+    tifffile.imwrite(path, values, tile=tile[-2:], description=text, **PLAIN)
+    facts = check(path, everything=True)
+    assert not facts["agrees"]
+    assert "smooth/mean: 1 pixel differs" in facts["problems"][0]
+    assert "row 17, column 23" in facts["problems"][0]
+
+
+def test_a_geotiff_of_another_shape_is_found(maps: Path) -> None:
+    path = maps / "smooth_mean.tif"
+    with tifffile.TiffFile(path) as tif:
+        values, text = tif.asarray(), tif.pages.first.description
+    tifffile.imwrite(path, values[1:], description=text, **PLAIN)
+    assert (
+        "the shape of smooth/mean is y 89, x 110, band 2, by its plan y 90, x 110, band 2" in check(path)["problems"][0]
+    )
+
+
+def test_a_geotiff_painted_by_a_table_is_computed_as_a_whole(config: Config, tmp_path: Path) -> None:
+    path = tmp_path / "zones.tif"
+    api.run({**config, "steps": STEPS[-1:], "output": {"path": str(path)}})
+    with pytest.raises(OutputError, match=r"may depend on tables \(zones\), which a GeoTIFF does not hold; .*--all"):
+        check(path)
+    assert check(path, everything=True)["agrees"]
+
+
+def test_a_tiff_of_others_is_refused(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((9, 9), np.uint8))
+    with pytest.raises(OutputError, match=r"is not an output of rasterpipe; give the store or the GeoTIFF"):
+        check(tmp_path / "a.tif")
+
+
 def test_only_a_table(config: Config) -> None:
     step = {key: value for key, value in STEPS[-1].items() if key != "recolor"}
     api.run({**config, "steps": [step], "output": {"path": config["output"]["path"]}})
@@ -231,7 +319,11 @@ def test_an_array_of_another_shape_is_found(simple: Path) -> None:
     shutil.rmtree(simple / "smooth" / "mean")
     root = zarr.open_group(simple, mode="r+", use_consolidated=False)
     root.create_array("smooth/mean", shape=(9, 8), dtype="int8", dimension_names=("y", "x"))[...] = 1
-    refuted(simple, "the shape of smooth/mean is (9, 8), by its plan (90, 110, 2)", "the dtype of smooth/mean is int8")
+    refuted(
+        simple,
+        "the shape of smooth/mean is y 9, x 8, by its plan y 90, x 110, band 2",
+        "the dtype of smooth/mean is int8",
+    )
 
 
 def test_a_result_that_depends_on_its_layout_is_found(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

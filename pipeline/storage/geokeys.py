@@ -1,4 +1,4 @@
-"""Geokeys, the coordinate system of a GeoTIFF (OGC 19-008), and pyproj's CRS: each made of the other.
+"""Geokeys, the coordinate system of a GeoTIFF (OGC 19-008), and what pyproj makes of them.
 
 A system with an EPSG code is that code. Any other is user-defined: a base of known or given datum and ellipsoid, a
 projection method with its parameters, a unit.
@@ -6,8 +6,11 @@ projection method with its parameters, a unit.
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -67,24 +70,52 @@ class Unknown(ValueError):
 
 def parse_keys(tags: Tags) -> Keys:
     """Return all geokeys with their values: numbers, or text; what is damaged is left out."""
-    directory = [int(value) for value in numbers(tags, DIRECTORY) if math.isfinite(value)]
     doubles, text = numbers(tags, DOUBLES), tags.get(ASCII)
     keys: Keys = {}
-    for i in range(4, len(directory) - 3, 4):
-        key, location, count, value = directory[i : i + 4]
+    for key, location, count, value in _entries(tags):
         if location == 0:
             keys[key] = value
         elif location == DOUBLES and 0 <= value < len(doubles):
             keys[key] = doubles[value]
-        elif location == ASCII and isinstance(text, str):
+        elif location == ASCII and isinstance(text, str) and value < len(text):
             keys[key] = text[value : value + count].rstrip("|\0")
     return keys
 
 
+def _entries(tags: Tags) -> list[tuple[int, int, int, int]]:
+    """Return the entries of the directory (key, location, count, value), as many as its header says."""
+    directory = [int(value) for value in numbers(tags, DIRECTORY) if math.isfinite(value)]
+    stop = min(len(directory), 4 + 4 * directory[3]) if len(directory) > 3 else 0
+    return [(*directory[i : i + 3], directory[i + 3]) for i in range(4, stop - 3, 4)]  # type: ignore[misc]
+
+
+def find_damage(tags: Tags) -> str | None:
+    """Return in words what is wrong with the directory of geokeys, as far as that can be told; None if nothing is.
+
+    Its header has a version and the number of entries, and these are sorted (OGC 19-008, 7.1.2).
+    """
+    header, entries, keys = numbers(tags, DIRECTORY)[:4], _entries(tags), parse_keys(tags)
+    if not header:
+        return "it is missing, what it refers to is there" if numbers(tags, DOUBLES) or tags.get(ASCII) else None
+    if len(header) < 4 or header[0] != 1:
+        return f"its header is {header}"
+    if len(entries) != header[3]:
+        return f"it has {len(entries)} whole entries, by its header {header[3]:g}"
+    codes = [entry[0] for entry in entries]
+    if any(first >= second for first, second in itertools.pairwise(codes)):
+        return f"its keys are not in their order: {codes}"
+    if lost := [code for code in codes if code not in keys]:
+        return f"what its keys {lost} refer to is not there"
+    kind = keys.get(RASTER_TYPE, PIXEL_IS_AREA)
+    return None if kind in (PIXEL_IS_AREA, PIXEL_IS_POINT) else f"its raster type (key {RASTER_TYPE}) is {kind}"
+
+
 def numbers(tags: Tags, code: int) -> tuple[float, ...]:
     """Return a tag's numbers; none where it is absent or holds something else."""
+    if tags.get(code) is None:
+        return ()
     try:
-        values = np.asarray(tags.get(code, ()), dtype=np.float64)
+        values = np.asarray(tags[code], dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
         return ()
     return tuple(values.ravel().tolist())
@@ -96,10 +127,14 @@ def parse_crs(tags: Tags, warnings: list[str]) -> str | None:
     model = keys.get(MODEL_TYPE, PROJECTED if PROJECTED_TYPE in keys else GEOGRAPHIC)
     key = GEOGRAPHIC_TYPE if model == GEOGRAPHIC else PROJECTED_TYPE
     code = keys.get(key)
+    if damage := find_damage(tags):
+        warnings.append(f"the directory of geokeys is damaged ({damage}): check the coordinate system, and the place")
     if VERTICAL_TYPE in keys:
         warnings.append("the vertical coordinate system is left out of computed results")
     if isinstance(code, int) and 0 < code < USER_DEFINED:
-        return f"EPSG:{code}"
+        if difference := _unlike(code, keys):
+            warnings.append(f"the coordinate system is left out: {difference}")
+        return None if difference else f"EPSG:{code}"
     if set(keys) <= {MODEL_TYPE, RASTER_TYPE, CITATION}:  # a transform without a system
         return None
     try:
@@ -111,6 +146,39 @@ def parse_crs(tags: Tags, warnings: list[str]) -> str | None:
         return None
 
 
+def _unlike(code: int, keys: Keys) -> str | None:
+    """Return in words why an EPSG code does not say what the keys say; None if it does."""
+    unit = _unit_of(code)
+    if unit is None:
+        return f"EPSG:{code} is in no list of PROJ {_proj_version()}"
+    own = keys.get(LINEAR_UNIT)
+    if PROJECTED_TYPE not in keys or own is None or str(own) == unit[0]:
+        return None
+    with contextlib.suppress(Unknown):
+        if math.isclose(_metres(keys), unit[1], rel_tol=1e-12):
+            return None
+    return f"lengths are in units of EPSG:{own} (key {LINEAR_UNIT}), those of EPSG:{code} are {unit[1]:.12g} m"
+
+
+@functools.lru_cache
+def _unit_of(code: int) -> tuple[str, float] | None:
+    """Return the EPSG code and the size of a system's unit; None where PROJ does not know the system."""
+    import pyproj
+    import pyproj.exceptions
+
+    try:
+        axes = pyproj.CRS.from_epsg(code).axis_info
+    except pyproj.exceptions.CRSError:
+        return None
+    return (axes[0].unit_code, axes[0].unit_conversion_factor) if axes else ("", 1.0)
+
+
+def _proj_version() -> str:
+    import pyproj
+
+    return str(pyproj.proj_version_str)
+
+
 # --- user-defined systems: keys -> CRS ---------------------------------------------------------------------------
 
 
@@ -120,15 +188,29 @@ def _user_defined(keys: Keys, is_geographic: bool) -> str:
     base = _base(keys)
     if is_geographic:
         return str(base.to_wkt())
-    method = keys.get(METHOD)
+    method, projection = keys.get(METHOD), keys.get(PROJECTION, USER_DEFINED)
+    if method is None and projection != USER_DEFINED and _metres(keys) == 1:
+        return str(_by_code(int(projection), base, keys).to_wkt())
     if method not in METHODS:
         raise Unknown(f"projection method {method} is none of those that are read")
     if keys.get(ANGULAR_UNIT, DEGREE) != DEGREE:
         raise Unknown(f"angles in units of EPSG:{keys[ANGULAR_UNIT]}")
     projected = pyproj.CRS.from_dict(_projection(keys, int(method))).to_json_dict()
     projected["base_crs"] = base.to_json_dict()
-    projected["name"] = str(keys.get(PROJECTED_CITATION) or keys.get(CITATION) or "unnamed")
+    projected["name"] = _name(keys)
     return str(pyproj.CRS.from_json_dict(projected).to_wkt())
+
+
+def _by_code(projection: int, base: Any, keys: Keys) -> Any:
+    """Return the CRS of a projection with an EPSG code (16032: that of UTM's zone 32) on a base, in metres."""
+    from pyproj.crs import ProjectedCRS
+
+    conversion = f"urn:ogc:def:coordinateOperation:EPSG::{projection}"
+    return ProjectedCRS(conversion, name=_name(keys), geodetic_crs=base)
+
+
+def _name(keys: Keys) -> str:
+    return str(keys.get(PROJECTED_CITATION) or keys.get(CITATION) or "unnamed")
 
 
 def _projection(keys: Keys, method: int) -> dict[str, Any]:
@@ -162,7 +244,6 @@ def _metres(keys: Keys) -> float:
 def _base(keys: Keys) -> Any:
     """Return the geographic CRS: by its code, by its datum's code, or by its ellipsoid."""
     import pyproj
-    from pyproj._crs import Datum, Ellipsoid
     from pyproj.crs import GeographicCRS
     from pyproj.crs.datum import CustomDatum, CustomEllipsoid
 
@@ -171,11 +252,11 @@ def _base(keys: Keys) -> Any:
         return pyproj.CRS.from_epsg(code)
     name = str(keys.get(GEOGRAPHIC_CITATION) or "unnamed").partition("|")[0].removeprefix("GCS Name = ").strip()
     if datum != USER_DEFINED:
-        return GeographicCRS(name=name, datum=Datum.from_epsg(datum))
+        return GeographicCRS(name=name, datum=f"urn:ogc:def:datum:EPSG::{datum}")
     if keys.get(MERIDIAN, 0) != 0:
         raise Unknown(f"a prime meridian at {keys[MERIDIAN]}")
     if (known := int(keys.get(ELLIPSOID, USER_DEFINED))) != USER_DEFINED:
-        ellipsoid: Any = Ellipsoid.from_epsg(known)
+        ellipsoid: Any = f"urn:ogc:def:ellipsoid:EPSG::{known}"
     elif SEMI_MAJOR in keys:
         names = {INVERSE_FLATTENING: "inverse_flattening", SEMI_MINOR: "semi_minor_axis"}
         shape = {name: float(keys[key]) for key, name in names.items() if key in keys}
@@ -185,146 +266,3 @@ def _base(keys: Keys) -> Any:
     else:
         raise Unknown("no datum and no ellipsoid is given")
     return GeographicCRS(name=name, datum=CustomDatum(name="unnamed", ellipsoid=ellipsoid))
-
-
-# --- CRS -> keys -------------------------------------------------------------------------------------------------
-
-
-def format_crs(crs: str) -> tuple[Keys, bool]:
-    """Return the geokeys of a CRS given as EPSG:n or WKT, and whether they say all of it."""
-    import pyproj
-    import pyproj.exceptions
-
-    try:
-        system = pyproj.CRS(crs)
-    except pyproj.exceptions.CRSError:
-        return {}, False
-    try:
-        keys = _format(system)
-    except Unknown:
-        return {}, False
-    tags = to_tags(keys)
-    again = parse_crs({DIRECTORY: tags[DIRECTORY], DOUBLES: tags.get(DOUBLES, ()), ASCII: tags.get(ASCII, "")}, [])
-    return keys, again is not None and _same(system, pyproj.CRS(again))
-
-
-def _same(first: Any, second: Any) -> bool:
-    return bool(first.equals(second, ignore_axis_order=True)) or _nameless(first) == _nameless(second)
-
-
-def _nameless(crs: Any) -> Any:
-    """Return what a CRS computes with: without names, remarks and areas of use."""
-    wanted = ["base_crs", "datum", "datum_ensemble", "ellipsoid", "conversion", "method", "parameters", "value", "unit"]
-    wanted += ["semi_major_axis", "inverse_flattening", "semi_minor_axis", "radius", "conversion_factor", "id"]
-
-    def strip(value: Any) -> Any:
-        if isinstance(value, dict):
-            own = wanted[:-1] if "method" in value else wanted  # a zone's conversion has a code, its parameters say all
-            return {key: strip(item) for key, item in value.items() if key in own}
-        return [strip(item) for item in value] if isinstance(value, list) else value
-
-    return strip(crs.to_json_dict())
-
-
-def _format(crs: Any) -> Keys:
-    if crs.is_compound:
-        vertical = _code(crs.sub_crs_list[1])
-        return _format(crs.sub_crs_list[0]) | ({VERTICAL_TYPE: vertical} if vertical else {})
-    if not (crs.is_projected or crs.is_geographic) or crs.is_bound:
-        raise Unknown(f"a {crs.type_name}")
-    model = PROJECTED if crs.is_projected else GEOGRAPHIC
-    keys: Keys = {MODEL_TYPE: model, RASTER_TYPE: PIXEL_IS_AREA, CITATION: _plain(crs.name)}
-    if (code := _code(crs)) is not None:
-        keys[PROJECTED_TYPE if model == PROJECTED else GEOGRAPHIC_TYPE] = code
-        return keys
-    keys |= dict(_format_base(crs.geodetic_crs if model == PROJECTED else crs))
-    return keys | dict(_format_projection(crs)) if model == PROJECTED else keys
-
-
-def _code(crs: Any) -> int | None:
-    """Return the EPSG code of a CRS that is no other than the one with this code."""
-    authority = crs.to_authority(auth_name="EPSG", min_confidence=100)
-    return int(authority[1]) if authority and 0 < int(authority[1]) < USER_DEFINED else None
-
-
-def _format_base(base: Any) -> Iterator[tuple[int, Value]]:
-    if (code := _code(base)) is not None:
-        yield GEOGRAPHIC_TYPE, code
-        return
-    if base.prime_meridian is not None and base.prime_meridian.longitude:
-        raise Unknown(f"a prime meridian at {base.prime_meridian.longitude}")
-    yield GEOGRAPHIC_TYPE, USER_DEFINED
-    yield GEOGRAPHIC_CITATION, _plain(base.name)
-    datum = base.datum.to_json_dict().get("id", {}) if base.datum is not None else {}
-    known = datum.get("authority") == "EPSG"
-    yield DATUM, int(datum["code"]) if known else USER_DEFINED
-    if not known:
-        yield ELLIPSOID, USER_DEFINED
-        yield SEMI_MAJOR, float(base.ellipsoid.semi_major_metre)
-        yield INVERSE_FLATTENING, float(base.ellipsoid.inverse_flattening)
-
-
-def _format_projection(crs: Any) -> Iterator[tuple[int, Value]]:
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a PROJ string says less than the CRS: the base is written besides
-        given = crs.to_dict()
-    if given.get("proj") == "utm":
-        given |= {"proj": "tmerc", "lat_0": 0, "lon_0": 6 * int(given["zone"]) - 183, "k": 0.9996, "x_0": 500_000}
-        given["y_0"] = 10_000_000 if given.get("south") else 0
-    method = _method(given)
-    name, parameters = METHODS[method]
-    unit = crs.axis_info[0]
-    yield PROJECTED_TYPE, USER_DEFINED
-    yield PROJECTED_CITATION, _plain(crs.name)
-    yield PROJECTION, USER_DEFINED
-    yield METHOD, method
-    codes = [code for code, (_, metres) in UNITS.items() if math.isclose(metres, unit.unit_conversion_factor)]
-    yield LINEAR_UNIT, codes[0] if codes else USER_DEFINED
-    if not codes:
-        yield LINEAR_SIZE, float(unit.unit_conversion_factor)
-    given = given | {"k_0": given.get("k_0", given.get("k"))}
-    for key, parameter in parameters.items():
-        value = given.get(parameter)
-        if name == "merc" and value is None and parameter in ("k_0", "lat_ts"):
-            continue  # the one or the other
-        if value is None and method == POLAR and parameter == "lat_ts":
-            value = given["lat_0"]
-        if value is None:
-            value = 1 if parameter == "k_0" else 0
-        yield key, float(value) / (unit.unit_conversion_factor if parameter in LENGTHS else 1)
-
-
-def _method(given: Mapping[str, Any]) -> int:
-    codes = [code for code, (name, _) in METHODS.items() if name == given.get("proj")]
-    if given.get("proj") == "lcc":
-        codes = [CONIC_2SP if "lat_2" in given else CONIC_1SP]
-    if given.get("proj") == "stere":
-        codes = [POLAR if abs(given.get("lat_0", 0)) == 90 else STEREOGRAPHIC]
-    if not codes:
-        raise Unknown(f"the projection {given.get('proj')}")
-    return codes[0]
-
-
-def _plain(text: str) -> str:
-    """Return a name as the tag can hold it: ASCII, without the sign that ends it."""
-    return text.encode("ascii", "replace").decode().replace("|", "/")
-
-
-def to_tags(keys: Keys) -> dict[int, Any]:
-    """Return the tags that hold geokeys."""
-    entries, text = [], ""
-    doubles: list[float] = []
-    for key, value in sorted(keys.items()):
-        if isinstance(value, str):
-            entries.append((key, ASCII, len(value) + 1, len(text)))
-            text += f"{value}|"
-        elif isinstance(value, float):
-            entries.append((key, DOUBLES, 1, len(doubles)))
-            doubles.append(value)
-        else:
-            entries.append((key, 0, 1, value))
-    directory = (1, 1, 0, len(entries), *(number for entry in entries for number in entry))
-    tags: dict[int, Any] = {DIRECTORY: directory}
-    return tags | ({DOUBLES: tuple(doubles)} if doubles else {}) | ({ASCII: text} if text else {})

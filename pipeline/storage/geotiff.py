@@ -52,6 +52,7 @@ def parse_transform(tags: Tags, warnings: list[str]) -> Affine | None:
     """
     affine = _scaled(tags, warnings) or _matrix(tags)
     if affine is None:
+        _say_what_lacks(tags, warnings)
         return None
     a, b, c, d, e, f = affine
     if parse_keys(tags).get(RASTER_TYPE) == PIXEL_IS_POINT:
@@ -185,8 +186,6 @@ def parse_recorded(tags: Tags, pages: list[Tags], warnings: list[str]) -> Record
 def _scaled(tags: Tags, warnings: list[str]) -> Affine | None:
     """Return the transform given by pixel scale and tiepoint: north up, whatever the sign of the scale in y."""
     scale, tiepoint = numbers(tags, PIXEL_SCALE), numbers(tags, TIEPOINT)
-    if len(tiepoint) > 6 and len(scale) < 2:
-        warnings.append("the georeference is ignored: it is given by ground control points only")
     if len(scale) < 2 or len(tiepoint) < 6 or not scale[0] or not scale[1]:
         return None
     if scale[1] < 0:
@@ -194,6 +193,19 @@ def _scaled(tags: Tags, warnings: list[str]) -> Affine | None:
     a, e = scale[0], -abs(scale[1])
     column, row, x, y = tiepoint[0], tiepoint[1], tiepoint[3], tiepoint[4]
     return a, 0.0, x - column * a, 0.0, e, y - row * e
+
+
+def _say_what_lacks(tags: Tags, warnings: list[str]) -> None:
+    """Say why a file that has some of the tags of a transform has no transform."""
+    scale, tiepoint, matrix = (numbers(tags, code) for code in (PIXEL_SCALE, TIEPOINT, TRANSFORMATION))
+    if len(tiepoint) > 6 and len(scale) < 2:
+        warnings.append("the georeference is ignored: it is given by ground control points only")
+    elif any(tags.get(code) is not None for code in (PIXEL_SCALE, TIEPOINT, TRANSFORMATION)):
+        warnings.append(
+            "the georeference is ignored, for a part of it is missing: ModelPixelScale (2 or 3 numbers) is "
+            f"{scale or 'absent'}, ModelTiepoint (6) {tiepoint or 'absent'}, ModelTransformation (16) "
+            f"{matrix or 'absent'}"
+        )
 
 
 def _matrix(tags: Tags) -> Affine | None:

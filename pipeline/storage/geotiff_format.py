@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape, quoteattr
 import numpy as np
 
 from pipeline.raster import Item, Number, RasterSpec, Recorded, fit, is_nan
-from pipeline.storage import geokeys
+from pipeline.storage import geokeys, geokeys_format
 from pipeline.storage.cf import crs_wkt
 from pipeline.storage.geotiff import (
     DOMAIN,
@@ -73,8 +73,8 @@ def format_place(spec: RasterSpec, warnings: list[str]) -> tuple[Tags, bool]:
         keys: Tags = {code: value for code, value in known.items() if code in geokeys.TAGS}
         is_whole = recorded_crs(recorded.items) is None
     else:
-        found, is_whole = geokeys.format_crs(spec.crs) if spec.crs else ({}, True)
-        keys = geokeys.to_tags(found) if found else {}
+        found, is_whole = geokeys_format.format_crs(spec.crs) if spec.crs else ({}, True)
+        keys = geokeys_format.to_tags(found) if found else {}
     is_point = geokeys.parse_keys(keys).get(geokeys.RASTER_TYPE) == geokeys.PIXEL_IS_POINT
     return {**(format_transform(spec.transform, is_point) if spec.transform else {}), **keys}, is_whole
 

@@ -26,7 +26,7 @@ from pipeline.storage.geokeys import parse_crs
 from pipeline.storage.reader import Reader
 from pipeline.storage.tiff_decode import Decoder, make_decoder
 from pipeline.storage.tiff_directory import check_directories
-from pipeline.storage.tiff_file import input_errors, logged, reason
+from pipeline.storage.tiff_file import find_sidecars, input_errors, logged, reason
 from pipeline.storage.tiff_layout import RAW_READ_BYTES, Layout, parse_layout, positive
 from pipeline.storage.tiff_page import describe_pages, hash_metadata, parse_recorded, select_pages, tags_of
 from pipeline.storage.tiff_stack import Choice
@@ -115,6 +115,7 @@ class TiffReader(Reader):
             "metadata": hash_metadata(tif, pages, spec, layout),
         }
         scale = None if is_mask else geotiff.parse_scale(items, num_bands, messages)
+        messages += find_sidecars(path, spec.transform is not None)
         facts = (
             selection.facts
             | describe_pages(tif, pages, layout)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import tifffile
 
@@ -13,6 +15,8 @@ from pipeline.errors import InputError
 from pipeline.raster import printable
 
 WARNING_LIMIT = 20
+SIDECAR_BYTES = 2**20
+"""Of an .aux.xml that are searched: what bears on the place stands at its beginning."""
 
 
 @contextlib.contextmanager
@@ -58,3 +62,19 @@ def logged(messages: list[str]) -> Iterator[None]:
 def reason(error: BaseException) -> str:
     """Return an error of another library in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".rstrip(": ")
+
+
+def find_sidecars(path: str, is_placed: bool) -> Iterator[str]:
+    """Yield what lies beside a file and says more of it to GDAL than to us: world files, and GDAL's .aux.xml."""
+    remedy = "and is not read; `gdal_translate` makes one file of both"
+    auxiliary = Path(f"{path}.aux.xml")
+    with contextlib.suppress(OSError), open(auxiliary, "rb") as file:
+        found = re.findall(rb"<(SRS|GeoTransform|GCPList|NoDataValue)\b", file.read(SIDECAR_BYTES))
+        if found:
+            words = ", ".join(sorted({word.decode() for word in found}))
+            yield f"{auxiliary.name} lies beside the file, says more ({words}) than it, {remedy}"
+    stem, suffix = Path(path).with_suffix(""), Path(path).suffix[1:]
+    names = (f"{suffix[:1]}{suffix[-1:]}w", f"{suffix}w", "wld")  # .tfw, .tifw
+    worlds = [Path(f"{stem}.{name}") for name in names]
+    if not is_placed and (world := next((each for each in worlds if each.is_file()), None)):
+        yield f"the file has no transform; {world.name} beside it holds one, {remedy}"

@@ -190,11 +190,10 @@ def _encode(layout: TileLayout, compression: tuple[int, int] | None, predictor: 
     short = [(0, layout.side - n) for n in tile.shape[:2]]
     if any(missing for _, missing in short):
         tile = np.pad(tile, [*short, (0, 0)], mode="edge")
-    tile = np.ascontiguousarray(tile)
     if compression is None:
         return tile.tobytes()
     if predictor == HORIZONTAL:
-        tile = imagecodecs.delta_encode(tile, axis=-2)
+        tile = _differences(tile)
     elif predictor == FLOATING_POINT:
         tile = imagecodecs.floatpred_encode(tile, axis=-2)
     code, level = compression
@@ -202,6 +201,17 @@ def _encode(layout: TileLayout, compression: tuple[int, int] | None, predictor: 
     if code == DEFLATE:
         encode = imagecodecs.deflate_encode if imagecodecs.DEFLATE.available else imagecodecs.zlib_encode
     return bytes(encode(tile, level=level))
+
+
+def _differences(tile: np.ndarray) -> np.ndarray:
+    """Return each pixel less the one to its left (TIFF's horizontal predictor), modulo the range of the dtype.
+
+    In numpy: imagecodecs takes twice the time where bands lie side by side.
+    """
+    differences = np.empty(tile.shape, tile.dtype)
+    differences[:, 0] = tile[:, 0]
+    np.subtract(tile[:, 1:], tile[:, :-1], out=differences[:, 1:])
+    return differences
 
 
 def _in_order(
