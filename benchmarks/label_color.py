@@ -66,8 +66,8 @@ def palette_of(image: np.ndarray, num_colors: int) -> np.ndarray:
     planes, patch = image.reshape(1, height, width * bands), Patch((height, width), lanes=bands)
     bins, bits = coarse_bins(bands), cell_bits(bands)
     cells = cells_of(histogram(planes, patch, bins), bins, bits)
-    colors = median_cut(count_cells(planes, patch, cells, 2**18), num_colors)
-    return moved_colors(colors, assigned_table(planes, patch, search_of(colors)))
+    colors = median_cut([count_cells(planes, patch, cells, 2**18).table], num_colors)
+    return moved_colors(colors, [assigned_table(planes, patch, search_of(colors))])
 
 
 def color_works(image: np.ndarray, num_colors: int) -> Works:

@@ -41,7 +41,7 @@ def palette(name: str, image: np.ndarray) -> Row:
 
     def ours() -> tuple[np.ndarray, np.ndarray]:
         cells = merge_cells(list(pool.map(count, blocks)), bands, MOST_CELLS)
-        colors = np.rint(median_cut(cells, COLORS))
+        colors = np.rint(median_cut([cells.table], COLORS))
         search = search_of(colors)
 
         def assign(block: tuple[int, int]) -> None:

@@ -8,6 +8,7 @@ there the engine has filled the halo by the operation's own edge rule.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import math
 import pkgutil
@@ -308,6 +309,14 @@ class Reduction(Operation):
     def fold(self, partial: Table, state: Table, sweep: int) -> Table:
         """Return the state after a sweep."""
         raise NotImplementedError(f"{type(self).__name__}.fold")
+
+    def fold_stored(self, partials: Sequence[Table], state: Table, sweep: int, limit_bytes: int) -> Table:
+        """Return the state after a sweep whose partial tables lie on the disk; `limit_bytes` is what merging may take.
+
+        One after the other: where rows do not stand for themselves, all tables together may not fit.
+        """
+        loaded: Iterator[Table] = ({name: np.array(table[name]) for name in table} for table in partials)
+        return self.fold(functools.reduce(lambda a, b: self.merge(a, b, sweep), loaded), state, sweep)
 
     def partial_bytes(self, specs: Specs, num_pixels: int) -> int:
         """Return the bytes of a partial table of so many pixels, whatever these are."""

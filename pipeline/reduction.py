@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 from pipeline.kernels.exact_total import Total
 from pipeline.operation import Reduction, Table
 from pipeline.passes import Sweep
-from pipeline.storage.tables import StoredTable, TableWriter, load_table, save_table
+from pipeline.storage.tables import StoredTable, TableWriter, save_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +97,7 @@ def fold(sweep: Sweep, folders: Sequence[Path], state: Table, limit_bytes: int, 
     reduction = sweep.reduction
     stored = [StoredTable(folder) for folder in folders]
     if reduction.row_key is None or reduction.merged_bytes(stored) <= limit_bytes:
-        # one after the other: where rows do not stand for themselves, all tables together may not fit
-        loaded: Iterator[Table] = (load_table(folder) for folder in folders)
-        merged = functools.reduce(lambda a, b: reduction.merge(a, b, sweep.number), loaded)
-        save_table(target, reduction.fold(merged, state, sweep.number))
+        save_table(target, reduction.fold_stored(stored, state, sweep.number, limit_bytes))
         return
     writer = TableWriter(target)
     for part in _ranges(reduction, stored, limit_bytes, sweep.number):

@@ -239,7 +239,7 @@ def _sides(sides: list[int]) -> str:
 
 def format_run(facts: Facts) -> Iterator[str]:
     """Yield the lines that `run` ends with."""
-    if not facts["blocks"]:
+    if not facts["blocks"] and facts["blocks_skipped"]:
         yield f"{facts['output']}: complete; all {facts['blocks_skipped']} blocks were done before"
         return
     skipped = f", {facts['blocks_skipped']} done before" if facts["blocks_skipped"] else ""

@@ -27,7 +27,14 @@ Columns = Mapping[str, np.ndarray]
 
 def check_table_files(job: Job, *, overwrite: bool, resume: bool) -> None:
     """Refuse files that exist or cannot be written, before anything is."""
+    steps: dict[Path, str] = {}
     for step, path in _files(job):
+        if (other := steps.setdefault(path.resolve(), step)) != step:
+            raise PipelineError(
+                f"{path}: the tables of steps {other!r} and {step!r} are written to one file; rename one"
+            )
+        if path.is_dir():
+            raise OutputError(f"{path}: is a folder, and the table of step {step!r} is written there; choose a file")
         folder = path.parent
         if path.suffix == ".parquet":
             _require_pyarrow(step)
@@ -35,7 +42,9 @@ def check_table_files(job: Job, *, overwrite: bool, resume: bool) -> None:
             raise OutputError(
                 f"{path}: the folder {folder} does not exist or is not writable; make it, or choose another"
             )
-        if path.exists() and not (overwrite or resume):
+        # what --resume finds may be of the run that it continues only where there is one
+        continues = resume and (job.place.is_begun() or job.place.folder.exists("zarr.json"))
+        if path.exists() and not (overwrite or continues):
             raise OutputError(f"{path}: the table of step {step!r} exists; --overwrite replaces it")
         for store in (job.output, *(p for entry in job.pipeline.inputs.values() for p in entry.paths)):
             if Path(store).resolve() in (path.resolve(), *path.resolve().parents):

@@ -88,6 +88,23 @@ def test_the_table_as_a_file(config: dict[str, Any], tmp_path: Path, suffix: str
     assert path.exists()
 
 
+def test_what_a_table_file_must_not_replace(config: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    config["steps"][0]["table"] = str(path)
+    twice = {**config, "steps": [*config["steps"], {**config["steps"][0], "name": "again"}]}
+    with pytest.raises(PipelineError, match="the tables of steps 'zones' and 'again' are written to one file"):
+        pipeline.run(twice)
+    path.write_text("somebody else's")
+    with pytest.raises(OutputError, match="exists; --overwrite replaces it"):
+        pipeline.run(config, resume=True)  # there is nothing to resume
+    assert path.read_text() == "somebody else's"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(OutputError, match="is a folder"):
+        pipeline.run(config, overwrite=True)
+    assert not (tmp_path / "out.zarr").exists()
+
+
 def _columns(table: Any) -> tuple[list[str], list[Any]]:
     return table.column_names, table.columns
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.kernels.cell_ranges import ranges_of
 from pipeline.kernels.color_cells import (
     Cells,
     CellTable,
@@ -164,14 +165,14 @@ def test_a_pixel_counts_where_all_its_bands_are_valid() -> None:
     bins = coarse_bins(2)
     assert histogram(planes, patch, bins, valid).sum(axis=1).tolist() == [1, 1]
     cells = cells_of(histogram(planes, patch, bins, valid), bins, 8)
-    table = count_cells(planes, patch, cells, NO_LIMIT, valid)
-    assert median_cut(table, 4).tolist() == [[3.0, 4.0]]
+    table = count_cells(planes, patch, cells, NO_LIMIT, valid).table
+    assert median_cut([table], 4).tolist() == [[3.0, 4.0]]
 
 
 def test_nothing_to_cut() -> None:
     image = np.full((2, 3, 1), np.nan, np.float32)
     with pytest.raises(ValueError, match="no valid pixel"):
-        median_cut(count(image, cells_by_sweeps([image], 8)), 4)
+        median_cut([count(image, cells_by_sweeps([image], 8)).table], 4)
 
 
 def test_the_bands_that_fit() -> None:
@@ -186,13 +187,13 @@ def test_the_bands_that_fit() -> None:
 def test_fewer_colours_than_asked_for() -> None:
     colors = np.array([[0, 0, 0], [255, 0, 0], [255, 255, 3]], np.uint8)
     image = colors[np.random.default_rng(0).integers(0, 3, (9, 9))]
-    palette = median_cut(count(image, identity_cells(3)), 256)
+    palette = median_cut([count(image, identity_cells(3)).table], 256)
     assert sorted(palette.tolist()) == sorted(colors.astype(float).tolist())
 
 
 def test_colours_are_the_exact_means_of_their_boxes() -> None:
     image = np.array([[[0.1], [0.3], [10.0], [10.7]]] * 3, np.float32)
-    palette = median_cut(count(image, cells_by_sweeps([image], 8)), 2)
+    palette = median_cut([count(image, cells_by_sweeps([image], 8)).table], 2)
     exact = [image[0, :2].astype(np.float64).mean(), image[0, 2:].astype(np.float64).mean()]
     assert sorted(palette[:, 0].tolist()) == exact
 
@@ -216,7 +217,7 @@ def test_the_error_is_three_quarters_of_pillows_at_most(name: str, sweeps: bool)
     theirs = np.array(quantized.getpalette(), np.float64).reshape(-1, 3)[:256]
     source = image.astype(np.float32) if sweeps else image
     cells = cells_by_sweeps([source], 8) if sweeps else identity_cells(3)
-    ours = median_cut(count(source, cells), 256)
+    ours = median_cut([count(source, cells).table], 256)
     assert len(ours) == 256
     assert error(image, ours) <= 0.75 * error(image, theirs)
 
@@ -224,16 +225,34 @@ def test_the_error_is_three_quarters_of_pillows_at_most(name: str, sweeps: bool)
 def test_k_means_lowers_the_error_and_does_not_depend_on_the_blocks() -> None:
     rng = np.random.default_rng(7)
     image = (rng.normal(size=(60, 70, 5)) @ rng.normal(size=(5, 5)) * 10).astype(np.float32)
-    colors = median_cut(count(image, cells_by_sweeps([image], cell_bits(5))), 40)
+    colors = median_cut([count(image, cells_by_sweeps([image], cell_bits(5))).table], 40)
     colors = np.concatenate([colors, [[1e6] * 5]])  # no pixel is near
     errors = [error(image, colors)]
     for _ in range(3):
         search = search_of(colors)
         parts: list[Any] = [assigned_table(*planes_of(part), search) for part in np.array_split(image, 4)]
-        whole = moved_colors(colors, assigned_table(*planes_of(image), search))
-        colors = moved_colors(colors, merge(parts[::-1]))
+        whole = moved_colors(colors, [assigned_table(*planes_of(image), search)])
+        colors = moved_colors(colors, [merge(parts[::-1])])
         np.testing.assert_array_equal(colors, whole)
         errors.append(error(image, colors))
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.95 * errors[0]
     assert colors[-1].tolist() == [1e6] * 5
+
+
+@pytest.mark.parametrize("most", [1, 40, 300, NO_LIMIT])
+def test_tables_that_do_not_fit_are_merged_in_ranges_to_the_same_bits(most: int) -> None:
+    """Tables of several levels and widths, in parts of a few rows each."""
+    rng = np.random.default_rng(9)
+    image = rng.normal(size=(60, 50, 5)) * 2.0 ** rng.integers(-400, 400, (60, 50, 1))
+    image[:20] = image[0, 0]  # few cells: a table that is not coarsened, of one width
+    cells = cells_by_sweeps([image], cell_bits(5))
+    tables = [count(part, cells, most) for part in np.array_split(image, 6)]
+    whole = merge_cells(tables, 5, most)
+    stored = [table.table.to_columns() | {"level": np.array(table.level)} for table in tables]
+    ranges = ranges_of(stored, 5, most, 2**16)
+    parts = list(ranges)
+    assert len(parts) > (len(whole.table.labels) > 100)
+    assert max(part.nbytes for part in parts) <= 2**16
+    same(CellTable(merge(parts), ranges.level), whole)
+    np.testing.assert_array_equal(median_cut(ranges, 16), median_cut([whole.table], 16))

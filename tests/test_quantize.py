@@ -18,6 +18,7 @@ import pipeline
 from pipeline import execution
 from pipeline.cli import main
 from pipeline.errors import InputError, PipelineError, RunStopped
+from pipeline.kernels.cell_ranges import CellRanges
 from tests import harness
 from tests.harness import Raster
 
@@ -252,3 +253,33 @@ def test_what_is_lazy_reads_known_palettes_only(image: np.ndarray) -> None:
         pipeline.apply([{"name": "colors", "op": "palette"}, quantize], array)
     with pytest.raises(PipelineError, match="the steps make no raster, only tables"):
         pipeline.apply(given, array)
+
+
+@pytest.mark.parametrize("method", ["median_cut", "kmeans"])
+def test_wide_sums_of_colours_go_to_the_disk_before_they_fill_the_memory(
+    config: Config, image: np.ndarray, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two values far from all others widen the sums of all cells: they are merged in parts, to the same bits."""
+    wide = image.astype(np.float64)
+    wide[5, 5], wide[70, 9] = 1e300, 1e-300
+    config["inputs"]["image"] = harness.store(Raster(wide, ("y", "x", "band"), chunks=(20, 20, 3)), tmp_path / "wide")
+    config["steps"][0] |= {"method": method, "max_cells": 1000}
+    pipeline.run({**config, "output": {**config["output"], "path": str(tmp_path / "whole.zarr")}})
+    monkeypatch.setattr("pipeline.planning.fitting._multiples", lambda unit, size: [unit])
+    monkeypatch.setattr("pipeline.planning.fitting._coarse_unit", lambda chunk, raster, pixel_bytes: chunk)
+    monkeypatch.setattr("pipeline.planning.fitting.MAX_TABLE_BYTES", 2**19)
+    parts: list[int] = []
+    read = CellRanges._part
+
+    def watched(self: Any, *bounds: int) -> Any:
+        part = read(self, *bounds)
+        parts.append(part.nbytes)
+        return part
+
+    monkeypatch.setattr(CellRanges, "_part", watched)
+    pipeline.run(config)
+    assert len(parts) > 10
+    assert max(parts) <= 2**17
+    whole, divided = (zarr.open_group(tmp_path / name, mode="r") for name in ("whole.zarr", "out.zarr"))
+    for path in ("colors/palette", "poster/index"):
+        np.testing.assert_array_equal(whole[path][...], divided[path][...])

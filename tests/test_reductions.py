@@ -204,3 +204,21 @@ def test_chains_are_their_steps_one_by_one(kind: str, source: str, tmp_path: Pat
                 colors = np.asarray(values).tolist()
         for name, quality in job_facts["quality"].items():
             assert list(quality.values()) == expected[f"{name}/quality"].tolist()
+
+
+@pytest.mark.parametrize("nodata", [None, 7])
+def test_a_mark_for_no_label_that_only_the_dtype_asked_for_can_hold(tmp_path: Path, nodata: int | None) -> None:
+    values = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    harness.store(Raster(values, ("y", "x"), nodata=nodata), tmp_path / "scene.zarr")
+    labels = np.array([[0, 1], [2, 2]], np.int16).repeat(2, axis=0).repeat(2, axis=1)
+    zarr.create_array(str(tmp_path / "labels.zarr"), data=labels, dimension_names=("y", "x"))
+    step = {"name": "zones", "op": "label_stats", "input": "image", "labels": "labels", "statistics": ["max"]}
+    config = {
+        "inputs": {"image": str(tmp_path / "scene.zarr"), "labels": str(tmp_path / "labels.zarr")},
+        "steps": [step | {"ignore": [0], "recolor": ["max"], "dtype": "float32", "nodata": -1}],
+        "output": {"path": str(tmp_path / "out.zarr")},
+    }
+    api.run(config)
+    found = zarr.open_array(str(tmp_path / "out.zarr"), path="zones/max", mode="r")[...]
+    highest = 6 if nodata == 7 else 7
+    np.testing.assert_array_equal(found[::2, ::2], [[-1, highest], [15, 15]])

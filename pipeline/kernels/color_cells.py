@@ -182,14 +182,15 @@ def _new_builder(values: np.ndarray, cells: Cells) -> TableBuilder:
 def merge_cells(tables: Sequence[CellTable], num_bands: int, max_cells: int) -> CellTable:
     """Return one table of all, as coarse as needed; associative and commutative to the bit."""
     level = max(table.level for table in tables)
-    merged = merge([_coarsened(table.table, (level - table.level) * num_bands) for table in tables])
+    merged = merge([coarsened(table.table, (level - table.level) * num_bands) for table in tables])
     while len(merged.labels) > max(1, max_cells):
-        merged = _coarsened(merged, num_bands)
+        merged = coarsened(merged, num_bands)
         level += 1
     return CellTable(merged, level)
 
 
-def _coarsened(table: LabelTable, shift: int) -> LabelTable:
+def coarsened(table: LabelTable, shift: int) -> LabelTable:
+    """Return a table of cells with as many bits dropped from their numbers."""
     if shift == 0 or not len(table.labels):
         return table
     labels = table.labels >> shift

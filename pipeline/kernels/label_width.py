@@ -70,6 +70,12 @@ def _exponents(bits: Any, shift: Any, mask: Any) -> Any:
     return lowest, highest
 
 
+def row_bytes(tables: Sequence[Mapping[str, np.ndarray]]) -> int:
+    """Return a bound of the bytes that one row has in the merge of tables, none of them empty."""
+    rows = [{name: table[name][:1] for name in table if table[name].ndim} for table in tables]
+    return merged_bytes(rows) // len(rows)
+
+
 def merged_bytes(tables: Sequence[Mapping[str, np.ndarray]]) -> int:
     """Return a bound of the bytes of the merge of tables, as `LabelTable.to_columns` gives them."""
     size = sum(column.nbytes for table in tables for column in table.values())

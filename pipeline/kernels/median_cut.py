@@ -9,42 +9,64 @@ computed from the merged cells in their order: the palette is the same for any b
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from pipeline.kernels.color_cells import CellTable
 from pipeline.kernels.compile import inner, kernel
-from pipeline.kernels.exact_sum import add_groups, mean
+from pipeline.kernels.exact_sum import ExactSums, add_groups, mean, scatter_add
 from pipeline.kernels.label_table import LabelTable, Patch, partial_table
 from pipeline.kernels.nearest_color import ColorSearch, Place, nearest
 
 
-def median_cut(cells: CellTable, num_colors: int) -> np.ndarray:
+def median_cut(cells: Iterable[LabelTable], num_colors: int) -> np.ndarray:
     """Return a palette (color, band; float64) of at most `num_colors`: fewer where there are fewer cells.
 
-    ValueError where no pixel is valid.
+    The cells come as parts of one table, in their order; they are gone through twice. ValueError where no pixel is
+    valid.
     """
-    table = cells.table
-    if not len(table.labels) or table.sums is None:
+    found = [(_means(part), part.pixels) for part in cells if len(part.labels)]
+    if not found:
         raise ValueError("there is no valid pixel to take colours from")
-    places = mean(table.sums, table.counts.reshape(-1)).reshape(-1, table.num_bands)
-    groups = _cut_all(places, table.pixels.astype(np.float64), num_colors)
-    num_boxes = int(groups.max()) + 1
-    entries = (groups[:, None] * table.num_bands + np.arange(table.num_bands)).reshape(-1)
-    sums = add_groups(table.sums, entries, num_boxes * table.num_bands)
-    pixels = np.zeros(num_boxes, np.int64)
-    np.add.at(pixels, groups, table.pixels)
-    return mean(sums, np.repeat(pixels, table.num_bands)).reshape(num_boxes, table.num_bands)
+    columns, pixels = (np.concatenate(arrays, axis=-1) for arrays in zip(*found, strict=True))
+    del found
+    groups = _cut_all(columns, pixels.astype(np.float64), num_colors)
+    num_bands, num_boxes = len(columns), int(groups.max()) + 1
+    counts = np.zeros(num_boxes, np.int64)
+    np.add.at(counts, groups, pixels)
+    sums = _sums_of_boxes(cells, groups, num_boxes)
+    return mean(sums, np.repeat(counts, num_bands)).reshape(num_boxes, num_bands)
 
 
-def _cut_all(places: np.ndarray, weights: np.ndarray, num: int) -> np.ndarray:
-    """Return the number of each cell's box."""
-    orders = np.stack([np.argsort(band, kind="stable") for band in places.T])
-    columns = np.ascontiguousarray(places.T)
-    box = np.zeros(len(places), np.int64)
-    spare = np.empty(len(places), np.int64)
-    bounds = [(0, len(places))]
+def _means(table: LabelTable) -> np.ndarray:
+    """Return the mean of each cell's pixels (band, cell)."""
+    assert table.sums is not None
+    return np.ascontiguousarray(mean(table.sums, table.counts.reshape(-1)).reshape(-1, table.num_bands).T)
+
+
+def _sums_of_boxes(cells: Iterable[LabelTable], groups: np.ndarray, num_boxes: int) -> ExactSums:
+    total, first = None, 0
+    for part in cells:
+        if not len(part.labels):
+            continue
+        own = groups[first : first + len(part.labels)]
+        first += len(own)
+        assert part.sums is not None
+        entries = (own[:, None] * part.num_bands + np.arange(part.num_bands)).reshape(-1)
+        sums = add_groups(part.sums, entries, num_boxes * part.num_bands)
+        every = np.arange(num_boxes * part.num_bands)
+        total = sums if total is None else scatter_add([total, sums], [every, every], len(every))
+    assert total is not None
+    return total
+
+
+def _cut_all(columns: np.ndarray, weights: np.ndarray, num: int) -> np.ndarray:
+    """Return the number of each cell's box; `columns` holds the cells' means (band, cell)."""
+    orders = np.stack([np.argsort(band, kind="stable") for band in columns])
+    box = np.zeros(len(weights), np.int64)
+    spare = np.empty(len(weights), np.int64)
+    bounds = [(0, len(weights))]
     facts = [_spread(columns, weights, orders, *bounds[0])]
     waiting = [(-facts[0][0], 0)]
     while waiting and len(bounds) < num:
@@ -141,9 +163,13 @@ def assigned_table(
     return partial_table(index, values, own, ["mean"], valid=valid, ignore=[-1])
 
 
-def moved_colors(colors: np.ndarray, table: LabelTable) -> np.ndarray:
-    """Return the palette with each colour at the exact mean of its pixels; a colour without any stays."""
+def moved_colors(colors: np.ndarray, tables: Iterable[LabelTable]) -> np.ndarray:
+    """Return the palette with each colour at the exact mean of its pixels; a colour without any stays.
+
+    The tables are parts of one.
+    """
     moved = np.array(colors, np.float64)
-    if table.sums is not None and len(table.labels):
-        moved[table.labels] = mean(table.sums, table.counts.reshape(-1)).reshape(-1, table.num_bands)
+    for table in tables:
+        if len(table.labels):
+            moved[table.labels] = _means(table).T
     return moved

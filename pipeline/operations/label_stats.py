@@ -14,7 +14,7 @@ from pipeline.kernels.label_columns import finish, lookup
 from pipeline.kernels.label_table import LabelTable, Patch, merge, partial_table
 from pipeline.kernels.label_width import Width, merged_bytes, width_of, width_of_dtype
 from pipeline.operation import Block, Domain, Reduction, Specs, Table, TableSpec, register
-from pipeline.raster import RasterSpec, working_dtype
+from pipeline.raster import Number, RasterSpec, holds, working_dtype
 from pipeline.region import Region
 from pipeline.storage.tables import STRIPE_BYTES, StoredTable
 
@@ -114,15 +114,16 @@ class LabelStats(Reduction):
             return replace(source, dtype=np.dtype(np.uint32), nodata=None)
         dtype = working_dtype(source.dtype)
         if name in ("min", "max"):
-            dtype = source.dtype if source.dtype.kind == "f" or self._can_mark(source) else dtype
+            dtype = source.dtype if source.dtype.kind == "f" or self._mark(source) is not None else dtype
         elif name == "sum" and source.dtype.kind != "f":
             dtype = np.dtype(np.float64)
-        nodata = float("nan") if dtype.kind == "f" else source.nodata if self.nodata is None else int(self.nodata)
-        return replace(source, dtype=dtype, nodata=nodata)
+        return replace(source, dtype=dtype, nodata=float("nan") if dtype.kind == "f" else self._mark(source))
 
-    def _can_mark(self, source: RasterSpec) -> bool:
-        """Return whether integers have a value for pixels without a label."""
-        return source.nodata is not None or self.nodata is not None
+    def _mark(self, source: RasterSpec) -> Number | None:
+        """Return the integer for pixels without a label, None where there is none in the source's dtype."""
+        if self.nodata is not None and holds(source.dtype, self.nodata):
+            return int(self.nodata)
+        return source.nodata
 
     def table_spec(self, specs: Specs) -> TableSpec:
         columns: dict[str, tuple[str, ...]] = {"label": ("label",), "pixels": ("label",)}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, StrictInt, model_validator
 
 from pipeline.errors import InputError, PipelineError
+from pipeline.kernels.cell_ranges import ranges_of
 from pipeline.kernels.color_cells import (
     MOST_BANDS,
     Bins,
@@ -173,12 +174,23 @@ class Palette(Reduction):
             bins = _crowded(state)
             counts = state["counts"] if bins is None else partial["counts"]
             return after | _cells_to_table(cells_of(counts, bins or coarse_bins(num_bands), cell_bits(num_bands)))
-        if kind == "cells":
-            if not len(partial["label"]):
-                raise InputError(f"step {self.name!r}: no pixel is valid in all bands; there are no colours to choose")
-            colors = median_cut(_cell_table(partial, num_bands), self.colors)
-        else:
-            colors = moved_colors(state["palette"], LabelTable.from_columns(partial, num_bands))
+        return self._fold_colors([LabelTable.from_columns(partial, num_bands)], state, sweep)
+
+    def fold_stored(self, partials: Sequence[Table], state: Table, sweep: int, limit_bytes: int) -> Table:
+        if _kind(state, sweep) in ("bins", "crowded") or self.merged_bytes(partials) <= limit_bytes:
+            return super().fold_stored(partials, state, sweep, limit_bytes)
+        max_labels = self.max_cells if _kind(state, sweep) == "cells" else MAX_COLORS
+        ranges = ranges_of(partials, int(state["num_bands"]), max_labels, limit_bytes)
+        return self._fold_colors(ranges, state, sweep)
+
+    def _fold_colors(self, parts: Iterable[LabelTable], state: Table, sweep: int) -> Table:
+        """Return the state after a sweep that made colours; its table comes in parts."""
+        try:
+            is_first = _kind(state, sweep) == "cells"
+            colors = median_cut(parts, self.colors) if is_first else moved_colors(state["palette"], parts)
+        except ValueError:
+            message = f"step {self.name!r}: no pixel is valid in all bands; there are no colours to choose"
+            raise InputError(message) from None
         if sweep + 1 < len(state["kinds"]):
             return {**{name: state[name] for name in ("kinds", "dtype", "num_bands")}, "palette": colors}
         return {"palette": _distinct(_rounded(colors, state["dtype"].dtype))}
@@ -200,12 +212,13 @@ class Palette(Reduction):
         return max(self._cell_bytes(num_pixels, source.num_bands, width_of_dtype(source.dtype)), bins)
 
     def most_bytes(self, blocks: Mapping[str, Block], state: Table, sweep: int, region: Region) -> int:
-        if _kind(state, sweep) != "cells":
+        if _kind(state, sweep) not in ("cells", "means"):
             return 0
         source = blocks["input"]
         at = (region.top - source.origin[0], region.left - source.origin[1])
         width = width_of(source.planes(), Patch(region.shape, at, at, source.lanes))
-        return self._cell_bytes(region.num_pixels, int(state["num_bands"]), width)
+        num = region.num_pixels if "palette" not in state else min(region.num_pixels, len(state["palette"]))
+        return self._cell_bytes(num, int(state["num_bands"]), width)
 
     def _cell_bytes(self, num_pixels: int, num_bands: int, width: Width) -> int:
         return min(num_pixels, self.max_cells) * (24 + (10 + width.sum_bytes) * num_bands)
