@@ -109,14 +109,26 @@ class SentPass:
 
     def __init__(self, token: str, plan: bytes, payload: bytes) -> None:
         self._parts = token, plan, payload
-        prepare(plan)  # done already but on workers that came late
-        self._worker: PassWorker = pickle.loads(payload)
+        self._refusal: RunStopped | None = None
+        self._opened: PassWorker | None = None
+        self._ended = threading.Event()
+        self.busy = self.num_blocks = 0
+        try:
+            prepare(plan)  # done already but on workers that came late
+        except RunStopped as error:  # raised by the first block: dask would send again what fails to arrive
+            self._refusal = error
+            return
+        self._opened = pickle.loads(payload)
         cost = self._worker.planned.cost
         self._turns = threading.Semaphore(cost.in_flight)
         self._heap = HeapWatch(cost)
-        self._ended = threading.Event()
         self._worker.stopped = self._ended.is_set
-        self.busy = self.num_blocks = 0
+
+    @property
+    def _worker(self) -> PassWorker:
+        if self._opened is None:
+            raise self._refusal or RunStopped("the pass could not be opened")
+        return self._opened
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open_pass, self._parts
@@ -135,7 +147,9 @@ class SentPass:
 
     @property
     def counts(self) -> Counts:
-        return Counts(self._worker.bytes_read, self._worker.retry.count, self._worker.requests, self.num_blocks)
+        if self._opened is None:
+            return Counts()
+        return Counts(self._opened.bytes_read, self._opened.retry.count, self._opened.requests, self.num_blocks)
 
     def end(self) -> None:
         """Begin no more blocks."""
