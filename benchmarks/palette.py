@@ -40,7 +40,11 @@ def palette(name: str, image: np.ndarray) -> Row:
         return count_cells(planes, patch, identity_cells(bands), MOST_CELLS)
 
     def ours() -> tuple[np.ndarray, np.ndarray]:
-        cells = merge_cells(list(pool.map(count, blocks)), bands, MOST_CELLS)
+        tables = list(pool.map(count, blocks))
+        while len(tables) > 1:  # in a tree of neighbours, as a run does
+            pairs = [tables[i : i + 2] for i in range(0, len(tables), 2)]
+            tables = list(pool.map(lambda pair: merge_cells(pair, bands, MOST_CELLS), pairs))
+        (cells,) = tables
         colors = np.rint(median_cut([cells.table], COLORS))
         search = search_of(colors)
 

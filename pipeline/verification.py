@@ -21,6 +21,7 @@ from pipeline.job import Job, load
 from pipeline.progress import Progress
 from pipeline.raster import RasterSpec
 from pipeline.recomputation import Findings, Recomputation, open_output, table_specs
+from pipeline.storage.folder import folder_at
 from pipeline.storage.zarr_store import group_attributes, missing_chunks, with_region
 from pipeline.target import difference, hash_parts, provenance_of
 
@@ -98,7 +99,7 @@ def verify(
 
 
 def _read_record(output: str) -> dict[str, Any]:
-    record = provenance_of(Path(output))
+    record = provenance_of(folder_at(output))
     if record is None or not {"config", "parts", "plan_hash", "run_id", "complete"} <= set(record):
         raise OutputError(f"{output}: is not an output of rasterpipe; give the store or the GeoTIFF that a run wrote")
     if record["complete"] is not True:

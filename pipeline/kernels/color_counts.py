@@ -68,18 +68,9 @@ def _tally(values: Any, valid: Any, where: Any, codes: Any, buffers: Any, most: 
     found = 0
     for row in range(first, height):
         number_row(values, valid, (top + row, left, width, lanes), codes, numbers, usable)
-        start = 0
-        while start < width:
-            number = numbers[start]
-            end = start + 1
-            while end < width and numbers[end] == number:
-                end += 1
-            pixels = np.uint64(0)
-            for c in range(start, end):
-                pixels += np.uint64(usable[c])
-            if pixels:
-                found += _add(counts, number, pixels)
-            start = end
+        for c in range(width):
+            if usable[c]:
+                found += _add(counts, numbers[c])
         if found > most:
             return row + 1
     return height
@@ -104,16 +95,18 @@ def number_row(values: Any, valid: Any, source: Any, codes: Any, numbers: Any, u
 
 
 @inner
-def _add(counts: Any, number: Any, pixels: Any) -> Any:
-    """Count pixels of a colour; return 1 if it is new."""
+def _add(counts: Any, number: Any) -> Any:
+    """Count a pixel of a colour; return 1 if it is new."""
     mask = np.uint64(counts.size - 1)
     key = np.uint64(number)
     at = place_of_color(key, mask)
     while counts[at] != 0 and counts[at] >> np.uint64(32) != key:
         at = (at + np.uint64(1)) & mask
-    is_new = counts[at] == 0
-    counts[at] = (key << np.uint64(32)) | ((counts[at] & np.uint64(0xFFFFFFFF)) + pixels)
-    return np.int64(is_new)
+    if counts[at] == 0:
+        counts[at] = (key << np.uint64(32)) | np.uint64(1)
+        return 1
+    counts[at] += np.uint64(1)
+    return 0
 
 
 @inner

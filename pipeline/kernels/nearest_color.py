@@ -158,6 +158,7 @@ def nearest(
         np.zeros(bands),
         np.zeros(search.sorted[0].shape[1], np.float32),
         np.zeros(TILE, values.dtype),
+        np.zeros(TILE, np.int64),
     )
     where = (*place.shape, *place.values_at, *place.out_at, place.lanes)
     mask = _NO_MASK if valid is None else valid
@@ -175,6 +176,7 @@ def _memory_for(values: np.ndarray, bands: int, place: Place) -> tuple[np.ndarra
         color_codes(bands if is_used else 0, values.dtype),
         np.zeros(TILE, np.uint32),
         np.zeros(TILE, bool),
+        np.zeros(TILE + 1, np.int64),
         np.zeros(size, np.uint64),
     )
 
@@ -193,22 +195,22 @@ def _nearest(
 ) -> None:
     height, width, top, left, out_top, out_left, lanes = where
     colors, frame, ranked, buckets = palette
-    tile, facts, found, pixel, scores, gathered = buffers
-    numbers, entries = memory[2], memory[4]
+    tile, facts, found, pixel, scores, gathered, _ = buffers
     for i in range(height):
         for begin in range(0, width, TILE):
             num = min(TILE, width - begin)
             source = (top + i, left + begin, num, lanes)
-            found[:num] = UNSURE
-            if entries.size == 0 or recall(valid, source, memory, facts, found) > 0:
+            if memory[5].size:
+                recall(valid, source, memory, facts, found)
+                find_unknown(values, source, palette, buffers, memory)
+            else:
+                found[:num] = UNSURE
                 convert(values, valid, source, frame, tile, facts, gathered)
                 search_tile(tile, num, facts, frame, ranked, buckets, scores, found)
                 for c in range(num):
                     if found[c] == UNSURE and facts[2, c] == 0:
                         take_pixel(values, source, c, pixel)
                         found[c] = decide(pixel, tile, c, facts, colors, ranked, scores)
-                    if entries.size:
-                        remember(entries, numbers[c], found[c])
             row = index[out_top + i, out_left + begin : out_left + begin + num]
             for c in range(num):
                 row[c] = found[c] if facts[2, c] == 0 else sentinel
@@ -218,9 +220,9 @@ def _nearest(
 
 
 @inner
-def recall(valid: Any, source: Any, memory: Any, facts: Any, found: Any) -> Any:
-    """Write what is remembered of pixels, and facts 2 as `convert`; return how many valid ones are not known."""
-    values, codes, numbers, usable, entries = memory
+def recall(valid: Any, source: Any, memory: Any, facts: Any, found: Any) -> None:
+    """Write what is remembered of pixels, facts 2 as `convert`, and the places of valid ones that are not known."""
+    values, codes, numbers, usable, unknown, entries = memory
     num = source[2]
     number_row(values, valid, source, codes, numbers, usable)
     mask = np.uint64(entries.size - 1)
@@ -230,17 +232,44 @@ def recall(valid: Any, source: Any, memory: Any, facts: Any, found: Any) -> Any:
         entry = entries[place_of_color(key, mask)]
         # what was found is kept plus 1: words of 0 are empty
         is_known = entry >> np.uint64(32) == key and entry & np.uint64(0xFFFFFFFF) != 0
-        found[c] = np.int64(entry & np.uint64(0xFFFFFFFF)) - 1 if is_known else -1
+        found[c] = np.int64(entry & np.uint64(0xFFFFFFFF)) - 1
         facts[2, c] = np.float32(not usable[c])
+        unknown[missing] = c
         missing += usable[c] and not is_known
-    return missing
+    unknown[TILE] = missing
+
+
+@inner
+def find_unknown(values: Any, source: Any, palette: Any, buffers: Any, memory: Any) -> None:
+    """Search the colours of the pixels that are not known, side by side, and remember them."""
+    colors, frame, ranked, buckets = palette
+    tile, facts, found, pixel, scores, _, new = buffers
+    numbers, unknown, entries = memory[2], memory[4], memory[5]
+    centre, axis, scale, _ = frame
+    missing = unknown[TILE]
+    new[:missing] = UNSURE
+    for k in range(missing):
+        take_pixel(values, source, unknown[k], pixel)
+        length, position = np.float32(0), np.float32(0)
+        for band in range(centre.size):
+            placed = np.float32((pixel[band] - centre[band]) * scale)
+            tile[band, k] = placed
+            length += placed * placed
+            position += placed * axis[band]
+        facts[0, k], facts[1, k] = length, position
+    search_tile(tile, missing, facts, frame, ranked, buckets, scores, new)
+    for k in range(missing):
+        if new[k] == UNSURE:
+            take_pixel(values, source, unknown[k], pixel)
+            new[k] = decide(pixel, tile, k, facts, colors, ranked, scores)
+        found[unknown[k]] = new[k]
+        remember(entries, numbers[unknown[k]], new[k])
 
 
 @inner
 def remember(entries: Any, number: Any, found: Any) -> None:
-    if found >= 0:
-        key = np.uint64(number)
-        entries[place_of_color(key, np.uint64(entries.size - 1))] = (key << np.uint64(32)) | np.uint64(found + 1)
+    key = np.uint64(number)
+    entries[place_of_color(key, np.uint64(entries.size - 1))] = (key << np.uint64(32)) | np.uint64(found + 1)
 
 
 @inner
@@ -274,16 +303,13 @@ def convert(values: Any, valid: Any, source: Any, frame: Any, tile: Any, facts: 
 def search_tile(
     tile: Any, num: Any, facts: Any, frame: Any, ranked: Any, buckets: Any, scores: Any, found: Any
 ) -> None:
-    """Write the indices of the nearest colours that are not known yet, `UNSURE` where one is not certain.
+    """Write the indices of the nearest colours of pixels; what is not certain stays `UNSURE`.
 
     Facts 3 become the limits of squared distances in float32: colours beyond are not the nearest.
     """
     colors, ids, positions = ranked
     starts, lowest, per_unit = buckets
     for pixel in range(num):
-        if found[pixel] >= 0:
-            continue
-        found[pixel] = UNSURE
         facts[3, pixel] = np.inf
         error = _UNIT * (math.sqrt(np.float64(facts[0, pixel])) + frame[3])
         if frame[2] == 0 or not error < _UNIT * _WIDEST:
