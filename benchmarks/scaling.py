@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from pipeline.storage.disk import FileSystems
 from pipeline.synth import synth
 
 MIB = 2**20
+PART_BYTES = 16 * MIB
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 100, 200, 400, 1000)
 
 
@@ -42,17 +44,31 @@ class Rates:
     """The scheduler's time for a block, which no other block has meanwhile."""
     thread_seconds: float
     """A block's overhead on threads."""
+    start_seconds: float
+    """A run's on workers, before the first block is done and after the last: what a raster of 64 x 64 takes."""
 
 
-def predict(rates: Rates, values: float, blocks: int, threads: int, store_bytes_per_second: float) -> float:
+@dataclass(frozen=True)
+class Work:
+    """What a run has to do."""
+
+    values: float
+    """Pixels times bands, as decoded: those of halos count as often as they are read."""
+    blocks: int
+    stored_bytes: float
+    """Read from the store and written to it, as they lie there."""
+
+
+def predict(rates: Rates, work: Work, threads: int, store_bytes_per_second: float, *, cluster: bool = True) -> float:
     """Return the seconds of a run on workers of one thread each: the slowest of three that go on at once.
 
-    The threads (pixels and overhead), the scheduler, and a store of so many bytes a second in all, 4 bytes read and
-    4 written a value, uncompressed.
+    The threads (pixels and overhead), the scheduler, and a store of so many bytes a second in all.
     """
-    rounds = -(-blocks // threads)
-    busy = rounds * (values / blocks * rates.pixel_seconds + rates.worker_seconds)
-    return max(busy, blocks * rates.scheduler_seconds, 8 * values / store_bytes_per_second)
+    overhead = rates.worker_seconds if cluster else rates.thread_seconds
+    busy = -(-work.blocks // threads) * (work.values / work.blocks * rates.pixel_seconds + overhead)
+    scheduling = work.blocks * rates.scheduler_seconds if cluster else 0.0
+    start = rates.start_seconds if cluster else 0.0
+    return start + max(busy, scheduling, work.stored_bytes / store_bytes_per_second)
 
 
 # --- overhead ----------------------------------------------------------------------------------------------------
@@ -103,10 +119,26 @@ def cluster_overhead(blocks: int) -> tuple[float, float, float]:
 # --- points ------------------------------------------------------------------------------------------------------
 
 
-def run_seconds(scene: Path, folder: Path, rounds: int, **run: Any) -> tuple[float, int]:
-    """Return the median seconds and the blocks of the 3 x 3 mean of a scene."""
-    seconds, blocks = [], 0
-    for _ in range(rounds):
+def store_rate(scene: Path, folder: Path, num_bytes: int) -> float:
+    """Return the bytes a second of two threads that read the files of a scene, and write so many bytes in others."""
+    files = [path for path in scene.rglob("*") if path.is_file()]
+    part = bytes(PART_BYTES)
+    outputs = [folder / f"part-{i}" for i in range(num_bytes // PART_BYTES)]
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(2):  # the second time counts
+            started = time.perf_counter()
+            read = sum(pool.map(lambda path: len(path.read_bytes()), files))
+            written = sum(pool.map(lambda path: path.write_bytes(part), outputs))
+            seconds = time.perf_counter() - started
+    for path in outputs:
+        path.unlink()
+    return (read + written) / seconds
+
+
+def run_work(scene: Path, folder: Path, rounds: int, **run: Any) -> tuple[float, Work]:
+    """Return the median seconds of the 3 x 3 mean of a scene, and its work; the first round does not count."""
+    seconds = []
+    for _ in range(rounds + 1):
         config = {
             "inputs": {"image": str(scene)},
             "steps": [{"name": "smooth", "op": "window", "size": 3}],
@@ -115,8 +147,9 @@ def run_seconds(scene: Path, folder: Path, rounds: int, **run: Any) -> tuple[flo
         }
         facts = api.run(config, overwrite=True)
         seconds.append(facts["seconds"])
-        blocks = facts["blocks"]
-    return statistics.median(seconds), blocks
+    again = facts["bytes_read"] / facts["bytes_written"]
+    stored = sum(path.stat().st_size for path in scene.rglob("*") if path.is_file()) * again + facts["bytes_written"]
+    return statistics.median(seconds[1:]), Work(facts["bytes_read"] / 4, facts["blocks"], stored)
 
 
 def local_cluster(workers: int) -> dict[str, Any]:
@@ -127,12 +160,12 @@ def local_cluster(workers: int) -> dict[str, Any]:
 # --- picture -----------------------------------------------------------------------------------------------------
 
 
-def picture(rates: Rates, values: float, blocks: int, points: dict[int, float]) -> str:
+def picture(rates: Rates, work: Work, points: dict[int, float]) -> str:
     """Return an SVG of predicted hours against workers for several stores; the points are those measured."""
     from math import log10
 
     left, top, width, height = 70, 30, 560, 320
-    curves = {f"{gib} GiB/s": [predict(rates, values, blocks, w, gib * 2**30) for w in WORKERS] for gib in (1, 10, 100)}
+    curves = {f"{gib} GiB/s": [predict(rates, work, w, gib * 2**30) for w in WORKERS] for gib in (1, 10, 100)}
     low = log10(min(min(c) for c in curves.values())) - 0.2
     high = log10(max(*(max(c) for c in curves.values()), *points.values())) + 0.2
 
@@ -192,27 +225,29 @@ def main() -> None:
             "1 worker": (1, {"scheduler": local_cluster(1)}),
             "2 workers": (2, {"scheduler": local_cluster(2)}),
         }
+        rate = store_rate(folder / "scene.zarr", folder, int(4 * values))
+        print(f"store: {rate / 2**30:.2f} GiB a second")
         measured = {
-            way: run_seconds(folder / "scene.zarr", folder, arguments.rounds, **run) for way, (_, run) in ways.items()
+            way: run_work(folder / "scene.zarr", folder, arguments.rounds, **run) for way, (_, run) in ways.items()
         }
-        alone, num = measured["1 thread"]
-        rates = Rates((alone - num * thread) / values, max(seconds - busy, 0.0), busy, thread)
+        alone, work = measured["1 thread"]
+        synth(folder / "small.zarr", size=(64, 64), bands=16)
+        start, _ = run_work(folder / "small.zarr", folder, arguments.rounds, **ways["2 workers"][1])
+        rates = Rates((alone - work.blocks * thread) / work.values, max(seconds - busy, 0.0), busy, thread, start)
         for way, (workers, _) in ways.items():
-            taken, blocks = measured[way]
-            said = predict(rates, values, blocks, workers, 2**40)
-            print(f"{way}: measured {taken:.2f} s, model {said:.2f} s ({blocks} blocks)")
+            taken, work = measured[way]
+            said = predict(rates, work, workers, rate, cluster="worker" in way)
+            print(f"{way}: measured {taken:.2f} s, model {said:.2f} s ({work.blocks} blocks)")
     print(rates)
     values = 2e12 / 4  # 2 TB of float32
-    blocks = int(values / (1000 * 1000 * 16))
+    work = Work(values, int(values / (1000 * 1000 * 16)), 8 * values)
     for workers in (10, 100, 1000):
-        texts = [
-            f"{predict(rates, values, blocks, workers, g * 2**30) / 60:.0f} min at {g} GiB/s" for g in (1, 10, 100)
-        ]
+        texts = [f"{predict(rates, work, workers, g * 2**30) / 60:.0f} min at {g} GiB/s" for g in (1, 10, 100)]
         print(f"2 TB on {workers} workers (model, not measured): {', '.join(texts)}")
     if arguments.picture:
         scale = values / (arguments.size**2 * 16)
         points = {w: measured[f"{w} worker{'s' if w > 1 else ''}"][0] * scale for w in (1, 2)}
-        arguments.picture.write_text(picture(rates, values, blocks, points))
+        arguments.picture.write_text(picture(rates, work, points))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pipeline.errors import InputError, RasterpipeError, RunInterrupted, RunStop
 from pipeline.graph import Strip, run_strip, split_into_strips
 from pipeline.journal import BlockSet, Journal
 from pipeline.kernels.exact_total import Total
-from pipeline.limits import HeapWatch, limit_heaps
+from pipeline.limits import HeapWatch, limit_heaps, trim_heap
 from pipeline.operation import Table
 from pipeline.planning import TABLES_AT_ONCE, Plan, PlannedPass, StoredArray
 from pipeline.progress import Progress
@@ -161,6 +161,8 @@ def execute(
             valid = zip(planned.plan.writes, recorded.valid, strict=True)
             measured.totals |= dict(zip(planned.plan.measured, recorded.totals, strict=True))
             measured.valid |= {raster: count for raster, count in valid if planned.arrays[raster].is_kept}
+            del worker, counts
+            trim_heap()  # the buffers of this pass are no use to the next one
     measured.tables = tables.known
     return measured
 

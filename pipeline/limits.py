@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline.planning import PassCost
 
-_M_ARENA_MAX = -8
+_M_ARENA_MAX, _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -8, -3, -1
 HEAP_MARGIN_BYTES = 32 * 2**20
 HEAP_SECONDS = 0.25
 LOOK_SECONDS = 2e-3
@@ -77,7 +77,11 @@ def limit_heaps() -> None:
     Measured for 5000 x 5000 x 16 on two workers: a peak of 804 instead of 863 MiB.
     """
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_ARENA_MAX, 2)
+        if "MALLOC_TRIM_THRESHOLD_" in os.environ:  # set by dask's nanny; it fixes both thresholds (see `trim_heap`)
+            library.mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)
+            library.mallopt(_M_TRIM_THRESHOLD, 64 * 2**20)
 
 
 def trim_heap() -> None:

@@ -58,9 +58,17 @@ class PassWorker:
         self.planned, self.plan = planned, planned.plan
         self.readers, self.writers = readers, writers
         self.tables, self.merger = tables, merger
-        self.stopped: Callable[[], bool] = bool
-        self.retry = Retry(retries, lambda: self.stopped())
+        self.retry = Retry(retries)
         self._prepare()
+
+    @property
+    def stopped(self) -> Callable[[], bool]:
+        """Whether the run stops, so that no block begins and none waits to try again."""
+        return self.retry.stopped
+
+    @stopped.setter
+    def stopped(self, stopped: Callable[[], bool]) -> None:
+        self.retry.stopped = stopped  # which does not know the worker: its buffers go with it, at once
 
     def _prepare(self) -> None:
         self._local = threading.local()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,10 @@ import numpy as np
 import pytest
 import zarr
 
+import pipeline
+from pipeline import execution
 from pipeline.operation import registry
+from pipeline.worker import PassWorker
 from tests import strategies
 
 MIB = 2**20
@@ -75,3 +80,29 @@ def test_measured_peak_of_a_chain(halo: str, scene: Path, tmp_path: Path) -> Non
     ]
     facts = run(scene, tmp_path / "out.zarr", steps, "counts", halo=halo, memory="1 GiB")
     assert facts["peak_rss_bytes"] <= facts["planned_peak_bytes"] <= 1024 * MIB
+
+
+@pytest.mark.parametrize("halo", ["read", "exchange"])
+def test_a_run_leaves_no_buffers(scene: Path, tmp_path: Path, halo: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the collector of cycles, which comes when it likes: a session may run one pipeline after another."""
+    workers: list[weakref.ref[PassWorker]] = []
+
+    class Watched(PassWorker):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            workers.append(weakref.ref(self))
+
+    monkeypatch.setattr(execution, "PassWorker", Watched)
+    step = {"name": "smooth", "op": "window", "size": 3}
+    document = {
+        "inputs": {"image": str(scene / "counts.zarr")},
+        "steps": [step, {**step, "name": "again", "boundary": "wrap"}],
+        "output": {"path": str(tmp_path / "out.zarr")},
+        "run": {"halo": halo},
+    }
+    gc.disable()
+    try:
+        pipeline.run(document)
+        assert [worker() for worker in workers] == [None, None]
+    finally:
+        gc.enable()
