@@ -181,7 +181,8 @@ def picture(rates: Rates, work: Work, points: dict[int, float]) -> str:
         parts.append(f'<text x="{x - 4:.0f}" y="{y - 5:.0f}" fill="{color}" text-anchor="end">model, {name}</text>')
     for workers, seconds in points.items():
         x, y = place(workers, seconds)
-        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4"><title>measured</title></circle>')
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4"/>')
+        parts.append(f'<text x="{x + 8:.1f}" y="{y + 4:.1f}">measured, scaled</text>')
     for workers in (1, 10, 100, 1000):
         x, _ = place(workers, 10**low)
         parts.append(f'<text x="{x:.0f}" y="{top + height + 18}" text-anchor="middle">{workers}</text>')
