@@ -255,6 +255,15 @@ def test_an_index_of_a_shard_that_lies(tmp_path: Path, place: int, value: int, m
     refused(path, "shard c/0/0 has 50 bytes, its index takes 68; copy it again")
 
 
+def test_what_zarr_finds_wrong_when_pixels_are_read(tmp_path: Path) -> None:
+    group = zarr.create_group(tmp_path / "a.zarr")
+    group.create_array("image", data=np.zeros((4, 4), "u1"), dimension_names=("y", "x"))
+    metadata = json.loads((tmp_path / "a.zarr" / "image" / "zarr.json").read_text())
+    metadata["storage_transformers"] = [[[]]]
+    (tmp_path / "a.zarr" / "image" / "zarr.json").write_text(json.dumps(metadata))
+    refused(tmp_path / "a.zarr", r"a\.zarr: .*cannot be (read|opened).*storage transformers")
+
+
 def test_a_trap_in_a_shard(tmp_path: Path, traps: dict[str, bytes]) -> None:
     path = sharded(tmp_path / "a.zarr")
     chunk = path / "c" / "0" / "0"

@@ -74,8 +74,13 @@ class ZarrReader(Reader):
     @cached_property
     def _array(self) -> zarr.Array[Any]:
         """The array, opened when the first pixels are read: not before `configure` has chosen the codecs."""
-        with quiet():
-            return self.folder.open_array(self.array_path)
+        try:
+            with quiet():
+                return self.folder.open_array(self.array_path)
+        except (InputError, RemoteError):
+            raise
+        except Exception as error:  # zarr looks more closely here than where it opens a group's member
+            raise InputError(f"{self.path}: the array cannot be opened: {type(error).__name__}: {error}") from error
 
     @cached_property
     def _guard(self) -> ChunkGuard:
