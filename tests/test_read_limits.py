@@ -255,6 +255,13 @@ def test_an_index_of_a_shard_that_lies(tmp_path: Path, place: int, value: int, m
     refused(path, "shard c/0/0 has 50 bytes, its index takes 68; copy it again")
 
 
+def test_shards_of_no_pixels(tmp_path: Path) -> None:
+    path = sharded(tmp_path / "a.zarr")
+    refused(
+        edit(path, chunk_grid={"name": "regular", "configuration": {"chunk_shape": [0, 8]}}), r"has chunks of \(0, 8\)"
+    )
+
+
 def test_what_zarr_finds_wrong_when_pixels_are_read(tmp_path: Path) -> None:
     group = zarr.create_group(tmp_path / "a.zarr")
     group.create_array("image", data=np.zeros((4, 4), "u1"), dimension_names=("y", "x"))

@@ -48,8 +48,9 @@ class ChunkGuard:
         self._array_path = array.path
         self._metadata = array.metadata
         self._chunks, self._shards = tuple(array.chunks), array.shards
-        if not all(self._chunks):
-            raise InputError(f"{path}: the array {array.path} has chunks of {self._chunks}; copy the store again")
+        if not all((*self._chunks, *(self._shards or ()))):
+            sizes = self._shards if all(self._chunks) else self._chunks
+            raise InputError(f"{path}: the array {array.path} has chunks of {sizes}; copy the store again")
         codecs: Sequence[Any] = _codecs(array)
         self._index_at_start = False
         if self._shards is not None:
