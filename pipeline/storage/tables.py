@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import struct
+import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -75,6 +76,9 @@ class TableWriter:
         return b"\x93NUMPY\x01\x00" + struct.pack("<H", length) + text.encode().ljust(length - 1) + b"\n"
 
 
+_loading = threading.Lock()
+
+
 class StoredTable(Mapping[str, np.ndarray]):
     """A saved table that stays on the disk.
 
@@ -86,8 +90,7 @@ class StoredTable(Mapping[str, np.ndarray]):
         self._paths = {path.stem: path for path in sorted(folder.glob("*.npy"))}
 
     def __getitem__(self, name: str) -> np.ndarray:
-        column: np.ndarray = np.load(self._paths[name], mmap_mode="r", allow_pickle=False)
-        return column
+        return _load(self._paths[name], "r")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._paths)
@@ -120,7 +123,17 @@ class StoredTable(Mapping[str, np.ndarray]):
 
 def load_table(folder: Path) -> dict[str, np.ndarray]:
     """Return a saved table, read into memory."""
-    return {path.stem: np.load(path, allow_pickle=False) for path in sorted(folder.glob("*.npy"))}
+    return {path.stem: _load(path) for path in sorted(folder.glob("*.npy"))}
+
+
+def _load(path: Path, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
+    """Load a column, one thread at a time: numpy parses the header by `ast`.
+
+    In CPython 3.11 two threads there at once end in "SystemError: AST constructor recursion depth mismatch".
+    """
+    with _loading:
+        column: np.ndarray = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+        return column
 
 
 class SavedTable(dict[str, np.ndarray]):
