@@ -182,6 +182,13 @@ def test_urls_that_are_refused(server: S3, tmp_path: Path, path: str, message: s
     assert not (tmp_path / "out.zarr").exists()
 
 
+def test_what_is_needed_is_said(tmp_path: Path, scene: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for source, target in (("s3://bucket/a.zarr", str(tmp_path / "out.zarr")), (scene, "s3://bucket/out.zarr")):
+        with pytest.raises(UsageError, match=r"s3://bucket/.*: object stores need obstore; pip install"):
+            api.run({"inputs": {"image": source}, "steps": STEPS, "output": {"path": target}})
+
+
 def test_what_is_not_there(server: S3, bucket: str, tmp_path: Path) -> None:
     for path, message in (
         (f"{bucket}/nothing.zarr", "is not a Zarr array or group"),

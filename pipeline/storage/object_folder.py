@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.util
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +32,8 @@ class ObjectFolder(Folder):
     def __init__(self, url: str, access: Access) -> None:
         self.path, self.access = url.rstrip("/"), access
         _check_url(self.path)
+        if importlib.util.find_spec("obstore") is None:
+            raise UsageError(f"{self.path}: object stores need obstore; pip install 'rasterpipe[cloud]'")
 
     def __getstate__(self) -> tuple[str, Access]:
         return self.path, self.access
@@ -238,10 +241,8 @@ def _check_url(url: str) -> None:
 
 @functools.lru_cache(maxsize=64)
 def _connect(url: str, access: Access) -> Any:
-    try:
-        from obstore.store import from_url
-    except ImportError:
-        raise UsageError(f"{url}: object stores need obstore; pip install 'rasterpipe[cloud]'") from None
+    from obstore.store import from_url
+
     endpoints = (url, access.endpoint, *(os.environ.get(name) for name in ENDPOINT_VARIABLES))
     plain = any(endpoint is not None and endpoint.startswith("http://") for endpoint in endpoints)
     options: dict[str, Any] = {
