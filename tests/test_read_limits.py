@@ -255,6 +255,11 @@ def test_an_index_of_a_shard_that_lies(tmp_path: Path, place: int, value: int, m
     refused(path, "shard c/0/0 has 50 bytes, its index takes 68; copy it again")
 
 
+def test_an_axis_of_more_pixels_than_can_be_counted(tmp_path: Path) -> None:
+    path = write_v2(tmp_path / "a.zarr", None, shape=[10**30, 4])
+    refused(path, r"claims the shape \(1000000000000000000000000000000, 4\)")
+
+
 def test_shards_of_no_pixels(tmp_path: Path) -> None:
     path = sharded(tmp_path / "a.zarr")
     refused(

@@ -13,6 +13,8 @@ from pipeline.storage.folder import Folder, LocalFolder, RemoteError
 from pipeline.storage.zarr_coordinate import Coordinates, quiet, recorded_names
 from pipeline.storage.zarr_metadata import METADATA, attributes_of, check_name
 
+LONGEST = 2**63
+"""Pixels along an axis that 64 bits can no longer count: zarr loses itself there."""
 Y_NAMES = ("y", "lat", "latitude", "row", "rows", "northing")
 X_NAMES = ("x", "lon", "longitude", "col", "cols", "column", "columns", "easting")
 BAND_NAMES = ("band", "bands", "c", "channel", "channels", "wavelength", "spectral")
@@ -133,6 +135,8 @@ def check_array(array: zarr.Array[Any], path: str) -> None:
             f"{path}: the array has dtype {array.dtype}; rasters are integers or floating point up to 64 bit"
             + (" (store real and imaginary part as two bands)" if array.dtype.kind == "c" else "")
         )
+    if max(array.shape, default=0) >= LONGEST:
+        raise InputError(f"{path}: the array claims the shape {array.shape}; it is damaged: copy the store again")
     if array.ndim < 2:
         raise InputError(f"{path}: the array has {array.ndim} dimension(s); a raster has y and x")
 
