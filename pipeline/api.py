@@ -32,7 +32,7 @@ from pipeline.operation import find_operation
 from pipeline.progress import Progress
 from pipeline.quicklook import check_quicklook_path, draw
 from pipeline.storage.disk import FileSystems
-from pipeline.storage.folder import LocalFolder, is_url
+from pipeline.storage.folder import LocalFolder, RemoteError, is_url
 from pipeline.storage.inputs import local_paths, open_raster
 from pipeline.storage.zarr import configure
 from pipeline.store import RunStore
@@ -112,6 +112,8 @@ def run(
         facts = _run_or_resume(job, lambda **cut: load(source, **{**options, **cut}), ways)
     except OutputError as error:  # the user knows of one output
         raise OutputError(str(error).replace(job.output, job.result)) from error
+    except RemoteError as error:  # before the run began, or after it ended
+        raise OutputError(str(error)) from error
     facts["output"] = job.result
     facts["table_files"] = write_table_files(job) if job.place.folder.exists("zarr.json") else []
     if quicklook is not None:

@@ -34,7 +34,7 @@ from pipeline.planning import InputSpec, Plan, Settings, make_plan
 from pipeline.raster import RasterSpec
 from pipeline.read_limits import ReadLimits
 from pipeline.region import Grid, Region
-from pipeline.storage.folder import Access, Folder, folder_at, is_url
+from pipeline.storage.folder import Access, Folder, RemoteError, folder_at, is_url
 from pipeline.storage.inputs import InputOptions, open_input
 from pipeline.storage.matched import match
 from pipeline.storage.matrix import read_matrix
@@ -71,7 +71,7 @@ class Job:
         except InputError as error:
             raise OutputError(str(error)) from error
         assert isinstance(folder, ObjectFolder)
-        return ObjectPlace(folder, Path(run.scratch) if run.scratch else None, in_place=self.in_place)
+        return ObjectPlace(folder, Path(run.scratch) if run.scratch else None, run.retries, in_place=self.in_place)
 
     @property
     def objects(self) -> list[Folder]:
@@ -151,7 +151,7 @@ def _open(name: str, entry: Input, document: Document, limits: ReadLimits) -> Re
         return open_input(_input_options(entry, limits))
     except PipelineError as error:
         raise PipelineError(str(error), ("inputs", name, *error.path)) from error.__cause__
-    except InputError as error:
+    except (InputError, RemoteError) as error:
         place = _place_of_input(document, name)
         raise InputError(f"{place}: {error}" if place else str(error)) from error.__cause__
 

@@ -15,6 +15,7 @@ import shutil
 import socket
 import tempfile
 import time
+import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from pipeline.journal import Journal
 from pipeline.storage.disk import FileSystems
 from pipeline.storage.folder import RemoteError
 from pipeline.storage.object_folder import ObjectFolder
+from pipeline.storage.retry import RETRIES, Retry
 
 LEASE, JOURNAL = "lease", "journal"
 LEASE_SECONDS = 60.0
@@ -34,9 +36,9 @@ class Lease:
 
     def __init__(self, folder: ObjectFolder, output: str) -> None:
         self.folder, self.output = folder, output
+        self._token = uuid.uuid4().hex
         self._version: Any = None
         self._is_lost = False
-        self._renewed = 0.0
         self._acquire()
 
     def _acquire(self) -> None:
@@ -49,20 +51,22 @@ class Lease:
             raise OutputError(f"{self.output}: another run began just now; wait for it, or choose another") from None
 
     def _write(self, version: Any) -> None:
-        owner = {"host": socket.gethostname(), "pid": os.getpid(), "renewed": time.time()}
-        self._version = self.folder.replace_version(LEASE, json.dumps(owner).encode(), version)
-        self._renewed = time.monotonic()
+        owner = {"host": socket.gethostname(), "pid": os.getpid(), "token": self._token, "renewed": time.time()}
+        try:
+            self._version = self.folder.replace_version(LEASE, json.dumps(owner).encode(), version)
+        except FileExistsError:
+            found = self.folder.read_versioned(LEASE)
+            if found is None or self._token.encode() not in found[0]:
+                raise
+            self._version = found[1]  # it was written, and the answer lost: the client sent it again
 
     def renew(self) -> None:
-        """Give a sign of life; OSError where another run has taken over, or the store has failed for too long."""
+        """Give a sign of life; RemoteError where another run has taken over."""
         try:
             self._write(self._version)
         except FileExistsError:
             self._is_lost = True
             raise RemoteError(f"{self.output}: another run has taken it over", may_pass=False) from None
-        except RemoteError as error:
-            if not error.may_pass or time.monotonic() - self._renewed > LEASE_SECONDS / 2:
-                raise
 
     def release(self) -> None:
         if not self._is_lost:
@@ -87,18 +91,24 @@ def _check_expired(output: str, data: bytes) -> None:
 class ObjectJournal(Journal):
     """A journal in an object store; partial tables lie in a folder of this machine, or one that workers share."""
 
-    def __init__(self, folder: ObjectFolder, output: str, scratch: Path | None) -> None:
+    def __init__(self, folder: ObjectFolder, output: str, scratch: Path | None, retries: int = RETRIES) -> None:
         self.objects, self.output, self.scratch = folder, output, scratch
+        self._retry = Retry(retries)
+        self._is_removed = False
         super().__init__(output)
 
     def _open(self, output: str) -> io.BytesIO:
-        self.lease = Lease(self.objects, output)
-        found = self.objects.read_versioned(JOURNAL)
+        self.lease = self._retry(Lease, self.objects, output)
+        try:
+            found = self._retry(self.objects.read_versioned, JOURNAL)
+        except OSError:
+            self.lease.release()
+            raise
         return io.BytesIO(b"" if found is None else found[0])
 
     def _persist(self) -> None:
-        self.lease.renew()
-        self.objects.replace(JOURNAL, self._file.getvalue())
+        self._retry(self.lease.renew)
+        self._retry(self.objects.replace, JOURNAL, self._file.getvalue())
 
     def checkpoint(self, disks: FileSystems) -> None:
         """Bring to the store what is recorded, and before it to the disk what intermediate results are made of."""
@@ -126,5 +136,3 @@ class ObjectJournal(Journal):
         self.objects.remove_all()
         self._is_removed = True
         self._file.close()
-
-    _is_removed = False

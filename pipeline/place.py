@@ -130,9 +130,9 @@ class LocalPlace(Place):
 class ObjectPlace(Place):
     """In an object store, which has no renames: an existing store is replaced where it lies, if that is agreed to."""
 
-    def __init__(self, folder: ObjectFolder, scratch: Path | None, *, in_place: bool) -> None:
+    def __init__(self, folder: ObjectFolder, scratch: Path | None, retries: int, *, in_place: bool) -> None:
         self.folder: ObjectFolder = folder
-        self.scratch, self.in_place = scratch, in_place
+        self.scratch, self.retries, self.in_place = scratch, retries, in_place
 
     @property
     def work(self) -> ObjectFolder:
@@ -160,7 +160,7 @@ class ObjectPlace(Place):
         return self.work.exists(JOURNAL) or self.work.exists(LEASE)
 
     def open_journal(self) -> Journal:
-        return ObjectJournal(self.work, str(self), self.scratch)
+        return ObjectJournal(self.work, str(self), self.scratch, self.retries)
 
     def finish_swap(self, journal: Journal) -> None:
         """Nothing is swapped."""
@@ -198,11 +198,15 @@ class ObjectPlace(Place):
         return None
 
     def prepare(self, chosen: Target) -> None:
-        """Mark a store that is replaced as incomplete, then remove all else of it: whoever reads it sees so."""
+        """Mark a store that is replaced as incomplete, then remove all else of it: whoever reads it sees so.
+
+        It is this run's from then on: the journal of an unfinished one counts blocks as done that are being removed.
+        """
         here = root_attributes(self.folder)
         if here is None:
             return
-        metadata = {"zarr_format": 3, "node_type": "group", "attributes": {"rasterpipe": here | {"complete": False}}}
+        record = here | {"complete": False, "run_id": chosen.run_id}
+        metadata = {"zarr_format": 3, "node_type": "group", "attributes": {"rasterpipe": record}}
         self.folder.replace_json("zarr.json", metadata)
         self.folder.remove_all(but="zarr.json")
 

@@ -134,8 +134,9 @@ def test_what_lasts_stops_the_run_with_the_block(server: S3, bucket: str, tmp_pa
         api.run(document(server, remote, tmp_path / "out.zarr", retries=1))
     assert "Debug source" not in str(caught.value)
     server.control()
-    facts = api.run(document(server, remote, tmp_path / "out.zarr"), resume=True)
-    assert facts["blocks"] + facts["blocks_skipped"] == 4 or facts["blocks"] > 0
+    assert api.run(document(server, remote, tmp_path / "out.zarr"), resume=True)["blocks"] > 0
+    api.run(document(server, str(tmp_path / "scene.zarr"), tmp_path / "local.zarr"))
+    same(tmp_path / "local.zarr", tmp_path / "out.zarr")
 
 
 def test_a_chunk_that_is_damaged_is_named(server: S3, bucket: str, tmp_path: Path) -> None:
@@ -572,3 +573,63 @@ def test_verify_and_convert_from_a_bucket(
     assert first in facts["problems"][0]
     api.convert(f"{bucket}/scene.zarr", tmp_path / "scene.tif")
     assert api.info(tmp_path / "scene.tif")["shape"] == [SIDE, SIDE, 2]
+
+
+def test_killed_while_an_unfinished_store_is_given_up(
+    server: S3, bucket: str, tmp_path: Path, scene: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal of the run that is given up must not vouch for chunks that are already removed."""
+    url = f"{bucket}/out.zarr"
+    config = to_bucket(server, scene, url, halo="read")
+    small_blocks(monkeypatch)
+    with monkeypatch.context() as patch:
+        stopping(patch, 30)
+        with pytest.raises(RunStopped):
+            api.run(config)
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.store.create_store", dying)
+        with pytest.raises(SystemExit):
+            api.run(config, overwrite=True, in_place=True)
+    assert names(server, url) == ["zarr.json"]
+    assert not is_complete(server, url)
+    assert api.run(config, resume=True)["blocks_skipped"] == 0
+    api.run(document(server, scene, tmp_path / "local.zarr"))
+    same(tmp_path / "local.zarr", download(server, url, tmp_path / "copy.zarr"))
+
+
+def dying(*arguments: Any) -> None:
+    raise SystemExit
+
+
+def test_a_lease_whose_answer_is_lost(server: S3, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = folder_at(f"{bucket}/out.zarr.work", Access(**server.storage))
+    assert isinstance(folder, ObjectFolder)
+    journal = object_journal.ObjectJournal(folder, "out.zarr", None)
+    write = ObjectFolder.replace_version
+
+    def again(*arguments: Any) -> Any:
+        write(*arguments)
+        return write(*arguments)  # as a client does that heard nothing
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ObjectFolder, "replace_version", again)
+        journal.flush()
+    journal.flush()
+    journal.close()
+    assert names(server, f"{bucket}/out.zarr.work") == ["journal"]
+
+
+@pytest.mark.parametrize("name", ["lease", "journal"])
+def test_a_journal_that_is_refused_for_a_while(server: S3, bucket: str, scene: str, name: str) -> None:
+    server.control(failures=3, method="PUT", where=f"out.zarr.work/{name}")
+    assert api.run(to_bucket(server, scene, f"{bucket}/out.zarr"))["blocks"] > 0
+
+
+@pytest.mark.parametrize(("where", "error"), [("/scene.zarr", InputError), ("/out.zarr", OutputError)])
+def test_a_store_that_is_away_from_the_beginning(
+    server: S3, bucket: str, tmp_path: Path, scene: str, where: str, error: type[Exception]
+) -> None:
+    source = upload(server, tmp_path / "scene.zarr", f"{bucket}/scene.zarr")
+    server.control(failures=10**9, where=where)
+    with pytest.raises(error, match=rf"{where}.*503"):
+        api.run(to_bucket(server, source, f"{bucket}/out.zarr"))

@@ -1,8 +1,8 @@
 """Pixels by colour, for values of 8 bits in up to four bands: each colour is a cell of its own.
 
 A colour's number, its cell's, tells its values, so pixels are only counted and sums follow from counts. The counts
-lie in a table of words (number above, count below) that neighbouring numbers share lines of the cache in: a pixel
-takes some 6 ns where means of cells, summed pixel by pixel, take 35.
+lie in a table of words (number above, count below) in which neighbouring numbers share lines of the cache: a pixel of
+a photograph takes 10 to 14 ns, where summing by cells took 35 to 59.
 """
 
 from __future__ import annotations
