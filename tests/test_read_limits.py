@@ -265,6 +265,7 @@ def test_shards_of_no_pixels(tmp_path: Path) -> None:
     refused(
         edit(path, chunk_grid={"name": "regular", "configuration": {"chunk_shape": [0, 8]}}), r"has chunks of \(0, 8\)"
     )
+    refused(write_v2(tmp_path / "b.zarr", None, chunks=[8, 0]), r"has chunks of \(8, 0\)")
 
 
 def test_what_zarr_finds_wrong_when_pixels_are_read(tmp_path: Path) -> None:

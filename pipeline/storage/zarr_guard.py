@@ -48,8 +48,8 @@ class ChunkGuard:
         self._array_path = array.path
         self._metadata = array.metadata
         self._chunks, self._shards = tuple(array.chunks), array.shards
-        if not all((*self._chunks, *(self._shards or ()))):
-            sizes = self._shards if all(self._chunks) else self._chunks
+        sizes = _impossible_sizes(array)
+        if sizes is not None:
             raise InputError(f"{path}: the array {array.path} has chunks of {sizes}; copy the store again")
         codecs: Sequence[Any] = _codecs(array)
         self._index_at_start = False
@@ -223,6 +223,16 @@ class ChunkGuard:
             self._check_texts(piece, what)
         if self._chain.compressor is not None:
             self.limits.check_ratio(f"{self.path}: {what}", self._decoded, piece.size)
+
+
+def _impossible_sizes(array: zarr.Array[Any]) -> tuple[Any, ...] | None:
+    """Return the sizes of chunks or shards of no pixels, where the array has such."""
+    # zarr 3.4 and later read a size of 0 as another one, and keep the metadata that gave it.
+    stored = getattr(array.metadata, "_stored_document", None)
+    if stored is not None:
+        grid = stored.get("chunk_grid") or {"configuration": {"chunk_shape": stored.get("chunks")}}
+        return tuple(grid["configuration"]["chunk_shape"])
+    return next((sizes for sizes in (array.chunks, array.shards) if sizes is not None and not all(sizes)), None)
 
 
 def _is_metadata(key: str) -> bool:
