@@ -287,6 +287,9 @@ class Reduction(Operation):
     row_key: ClassVar[str | None] = None
     """The column by whose values the rows of a partial table are sorted, where each row stands for itself:
     partial tables too large for the memory are then merged, and the table made, range by range."""
+    painted_from: ClassVar[frozenset[str] | None] = None
+    """Keys of the sources that `apply` reads besides the table; None: all. Those that only sweeps read are then
+    neither read nor computed again where the table is painted."""
 
     def table_spec(self, specs: Specs) -> TableSpec:
         """Return what the table will be."""

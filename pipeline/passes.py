@@ -54,11 +54,13 @@ class StepPlan:
     makers: Mapping[str, str] = field(default_factory=dict)
     """key -> the step that makes the table which this reads; a reduction's own is ``self``."""
     table_specs: Mapping[str, TableSpec] = field(default_factory=dict)
+    unread: tuple[Use, ...] = ()
+    """Sources that only the sweeps of a reduction read, where this paints its table."""
 
     @property
     def sources(self) -> Specs:
         """What the operation reads, as it sees it."""
-        return Specs({use.key: use.spec for use in self.uses}, self.table_specs)
+        return Specs({use.key: use.spec for use in (*self.uses, *self.unread)}, self.table_specs)
 
     def raster(self, output: str) -> str:
         return f"{self.name}/{output}"

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -433,8 +434,10 @@ def test_killed_again_and_again(
     kills = 0
     while not is_complete(server, url):
         process = subprocess.Popen([sys.executable, "-c", script, json.dumps(config)], cwd=ROOT, stderr=subprocess.PIPE)
+        while process.poll() is None and object_journal.LEASE not in names(server, f"{url}.work"):
+            time.sleep(0.05)  # a busy machine takes long to begin
         try:
-            process.communicate(timeout=2.5 + kills)
+            process.communicate(timeout=1.5 + kills)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()

@@ -41,6 +41,7 @@ class LabelStats(Reduction):
 
     domain: ClassVar[Domain] = "native"
     row_key: ClassVar[str | None] = "label"
+    painted_from: ClassVar[frozenset[str] | None] = frozenset({"labels"})
     example: ClassVar[str] = (
         "{name: zones, op: label_stats, input: image, labels: labels, statistics: [mean], recolor: [mean]}"
     )

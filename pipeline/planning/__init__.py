@@ -221,7 +221,7 @@ def _needed(graph: Graph, keep: Sequence[str]) -> set[str]:
 
 def _plan_pass(number: int, targets: _Targets, graph: Graph, settings: Settings) -> PlannedPass:
     names = _steps_of(targets, graph)
-    read = {raster for name in names for raster in graph.sources[name].values()}
+    read = {raster for name in names for raster in graph.applied(name).values()}
     read |= {raster for name, _ in targets.sweeps for raster in graph.sources[name].values()}
     stored = tuple(raster for raster in graph.specs if raster in read and raster in targets.available)
     specs = {
@@ -230,7 +230,7 @@ def _plan_pass(number: int, targets: _Targets, graph: Graph, settings: Settings)
     }
     steps = []
     for name in names:  # bound again: a source that was stored may come back in other dims
-        plan = graph.bind(name, specs)
+        plan = graph.bind_applied(name, specs)
         steps.append(plan)
         specs.update({plan.raster(output): spec for output, spec in plan.declared.items()})
     sweeps = tuple(Sweep(graph.bind(name, specs), sweep) for name, sweep in targets.sweeps)
@@ -291,5 +291,5 @@ def _steps_of(targets: _Targets, graph: Graph) -> list[str]:
         assert name is not None
         if name not in names:
             names.add(name)
-            todo.extend(raster for raster in graph.sources[name].values() if raster not in targets.available)
+            todo.extend(raster for raster in graph.applied(name).values() if raster not in targets.available)
     return sorted(names, key=graph.index.__getitem__)

@@ -52,6 +52,18 @@ class Graph:
     def bind(self, name: str, specs: Mapping[str, RasterSpec]) -> StepPlan:
         return bind_step(self.steps[name], self.sources[name], specs, self.tables)
 
+    def applied(self, name: str) -> dict[str, str]:
+        """Return the sources that a step's rasters are computed from: of a reduction not all that it sweeps over."""
+        operation = self.steps[name]
+        keys = operation.painted_from if isinstance(operation, Reduction) else None
+        return {key: raster for key, raster in self.sources[name].items() if keys is None or key in keys}
+
+    def bind_applied(self, name: str, specs: Mapping[str, RasterSpec]) -> StepPlan:
+        """Return a step as its rasters are computed; `specs` need not have what only its sweeps read."""
+        plan, keys = self.bind(name, {**self.specs, **specs}), self.applied(name)
+        read = tuple(use for use in plan.uses if use.key in keys)
+        return replace(plan, uses=read, unread=tuple(use for use in plan.uses if use.key not in keys))
+
 
 def bind(
     steps: Sequence[Operation], references: Mapping[tuple[int, str], Ref], inputs: Mapping[str, InputSpec]
