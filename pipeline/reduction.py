@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,9 @@ from pipeline.kernels.exact_total import Total
 from pipeline.operation import Reduction, Table
 from pipeline.passes import Sweep
 from pipeline.storage.tables import StoredTable, TableWriter, save_table
+
+PARTIAL_BYTES = 32 * 2**20
+"""What a partial table of a block may have: larger ones are made in parts, so that blocks need not be small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,11 @@ class Merger:
     """Where tables go that are too large to wait in memory."""
     limit_bytes: int
     """What a table in memory may have."""
+
+    @property
+    def of_block(self) -> Merger:
+        """The merger of a block's own parts."""
+        return replace(self, limit_bytes=min(self.limit_bytes, PARTIAL_BYTES))
 
     @property
     def nothing(self) -> Partials:
@@ -77,7 +85,7 @@ class BlockCollector:
     """Joins the partial tables of one block as they come, and keeps its totals."""
 
     def __init__(self, merger: Merger) -> None:
-        self._merger = merger
+        self._merger = merger.of_block
         self.partials = merger.nothing
         self.totals: dict[str, Total] = {}
 

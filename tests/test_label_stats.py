@@ -16,6 +16,7 @@ import zarr
 import pipeline
 from pipeline import execution, reduction
 from pipeline.errors import OutputError, PipelineError, RunStopped
+from pipeline.job import load
 from pipeline.storage.tables import table_bytes
 from tests import harness
 from tests.harness import Raster
@@ -190,6 +191,24 @@ def test_wide_sums_go_to_the_disk_before_they_fill_the_memory(
     whole, divided = (zarr.open_group(tmp_path / name, mode="r") for name in ("whole.zarr", "out.zarr"))
     for path in ("zones/mean", "zones/table/label", "zones/table/mean", "zones/table/var"):
         np.testing.assert_array_equal(whole[path][...], divided[path][...])
+
+
+def test_painting_reads_labels_alone(config: dict[str, Any], tmp_path: Path) -> None:
+    """Nor is what the statistics are of computed again for it: here a ratio, whose means are painted."""
+    config["steps"].insert(0, {"name": "ratio", "op": "calc", "input": "image", "expression": "b1 / (b2 + 1)"})
+    config["steps"][1] |= {"input": "ratio"}
+    swept, painted = load(config).plan.passes
+    assert [step.name for step in swept.plan.steps] == ["ratio"]
+    assert [step.name for step in painted.plan.steps] == ["zones"]
+    assert painted.plan.stored == ("marks",)
+    pipeline.run(config)
+    image = zarr.open_array(tmp_path / "image.zarr")[...].astype(np.float32)
+    ratio, labels = image[..., 0] / (image[..., 1] + 1), zarr.open_array(tmp_path / "zones.zarr")[...]
+    expected = np.zeros(labels.shape, np.float32)
+    for label in np.unique(labels):
+        expected[labels == label] = ratio[labels == label].mean(dtype=np.float64)
+    found = zarr.open_array(tmp_path / "out.zarr", path="zones/mean")[...]
+    np.testing.assert_allclose(np.squeeze(found), expected, rtol=1e-6)
 
 
 def test_recolor1(config: dict[str, Any], tmp_path: Path) -> None:

@@ -204,7 +204,9 @@ class Palette(Reduction):
             )
 
     def merged_bytes(self, tables: Sequence[Table]) -> int:
-        return merged_bytes(tables) if "label" in tables[0] else super().merged_bytes(tables)
+        if "label" in tables[0]:
+            return merged_bytes(tables)
+        return max(sum(column.nbytes for column in table.values()) for table in tables)  # counts, added up
 
     def partial_bytes(self, specs: Specs, num_pixels: int) -> int:
         source = specs["input"]

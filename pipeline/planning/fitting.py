@@ -14,6 +14,7 @@ from pipeline.errors import PipelineError
 from pipeline.passes import PassPlan, Slots, StepPlan, plan_slots
 from pipeline.planning.plan import PassCost, PlannedPass, Settings, StoredArray, format_bytes
 from pipeline.raster import RasterSpec
+from pipeline.reduction import PARTIAL_BYTES
 from pipeline.region import Axis, Grid, Halo, Region
 from pipeline.storage.folder import REQUESTS_AT_ONCE
 
@@ -31,7 +32,7 @@ STRIP_BLOCKS = 1024
 SWEEP_BLOCKS = 64
 """Blocks whose partial tables are saved together, so that a resumed run does not begin the sweep anew."""
 SWEEP_STRIPS = 256
-TABLE_SHARE = 0.25
+TABLE_SHARE = 0.125
 MAX_TABLE_BYTES = 1024 * MIB
 """What tables may take of the memory at most; what is larger goes to the disk."""
 PARTIAL_COPIES = 3
@@ -250,12 +251,15 @@ class Fitter:
     def scratch_bytes(self, plan: PassPlan, shape: tuple[int, int]) -> int:
         needs = plan.needs(Region(0, shape[0], 0, shape[1]), everywhere=True)
         scratch = [step.operation.scratch_bytes(step.sources, needs.compute[step.name].shape) for step in plan.steps]
-        limit = self.table_bytes(plan) // TABLES_AT_ONCE  # larger partial tables are made in parts
-        partial = sum(
-            PARTIAL_COPIES * min(limit, sweep.reduction.partial_bytes(sweep.step.sources, shape[0] * shape[1]))
-            for sweep in plan.sweeps
-        )
-        return max(scratch, default=0) + partial
+        return max(scratch, default=0) + self.partial_bytes(plan, shape[0] * shape[1])
+
+    def partial_bytes(self, plan: PassPlan, num_pixels: int) -> int:
+        """Return what the partial tables of a block hold; larger ones are made in parts, but no pixel is divided."""
+        limit, total = min(self.table_bytes(plan) // TABLES_AT_ONCE, PARTIAL_BYTES), 0
+        for sweep in plan.sweeps:
+            whole, least = (sweep.reduction.partial_bytes(sweep.step.sources, num) for num in (num_pixels, 1))
+            total += PARTIAL_COPIES * max(least, min(limit, whole))
+        return total
 
     def codec_bytes(self, plan: PassPlan) -> int:
         """Return what encoding or decoding holds beside the block: a chunk as it is, encoded, and as read of it."""
