@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -42,7 +43,8 @@ class Scenes:
     size: int
 
     def path(self, name: str) -> Path:
-        return self.folder / f"{name}-{self.size}"
+        stem, _, suffix = name.partition(".")
+        return self.folder / f"{stem}-{self.size}.{suffix}"
 
     @property
     def num_labels(self) -> int:
@@ -158,6 +160,11 @@ def _uncompressed(scenes: Scenes, size: str) -> tuple[Any, ...]:
     if importlib.util.find_spec("pyvips"):
         vips = partial(in_own_process, peers.libvips_mean, scenes.tiff, result, answer=(result, ""))
         others["libvips, TIFF to TIFF"] = vips
+    if importlib.util.find_spec("pyvips") and shutil.which("otbcli_Smoothing"):
+        orfeo = str(scenes.path("orfeo.tif"))
+        others["Orfeo Toolbox, TIFF to TIFF"] = partial(
+            in_own_process, peers.orfeo_mean, scenes.tiff, orfeo, answer=(orfeo, "")
+        )
     aims = (at_most("libvips, TIFF to TIFF", 0.5),)
     name = f"1. the same, uncompressed, {size}"
     return name, ours(config), others, near, aims, frozenset(others) - {"its floor"}

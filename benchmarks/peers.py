@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 from typing import Any
 
 import dask
@@ -58,6 +60,14 @@ def libvips_mean(scene: str, result: str) -> None:
     image = pyvips.Image.new_from_file(scene, access="sequential")
     line = pyvips.Image.new_from_array([[1, 1, 1]], scale=3)
     image.convsep(line, precision="float").tiffsave(result, bigtiff=True)
+
+
+def orfeo_mean(scene: str, result: str) -> None:
+    """The same by Orfeo Toolbox, a process of its own."""
+    options = ["-type", "mean", "-type.mean.radius", "1", "-ram", "512"]
+    threads = {"ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": str(THREADS)}
+    command = ["otbcli_Smoothing", "-in", scene, "-out", result, "float", *options]
+    subprocess.run(command, check=True, env=os.environ | threads, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def flox_labels(scene: str, labels: str, result: str, num_labels: int, num_bands: int) -> None:
