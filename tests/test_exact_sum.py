@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.kernels.digit_sum import fold, fold_in_order
 from pipeline.kernels.exact_sum import (
     ExactSums,
     add_groups,
-    fold,
-    fold_in_order,
     mean,
     scatter_add,
     to_float,

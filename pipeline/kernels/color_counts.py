@@ -36,7 +36,7 @@ def count_colors(values: np.ndarray, patch: Patch, most: int, valid: np.ndarray 
     height, width = patch.shape
     num_bands = len(values) * patch.lanes
     flip = 128 if values.dtype.kind == "i" else 0
-    counts = np.zeros(1 << (2 * min(height * width, most + width)).bit_length(), np.uint64)
+    counts = np.zeros(1 << (3 * min(height * width, most + width) // 2).bit_length(), np.uint64)
     buffers = np.empty(width, np.uint32), np.empty(width, bool)
     mask = _NO_MASK if valid is None else valid
     row = 0

@@ -21,6 +21,10 @@ _BITS = (0, 8, 7, 6, 4)
 """Most bits of a cell's place in a band, by number of bands; a grid of 64 x 64 x 64 is made in 15 ms."""
 _MOST_IDS = 1 << 20
 """Candidates of all cells together; where smaller cells have more, larger ones serve."""
+_MOST_CANDIDATES = 24
+"""Of a cell; where there are more, other searches are faster."""
+UNSURE = -1
+"""Found where nothing is certain."""
 _LARGEST = 1e100
 """Colours farther out are not looked for here: their squares may be infinite."""
 _MARGIN = 1e-12
@@ -108,6 +112,32 @@ def is_beaten(colors: Any, color: Any, champion: Any, box: Any) -> Any:
         least += slope * ((low if slope > 0 else high) - (own + other) * 0.5)
         size += max(abs(low), abs(high)) ** 2 + own * own + other * other
     return least > _MARGIN * 8 * size
+
+
+@inner
+def choose_candidates(valid: Any, source: Any, grid: Any, facts: Any, found: Any) -> None:
+    """Write the nearest of the candidates of pixels, facts 2 as `convert`, and the places of those with too many."""
+    codes, bits, flip, starts, ids, colors, cells, pixels, usable, unknown = grid
+    cells_of_row(codes, valid, source, bits, flip, cells, pixels, usable)
+    missing: Any = 0
+    for c in range(source[2]):
+        first, last = np.uint32(starts[cells[c]]), np.uint32(starts[cells[c] + np.uint32(1)])
+        are_many = last - first > _MOST_CANDIDATES
+        last = first if are_many else last
+        winner, best = np.uint32(0), np.inf
+        for i in range(first, last):
+            color = np.uint32(ids[i])
+            # in the order of the bands; a band that there is not adds 0
+            d0, d1 = pixels[0, c] - colors[color, 0], pixels[1, c] - colors[color, 1]
+            d2, d3 = pixels[2, c] - colors[color, 2], pixels[3, c] - colors[color, 3]
+            distance = d0 * d0 + d1 * d1 + d2 * d2 + d3 * d3
+            winner = color if distance < best else winner
+            best = distance if distance < best else best
+        found[c] = UNSURE if are_many else np.int64(winner)
+        facts[2, c] = np.float32(not usable[c])
+        unknown[missing] = c
+        missing += usable[c] and are_many
+    unknown[unknown.size - 1] = missing
 
 
 @inner

@@ -147,7 +147,8 @@ def scatter_add(parts: list[ExactSums], places: list[np.ndarray], num: int, grou
 
 def add_groups(sums: ExactSums, places: np.ndarray, num: int, group: int = 1) -> ExactSums:
     """Return `num` groups of sums: group i is added to group ``places[i]``, however many to one (fewer than 2^63)."""
-    total = zeros(num * group, sums.low, sums.high + 1)
+    spare = int(_is_close_to_overflow(sums, sums.high, len(sums.words).bit_length()))
+    total = zeros(num * group, sums.low, sums.high + spare)
     _add_entries(sums.words, 0, places, group, total.words)
     return trim(total)
 
@@ -155,7 +156,7 @@ def add_groups(sums: ExactSums, places: np.ndarray, num: int, group: int = 1) ->
 def _is_close_to_overflow(part: ExactSums, high: int, spare: int) -> Any:
     if part.high < high or not len(part.words):
         return False
-    limit = 1 << (62 - spare)
+    limit = 1 << max(0, 62 - spare)
     top = part.words[:, -1].view(np.int64)
     return bool(top.max() >= limit or top.min() < -limit)
 
@@ -163,10 +164,13 @@ def _is_close_to_overflow(part: ExactSums, high: int, spare: int) -> Any:
 @kernel
 def _add_entries(words: Any, offset: Any, places: Any, group: Any, out: Any) -> None:
     """Add groups of entries to those at `places`, `offset` words higher."""
+    are_singles = offset == 0 and out.shape[1] == 1
     are_pairs = offset == 0 and out.shape[1] == 2 and words.shape[1] == 2  # a loop over words takes 4 times as long
     for i in range(places.size):
         for j in range(group):
-            if are_pairs:
+            if are_singles:
+                out[places[i] * group + j, 0] += words[i * group + j, 0]
+            elif are_pairs:
                 _add_pair(words, i * group + j, out, places[i] * group + j)
             else:
                 _add_entry(words, i * group + j, offset, out, places[i] * group + j)
@@ -213,76 +217,6 @@ def add_shifted(words: Any, entry: Any, value: Any, shift: Any) -> None:
         word = following
         following = np.uint64(sign)
         at += 1
-
-
-@kernel
-def fold(digits: Any, shifts: Any, words: Any) -> None:
-    """Add digits (slot, band, digit) of weight ``2**shifts[band, digit]`` to the words of entry slot x bands + band.
-
-    The digits become 0. Shifts count from the lowest bit of the lowest word.
-    """
-    bands, num = digits.shape[1], digits.shape[2]
-    for slot in range(digits.shape[0]):
-        for band in range(bands):
-            for digit in range(num):
-                add_shifted(words, slot * bands + band, digits[slot, band, digit], shifts[band, digit])
-                digits[slot, band, digit] = 0
-
-
-def fold_in_order(digits: np.ndarray, shifts: np.ndarray, order: np.ndarray) -> ExactSums:
-    """Return the sums that digits (as `fold`) are, trimmed, slots in this order; shifts count from 2**0.
-
-    The words are written once, where `fold`, `reorder` and memory touched for the first time take three times as long.
-    """
-    low, high = _words_of(digits, shifts)
-    words = np.empty((len(order) * digits.shape[1], high - low), np.uint64)
-    _fold_in_order(digits, shifts - 64 * low, order, words)
-    return trim(ExactSums(words, low))
-
-
-def _words_of(digits: np.ndarray, shifts: np.ndarray) -> tuple[int, int]:
-    """Return the first word and the end of those that hold all sums of digits."""
-    used, sizes = np.zeros((2, *shifts.shape), np.int64)
-    _collect_bits(digits, used, sizes)
-    bits = [(int(u), int(s), int(shift)) for u, s, shift in zip(used.flat, sizes.flat, shifts.flat, strict=True) if u]
-    if not bits:
-        return 0, 1
-    lowest = min(shift + (u & -u).bit_length() - 1 for u, _, shift in bits)
-    # with the sign, and what sums of several digits have more
-    highest = max(shift + s.bit_length() + 1 for _, s, shift in bits) + (shifts.shape[1] - 1).bit_length()
-    return lowest // 64, -(-highest // 64)
-
-
-@kernel
-def _collect_bits(digits: Any, used: Any, sizes: Any) -> None:
-    """Add the bits of digits to those in use, and those of their magnitudes (by band and digit)."""
-    for slot in range(digits.shape[0]):
-        for band in range(digits.shape[1]):
-            for digit in range(digits.shape[2]):
-                value = digits[slot, band, digit]
-                used[band, digit] |= value
-                sizes[band, digit] |= value ^ (value >> np.int64(63))
-
-
-@kernel
-def _fold_in_order(digits: Any, shifts: Any, order: Any, words: Any) -> None:
-    bands, num = digits.shape[1], digits.shape[2]
-    for i in range(order.size):
-        for band in range(bands):
-            entry = i * bands + band
-            put_shifted(words, entry, digits[order[i], band, 0], shifts[band, 0])
-            for digit in range(1, num):
-                add_shifted(words, entry, digits[order[i], band, digit], shifts[band, digit])
-
-
-@inner
-def put_shifted(words: Any, entry: Any, value: Any, shift: Any) -> None:
-    """Write ``value * 2**shift`` to an entry, as `add_shifted` would make it of 0; no bit may fall below it."""
-    at, bits = shift >> 6, np.int64(shift & 63)
-    for i in range(words.shape[1]):
-        word = value << bits if i == at else value >> np.int64(63)
-        word = (value >> np.int64(1)) >> (np.int64(63) - bits) if i == at + 1 else word
-        words[entry, i] = np.uint64(word if i >= at else np.int64(0))
 
 
 def to_float(sums: ExactSums) -> np.ndarray:

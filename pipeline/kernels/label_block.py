@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.kernels.exact_sum import ExactSums, fold, fold_in_order, reorder, widen, zeros
+from pipeline.kernels.digit_sum import fold, fold_in_order
+from pipeline.kernels.exact_sum import ExactSums, reorder, widen, zeros
 from pipeline.kernels.label_digits import (
     MOST_PIXELS,
     NARROW,
@@ -155,11 +156,13 @@ class BlockSums:
 
     @property
     def _sum_shifts(self) -> np.ndarray:
-        return self.units[:, None] + np.array(SUM_SHIFTS[: self.sums.shape[2]])
+        shifts: np.ndarray = self.units[:, None] + np.array(SUM_SHIFTS[: self.sums.shape[2]])
+        return shifts
 
     @property
     def _square_shifts(self) -> np.ndarray:
-        return 2 * self.units[:, None] + np.array(SQUARE_SHIFTS[: self.squares.shape[2]])
+        shifts: np.ndarray = 2 * self.units[:, None] + np.array(SQUARE_SHIFTS[: self.squares.shape[2]])
+        return shifts
 
     def _words(self, words: ExactSums, lowest: int, highest: int) -> ExactSums:
         """Return the words with room for all slots, from a lowest bit up to sums of values up to a highest bit."""

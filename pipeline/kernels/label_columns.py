@@ -11,6 +11,7 @@ from pipeline.kernels.compile import kernel
 from pipeline.kernels.exact_sum import mean, to_float, variance
 from pipeline.kernels.label_runs import grow, label_slots, strips
 from pipeline.kernels.label_table import LabelTable, Patch
+from pipeline.kernels.label_union import places_among
 
 
 def finish(table: LabelTable, statistics: Iterable[str]) -> dict[str, np.ndarray]:
@@ -94,9 +95,7 @@ def _values_of(
 ) -> np.ndarray:
     if not len(table_labels):
         return np.full((len(labels), table_values.shape[1]), fill, dtype)
-    at = np.empty(len(labels), np.int64)
-    absent = np.empty(len(labels), bool)
-    _find_places(labels, table_labels, at, absent)
+    at, absent = places_among(labels, table_labels)
     chosen = table_values.take(at, axis=0)
     with np.errstate(over="ignore", invalid="ignore"):
         values = chosen.astype(dtype)
@@ -105,31 +104,6 @@ def _values_of(
     if dtype.kind != "f" and chosen.dtype.kind == "f":
         values[np.isnan(chosen)] = fill
     return values
-
-
-@kernel
-def _find_places(labels: Any, sorted_labels: Any, at: Any, absent: Any) -> None:
-    """Write the places of labels among sorted ones, and which are not among them.
-
-    Labels of pixels side by side are near each other: the search begins at the last place, in steps that double.
-    """
-    place, last = 0, sorted_labels.size - 1
-    for i in range(labels.size):
-        label, step = labels[i], 1
-        low, high = place, place
-        while low > 0 and sorted_labels[low] > label:
-            low, high, step = max(low - step, 0), low, 2 * step
-        while high < last and sorted_labels[high] < label:
-            low, high, step = high, min(high + step, last), 2 * step
-        while low < high:
-            middle = (low + high) >> 1
-            if sorted_labels[middle] < label:
-                low = middle + 1
-            else:
-                high = middle
-        place = low
-        at[i] = place
-        absent[i] = sorted_labels[place] != label
 
 
 @kernel

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.kernels.color_grid import MOST_BANDS, MOST_BYTES, ColorGrid, cells_of_row, color_grid
+from pipeline.kernels.color_grid import MOST_BANDS, MOST_BYTES, UNSURE, ColorGrid, choose_candidates, color_grid
 from pipeline.kernels.compile import inner, kernel
 from pipeline.kernels.vector import LANES, UNROLLED, lanes_within, lowest_bit, number_of_bits, squared_distances
 
@@ -30,8 +30,6 @@ TILE = 256
 """Pixels that are converted together."""
 LINE = 16
 """float32 numbers of a cache line."""
-UNSURE = -1
-"""Found where nothing is certain."""
 _BUCKETS = 4096
 _UNIT = 2.0**-24
 _FAR = 1e17
@@ -40,8 +38,6 @@ _WIDEST = 1e12
 """Pixels farther out than this many lengths of the palette are compared with all colours."""
 _NO_MASK = np.ones((0, 0, 0), bool)
 _NO_BYTES = np.ones((0, 0, 0), np.uint8)
-_MOST_CANDIDATES = 24
-"""Where there are more, the search is faster."""
 _NO_GRID = ColorGrid(0, np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, MOST_BANDS)))
 
 
@@ -234,7 +230,7 @@ def _nearest(
             num = min(TILE, width - begin)
             source = (top + i, left + begin, num, lanes)
             if grid[3].size:
-                choose_candidates(values, valid, source, palette, grid, buffers)
+                choose_candidates(valid, source, grid, facts, found)
                 find_unknown(values, source, palette, grid, buffers)
             else:
                 found[:num] = UNSURE
@@ -250,33 +246,6 @@ def _nearest(
             if squared.size:
                 line = squared[out_top + i, out_left + begin : out_left + begin + num]
                 measure_tile(values, source, facts, colors, found, line)
-
-
-@inner
-def choose_candidates(values: Any, valid: Any, source: Any, palette: Any, grid: Any, buffers: Any) -> None:
-    """Write the nearest of the candidates of pixels, facts 2 as `convert`, and the places of those with too many."""
-    codes, bits, flip, starts, ids, colors, cells, pixels, usable, unknown = grid
-    facts, found = buffers[1], buffers[2]
-    cells_of_row(codes, valid, source, bits, flip, cells, pixels, usable)
-    missing = 0
-    for c in range(source[2]):
-        first, last = np.uint32(starts[cells[c]]), np.uint32(starts[cells[c] + np.uint32(1)])
-        are_many = last - first > _MOST_CANDIDATES
-        last = first if are_many else last
-        nearest, best = np.uint32(0), np.inf
-        for i in range(first, last):
-            color = np.uint32(ids[i])
-            # in the order of the bands; a band that there is not adds 0
-            d0, d1 = pixels[0, c] - colors[color, 0], pixels[1, c] - colors[color, 1]
-            d2, d3 = pixels[2, c] - colors[color, 2], pixels[3, c] - colors[color, 3]
-            distance = d0 * d0 + d1 * d1 + d2 * d2 + d3 * d3
-            nearest = color if distance < best else nearest
-            best = distance if distance < best else best
-        found[c] = UNSURE if are_many else np.int64(nearest)
-        facts[2, c] = np.float32(not usable[c])
-        unknown[missing] = c
-        missing += usable[c] and are_many
-    unknown[TILE] = missing
 
 
 @inner
