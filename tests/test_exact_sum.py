@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.kernels.digit_sum import fold, fold_in_order
 from pipeline.kernels.exact_sum import (
     ExactSums,
     add_groups,
-    fold,
     mean,
     scatter_add,
     to_float,
@@ -79,6 +79,18 @@ def test_what_is_far_below_breaks_ties(digits: int, rest: int, count: int, expon
     assert mean(number, np.array([count]))[0] == float(exact(number)[0] / count)
 
 
+@settings(deadline=None)
+@given(st.integers(-5, 5), st.sampled_from([52, 53, 54, 62]), st.integers(-3, 3), st.integers(0, 70))
+def test_means_of_sums_about_the_size_of_a_float(offset: int, bits: int, count: int, shift: int) -> None:
+    whole = (2**bits + offset) << shift
+    number = from_fraction(Fraction(-whole if count < 0 else whole), 0, 1 if whole < 2**63 else 3)
+    for size in {len(number.words[0]), 3}:
+        wide = trim(widen(number, 0, size))
+        assert mean(wide, np.array([abs(count) + 1])).tolist() == [
+            float(Fraction(-whole if count < 0 else whole) / (abs(count) + 1))
+        ]
+
+
 def test_the_mean_of_nothing_is_nan() -> None:
     assert np.isnan(mean(ExactSums(np.zeros((1, 1), np.uint64)), np.zeros(1, np.int64))[0])
 
@@ -121,8 +133,10 @@ def test_groups_add_up(number: ExactSums) -> None:
 def test_digits_are_carried_over(values: list[int], shifts: list[int]) -> None:
     digits, weights = np.array(values).reshape(1, 2, 2), np.array(shifts[:4]).reshape(2, 2)
     words = np.zeros((2, 4), np.uint64)
+    at_once = fold_in_order(digits, weights - 70, np.zeros(1, np.int64))
     fold(digits, weights, words)
     expected = [sum(v << s for v, s in zip(values[i : i + 2], shifts[i : i + 2], strict=True)) for i in (0, 2)]
+    assert exact(at_once) == [Fraction(number, 2**70) for number in expected]
     assert ExactSums(words).to_integers() == expected
     assert not digits.any()
 

@@ -145,6 +145,22 @@ def test_a_strip_that_does_not_fit_changes_nothing(dtype: str) -> None:
     same(whole, merge(parts[::-1]))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("later", [[1.5e-3], [2.0**-9, 2.0**-12], [1e6], [1e-4, 1e30], [1e-20], [1e-37, 1.0, 1e37]])
+def test_later_strips_may_need_other_units(dtype: str, later: list[float]) -> None:
+    """Digits are shifted to a lower unit, or carried over: the table is that of strips on their own."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 40, (32 * (len(later) + 1), 1024))
+    values = rng.normal(100, 10, (2, *labels.shape)).astype(dtype)
+    for i, value in enumerate(later):
+        values[1, 32 * (i + 1) + 5, ::3] = value
+    tables = [
+        table_of(labels[row : row + 32], np.ascontiguousarray(values[:, row : row + 32]), None, False, origin=(row, 0))
+        for row in range(0, len(labels), 32)
+    ]
+    same(table_of(labels, values, None, lanes=False), merge(tables))
+
+
 def test_ignored_and_invalid_labels_belong_to_none() -> None:
     labels = np.array([[0, 0, 1, 2, 2, 0]], np.uint8)
     values = np.array([[[1e30, -1e-30, 1.0, 2.0, 3.0, np.nan]]])

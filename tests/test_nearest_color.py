@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.kernels import color_grid
 from pipeline.kernels.nearest_color import Place, nearest, search_of
 
 DTYPES = ("uint8", "float32", "float64")
@@ -134,3 +135,27 @@ def test_a_region_within_larger_arrays() -> None:
     rim = np.ones(index.shape, bool)
     rim[1:5, 3:8] = False
     assert (index[rim] == 77).all()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+@pytest.mark.parametrize("bands", [1, 2, 3, 4])
+@pytest.mark.parametrize("kind", ["spread", "crowded", "far", "twice"])
+@pytest.mark.parametrize("most", [1 << 20, 2000])
+def test_candidates_of_cells_hold_the_nearest(
+    dtype: str, bands: int, kind: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a cell has too many, and where there is no room for those of small cells."""
+    monkeypatch.setattr(color_grid, "_MOST_IDS", most)
+    rng = np.random.default_rng(0)
+    info = np.iinfo(dtype)
+    values = rng.integers(info.min, info.max, (bands, 10, 300), dtype, endpoint=True)
+    palette = {
+        "spread": rng.normal(100, 60, (300, bands)),
+        "crowded": 50 + rng.random((300, bands)),
+        "far": rng.normal(1e6, 1, (40, bands)),
+        "twice": np.repeat(rng.integers(-128, 256, (60, bands)) + 0.5, 2, axis=0),
+    }[kind]
+    index, distance = compute(values, None, palette, lanes=True)
+    expected, expected_distance = naive(values, None, palette)
+    np.testing.assert_array_equal(index, expected)
+    np.testing.assert_array_equal(distance, expected_distance)

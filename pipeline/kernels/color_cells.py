@@ -199,8 +199,7 @@ def coarsened(table: LabelTable, shift: int) -> LabelTable:
     num = int(group[-1]) + 1
     pixels = np.add.reduceat(table.pixels, np.flatnonzero(first))
     bands = table.num_bands
-    places = (group[:, None] * bands + np.arange(bands)).reshape(-1)
-    sums = None if table.sums is None else add_groups(table.sums, places, num * bands)
+    sums = None if table.sums is None else add_groups(table.sums, group, num, bands)
     return LabelTable(labels[first], pixels, bands, None, sums)
 
 

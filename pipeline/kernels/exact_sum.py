@@ -21,6 +21,7 @@ from pipeline.kernels.compile import inner, kernel
 from pipeline.kernels.limbs import (
     divide_limbs,
     divide_pair,
+    float_of_words,
     is_near_tie,
     magnitude,
     multiply,
@@ -29,6 +30,8 @@ from pipeline.kernels.limbs import (
 )
 
 _SMALLEST_NORMAL = 2.0**-1022
+_MODERATE = 512
+"""Exponents of sums whose quotients are normal numbers, whatever the count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,8 @@ def _needed_words(words: Any) -> Any:
     """Return the lowest word that is not 0 for all, and the end of those that are not just a sign."""
     first, last = words.shape[1], 0
     for entry in range(words.shape[0]):
+        if first == 0 and last == words.shape[1]:
+            break
         low = 0
         while low < first and words[entry, low] == 0:
             low += 1
@@ -123,50 +128,73 @@ def _sign_words(words: np.ndarray) -> np.ndarray:
     return (words[:, -1].view(np.int64) >> 63).view(np.uint64)
 
 
-def scatter_add(parts: list[ExactSums], places: list[np.ndarray], num: int) -> ExactSums:
-    """Return `num` sums: entry i of a part is added to entry ``places[part][i]``, each place at most once a part."""
+def scatter_add(parts: list[ExactSums], places: list[np.ndarray], num: int, group: int = 1) -> ExactSums:
+    """Return `num` groups of sums: group i of a part (neighbouring entries) is added to group ``places[part][i]``.
+
+    Each place is met once a part at most.
+    """
     low = min(part.low for part in parts)
     high = max(part.high for part in parts)
     # one addition doubles a number at most
     spare = (len(parts) - 1).bit_length()
     if any(_is_close_to_overflow(part, high, spare) for part in parts):
         high += 1
-    total = zeros(num, low, high)
+    total = zeros(num * group, low, high)
     for part, place in zip(parts, places, strict=True):
-        _add_entries(part.words, part.low - low, place, total.words)
+        _add_entries(part.words, part.low - low, place, group, total.words)
     return trim(total)
 
 
-def add_groups(sums: ExactSums, places: np.ndarray, num: int) -> ExactSums:
-    """Return `num` sums: entry i is added to entry ``places[i]``, however many to one (fewer than 2^63)."""
-    total = zeros(num, sums.low, sums.high + 1)
-    _add_entries(sums.words, 0, places, total.words)
+def add_groups(sums: ExactSums, places: np.ndarray, num: int, group: int = 1) -> ExactSums:
+    """Return `num` groups of sums: group i is added to group ``places[i]``, however many to one (fewer than 2^63)."""
+    spare = int(_is_close_to_overflow(sums, sums.high, len(sums.words).bit_length()))
+    total = zeros(num * group, sums.low, sums.high + spare)
+    _add_entries(sums.words, 0, places, group, total.words)
     return trim(total)
 
 
 def _is_close_to_overflow(part: ExactSums, high: int, spare: int) -> Any:
     if part.high < high or not len(part.words):
         return False
-    limit = 1 << (62 - spare)
+    limit = 1 << max(0, 62 - spare)
     top = part.words[:, -1].view(np.int64)
     return bool(top.max() >= limit or top.min() < -limit)
 
 
 @kernel
-def _add_entries(words: Any, offset: Any, places: Any, out: Any) -> None:
-    """Add entries to those at `places`, `offset` words higher."""
-    size, num = out.shape[1], words.shape[1]
-    for entry in range(words.shape[0]):
-        place = places[entry]
-        carry = np.uint64(0)
-        sign = sign_word(words[entry, num - 1])
-        for i in range(offset, size):
-            word = words[entry, i - offset] if i - offset < num else sign
-            partial = out[place, i] + carry
-            carry = np.uint64(partial < carry)
-            partial += word
-            carry += np.uint64(partial < word)
-            out[place, i] = partial
+def _add_entries(words: Any, offset: Any, places: Any, group: Any, out: Any) -> None:
+    """Add groups of entries to those at `places`, `offset` words higher."""
+    are_singles = offset == 0 and out.shape[1] == 1
+    are_pairs = offset == 0 and out.shape[1] == 2 and words.shape[1] == 2  # a loop over words takes 4 times as long
+    for i in range(places.size):
+        for j in range(group):
+            if are_singles:
+                out[places[i] * group + j, 0] += words[i * group + j, 0]
+            elif are_pairs:
+                _add_pair(words, i * group + j, out, places[i] * group + j)
+            else:
+                _add_entry(words, i * group + j, offset, out, places[i] * group + j)
+
+
+@inner
+def _add_pair(words: Any, entry: Any, out: Any, place: Any) -> None:
+    low = out[place, 0] + words[entry, 0]
+    out[place, 1] += words[entry, 1] + np.uint64(low < words[entry, 0])
+    out[place, 0] = low
+
+
+@inner
+def _add_entry(words: Any, entry: Any, offset: Any, out: Any, place: Any) -> None:
+    num = words.shape[1]
+    carry = np.uint64(0)
+    sign = sign_word(words[entry, num - 1])
+    for i in range(offset, out.shape[1]):
+        word = words[entry, i - offset] if i - offset < num else sign
+        partial = out[place, i] + carry
+        carry = np.uint64(partial < carry)
+        partial += word
+        carry += np.uint64(partial < word)
+        out[place, i] = partial
 
 
 @inner
@@ -191,29 +219,19 @@ def add_shifted(words: Any, entry: Any, value: Any, shift: Any) -> None:
         at += 1
 
 
-@kernel
-def fold(digits: Any, shifts: Any, words: Any) -> None:
-    """Add digits (slot, band, digit) of weight ``2**shifts[band, digit]`` to the words of entry slot x bands + band.
-
-    The digits become 0. Shifts count from the lowest bit of the lowest word.
-    """
-    bands, num = digits.shape[1], digits.shape[2]
-    for slot in range(digits.shape[0]):
-        for band in range(bands):
-            for digit in range(num):
-                add_shifted(words, slot * bands + band, digits[slot, band, digit], shifts[band, digit])
-                digits[slot, band, digit] = 0
-
-
 def to_float(sums: ExactSums) -> np.ndarray:
     """Return the numbers as float64, rounded once, half to even."""
-    return mean(sums, np.ones(len(sums.words), np.int64))
+    return mean(sums, np.ones(min(1, len(sums.words)), np.int64))
 
 
 def mean(sums: ExactSums, counts: np.ndarray) -> np.ndarray:
-    """Return sum / count as float64, rounded once as `to_float`; NaN where the count is 0."""
+    """Return sum / count as float64, rounded once as `to_float`; NaN where the count is 0.
+
+    A count is that of as many neighbouring entries as there are entries for a count.
+    """
     out = np.empty(len(sums.words))
-    _divide(sums.words, 64 * sums.low, counts, out)
+    group = len(out) // max(1, len(counts))
+    _divide(sums.words, 64 * sums.low, counts, group, out)
     return out
 
 
@@ -224,6 +242,7 @@ def variance(sums: ExactSums, squares: ExactSums, counts: np.ndarray) -> np.ndar
     values; of equal values the variance is 0.
     """
     out = np.empty(len(sums.words))
+    counts = np.repeat(counts, len(out) // max(1, len(counts)))
     low = min(2 * sums.low, squares.low)
     shift_sum, shift_square = 4 * sums.low - 2 * low, 2 * (squares.low - low)
     _variance(sums.words, shift_sum, squares.words, shift_square, 64 * low, counts, out)
@@ -231,16 +250,30 @@ def variance(sums: ExactSums, squares: ExactSums, counts: np.ndarray) -> np.ndar
 
 
 @kernel
-def _divide(words: Any, exponent: Any, counts: Any, out: Any) -> None:
+def _divide(words: Any, exponent: Any, counts: Any, group: Any, out: Any) -> None:
+    """Divide as `mean` does: where the sum is a float64, by one division, 5 ns instead of 35."""
     limbs = np.empty(2 * words.shape[1], np.uint64)
-    for entry in range(words.shape[0]):
-        negative = magnitude(words[entry], limbs)
-        head, tail, scale = read_limbs(limbs)
-        total, rest = divide_pair(head, tail, float(counts[entry]))
-        quotient = math.ldexp(total, exponent + scale)
-        if is_near_tie(total, rest) or (total > 0 and quotient < _SMALLEST_NORMAL):
-            quotient = divide_limbs(limbs, counts[entry], exponent)
-        out[entry] = -quotient if negative else quotient
+    is_moderate = abs(exponent) <= _MODERATE and words.shape[1] <= 2
+    scale = math.ldexp(1.0, exponent) if is_moderate else 1.0
+    for place in range(counts.size):
+        count = counts[place]
+        for entry in range(place * group, (place + 1) * group):
+            total, is_exact = float_of_words(words, entry) if is_moderate else (0.0, False)
+            if is_exact and 0 < count < 1 << 53:
+                out[entry] = total / float(count) * scale
+            else:
+                out[entry] = _divide_words(words[entry], limbs, exponent, count)
+
+
+@inner
+def _divide_words(words: Any, limbs: Any, exponent: Any, count: Any) -> Any:
+    negative = magnitude(words, limbs)
+    head, tail, scale = read_limbs(limbs)
+    total, rest = divide_pair(head, tail, float(count))
+    quotient = math.ldexp(total, exponent + scale)
+    if is_near_tie(total, rest) or (total > 0 and quotient < _SMALLEST_NORMAL):
+        quotient = divide_limbs(limbs, count, exponent)
+    return -quotient if negative else quotient
 
 
 @kernel

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.kernels.exact_sum import ExactSums, fold, reorder, widen, zeros
+from pipeline.kernels.digit_sum import fold, fold_in_order
+from pipeline.kernels.exact_sum import ExactSums, reorder, widen, zeros
 from pipeline.kernels.label_digits import (
     MOST_PIXELS,
     NARROW,
@@ -18,6 +19,7 @@ from pipeline.kernels.label_digits import (
     SQUARE_SHIFTS,
     SUM_SHIFTS,
     WIDE,
+    shift_digits,
     strip_bits,
 )
 from pipeline.kernels.label_runs import RUN, grow
@@ -50,7 +52,7 @@ class BlockSums:
         self.units = np.zeros(bands, np.int64)
         self.bits = np.full((bands, 2), NO_BITS, np.int64)
         self.outliers = np.zeros(bands, bool)
-        self.pixels = 0
+        self.pixels = 0  # what no slot has more of in its digits
         self.invalid = np.zeros((0, bands), np.int64)
         self.found_invalid = np.zeros(1, bool)
         self.low = np.zeros((0, bands), dtype)
@@ -65,13 +67,19 @@ class BlockSums:
         squares = np.zeros((num if self.power > 1 else 0, self.bands, NUM_SQUARES[self.split]), np.int64)
         return sums, squares
 
-    def add(self, values: np.ndarray, valid: np.ndarray | None, where: Where, runs: np.ndarray, num: int) -> None:
-        """Add a strip whose runs use the first `num` slots."""
+    def add(
+        self, values: np.ndarray, valid: np.ndarray | None, where: Where, runs: np.ndarray, borne: np.ndarray, num: int
+    ) -> None:
+        """Add a strip whose runs use the first `num` slots; those so far, with it, are borne by so many pixels each."""
         self._reserve(num)
+        if self.pixels == 0 and self.floating and self.power > 0:
+            for band in range(self.bands):
+                self._use_unit(band, *self._unit_for(values, where, runs, band))
         pixels = int(runs[:, 2].sum())
         if self.pixels + pixels > MOST_PIXELS[self.split]:
+            self.pixels = min(self.pixels, int(borne.max()))
+        if self.pixels + pixels > MOST_PIXELS[self.split]:
             self._carry()
-        self.pixels += pixels
         mask = _NO_MASK if valid is None else valid
         begin = np.zeros(self.bands, np.int64)
         done, band = 0, 0
@@ -79,6 +87,7 @@ class BlockSums:
             kind = (self.split, self.dtype.kind == "u", self.outliers)
             totals = (self.found_invalid, self.invalid, self.sums, self.squares, self.low, self.high)
             scales = np.ldexp(1.0, -self.units)
+            self.pixels += pixels
             done, band = add_strip(values, mask, where, runs, (done, band), kind, scales, self.buffers, totals)
             if done < len(runs):
                 self._rescale(values, where, runs[done:], band)
@@ -95,9 +104,9 @@ class BlockSums:
         else:  # memory that was never touched costs nothing
             self.invalid = np.zeros((len(self.invalid) + more, self.bands), np.int64)
         if self.power > 0:
-            grow(self.sums, more)
+            self.sums = _with_room(self.sums, num)
         if self.power > 1:
-            grow(self.squares, more)
+            self.squares = _with_room(self.squares, num)
         if self.extrema:
             info: Any = np.finfo(self.dtype) if self.floating else np.iinfo(self.dtype)
             grow(self.low, more, info.max)
@@ -105,32 +114,55 @@ class BlockSums:
 
     def _rescale(self, values: np.ndarray, where: Where, runs: np.ndarray, band: int) -> None:
         """Choose the unit of a band anew, so that it suits the values under the runs and those before."""
+        split, unit, has_outliers = self._unit_for(values, where, runs, band)
+        shift = int(self.units[band]) - unit
+        if split != self.split or not shift_digits(self.sums, self.squares, band, shift):
+            self._carry()
+        self._use_unit(band, split, unit, has_outliers)
+
+    def _unit_for(self, values: np.ndarray, where: Where, runs: np.ndarray, band: int) -> tuple[int, int, bool]:
+        """Return the split and unit that suit a band's values under the runs and those looked at before, and whether
+        some are outliers even so."""
         bits = self.bits[band]
         strip_bits(values, where, runs, band, bits)
         lowest, highest = int(bits[0]), int(bits[1])
         span = highest - lowest
+        if span < 0:  # zeros have no bits
+            return self.split, int(self.units[band]), False
         split = WIDE if span > SPAN[NARROW] else self.split
-        # in the middle of what the digits hold; where they cannot hold all, as high as needed
-        unit = lowest - (SPAN[split] - span) // 2 if span <= SPAN[split] else highest - SPAN[WIDE]
-        self._carry()
-        self.units[band] = unit = min(max(unit, _UNITS[0]), _UNITS[1])
-        self.outliers[band] = lowest < unit or highest > unit + SPAN[split]
-        if split != self.split:
+        # where the digits can hold all, with more room below: values go on towards 0 more often than up
+        unit = lowest - 3 * (SPAN[split] - span) // 4 if span <= SPAN[split] else highest - SPAN[WIDE]
+        unit = min(max(unit, _UNITS[0]), _UNITS[1])
+        return split, unit, lowest < unit or highest > unit + SPAN[split]
+
+    def _use_unit(self, band: int, split: int, unit: int, has_outliers: bool) -> None:
+        self.units[band], self.outliers[band] = unit, has_outliers
+        if split != self.split:  # no digit is in use
             self.split = split
             self.sums, self.squares = self._digits(len(self.invalid))
 
     def _carry(self) -> None:
         """Carry the digits over to the words."""
+        if self.pixels == 0:
+            return
         self.pixels = 0
         if self.power > 0:
             lowest, highest = self.units.min(), self.units.max() + SPAN[self.split]
             self.sum_words = self._words(self.sum_words, lowest, highest)
-            shifts = self.units[:, None] + np.array(SUM_SHIFTS[: self.sums.shape[2]]) - 64 * self.sum_words.low
-            fold(self.sums, shifts, self.sum_words.words)
+            fold(self.sums, self._sum_shifts - 64 * self.sum_words.low, self.sum_words.words)
         if self.power > 1:
             self.square_words = self._words(self.square_words, 2 * lowest, 2 * highest)
-            shifts = np.array(SQUARE_SHIFTS[: self.squares.shape[2]]) - 64 * self.square_words.low
-            fold(self.squares, 2 * self.units[:, None] + shifts, self.square_words.words)
+            fold(self.squares, self._square_shifts - 64 * self.square_words.low, self.square_words.words)
+
+    @property
+    def _sum_shifts(self) -> np.ndarray:
+        shifts: np.ndarray = self.units[:, None] + np.array(SUM_SHIFTS[: self.sums.shape[2]])
+        return shifts
+
+    @property
+    def _square_shifts(self) -> np.ndarray:
+        shifts: np.ndarray = 2 * self.units[:, None] + np.array(SQUARE_SHIFTS[: self.squares.shape[2]])
+        return shifts
 
     def _words(self, words: ExactSums, lowest: int, highest: int) -> ExactSums:
         """Return the words with room for all slots, from a lowest bit up to sums of values up to a highest bit."""
@@ -150,7 +182,20 @@ class BlockSums:
 
     def results(self, order: np.ndarray) -> tuple[np.ndarray | None, ExactSums | None, ExactSums | None]:
         """Return counts of invalid values (None: none is), sums and sums of squares of the slots in this order."""
-        self._carry()
-        sums = reorder(self.sum_words, order, self.bands) if self.power > 0 else None
-        squares = reorder(self.square_words, order, self.bands) if self.power > 1 else None
+        if len(self.sum_words.words):
+            self._carry()
+            sums = reorder(self.sum_words, order, self.bands) if self.power > 0 else None
+            squares = reorder(self.square_words, order, self.bands) if self.power > 1 else None
+        else:  # no digit was carried over: the usual way
+            sums = fold_in_order(self.sums, self._sum_shifts, order) if self.power > 0 else None
+            squares = fold_in_order(self.squares, self._square_shifts, order) if self.power > 1 else None
         return self.invalid[order] if self.found_invalid[0] else None, sums, squares
+
+
+def _with_room(digits: np.ndarray, num: int) -> np.ndarray:
+    """Return digits (slot, band, digit) with room for `num` slots and more to come: what is not used is not touched."""
+    if num <= len(digits):
+        return digits
+    more = np.zeros((max(num, 4 * len(digits)), *digits.shape[1:]), np.int64)
+    more[: len(digits)] = digits
+    return more

@@ -11,6 +11,7 @@ from pipeline.kernels.compile import kernel
 from pipeline.kernels.exact_sum import mean, to_float, variance
 from pipeline.kernels.label_runs import grow, label_slots, strips
 from pipeline.kernels.label_table import LabelTable, Patch
+from pipeline.kernels.label_union import places_among
 
 
 def finish(table: LabelTable, statistics: Iterable[str]) -> dict[str, np.ndarray]:
@@ -24,23 +25,22 @@ def finish(table: LabelTable, statistics: Iterable[str]) -> dict[str, np.ndarray
 
 
 def _columns(table: LabelTable, names: set[str]) -> Iterator[tuple[str, np.ndarray]]:
-    counts = table.counts
-    shape = counts.shape
+    shape = len(table.labels), table.num_bands
     if "count" in names:
-        yield "count", counts
+        yield "count", table.counts
     if "sum" in names and table.sums:
         yield "sum", to_float(table.sums).reshape(shape)
     if "mean" in names and table.sums:
-        yield "mean", mean(table.sums, counts.reshape(-1)).reshape(shape)
+        yield "mean", mean(table.sums, table.divisors).reshape(shape)
     if names & {"var", "std"} and table.sums and table.squares:
-        values = variance(table.sums, table.squares, counts.reshape(-1)).reshape(shape)
+        values = variance(table.sums, table.squares, table.divisors).reshape(shape)
         if "var" in names:
             yield "var", values
         if "std" in names:
             yield "std", np.sqrt(values)
     for name, extremum in (("min", table.lowest), ("max", table.highest)):
         if name in names and extremum is not None:
-            yield name, np.where(counts > 0, extremum.astype(np.float64), np.nan)
+            yield name, np.where(table.counts > 0, extremum.astype(np.float64), np.nan)
     if table.geometry is not None and "centroid" in names:
         yield "centroid", table.geometry[:, :2] / table.pixels[:, None]
     if table.geometry is not None and "bbox" in names:
@@ -95,14 +95,14 @@ def _values_of(
 ) -> np.ndarray:
     if not len(table_labels):
         return np.full((len(labels), table_values.shape[1]), fill, dtype)
-    at = np.minimum(np.searchsorted(table_labels, labels), len(table_labels) - 1)
-    chosen = table_values[at]
-    absent = np.broadcast_to((table_labels[at] != labels)[:, None], chosen.shape)
-    if dtype.kind != "f" and chosen.dtype.kind == "f":
-        absent = absent | np.isnan(chosen)
+    at, absent = places_among(labels, table_labels)
+    chosen = table_values.take(at, axis=0)
     with np.errstate(over="ignore", invalid="ignore"):
         values = chosen.astype(dtype)
-    values[absent] = fill
+    if absent.any():
+        values[absent] = fill
+    if dtype.kind != "f" and chosen.dtype.kind == "f":
+        values[np.isnan(chosen)] = fill
     return values
 
 

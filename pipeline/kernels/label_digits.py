@@ -147,6 +147,33 @@ def strip_bits(values: Any, where: Any, runs: Any, band: Any, bits: Any) -> None
     bits[1] = highest
 
 
+@kernel
+def shift_digits(sums: Any, squares: Any, band: Any, shift: Any) -> Any:
+    """Let a band's digits count units of ``2**-shift``; return whether they can, nothing is changed if not.
+
+    They leave a bit for the sign and as much again as digits take before they are carried over.
+    """
+    bits = np.int64(0)
+    for slot in range(sums.shape[0]):
+        for digit in range(sums.shape[2]):
+            value = sums[slot, band, digit]
+            bits |= value ^ (value >> np.int64(63))
+    square_bits = np.int64(0)
+    for slot in range(squares.shape[0]):
+        for digit in range(squares.shape[2]):
+            value = squares[slot, band, digit]
+            square_bits |= value ^ (value >> np.int64(63))
+    if shift < 0 or shift > 30 or bits >> np.int64(60 - shift) != 0 or square_bits >> np.int64(60 - 2 * shift) != 0:
+        return False
+    for slot in range(sums.shape[0]):
+        for digit in range(sums.shape[2]):
+            sums[slot, band, digit] <<= shift
+    for slot in range(squares.shape[0]):
+        for digit in range(squares.shape[2]):
+            squares[slot, band, digit] <<= 2 * shift
+    return True
+
+
 @inner
 def trailing_zeros(whole: Any) -> Any:
     """Return how many of the lowest bits of an integer other than 0 are not set."""

@@ -105,6 +105,11 @@ class LabelTable:
         return sum(int(array.nbytes) for array in (*arrays, self.geometry) if array is not None)
 
     @property
+    def divisors(self) -> np.ndarray:
+        """Valid values by entry of the sums, or by label where all bands have as many."""
+        return self.pixels if self.count is None else self.count.reshape(-1)
+
+    @property
     def counts(self) -> np.ndarray:
         """Valid values by label and band."""
         if self.count is None:
@@ -174,7 +179,7 @@ class TableBuilder:
             if self.geometry:
                 self.tally = np.concatenate([self.tally, _empty_tally(missing)])
         _tally_runs(runs, origin, self.pixels, self.tally)
-        self.sums.add(values, valid, where, runs, num_slots)
+        self.sums.add(values, valid, where, runs, self.pixels, num_slots)
 
     def table(self, labels: np.ndarray) -> LabelTable:
         """Return the table of slots with these labels."""
@@ -248,8 +253,7 @@ def _merge_sums(parts: list[ExactSums | None], places: list[np.ndarray], num: in
     known = [part for part in parts if part is not None]
     if not known:
         return None
-    entries = [(place[:, None] * bands + np.arange(bands)).reshape(-1) for place in places]
-    return scatter_add(known, entries, num * bands)
+    return scatter_add(known, places, num, bands)
 
 
 def _merge_by(

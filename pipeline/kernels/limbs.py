@@ -26,6 +26,23 @@ def magnitude(words: Any, limbs: Any) -> Any:
 
 
 @inner
+def float_of_words(words: Any, entry: Any) -> Any:
+    """Return an entry of one or two words as float64 and whether it is exact; there may be more that are than it says.
+
+    The number is an integer in units of the lowest word.
+    """
+    high = np.int64(words[entry, words.shape[1] - 1])
+    total = np.float64(high)
+    if words.shape[1] == 1:
+        return total, abs(total) < 2.0**53
+    low = words[entry, 0]
+    head, tail = total * 2.0**64, np.float64(low)
+    total = head + tail
+    tail_is_exact = (low & np.uint64(0x7FF)) == 0 or low < np.uint64(1 << 53)
+    return total, abs(head) < 2.0**117 and tail_is_exact and total - head == tail
+
+
+@inner
 def read_limbs(limbs: Any) -> Any:
     """Return (head, tail, exponent): the number is (head + tail) 2**exponent to 100 bits, exact if it has no more."""
     top = limbs.size - 1

@@ -36,13 +36,13 @@ def median_cut(cells: Iterable[LabelTable], num_colors: int) -> np.ndarray:
     counts = np.zeros(num_boxes, np.int64)
     np.add.at(counts, groups, pixels)
     sums = _sums_of_boxes(cells, groups, num_boxes)
-    return mean(sums, np.repeat(counts, num_bands)).reshape(num_boxes, num_bands)
+    return mean(sums, counts).reshape(num_boxes, num_bands)
 
 
 def _means(table: LabelTable) -> np.ndarray:
     """Return the mean of each cell's pixels (band, cell)."""
     assert table.sums is not None
-    return np.ascontiguousarray(mean(table.sums, table.counts.reshape(-1)).reshape(-1, table.num_bands).T)
+    return np.ascontiguousarray(mean(table.sums, table.divisors).reshape(-1, table.num_bands).T)
 
 
 def _sums_of_boxes(cells: Iterable[LabelTable], groups: np.ndarray, num_boxes: int) -> ExactSums:
@@ -53,10 +53,9 @@ def _sums_of_boxes(cells: Iterable[LabelTable], groups: np.ndarray, num_boxes: i
         own = groups[first : first + len(part.labels)]
         first += len(own)
         assert part.sums is not None
-        entries = (own[:, None] * part.num_bands + np.arange(part.num_bands)).reshape(-1)
-        sums = add_groups(part.sums, entries, num_boxes * part.num_bands)
-        every = np.arange(num_boxes * part.num_bands)
-        total = sums if total is None else scatter_add([total, sums], [every, every], len(every))
+        sums = add_groups(part.sums, own, num_boxes, part.num_bands)
+        every = np.arange(num_boxes)
+        total = sums if total is None else scatter_add([total, sums], [every, every], num_boxes, part.num_bands)
     assert total is not None
     return total
 

@@ -9,18 +9,20 @@ equal distances the lowest index wins. The search leads there faster:
   coordinates, the error is at most f(D) = (n + 4) u D + 2 sqrt(D) e + e^2; places along the axis are off by (n + 4) e.
 - If only one D is within 2 f of the least, it is the answer; else all that are within it are compared by the naive
   distance.
-- Of 8-bit values in up to four bands, colours that were met lately are remembered with what was found.
+- For 8-bit values in up to four bands, the few colours that can be the nearest are known by cells (`color_grid`), and
+  are compared by the naive distance at once.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from pipeline.kernels.color_counts import color_codes, number_row, place_of_color
+from pipeline.kernels.color_grid import MOST_BANDS, MOST_BYTES, UNSURE, ColorGrid, choose_candidates, color_grid
 from pipeline.kernels.compile import inner, kernel
 from pipeline.kernels.vector import LANES, UNROLLED, lanes_within, lowest_bit, number_of_bits, squared_distances
 
@@ -28,18 +30,15 @@ TILE = 256
 """Pixels that are converted together."""
 LINE = 16
 """float32 numbers of a cache line."""
-UNSURE = -1
-"""Found where nothing is certain."""
 _BUCKETS = 4096
 _UNIT = 2.0**-24
 _FAR = 1e17
 """Where places without a colour lie."""
 _WIDEST = 1e12
 """Pixels farther out than this many lengths of the palette are compared with all colours."""
-_MEMORY = 1 << 17
-"""Colours that are remembered at most."""
 _NO_MASK = np.ones((0, 0, 0), bool)
 _NO_BYTES = np.ones((0, 0, 0), np.uint8)
+_NO_GRID = ColorGrid(0, np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, MOST_BANDS)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +55,13 @@ class ColorSearch:
     `LANES` places without a colour come before and after, at least."""
     buckets: tuple[np.ndarray, float, float]
     """First place to try by bucket of positions; position of the first bucket, buckets per unit."""
+    grids: dict[str, ColorGrid] = field(default_factory=dict)
+    """Candidates for pixels of 8 bits, by kind of dtype; made when first asked for."""
+
+    def grid(self, dtype: np.dtype) -> ColorGrid:
+        if dtype.kind not in self.grids:
+            self.grids[dtype.kind] = color_grid(self.colors, dtype)
+        return self.grids[dtype.kind]
 
     @property
     def nbytes(self) -> int:
@@ -82,6 +88,16 @@ def search_of(palette: np.ndarray) -> ColorSearch:
     padded_axis = np.zeros(_padded(len(axis)), np.float32)
     padded_axis[: len(axis)] = axis
     return ColorSearch(colors, (centre, padded_axis, scale, largest), rows, _buckets_of(position[order]))
+
+
+@lru_cache(maxsize=4)
+def _search_of_bytes(colors: bytes, shape: tuple[int, int]) -> ColorSearch:
+    return search_of(np.frombuffer(colors).reshape(shape))
+
+
+def cached_search(palette: np.ndarray) -> ColorSearch:
+    """Return the search of a palette, made ready once for all its blocks."""
+    return _search_of_bytes(np.ascontiguousarray(palette, np.float64).tobytes(), palette.shape)
 
 
 def _sorted_colors(
@@ -164,20 +180,33 @@ def nearest(
     mask = _NO_MASK if valid is None else valid
     far = np.empty((0, 0)) if squared is None else squared
     palette = (search.colors, search.frame, search.sorted, search.buckets)
-    _nearest(values, mask, where, palette, buffers, _memory_for(values, bands, place), index, far, sentinel)
+    _nearest(values, mask, where, palette, buffers, _grid_for(values, search), index, far, sentinel)
 
 
-def _memory_for(values: np.ndarray, bands: int, place: Place) -> tuple[np.ndarray, ...]:
-    """Return values as bytes, parts of the numbers of colours, buffers, and words of a number and what was found."""
-    is_used = values.dtype.itemsize == 1 and bands <= 4
-    size = min(1 << (place.shape[0] * place.shape[1]).bit_length(), _MEMORY) if is_used else 0
+def grid_bytes(dtype: np.dtype, num_bands: int) -> int:
+    """Return what the candidates for pixels of a dtype take at most."""
+    return MOST_BYTES if _has_grid(dtype, num_bands) else 0
+
+
+def _has_grid(dtype: np.dtype, num_bands: int) -> bool:
+    return dtype.itemsize == 1 and num_bands <= MOST_BANDS
+
+
+def _grid_for(values: np.ndarray, search: ColorSearch) -> tuple[Any, ...]:
+    """Return values as bytes, the candidates (none where they are not for these values), and buffers."""
+    is_used = _has_grid(values.dtype, search.colors.shape[1]) and search.frame[2] > 0
+    grid = search.grid(values.dtype) if is_used else _NO_GRID
     return (
         values.view(np.uint8) if is_used else _NO_BYTES,
-        color_codes(bands if is_used else 0, values.dtype),
+        grid.bits,
+        128 if values.dtype.kind == "i" else 0,
+        grid.starts,
+        grid.ids,
+        grid.colors,
         np.zeros(TILE, np.uint32),
+        np.zeros((MOST_BANDS, TILE)),
         np.zeros(TILE, bool),
         np.zeros(TILE + 1, np.int64),
-        np.zeros(size, np.uint64),
     )
 
 
@@ -188,7 +217,7 @@ def _nearest(
     where: Any,
     palette: Any,
     buffers: Any,
-    memory: Any,
+    grid: Any,
     index: Any,
     squared: Any,
     sentinel: Any,
@@ -200,9 +229,9 @@ def _nearest(
         for begin in range(0, width, TILE):
             num = min(TILE, width - begin)
             source = (top + i, left + begin, num, lanes)
-            if memory[5].size:
-                recall(valid, source, memory, facts, found)
-                find_unknown(values, source, palette, buffers, memory)
+            if grid[3].size:
+                choose_candidates(valid, source, grid, facts, found)
+                find_unknown(values, source, palette, grid, buffers)
             else:
                 found[:num] = UNSURE
                 convert(values, valid, source, frame, tile, facts, gathered)
@@ -220,31 +249,11 @@ def _nearest(
 
 
 @inner
-def recall(valid: Any, source: Any, memory: Any, facts: Any, found: Any) -> None:
-    """Write what is remembered of pixels, facts 2 as `convert`, and the places of valid ones that are not known."""
-    values, codes, numbers, usable, unknown, entries = memory
-    num = source[2]
-    number_row(values, valid, source, codes, numbers, usable)
-    mask = np.uint64(entries.size - 1)
-    missing = 0
-    for c in range(num):
-        key = np.uint64(numbers[c])
-        entry = entries[place_of_color(key, mask)]
-        # what was found is kept plus 1: words of 0 are empty
-        is_known = entry >> np.uint64(32) == key and entry & np.uint64(0xFFFFFFFF) != 0
-        found[c] = np.int64(entry & np.uint64(0xFFFFFFFF)) - 1
-        facts[2, c] = np.float32(not usable[c])
-        unknown[missing] = c
-        missing += usable[c] and not is_known
-    unknown[TILE] = missing
-
-
-@inner
-def find_unknown(values: Any, source: Any, palette: Any, buffers: Any, memory: Any) -> None:
-    """Search the colours of the pixels that are not known, side by side, and remember them."""
+def find_unknown(values: Any, source: Any, palette: Any, grid: Any, buffers: Any) -> None:
+    """Search the nearest colours of the pixels with too many candidates, side by side."""
     colors, frame, ranked, buckets = palette
     tile, facts, found, pixel, scores, _, new = buffers
-    numbers, unknown, entries = memory[2], memory[4], memory[5]
+    unknown = grid[9]
     centre, axis, scale, _ = frame
     missing = unknown[TILE]
     new[:missing] = UNSURE
@@ -263,13 +272,6 @@ def find_unknown(values: Any, source: Any, palette: Any, buffers: Any, memory: A
             take_pixel(values, source, unknown[k], pixel)
             new[k] = decide(pixel, tile, k, facts, colors, ranked, scores)
         found[unknown[k]] = new[k]
-        remember(entries, numbers[unknown[k]], new[k])
-
-
-@inner
-def remember(entries: Any, number: Any, found: Any) -> None:
-    key = np.uint64(number)
-    entries[place_of_color(key, np.uint64(entries.size - 1))] = (key << np.uint64(32)) | np.uint64(found + 1)
 
 
 @inner

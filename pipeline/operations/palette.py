@@ -27,7 +27,7 @@ from pipeline.kernels.color_cells import (
 from pipeline.kernels.label_table import LabelTable, Patch, merge
 from pipeline.kernels.label_width import Width, merged_bytes, width_of, width_of_dtype
 from pipeline.kernels.median_cut import assigned_table, median_cut, moved_colors
-from pipeline.kernels.nearest_color import search_of
+from pipeline.kernels.nearest_color import cached_search
 from pipeline.operation import Block, Domain, MatrixOrPath, Reduction, Specs, Table, TableSpec, register, require_exact
 from pipeline.palette import MAX_COLORS, color_dtype
 from pipeline.raster import RasterSpec, working_dtype
@@ -146,7 +146,7 @@ class Palette(Reduction):
         if kind == "cells":
             return _cell_table_to_table(count_cells(values, patch, _cells(state), self.max_cells, valid))
         if kind == "means":
-            return assigned_table(values, patch, search_of(state["palette"]), valid).to_columns()
+            return assigned_table(values, patch, cached_search(state["palette"]), valid).to_columns()
         bins = coarse_bins(int(state["num_bands"])) if kind == "bins" else _crowded(state)
         return {"counts": np.zeros((1, 1), np.int64) if bins is None else histogram(values, patch, bins, valid)}
 

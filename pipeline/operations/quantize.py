@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -13,7 +12,7 @@ from pydantic import Field, field_validator
 
 from pipeline.errors import PipelineError
 from pipeline.kernels.exact_total import Total, total_of
-from pipeline.kernels.nearest_color import ColorSearch, Place, nearest, search_of
+from pipeline.kernels.nearest_color import ColorSearch, Place, cached_search, grid_bytes, nearest
 from pipeline.kernels.validity import cast
 from pipeline.operation import (
     Block,
@@ -138,7 +137,8 @@ class Quantize(Operation):
     def scratch_bytes(self, specs: Specs, shape: tuple[int, int]) -> int:
         num_colors, num_bands, _ = self._palette_facts(specs)
         tile = min(shape[0], TILE_ROWS) * shape[1]
-        return tile * (4 + 8 + 8 + 16 * num_bands) + 4 * num_colors * (num_bands + 16) * 8 + 2**20
+        grid = grid_bytes(specs["input"].dtype, num_bands)
+        return tile * (4 + 8 + 8 + 16 * num_bands) + 4 * num_colors * (num_bands + 16) * 8 + 2**20 + grid
 
     def apply(
         self, blocks: Mapping[str, Block], tables: Mapping[str, Any], out: Mapping[str, Block], region: Region
@@ -154,7 +154,7 @@ class Quantize(Operation):
         own: Region,
     ) -> Total:
         colors = self._colors(tables)
-        search = _search(colors.tobytes(), colors.shape)
+        search = cached_search(colors)
         total = Total()
         for top in range(region.top, region.bottom, TILE_ROWS):
             tile = replace(region, top=top, bottom=min(top + TILE_ROWS, region.bottom))
@@ -211,9 +211,3 @@ class Quantize(Operation):
                 np.copyto(target[band], entries[index, band])
         else:
             np.copyto(target, entries[index].reshape(target.shape))
-
-
-@lru_cache(maxsize=4)
-def _search(colors: bytes, shape: tuple[int, int]) -> ColorSearch:
-    """Return the search of a palette, made ready once for all its blocks."""
-    return search_of(np.frombuffer(colors).reshape(shape))
