@@ -80,11 +80,11 @@ def sum_runs(rows: Any, runs: Any, i: Any, lanes: Any, spare: Any, out: Any) -> 
     for k in range(runs.shape[0]):
         row, first, length = runs[k]
         begin, end = first * lanes, (first + length - 1) * lanes + out.size
-        sums = sum_across(rows[i + row, begin:end], length, lanes, out.size, spare)
         if k == 0:
-            copy(sums, out)
+            sum_across(rows[i + row, begin:end], length, lanes, out, spare)
         else:
-            accumulate(sums, out)
+            sum_across(rows[i + row, begin:end], length, lanes, spare[0, : out.size], spare)
+            accumulate(spare[0, : out.size], out)
 
 
 @inner

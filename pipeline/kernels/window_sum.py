@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.kernels.compile import inner, kernel
+from pipeline.kernels.compile import inner, kernel, owning
 
 DIRECT_ROWS = 8
 """Rows of a group for windows of height 3: three rows are added directly, cheaper than a suffix and a prefix."""
@@ -19,60 +19,75 @@ DIRECT_ROWS = 8
 @kernel
 def sum_windows(values: Any, valid: Any, mean: Any, total: Any, count: Any, place: Any, rule: Any, tiles: Any) -> None:
     """Fill mean, total and count, those that are not empty."""
-    first, phase, rows, begin, length, out_row, out_begin = place
-    height, width, lanes, min_valid, fill_invalid = rule
-    reach = (width - 1) * lanes
-    strip, tile = tiles
-    span = strip + reach
+    height, width, lanes, _, _ = rule
+    span = tiles[0] + (width - 1) * lanes
     group = DIRECT_ROWS if height == 3 else height
-    sums = scratch(group + 1, span, np.float64)
-    spare = scratch(5, span, np.float64)
-    cleaned = np.empty((0, 0), values.dtype)
-    usable = np.empty((0, 0), np.int32)
-    counts = np.empty((0, 0), np.int32)
-    spare_counts = np.empty((0, 0), np.int32)
-    only_means = mean.size > 0 and total.size + count.size == 0
+    sums, spare = scratch(group + 1, span, np.float64), scratch(5, span, np.float64)
+    # untouched unless pixels are invalid
+    cleaned, usable = scratch(group + height - 1, span, values.dtype), scratch(group + height - 1, span, np.int32)
+    counts, spare_counts = scratch(group + 1, span, np.int32), scratch(5, span, np.int32)
+    rows = (sums, spare, cleaned, usable, counts, spare_counts)
     for plane in range(values.shape[0]):
         mask = valid[plane if valid.size else 0 :]
-        for left in range(0, length, strip):
-            num = min(strip, length - left)
-            row = 0
-            while row < rows:
-                position = 0 if height == 3 else (phase + row) % height
-                num_rows = min(group - position, rows - row)
-                source = (first + row, begin + left, num_rows + height - 1, num + reach)
-                shape = (height, position, num_rows)
-                clean = min_valid <= height * width and not holds_invalid(values[plane], mask, True, source)
-                if clean:
-                    sum_down(values[plane], source, shape, tile, sums, spare)
-                else:
-                    if not cleaned.size:
-                        cleaned = scratch(group + height - 1, span, values.dtype)
-                        usable = scratch(group + height - 1, span, np.int32)
-                        counts = scratch(group + 1, span, np.int32)
-                        spare_counts = scratch(5, span, np.int32)
-                    clean_rows(values[plane], mask, True, source, values.dtype.type(0), cleaned, usable)
-                    inside = (0 * first, 0 * begin, source[2], source[3])
-                    sum_down(cleaned, inside, shape, tile, sums, spare)
-                    sum_down(usable, inside, shape, tile, counts, spare_counts)
-                for i in range(num_rows):
-                    at = (plane, out_row + row + i, out_begin + left, num)
-                    column_sums = sums[i, : num + reach]
-                    if clean and width == 3 and only_means:
-                        write_means_of_three(column_sums, lanes, height * width, mean, at)
-                        continue
-                    sum_row = sum_across(column_sums, width, lanes, num, spare)
-                    if clean:
-                        write_sums(sum_row, height * width, mean, total, count, at)
-                        continue
-                    count_row = sum_across(counts[i, : num + reach], width, lanes, num, spare_counts)
-                    centre = (width // 2) * lanes
-                    centre_row = usable[i + height // 2, centre : centre + num]
-                    write_masked_sums(sum_row, count_row, centre_row, min_valid, fill_invalid, mean, total, count, at)
-                row += num_rows
+        sum_plane(values[plane], mask, mean, total, count, plane, place, rule, tiles, rows)
 
 
 @inner
+def sum_plane(
+    values: Any,
+    mask: Any,
+    mean: Any,
+    total: Any,
+    count: Any,
+    plane: Any,
+    place: Any,
+    rule: Any,
+    tiles: Any,
+    scratch_rows: Any,
+) -> None:
+    first, phase, rows, begin, length, out_row, out_begin = place
+    height, width, lanes, min_valid, fill_invalid = rule
+    sums, spare, cleaned, usable, counts, spare_counts = scratch_rows
+    reach = (width - 1) * lanes
+    strip, tile = tiles
+    group = DIRECT_ROWS if height == 3 else height
+    only_means = mean.size > 0 and total.size + count.size == 0
+    for left in range(0, length, strip):
+        num = min(strip, length - left)
+        row = 0
+        while row < rows:
+            position = 0 if height == 3 else (phase + row) % height
+            num_rows = min(group - position, rows - row)
+            source = (first + row, begin + left, num_rows + height - 1, num + reach)
+            shape = (height, position, num_rows)
+            clean = min_valid <= height * width and not holds_invalid(values, mask, True, source)
+            if clean:
+                sum_down(values, source, shape, tile, sums, spare)
+            else:
+                clean_rows(values, mask, True, source, values.dtype.type(0), cleaned, usable)
+                inside = (0 * first, 0 * begin, source[2], source[3])
+                sum_down(cleaned, inside, shape, tile, sums, spare)
+                sum_down(usable, inside, shape, tile, counts, spare_counts)
+            for i in range(num_rows):
+                at = (plane, out_row + row + i, out_begin + left, num)
+                column_sums = sums[i, : num + reach]
+                if clean and width == 3 and only_means:
+                    write_means_of_three(column_sums, lanes, height * width, mean, at)
+                    continue
+                sum_row = spare[0, :num]
+                sum_across(column_sums, width, lanes, sum_row, spare)
+                if clean:
+                    write_sums(sum_row, height * width, mean, total, count, at)
+                    continue
+                count_row = spare_counts[0, :num]
+                sum_across(counts[i, : num + reach], width, lanes, count_row, spare_counts)
+                centre = (width // 2) * lanes
+                centre_row = usable[i + height // 2, centre : centre + num]
+                write_masked_sums(sum_row, count_row, centre_row, min_valid, fill_invalid, mean, total, count, at)
+            row += num_rows
+
+
+@owning
 def scratch(num_rows: Any, num: Any, dtype: Any) -> Any:
     """Return empty rows of at least `num` elements that begin at cache lines: half the time for some loops.
 
@@ -165,8 +180,8 @@ def sum_down(values: Any, source: Any, shape: Any, tile: Any, sums: Any, spare: 
 
 
 @inner
-def sum_across(row: Any, width: Any, lanes: Any, num: Any, spare: Any) -> Any:
-    """Return the sums of `width` columns that begin at each of the first `num` elements of a row.
+def sum_across(row: Any, width: Any, lanes: Any, out: Any, spare: Any) -> None:
+    """Fill `out` with the sums of `width` columns that begin at each of the first elements of a row.
 
     Sums of 4, 16, 64, ... columns are made of four of the size before. The digits of the width to base 4 say how
     many of each a window takes: the largest first, and what is right of them is summed already. Four rows of `spare`
@@ -176,27 +191,26 @@ def sum_across(row: Any, width: Any, lanes: Any, num: Any, spare: Any) -> Any:
     size, tail_size = 1, 0
     flip, tail_flip = 0, 0
     while True:
-        digit = (width // size) % 4
-        step = size * lanes
+        digit, step = (width // size) % 4, size * lanes
+        is_last = size * 4 > width
+        to = out if is_last else spare[3 + tail_flip, : out.size + (width - digit * size - tail_size) * lanes]
+        if digit and tail_size:
+            add_blocks(block, digit, step, tail, to)
+        elif digit > 1:
+            sum_blocks(block, digit, step, to)
         if digit:
-            out = spare[3 + tail_flip, : num + (width - digit * size - tail_size) * lanes]
-            tail_flip = 1 - tail_flip
-            if tail_size:
-                add_blocks(block, digit, step, tail, out)
-                tail = out
-            elif digit == 1:
-                tail = block
-            else:
-                sum_blocks(block, digit, step, out)
-                tail = out
+            tail = to if digit > 1 or tail_size else block
             tail_size += digit * size
-        if size * 4 > width:
-            return tail[:num]
-        out = spare[1 + flip, : block.size - 3 * step]
-        add_four(block, step, out)
-        block = out
+            tail_flip = 1 - tail_flip
+        if is_last:
+            break
+        block_sums = spare[1 + flip, : block.size - 3 * step]
+        add_four(block, step, block_sums)
+        block = block_sums
         flip = 1 - flip
         size *= 4
+    if width == size:  # one block, which is nowhere but in its row
+        copy(block, out)
 
 
 @inner
