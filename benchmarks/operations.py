@@ -51,6 +51,21 @@ def gabor(image: np.ndarray) -> Row:
     return Row("gabor 31 x 31 + 15 x 15 mean, var", ours, {"scipy": scipy_way, "OpenCV": opencv_way}, close(1e-2))
 
 
+def gabor_bank(image: np.ndarray) -> Row:
+    """One oblique filter, and what one along an axis and a bank take beside it."""
+    image = np.ascontiguousarray(image[:2000, :2000])
+
+    def filters(frequencies: list[float], orientations: list[float]) -> Callable[[], dict[str, np.ndarray]]:
+        bank = {"frequencies": frequencies, "orientations": orientations, "sigma": 5, "window": 15}
+        return in_memory([{"name": "g", "op": "gabor", **bank, "statistics": ["mean", "var"]}], image)
+
+    peers = {
+        "along an axis": filters([0.15], [0]),
+        "a bank of 4 x 6": filters([0.1, 0.15, 0.2, 0.25], [0, 30, 60, 90, 120, 150]),
+    }
+    return Row("one gabor, 2000 x 2000", filters([0.15], [30]), peers, lambda ours, theirs: True)
+
+
 def differences(image: np.ndarray) -> Row:
     steps = [
         {"name": "g", "op": "gradient", "input": "image"},
@@ -93,6 +108,7 @@ def rows(size: int) -> Iterator[tuple[str, Callable[[], Row]]]:
     image += rng.normal(size=image.shape).astype(np.float32)
     counts = np.clip(image * 10 + 2000, 0, 65535).astype(np.uint16)
     yield "gabor", lambda: gabor(image)
+    yield "bank", lambda: gabor_bank(image)
     yield "differences", lambda: differences(image)
     yield "median", lambda: median(counts, 5)
     yield "median-float", lambda: median(image, 5)
