@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.kernels.compile import inner, kernel
-from pipeline.kernels.window_sum import blank, clean_rows, copy, holds_invalid, scratch, sum_across, sum_down
+from pipeline.kernels.window_row import blank, copy
+from pipeline.kernels.window_sum import clean_rows, holds_invalid, scratch, sum_across, sum_down
 
 
 @kernel

@@ -14,17 +14,8 @@ import numpy as np
 
 from pipeline.kernels.compile import inner, kernel
 from pipeline.kernels.window_extremum import extremum_across, fold, write
-from pipeline.kernels.window_sum import (
-    accumulate,
-    blank,
-    clean_rows,
-    copy,
-    holds_invalid,
-    scratch,
-    sum_across,
-    write_masked_sums,
-    write_sums,
-)
+from pipeline.kernels.window_row import accumulate, blank, copy, write_masked_sums, write_sums
+from pipeline.kernels.window_sum import clean_rows, holds_invalid, scratch, sum_across
 from pipeline.kernels.window_variance import write_masked
 
 GROUP = 32

@@ -16,7 +16,8 @@ import numpy as np
 
 from pipeline.kernels.compile import fma, inner, kernel
 from pipeline.kernels.window import Frame
-from pipeline.kernels.window_sum import add, blank, clean_rows, holds_invalid, scratch, sum_across, sum_down
+from pipeline.kernels.window_row import add, blank
+from pipeline.kernels.window_sum import clean_rows, holds_invalid, scratch, sum_across, sum_down
 
 STRIP = 512
 """Least elements of the strips that a block is cut into: some rows of float64 then fit the first-level cache."""
