@@ -97,3 +97,23 @@ def test_planning_and_a_threads_run_need_neither_dask_array_nor_distributed() ->
     code = f"import sys, pipeline.api\nprint(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def decorated(path: Path) -> Iterator[tuple[str, set[str], set[str]]]:
+    """Yield the name of each function of a file, its decorators, and what it calls by name."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            calls = {
+                call.func.id for call in ast.walk(node) if isinstance(call, ast.Call) and type(call.func) is ast.Name
+            }
+            yield node.name, {ast.unparse(decorator) for decorator in node.decorator_list}, calls
+
+
+def test_inner_functions_own_no_arrays() -> None:
+    """numba would not refuse the call, but never free what the function returns: see `kernels.compile.inner`."""
+    functions = [function for path in (ROOT / "kernels").glob("*.py") for function in decorated(path)]
+    owning = {name for name, decorators, _ in functions if "owning" in decorators}
+    assert "scratch" in owning
+    assert [
+        (name, calls & owning) for name, decorators, calls in functions if "inner" in decorators and calls & owning
+    ] == []

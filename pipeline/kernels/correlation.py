@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.kernels.compile import fma, inner, kernel
-from pipeline.kernels.window_sum import copy, holds_invalid, scratch
+from pipeline.kernels.window_row import copy
+from pipeline.kernels.window_sum import holds_invalid, scratch
 
 
 @kernel

@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.kernels.compile import inner, kernel
+from pipeline.kernels.compile import inner, kernel, owning
 from pipeline.kernels.difference_row import (
     determinants,
     directions,
@@ -160,13 +160,13 @@ def wants(outs: Any, begin: Any, end: Any) -> bool:
     return found
 
 
-@inner
+@owning
 def target(out: Any, start: Any, at: Any, spare: Any) -> Any:
     """Return the part of a row of an output that is computed now, or of a spare row if nobody wants the output."""
     return part(out, start, at) if out.size else spare[: at[3]]
 
 
-@inner
+@owning
 def part(out: Any, start: Any, at: Any) -> Any:
     plane, row, left, num = at
     return out[plane, start[0] + row, start[1] + left : start[1] + left + num]
@@ -179,7 +179,7 @@ def straighten(out: Any, first: Any, num: Any) -> None:
         out[c] = 0 if out[c] == out[c] else out[c]
 
 
-@inner
+@owning
 def derive_first(dy: Any, dx: Any, outs: Any, starts: Any, at: Any) -> None:
     if outs[2].size:
         magnitudes(dy, dx, part(outs[2], starts[2], at))
@@ -187,7 +187,7 @@ def derive_first(dy: Any, dx: Any, outs: Any, starts: Any, at: Any) -> None:
         directions(dy, dx, part(outs[3], starts[3], at))
 
 
-@inner
+@owning
 def derive_second(dyy: Any, dxy: Any, dxx: Any, outs: Any, starts: Any, at: Any, spare: Any) -> None:
     if outs[7].size:
         laplacians(dyy, dxx, part(outs[7], starts[7], at))

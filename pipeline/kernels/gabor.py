@@ -8,9 +8,7 @@ found by crosses: the row and the column of the largest value, taken away, leave
     response[y, x] = sum over terms of sign * (down[y] applied down the columns, then across[x] along the rows)
 
 The products are truncated where sum |k - k'| <= tolerance * sum |k|: 1e-7 for float32 results, and 8 eps for float64
-ones, what rounding of the phase leaves in scikit-image's kernels too. For float32 results the sums down the columns are
-float32 within groups of eight taps, if the sum of all errors is then proved to stay below 4 eps * max |values| *
-sum |k| (it does where the envelope is round). Every step is plain elementwise arithmetic in
+ones, what rounding of the phase leaves in scikit-image's kernels too. Every step is plain elementwise arithmetic in
 float64, so all processes find the same bits. A kernel for which the products would cost more is summed directly.
 """
 
@@ -23,11 +21,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from pipeline.kernels.convolution import Weights, direct
+from pipeline.kernels.gabor_vector import LEAST
 
 LARGEST_GROUP = 4
 """Filters that are computed together at most: a response of each is held."""
-TAPS = 8
-"""Taps that are summed at a time, but for the last group, which may have half as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +41,7 @@ class Group:
     """Rows and columns of the kernels."""
     direct: tuple[Weights, ...] = ()
     down: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
-    """(column factor, row of the kernel), float32 where sums of eight products may be."""
+    """(column factor, row of the kernel)."""
     across: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     """(term, column of the kernel)."""
     columns: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
@@ -127,15 +124,15 @@ def factor_bank(bank: Sequence[tuple[np.ndarray, ...]], dtype: np.dtype, exact: 
         flipped = tuple(kernel[::-1, ::-1] for kernel in kernels)
         parts = [] if exact else [_parts(kernel, tolerance) for kernel in flipped]
         rows, columns = kernels[0].shape
-        if exact or _cost(parts) > rows * columns * len(kernels):
+        if exact or min(rows, columns) < LEAST or _cost(parts) > rows * columns * len(kernels):
             alone.append(Group((position,), (rows, columns), tuple(direct(kernel, zeros=True) for kernel in flipped)))
             continue
         group = next((group for group in groups if group.shares((rows, columns), parts)), None)
         if group is None:
             group = _Group((rows, columns))
             groups.append(group)
-        group.add(position, parts, [float(np.abs(kernel).sum()) for kernel in flipped])
-    return (*(group.freeze(dtype) for group in groups), *alone)
+        group.add(position, parts)
+    return (*(group.freeze() for group in groups), *alone)
 
 
 Term = tuple[np.ndarray, np.ndarray]
@@ -149,8 +146,6 @@ class _Part:
     slack: float
     """Sum of absolute differences up to which another part counts as this one."""
     terms: tuple[Term, ...]
-    error: float
-    """Sum of absolute differences between `values` and the sum of the terms."""
 
     def sign(self, other: _Part) -> int:
         """Return 1 or -1 if the other part is this one times it, else 0."""
@@ -179,28 +174,16 @@ def _crosses(values: np.ndarray, allowed: float, slack: float) -> _Part:
     """
     rest = values
     terms: list[Term] = []
-    while (error := float(np.abs(rest).sum())) > allowed and len(terms) < min(values.shape):
+    while float(np.abs(rest).sum()) > allowed and len(terms) < min(values.shape):
         row, column = np.unravel_index(np.abs(rest).argmax(), rest.shape)
         terms.append((rest[:, column] / rest[row, column], rest[row]))
         rest = rest - np.outer(*terms[-1])
-    return _Part(values, slack, tuple(terms), error)
-
-
-def single_error(down: np.ndarray) -> float:
-    """Return a bound of the error of a sum of `down` times values up to 1, by float32 chains in groups of eight.
-
-    Each product or fused multiply-add rounds its result by at most u = 2^-24 of its greatest possible size, the sum
-    of the weights so far; the two chains of a group are added with one more rounding; weights are rounded before.
-    """
-    padded = np.abs(_padded([down], TAPS)[0])
-    chains = padded.reshape(-1, TAPS // 2, 2).cumsum(axis=1)
-    rounded = float(np.abs(down - down.astype(np.float32)).sum())
-    return rounded + 2.0**-24 * 1.000001 * float(chains.sum() + padded.sum())
+    return _Part(values, slack, tuple(terms))
 
 
 def _cost(parts: Sequence[Sequence[_Part]]) -> float:
-    """Return about how many taps of a direct sum cost what the terms cost; a tap of these is some 0.8 of one."""
-    return sum(0.8 * (down.size + across.size) + 4 for each in parts for part in each for down, across in part.terms)
+    """Return about how many taps of a direct sum cost what the terms cost; a tap of these is some 0.6 of one."""
+    return sum(0.6 * (down.size + across.size) + 4 for each in parts for part in each for down, across in part.terms)
 
 
 class _Group:
@@ -213,7 +196,6 @@ class _Group:
         self.down: list[np.ndarray] = []
         self.terms: list[tuple[int, np.ndarray]] = []
         self.components: list[dict[int, int]] = []
-        self.slack: list[float] = []
 
     def shares(self, size: tuple[int, int], parts: Sequence[Sequence[_Part]]) -> bool:
         """Return whether another filter fits in and has a part or a column factor in common."""
@@ -226,11 +208,9 @@ class _Group:
             for part in each
         )
 
-    def add(self, position: int, parts: Sequence[Sequence[_Part]], sizes: Sequence[float]) -> None:
+    def add(self, position: int, parts: Sequence[Sequence[_Part]]) -> None:
         self.filters.append(position)
-        for each, size in zip(parts, sizes, strict=True):
-            # what float32 may err by: 4 eps, less the rounding of the result and what the terms leave out
-            self.slack.append(7 * 2.0**-24 * size - sum(part.error + part.slack for part in each))
+        for each in parts:
             component: dict[int, int] = {}
             for part in each:
                 sign, terms = self._find(part)
@@ -259,15 +239,7 @@ class _Group:
                 return column
         return None
 
-    def _holds_in_single(self) -> bool:
-        """Return whether float32 sums down the columns keep all components within their bounds."""
-        down = [single_error(down) for down in self.down]
-        terms = [down[column] * float(np.abs(across).sum()) for column, across in self.terms]
-        errors = (sum(terms[term] for term in component) for component in self.components)
-        return all(error <= slack for error, slack in zip(errors, self.slack, strict=True))
-
-    def freeze(self, dtype: np.dtype) -> Group:
-        single = dtype == np.float32 and self._holds_in_single()
+    def freeze(self) -> Group:
         signs = np.zeros((len(self.components), len(self.terms)))
         for row, component in zip(signs, self.components, strict=True):
             for term, sign in component.items():
@@ -275,16 +247,8 @@ class _Group:
         return Group(
             filters=tuple(self.filters),
             size=self.size,
-            down=_padded(self.down).astype(np.float32 if single else np.float64),
-            across=_padded([across for _, across in self.terms]),
+            down=np.stack(self.down),
+            across=np.stack([across for _, across in self.terms]),
             columns=np.array([column for column, _ in self.terms]),
             signs=signs,
         )
-
-
-def _padded(vectors: Sequence[np.ndarray], group: int = TAPS // 2) -> np.ndarray:
-    """Return vectors of one length as rows, with weights of 0 up to whole groups."""
-    length = vectors[0].size
-    padded = np.zeros((len(vectors), -(-length // group) * group))
-    padded[:, :length] = vectors
-    return padded

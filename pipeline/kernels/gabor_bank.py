@@ -10,12 +10,13 @@ import numpy as np
 from pipeline.kernels import convolution, window
 from pipeline.kernels.edge import fill_edges
 from pipeline.kernels.gabor import Group
-from pipeline.kernels.gabor_rows import respond
+from pipeline.kernels.gabor_rows import CHUNK, respond
+from pipeline.kernels.gabor_vector import LANES
 from pipeline.kernels.window_power import power_bytes, power_moments
 from pipeline.region import Halo, Region
 
 STRIP = 1024
-"""About the columns that are computed at a time: the rows of a strip then fit the second-level cache."""
+"""About the columns that are computed at a time: the column sums of a strip then fit the second-level cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +81,22 @@ def responses(group: Group, band: Band, need: Region) -> np.ndarray:
         _sum_directly(group, band, out, need, inside)
     else:
         rows, columns = group.reach
-        first = inside.top - rows - band.origin[0], inside.left - columns - band.origin[1]
+        values, first = _widened(band, inside.grow(Halo.around(rows, columns)))
         place = (*first, *inside.shape, inside.top - need.top, inside.left - need.left)
         magnitude = len(group.signs) > len(group.filters)
         size = (*group.size, _strip(group, inside.width))
-        respond(band.values, out, group.down, group.across, group.columns, group.signs, magnitude, place, size)
+        respond(values, out, group.down, group.across, group.columns, group.signs, magnitude, place, size)
     if inside != need:
         fill_edges(out, 1, (need.top, need.left), need, band.raster, band.rule, band.cval)
     return out
+
+
+def _widened(band: Band, around: Region) -> tuple[np.ndarray, tuple[int, int]]:
+    """Return values that hold `around`, and where it begins: a copy where it is narrower than a vector."""
+    if around.width >= LANES:
+        return band.values, (around.top - band.origin[0], around.left - band.origin[1])
+    part = band.values[around.slices(band.origin)]
+    return np.pad(part, ((0, 0), (0, LANES - around.width))), (0, 0)
 
 
 def _sum_directly(group: Group, band: Band, out: np.ndarray, need: Region, inside: Region) -> None:
@@ -119,8 +128,9 @@ def _group_bytes(group: Group, need: tuple[int, int], pixels: int) -> int:
     if group.direct:
         taps = max(convolution.scratch_bytes(need, weights, 1) for weights in group.direct)
         return pixels * len(group.direct) + taps
-    rows = len(group.down) + len(group.across) + 2
-    return pixels * len(group.filters) + 8 * rows * (_strip(group, need[1]) + group.size[1] + 1024)
+    rows = len(group.down) * (_strip(group, need[1]) + group.size[1] + 64) + (len(group.across) + 3) * (CHUNK + 64)
+    narrow = (need[0] + group.size[0]) * LANES if need[1] < LANES else 0
+    return pixels * len(group.filters) + 8 * (LANES * rows + narrow) + 4096
 
 
 def _strip(group: Group, width: int) -> int:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.kernels.compile import inner, kernel
-from pipeline.kernels.window_sum import blank, clean_rows, copy, holds_invalid, scratch, sum_across, sum_down
+from pipeline.kernels.window_row import blank, copy
+from pipeline.kernels.window_sum import clean_rows, holds_invalid, scratch, sum_across, sum_down
 
 
 @kernel
@@ -78,7 +79,8 @@ def extremum_windows(
                     at = (plane, out_row + row + i, out_begin + left, num)
                     write(spare[5, :num], spare[6, :num], limits[1], lowest, highest, span_out, at)
                     if not clean:
-                        count_row = sum_across(counts[i, : num + reach], width, lanes, num, spare_counts)
+                        count_row = spare_counts[0, :num]
+                        sum_across(counts[i, : num + reach], width, lanes, count_row, spare_counts)
                         centre = (width // 2) * lanes
                         centre_row = usable[i + height // 2, centre : centre + num]
                         for out in (lowest, highest, span_out):

@@ -14,17 +14,8 @@ import numpy as np
 
 from pipeline.kernels.compile import inner, kernel
 from pipeline.kernels.window_extremum import extremum_across, fold, write
-from pipeline.kernels.window_sum import (
-    accumulate,
-    blank,
-    clean_rows,
-    copy,
-    holds_invalid,
-    scratch,
-    sum_across,
-    write_masked_sums,
-    write_sums,
-)
+from pipeline.kernels.window_row import accumulate, blank, copy, write_masked_sums, write_sums
+from pipeline.kernels.window_sum import clean_rows, holds_invalid, scratch, sum_across
 from pipeline.kernels.window_variance import write_masked
 
 GROUP = 32
@@ -80,11 +71,11 @@ def sum_runs(rows: Any, runs: Any, i: Any, lanes: Any, spare: Any, out: Any) -> 
     for k in range(runs.shape[0]):
         row, first, length = runs[k]
         begin, end = first * lanes, (first + length - 1) * lanes + out.size
-        sums = sum_across(rows[i + row, begin:end], length, lanes, out.size, spare)
         if k == 0:
-            copy(sums, out)
+            sum_across(rows[i + row, begin:end], length, lanes, out, spare)
         else:
-            accumulate(sums, out)
+            sum_across(rows[i + row, begin:end], length, lanes, spare[0, : out.size], spare)
+            accumulate(spare[0, : out.size], out)
 
 
 @inner

@@ -16,7 +16,8 @@ import numpy as np
 
 from pipeline.kernels.compile import fma, inner, kernel
 from pipeline.kernels.window import Frame
-from pipeline.kernels.window_sum import add, blank, clean_rows, holds_invalid, scratch, sum_across, sum_down
+from pipeline.kernels.window_row import add, blank
+from pipeline.kernels.window_sum import clean_rows, holds_invalid, scratch, sum_across, sum_down
 
 STRIP = 512
 """Least elements of the strips that a block is cut into: some rows of float64 then fit the first-level cache."""
@@ -44,55 +45,71 @@ def _strip(rule: tuple[int, int, int, int, bool], place: tuple[int, int, int, in
 @kernel
 def power_windows(values: Any, mean: Any, var: Any, std: Any, place: Any, rule: Any, strip: Any) -> None:
     """Fill mean, var and std, those that are not empty."""
-    first, phase, rows, begin, length, out_row, out_begin = place
-    height, width, lanes, min_valid, fill_invalid = rule
-    reach = (width - 1) * lanes
-    span = strip + reach
+    height, width, lanes, _, _ = rule
+    span = strip + (width - 1) * lanes
     sums, spare = scratch(2 * (height + 1), span, np.float64), scratch(10, span, np.float64)
-    reciprocals = scratch(1, span, np.float64)[0]
-    cleaned = np.empty((0, 0), values.dtype)
-    usable = np.empty((0, 0), np.int32)
-    counts = np.empty((0, 0), np.int32)
-    spare_counts = np.empty((0, 0), np.int32)
+    reciprocals = scratch(1, span, np.float64)
+    # untouched unless pixels are invalid
+    cleaned, usable = scratch(2 * height - 1, span, values.dtype), scratch(2 * height - 1, span, np.int32)
+    counts, spare_counts = scratch(height + 1, span, np.int32), scratch(5, span, np.int32)
+    rows = (sums, spare, reciprocals, cleaned, usable, counts, spare_counts)
     no_mask = np.ones((0, 0, 0), np.bool_)
     for plane in range(values.shape[0]):
-        for left in range(0, length, strip):
-            num = min(strip, length - left)
-            row = 0
-            while row < rows:
-                position = (phase + row) % height
-                num_rows = min(height - position, rows - row)
-                source = (first + row, begin + left, num_rows + height - 1, num + reach)
-                shape = (height, position, num_rows)
-                part = values[plane]
-                clean = min_valid <= height * width and not holds_invalid(part, no_mask, True, source)
-                if not clean:
-                    if not usable.size:
-                        cleaned = scratch(2 * height - 1, span, values.dtype)
-                        usable = scratch(2 * height - 1, span, np.int32)
-                        counts = scratch(height + 1, span, np.int32)
-                        spare_counts = scratch(5, span, np.int32)
-                    clean_rows(part, no_mask, True, source, values.dtype.type(0), cleaned, usable)
-                    part, source = cleaned, (0 * first, 0 * begin, source[2], source[3])
-                    sum_down(usable, source, shape, span, counts, spare_counts)
-                power_down(part, source, shape, sums, spare)
-                for i in range(num_rows):
-                    total = sum_across(sums[i, : num + reach], width, lanes, num, spare)
-                    power = sum_across(sums[height + 1 + i, : num + reach], width, lanes, num, spare[5:])
-                    at = (plane, out_row + row + i, out_begin + left, num)
-                    if clean:
-                        reciprocals[:num] = 1.0 / (height * width)
-                        write(total, power, reciprocals, mean, var, std, at)
-                        continue
-                    count = sum_across(counts[i, : num + reach], width, lanes, num, spare_counts)
-                    invert(count, reciprocals)
-                    write(total, power, reciprocals, mean, var, std, at)
-                    centre = usable[i + height // 2, (width // 2) * lanes : (width // 2) * lanes + num]
-                    for out in (mean, var, std):
-                        if out.size:
-                            to = out[plane, at[1], at[2] : at[2] + num]
-                            blank(count, centre, min_valid, fill_invalid, np.nan, to)
-                row += num_rows
+        power_plane(values[plane], no_mask, mean, var, std, plane, place, rule, strip, rows)
+
+
+@inner
+def power_plane(
+    values: Any,
+    no_mask: Any,
+    mean: Any,
+    var: Any,
+    std: Any,
+    plane: Any,
+    place: Any,
+    rule: Any,
+    strip: Any,
+    scratch_rows: Any,
+) -> None:
+    first, phase, rows, begin, length, out_row, out_begin = place
+    height, width, lanes, min_valid, fill_invalid = rule
+    sums, spare, reciprocals, cleaned, usable, counts, spare_counts = scratch_rows
+    reach = (width - 1) * lanes
+    for left in range(0, length, strip):
+        num = min(strip, length - left)
+        total, power, shares = spare[0, :num], spare[5, :num], reciprocals[0, :num]
+        row = 0
+        while row < rows:
+            position = (phase + row) % height
+            num_rows = min(height - position, rows - row)
+            source = (first + row, begin + left, num_rows + height - 1, num + reach)
+            shape = (height, position, num_rows)
+            part = values
+            clean = min_valid <= height * width and not holds_invalid(part, no_mask, True, source)
+            if clean:
+                shares[:] = 1.0 / (height * width)
+            else:
+                clean_rows(part, no_mask, True, source, values.dtype.type(0), cleaned, usable)
+                part, source = cleaned, (0 * first, 0 * begin, source[2], source[3])
+                sum_down(usable, source, shape, strip + reach, counts, spare_counts)
+            power_down(part, source, shape, sums, spare)
+            for i in range(num_rows):
+                sum_across(sums[i, : num + reach], width, lanes, total, spare)
+                sum_across(sums[height + 1 + i, : num + reach], width, lanes, power, spare[5:])
+                at = (plane, out_row + row + i, out_begin + left, num)
+                if clean:
+                    write(total, power, shares, mean, var, std, at)
+                    continue
+                count = spare_counts[0, :num]
+                sum_across(counts[i, : num + reach], width, lanes, count, spare_counts)
+                invert(count, shares)
+                write(total, power, shares, mean, var, std, at)
+                centre = usable[i + height // 2, (width // 2) * lanes : (width // 2) * lanes + num]
+                for out in (mean, var, std):
+                    if out.size:
+                        to = out[plane, at[1], at[2] : at[2] + num]
+                        blank(count, centre, min_valid, fill_invalid, np.nan, to)
+            row += num_rows
 
 
 @inner

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.kernels.compile import inner, kernel
-from pipeline.kernels.window_sum import blank, clean_rows, copy, holds_invalid, scratch
+from pipeline.kernels.window_row import blank, copy
+from pipeline.kernels.window_sum import clean_rows, holds_invalid, scratch
 
 SPARE = 6
 """Sets kept besides those of a group's rows: two for a growing prefix, four to merge across."""

@@ -70,6 +70,8 @@ class Gabor(Operation):
         "std": "its standard deviation in the window; working dtype",
     }
 
+    version: ClassVar[int] = 2
+
     op: Literal["gabor"]
     frequencies: Annotated[
         tuple[Positive, ...], Field(min_length=1), BeforeValidator(to_list, json_schema_input_type=float | list[float])
