@@ -39,6 +39,7 @@ def compile_kernels(plan: Plan) -> float:
 
 def compute_pixels(plan: Plan) -> None:
     """Compute a plan for a few pixels, valid and invalid, alike and different: all kernels are called that it needs."""
+    _decode_inputs(plan)
     tables = plan.first_tables()
     for planned in plan.passes:
         first = planned.plan.grid.region
@@ -53,6 +54,13 @@ def compute_pixels(plan: Plan) -> None:
         for sweep, table in zip(planned.plan.sweeps, collector.partials.tables, strict=True):
             assert table is not None
             tables[sweep.step.name] = sweep.reduction.fold(table, tables[sweep.step.name], sweep.number)
+
+
+def _decode_inputs(plan: Plan) -> None:
+    if any(entry.codec == "lzw" for entry in plan.inputs.values()):
+        from pipeline.kernels import lzw  # which few files need
+
+        lzw.decode(np.zeros(lzw.SLACK_BYTES, np.uint8), np.zeros(lzw.SLACK_BYTES, np.uint8))
 
 
 def _fill_with(planned: PlannedPass, values: str) -> Fetch:
