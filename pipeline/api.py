@@ -260,7 +260,7 @@ def _run(job: Job, target: Target, journal: Journal, ways: _Ways, crew: Crew | N
     options = job.pipeline.run
     with FileSystems(store.folders if options.durable else []) as disks:
         with progress, journal.checkpoints(disks):
-            compile_seconds = crew.prepare(job.plan) if crew else compile_kernels(job.plan)
+            compile_seconds = crew.prepare(job.plan) if crew else compile_kernels(job.plan, progress.say)
             started = time.monotonic()
             with crew.report(ways.performance_report) if crew else nullcontext():
                 measured = execute(

@@ -1,44 +1,62 @@
-"""The kernels of a plan are compiled before its first block, in a process of their own.
+"""The kernels of a plan are compiled before its first block, in processes of their own.
 
 Compiling takes 60 to 150 MiB that a process never gives back: what numba knows of types and code. So where a kernel
-is not in numba's cache, a child process compiles all of the plan into the cache, and this process only loads them.
+is not in numba's cache, child processes compile all of the plan into the cache, and this process only loads them. The
+compiler holds one lock for all threads of a process, so two children share the work, each taking the next kind of steps
+that nobody has.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from pipeline.kernels.compile import NotCompiledError, cached_only
-from pipeline.passes import Fetch, Fresh, compute_block
+from pipeline.operation import Operation
+from pipeline.passes import Act, Fetch, Fresh, StepPlan, Sweep, compute_block, do
 from pipeline.planning import Plan, PlannedPass
 from pipeline.raster import RasterSpec
 from pipeline.reduction import BlockCollector, Merger
 from pipeline.region import Region
 from pipeline.worker import count_valid
 
-_CHILD = "import pickle, sys; from pipeline.compilation import compute_pixels as f; f(pickle.load(sys.stdin.buffer))"
+_CHILD = "import sys; from pipeline.compilation import compile_share as f; f(sys.stdin.buffer.read(), sys.argv[1])"
+CHILDREN = 2
+"""More are no faster: the costliest step of a pipeline takes a third of all."""
+CHILD_BYTES = 512 * 2**20
+
+IsMine = Callable[[str], bool]
+"""Whether this process computes the steps of a share, by its name."""
 
 
-def compile_kernels(plan: Plan) -> float:
+def compile_kernels(plan: Plan, say: Callable[[str], None] = lambda text: None) -> float:
     """Have all kernels that a plan needs in this process, compiled; return the seconds that it took."""
     started = time.monotonic()
     try:
         with cached_only():
             compute_pixels(plan)
     except NotCompiledError:
-        _compile_in_child(plan)
+        say("compiling kernels, once on this machine")
+        _compile_in_children(plan)
         compute_pixels(plan)
     return time.monotonic() - started
 
 
-def compute_pixels(plan: Plan) -> None:
-    """Compute a plan for a few pixels, valid and invalid, alike and different: all kernels are called that it needs."""
+def compute_pixels(plan: Plan, is_mine: IsMine = lambda step: True) -> None:
+    """Compute a plan for a few pixels, valid and invalid, alike and different: all kernels are called that it needs.
+
+    Of the steps, only those whose share is mine; what others read of the rest is 0.
+    """
+    _decode_inputs(plan)
     tables = plan.first_tables()
     for planned in plan.passes:
         first = planned.plan.grid.region
@@ -47,12 +65,43 @@ def compute_pixels(plan: Plan) -> None:
         collector = BlockCollector(merger)
         for values in ("nodata", "equal", "different"):
             fetch = _fill_with(planned, values)
-            rasters = compute_block(planned.plan, patch, fetch, Fresh(), tables=tables, collector=collector)
+            act = _act_on(plan, is_mine)
+            rasters = compute_block(planned.plan, patch, fetch, Fresh(), act, tables=tables, collector=collector)
             for raster, block in rasters.items():
                 count_valid(block, planned.plan.specs[raster])
         for sweep, table in zip(planned.plan.sweeps, collector.partials.tables, strict=True):
-            assert table is not None
-            tables[sweep.step.name] = sweep.reduction.fold(table, tables[sweep.step.name], sweep.number)
+            if is_mine(_share_of(sweep, plan)):
+                assert table is not None
+                tables[sweep.step.name] = sweep.reduction.fold(table, tables[sweep.step.name], sweep.number)
+
+
+def _share_of(work: StepPlan | Sweep, plan: Plan) -> str:
+    """Return the name of the steps with which a step goes: those of its kind, or of what makes the table it reads."""
+    step = work.step if isinstance(work, Sweep) else work
+    for maker in step.makers.values():
+        if maker != step.name and maker in plan.reductions:
+            return _share_of(plan.reductions[maker], plan)
+    kinds = type(step.operation).__mro__
+    return kinds[kinds.index(Operation) - 1].__name__  # of gradient and hessian, say, what they are both
+
+
+def _act_on(plan: Plan, is_mine: IsMine) -> Act:
+    def act(function: Callable[..., Any], *args: Any) -> Any:
+        if not isinstance(args[0], StepPlan | Sweep) or is_mine(_share_of(args[0], plan)):
+            return do(function, *args)
+        if isinstance(args[0], StepPlan):  # others may read what it would have written
+            for block in args[2].values():
+                block.values[...] = 0
+        return None
+
+    return act
+
+
+def _decode_inputs(plan: Plan) -> None:
+    if any(entry.codec == "lzw" for entry in plan.inputs.values()):
+        from pipeline.kernels import lzw  # which few files need
+
+        lzw.decode(np.zeros(lzw.SLACK_BYTES, np.uint8), np.zeros(lzw.SLACK_BYTES, np.uint8))
 
 
 def _fill_with(planned: PlannedPass, values: str) -> Fetch:
@@ -70,17 +119,47 @@ def _far_value(spec: RasterSpec) -> float | int:
     return 2 if spec.dtype.kind == "f" else int(np.iinfo(spec.dtype).max) // 2
 
 
-def _compile_in_child(plan: Plan) -> None:
+def _compile_in_children(plan: Plan) -> None:
     """Fill numba's cache; what fails there is left to this process, which says why."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.curdir for path in sys.path)}
-    try:
-        subprocess.run(
-            [sys.executable, "-P", "-c", _CHILD],
-            input=pickle.dumps(plan),
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            check=False,
-        )
-    except (OSError, pickle.PicklingError, AttributeError):
-        return
+    num_children = max(1, min(CHILDREN, plan.settings.workers, plan.settings.memory_bytes // CHILD_BYTES - 1))
+    children: list[subprocess.Popen[bytes]] = []
+    with tempfile.TemporaryDirectory(prefix="rasterpipe-compile-") as claims:
+        try:
+            payload = pickle.dumps(plan)
+            children += (_start_child(claims) for _ in range(num_children))
+            for child in children:
+                assert child.stdin is not None
+                child.stdin.write(payload)
+                child.stdin.close()
+            for child in children:
+                child.wait()
+        except (OSError, pickle.PicklingError, AttributeError):
+            return
+        finally:
+            for child in children:  # where all went well, they have ended
+                child.kill()
+                child.wait()
+
+
+def _start_child(claims: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", _CHILD, claims],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path or os.curdir for path in sys.path)},
+    )
+
+
+def compile_share(payload: bytes, claims: str) -> None:
+    """Compile the kernels of a pickled plan, share by share, but for those that another process has claimed."""
+    gc.disable()  # the compiler makes much that lives on: a twentieth of the time
+    plan: Plan = pickle.loads(payload)
+    sweeps = [_share_of(sweep, plan) for planned in plan.passes for sweep in planned.plan.sweeps]
+    steps = [_share_of(step, plan) for planned in plan.passes for step in planned.plan.steps]
+    for share in dict.fromkeys(sweeps + steps):
+        try:
+            os.mkdir(os.path.join(claims, share))
+        except FileExistsError:
+            continue
+        compute_pixels(plan, share.__eq__)

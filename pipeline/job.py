@@ -209,7 +209,10 @@ def _match(config: Pipeline, readers: Mapping[str, Reader]) -> dict[str, Reader]
 
 def _input_spec(name: str, reader: Reader, entry: Input) -> InputSpec:
     facts = reader.describe()
-    return InputSpec(name, reader.spec, reader.chunk, "tiff" if "TIFF" in facts["format"] else "zarr", entry.paths[0])
+    path, codec = entry.paths[0], facts["codec"]
+    if "TIFF" in facts["format"]:
+        return InputSpec(name, reader.spec, reader.chunk, "tiff", path, codec)
+    return InputSpec(name, reader.spec, reader.chunk, "zarr", path)
 
 
 def _settings(

@@ -431,21 +431,21 @@ class _Work:
         """Make the partial tables of a reduction over the block."""
         sweep = self.plan.sweeps[number]
         blocks = {use.key: self.view(sweep.step, use) for use in sweep.step.uses}
-        self.act(self.collect, number, blocks, self.region)
+        self.act(self.collect, sweep, blocks, self.region)
         for use in sweep.step.uses:
             self.release(sweep.step, use)
 
-    def collect(self, number: int, blocks: Mapping[str, Block], region: Region) -> None:
+    def collect(self, sweep: Sweep, blocks: Mapping[str, Block], region: Region) -> None:
         """Hand over the partial table of a region, or of its halves where it could be too large."""
-        sweep, collector = self.plan.sweeps[number], self.collector
+        collector = self.collector
         assert collector is not None
         state = self.tables.get(sweep.step.name, {})
         most_bytes = sweep.reduction.most_bytes(blocks, state, sweep.number, region)
         if region.num_pixels > 1 and most_bytes > collector.limit_bytes:
             for half in region.halves():
-                self.collect(number, blocks, half)
+                self.collect(sweep, blocks, half)
             return
-        collector.add(number, sweep.reduction.partial(blocks, state, sweep.number, region))
+        collector.add(self.plan.sweeps.index(sweep), sweep.reduction.partial(blocks, state, sweep.number, region))
 
     def new_block(
         self, raster: str, dtype: np.dtype, dims: tuple[str, ...], num_bands: int, periodic: bool = False

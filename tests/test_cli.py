@@ -905,11 +905,11 @@ def slow_write(self, *args):
         time.sleep(0.25)
     write(self, *args)
 
-def slow_compile(plan):
+def slow_compile(plan, say):
     if point == "compile":
         Path("compiling").touch()
         time.sleep(30)
-    return compile_kernels(plan)
+    return compile_kernels(plan, say)
 
 job._settings, api.compile_kernels, ZarrWriter.write = cut, slow_compile, slow_write
 from pipeline.cli import main

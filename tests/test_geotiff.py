@@ -28,6 +28,7 @@ from pipeline.storage import geokeys, geokeys_format, tiff_writer
 from pipeline.storage.geotiff_format import spell
 from pipeline.storage.tiff import TiffReader
 from pipeline.storage.tiff_writer import TileLayout, plan_tiles
+from pipeline.storage.zarr import ZarrReader
 
 SMALL = [("run.memory=600 MiB", "--memory"), ("run.workers=2", "--workers")]
 PLACE = (33550, 33922, 34264, 34735, 34736, 34737, 50844)
@@ -581,14 +582,21 @@ def test_tiles_hold_every_pixel_once(data: st.DataObject) -> None:
     layout = plan_tiles(spec, (data.draw(st.integers(1, 700)), 100), 2, memory)
     smallest = TileLayout(spec, layout.side, layout.side, layout.side)
     assert layout.num_bytes(2) <= max(memory, smallest.num_bytes(2))
-    count, tiles = np.zeros((len(bands), height, width), np.uint8), []
-    for group, piece in layout.pieces():
+    count, fetched, tiles = *np.zeros((2, len(bands), height, width), np.uint8), []
+    most = 0
+    for group, read, piece in layout.pieces():
+        assert piece.top <= read.top < read.bottom
+        assert piece.bottom <= read.bottom
+        most = max(most, (read.bottom - piece.top) * piece.width * (spec.pixel_bytes // len(bands) * len(group)))
+        fetched[group, read.top : read.bottom, read.left : read.right] += 1
         for rows, columns in layout.tiles(piece):
             top, left = piece.top + rows.start, piece.left + columns.start
             stop = min(piece.bottom, top + layout.side), min(piece.right, left + layout.side)
             count[group, top : stop[0], left : stop[1]] += 1
             tiles.append((group[0], top, left))
     assert (count == 1).all()
+    assert (fetched == 1).all()
+    assert most <= layout.piece_bytes
     assert tiles == sorted(tiles)  # the order of the file
     assert layout.side % 16 == 0
 
@@ -596,9 +604,26 @@ def test_tiles_hold_every_pixel_once(data: st.DataObject) -> None:
 def test_memory_of_writing(tmp_path: Path) -> None:
     """The pieces that are read stay within what the layout says."""
     spec = RasterSpec(4096, 4096, np.dtype("float32"), ("band", "y", "x"), tuple("abcd"))
-    layout = plan_tiles(spec, (512, 512), 2, 64 * 2**20)
-    largest = max(len(bands) * piece.num_pixels * 4 for bands, piece in layout.pieces())
+    layout = plan_tiles(spec, (500, 500), 2, 64 * 2**20)
+    largest = max((read.bottom - piece.top) * piece.width * 4 for _, read, piece in layout.pieces())
     assert 2 * largest < layout.num_bytes(2) <= 64 * 2**20
+
+
+@pytest.mark.parametrize("dims", ["y,x,band", "band,y,x"])
+def test_rows_of_chunks_that_are_not_rows_of_tiles(tmp_path: Path, dims: str) -> None:
+    """Tiles of 256 from chunks of 100 rows: what a tile lacks is read with the next rows, and no chunk twice."""
+    values = np.random.default_rng(3).integers(0, 60000, (3, 1010, 530)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack", planarconfig="separate")
+    api.convert(tmp_path / "a.tif", tmp_path / "a.zarr", output={"dims": dims, "chunks": [100, 530]})
+    reader, calls = ZarrReader(str(tmp_path / "a.zarr")), []
+    real = reader.read
+    reader.read = lambda region, *rest: (calls.append(region), real(region, *rest))[1]  # type: ignore[method-assign]
+    layout = plan_tiles(reader.spec, reader.chunk, 2, 2**27)
+    assert (layout.side, layout.rows) == (256, 300)
+    tiff_writer.write_geotiff(tmp_path / "b.tif", reader, layout, "fast", "{}", 2, "test")
+    assert [call.top for call in calls] == [0, 300, 600, 900] * (1 if dims == "y,x,band" else 3)
+    written = tifffile.imread(tmp_path / "b.tif")
+    np.testing.assert_array_equal(written if dims == "band,y,x" else np.moveaxis(written, -1, 0), values)
 
 
 # --- the command -------------------------------------------------------------------------------------------------

@@ -2,18 +2,50 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
 from numba.core import event
-from numba.extending import intrinsic
+from numba.core.caching import FunctionCache
+from numba.extending import intrinsic, register_jitable
 
 UNCOUNTED: dict[str, Any] = {"_nrt": False}
 """numba's option for functions that own no array: no references are counted."""
 P = ParamSpec("P")
 T = TypeVar("T")
+_njit: Any = numba.njit
+_register: Any = register_jitable
+
+
+class _SharedCache(FunctionCache):
+    """numba's cache on disk, for processes that fill it at once.
+
+    numba itself would let two of them give one file to two signatures, and hand a third the kernel of the wrong one.
+    """
+
+    def load_overload(self, *arguments: Any) -> Any:
+        with _locked(self.cache_path, fcntl.LOCK_SH):
+            return super().load_overload(*arguments)  # type: ignore[no-untyped-call]
+
+    def save_overload(self, *arguments: Any) -> None:
+        with suppress(OSError):  # numba says what is wrong with the folder
+            os.makedirs(self.cache_path, exist_ok=True)
+        with _locked(self.cache_path, fcntl.LOCK_EX):
+            super().save_overload(*arguments)  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def _locked(folder: str, how: int) -> Iterator[None]:
+    """Hold the lock of a folder; where it cannot be had (no folder yet, or one to read only), go on without."""
+    with ExitStack() as stack:
+        with suppress(OSError):
+            file = stack.enter_context(open(os.path.join(folder, "rasterpipe.lock"), "a"))
+            fcntl.flock(file, how)
+        yield
 
 
 def kernel(function: Callable[P, T]) -> Callable[P, T]:
@@ -23,10 +55,10 @@ def kernel(function: Callable[P, T]) -> Callable[P, T]:
     multiply-adds, differently in each loop, and results would depend on the path a block takes. Where numba finds
     no folder for its cache, neither beside the file nor in the user's, each process compiles for itself.
     """
-    try:
-        return cast("Callable[P, T]", numba.njit(nogil=True, cache=True, error_model="numpy")(function))
-    except RuntimeError:
-        return owning(function)
+    dispatcher = _njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True)(function)
+    with suppress(RuntimeError):
+        dispatcher._cache = _SharedCache(function)  # type: ignore[no-untyped-call]  # as numba's own `cache=True` does
+    return cast("Callable[P, T]", dispatcher)
 
 
 def inner(function: Callable[P, T]) -> Callable[P, T]:
@@ -38,15 +70,19 @@ def inner(function: Callable[P, T]) -> Callable[P, T]:
     counting the slices of one row costs as much as adding 500 numbers (measured: 1 microsecond of atomic operations
     for each row of a window's mean and variance).
 
+    Nor does it get wrappers to be called from Python, where it stays the plain function: of the time to compile all
+    kernels, these took a fifth.
+
     numba looks at the date of the caller's file alone: after a change to an inner function in another file, save the
     caller's file too, or delete ``__pycache__``.
     """
-    return cast("Callable[P, T]", numba.njit(nogil=True, error_model="numpy", **UNCOUNTED)(function))
+    options = {"error_model": "numpy", "no_cfunc_wrapper": True} | UNCOUNTED
+    return cast("Callable[P, T]", _register(**options)(function))
 
 
 def owning(function: Callable[P, T]) -> Callable[P, T]:
     """Compile a function that allocates or returns arrays, or parts of them: as `inner`, but not for `inner` ones."""
-    return cast("Callable[P, T]", numba.njit(nogil=True, error_model="numpy")(function))
+    return cast("Callable[P, T]", _register(error_model="numpy", no_cfunc_wrapper=True)(function))
 
 
 def _fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:

@@ -31,7 +31,7 @@ def intrinsic(function: Callable[..., Generator]) -> Any:
     return numba_intrinsic(function)
 
 
-def _array(context: Any, builder: Any, kind: Any, value: Any) -> tuple[Any, Any, Any]:
+def array_parts(context: Any, builder: Any, kind: Any, value: Any) -> tuple[Any, Any, Any]:
     """Return an array's pointer, its first dimension and its first stride."""
     array = context.make_array(kind)(context, builder, value)
     sizes, strides = (cgutils.unpack_tuple(builder, part) for part in (array.shape, array.strides))
@@ -64,9 +64,9 @@ def squared_distances(typing_context: Any, pixels: Any, pixel: Any, colors: Any,
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kinds, index = signature.args, arguments[1].type
-        x, num, x_stride = _array(context, builder, kinds[0], arguments[0])
-        c, _, c_stride = _array(context, builder, kinds[2], arguments[2])
-        target, _, _ = _array(context, builder, kinds[4], arguments[4])
+        x, num, x_stride = array_parts(context, builder, kinds[0], arguments[0])
+        c, _, c_stride = array_parts(context, builder, kinds[2], arguments[2])
+        target, _, _ = array_parts(context, builder, kinds[4], arguments[4])
         x, c, target = (builder.gep(p, [arguments[i]]) for p, i in ((x, 1), (c, 3), (target, 3)))
         multiply_add = _function(builder, "llvm.fmuladd", _VECTOR, [_VECTOR] * 3)
         totals = [cgutils.alloca_once_value(builder, ir.Constant(_VECTOR, [0.0] * LANES)) for _ in range(2)]
@@ -91,7 +91,7 @@ def lanes_within(typing_context: Any, numbers: Any, first: Any, limit: Any) -> G
     """Return a bit for each of `LANES` neighbours in a flat array, set where the number is at most the limit."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer, _, _ = _array(context, builder, signature.args[0], arguments[0])
+        pointer, _, _ = array_parts(context, builder, signature.args[0], arguments[0])
         vector = _load(builder, builder.gep(pointer, [arguments[1]]))
         mask = builder.fcmp_ordered("<=", vector, _repeat(builder, arguments[2]))
         return builder.zext(builder.bitcast(mask, ir.IntType(LANES)), ir.IntType(64))

@@ -23,6 +23,8 @@ class InputSpec:
     format: Literal["zarr", "tiff"] = "zarr"
     path: str = ""
     """For messages."""
+    codec: str = ""
+    """How a TIFF is compressed: some codecs are kernels of ours, compiled before the run."""
 
 
 ECONOMIES: tuple[tuple[int, bool], ...] = ((1, True), (1, False), (2, False), (4, False))

@@ -21,7 +21,7 @@ from pipeline.read_limits import allowed_bytes
 from pipeline.storage.tiff_file import reason
 from pipeline.storage.tiff_layout import Layout, codec_of, path_of
 
-LERC, WEBP = 34887, (34927, 50001)
+LZW, LERC, WEBP = 5, 34887, (34927, 50001)
 JPEG = (6, 7, 33007, 34892)
 JPEG2000 = (33003, 33004, 33005, 34712)
 IMAGES = (*WEBP, 22610, 34933, 34934, 50002, 52546)
@@ -37,7 +37,10 @@ Decoder = Callable[[bytes, int, bytes | None], np.ndarray]
 
 
 def make_decoder(page: TiffPage, layout: Layout) -> Decoder:
-    """Return what turns the bytes of a segment into an array (rows, columns, samples); several threads may call it."""
+    """Return what turns the bytes of a segment into an array (rows, columns, samples); several threads may call it.
+
+    The array holds until the thread decodes another segment.
+    """
     codec = int(page.compression)
     if codec == LERC and page.predictor == 1:
         return functools.partial(_decode_lerc, layout)
@@ -62,6 +65,11 @@ def make_decoder(page: TiffPage, layout: Layout) -> Decoder:
         segment: np.ndarray = volume[0]
         return segment
 
+    if codec == LZW:
+        from pipeline.storage.tiff_lzw import LzwDecoder  # a kernel: numba is imported for files that need it
+
+        if LzwDecoder.knows(page, layout):
+            return LzwDecoder(page, layout, decode_segment)
     return decode_segment
 
 

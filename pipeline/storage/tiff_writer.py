@@ -13,7 +13,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from pipeline.raster import RasterSpec
 from pipeline.region import Region
 from pipeline.storage.geotiff_format import format_colors, format_tags
 from pipeline.storage.reader import Reader
+from pipeline.storage.thread_buffers import ThreadBuffers
 
 DEFLATE, ZSTANDARD = 8, 50000
 HORIZONTAL, FLOATING_POINT = 2, 3
@@ -45,6 +46,9 @@ WAITING = 3
 """Tiles a thread that wait to be compressed or written."""
 CLASSIC_BYTES = 2**32 - 2**26
 """What offsets of 32 bits reach, less what noise may gain by compression and what the directory takes."""
+ENCODED_BYTES = 1024
+"""What a codec may add to a tile, beside a 64th of it."""
+_BUFFERS = ThreadBuffers()
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class TileLayout:
     spec: RasterSpec
     side: int
     rows: int
-    """Rows read at once: whole tiles."""
+    """Rows read at once: whole tiles, or where all columns are read, whole chunks of more rows than a tile."""
     columns: int
     """Columns read at once: all, or whole tiles."""
 
@@ -76,17 +80,32 @@ class TileLayout:
     def tile_bytes(self) -> int:
         return self.side * self.side * self.pixel_bytes
 
-    def num_bytes(self, threads: int) -> int:
-        """Return what writing takes of the memory: two pieces as read, and tiles before and after compression."""
-        return 2 * self.rows * self.columns * self.pixel_bytes + 3 * (WAITING + 1) * threads * self.tile_bytes
+    @property
+    def piece_bytes(self) -> int:
+        """What is read at once, below rows of a tile that were read before."""
+        held = 0 if self.rows % self.side == 0 else self.side
+        return (self.rows + held) * self.columns * self.pixel_bytes
 
-    def pieces(self) -> Iterator[tuple[list[int], Region]]:
-        """Yield what is read at once, bands and region, in the order of the tiles."""
+    def num_bytes(self, threads: int) -> int:
+        """Return what writing takes of the memory: two pieces, and tiles before and after compression."""
+        return 2 * self.piece_bytes + 3 * (WAITING + 1) * threads * self.tile_bytes
+
+    def pieces(self) -> Iterator[tuple[list[int], Region, Region]]:
+        """Yield bands, what of them is read next, and the rows that whole tiles can now be made of.
+
+        These come in the order of the tiles. They begin above what is read, where some rows were read before that do
+        not fill a tile, and end above its end, where some rows are left over for the next piece.
+        """
         spec = self.spec
         groups = [[band] for band in range(spec.num_bands)] if self.is_planar else [list(range(spec.num_bands))]
         tops, lefts = range(0, spec.height, self.rows), range(0, spec.width, self.columns)
         for bands, top, left in itertools.product(groups, tops, lefts):
-            yield bands, Region(top, top + self.rows, left, left + self.columns).clip(spec.region)
+            read = Region(top, top + self.rows, left, left + self.columns).clip(spec.region)
+            bottom = read.bottom if read.bottom == spec.height else self._whole(read.bottom)
+            yield bands, read, replace(read, top=self._whole(top), bottom=bottom)
+
+    def _whole(self, row: int) -> int:
+        return row // self.side * self.side
 
     def tiles(self, piece: Region) -> Iterator[tuple[slice, slice]]:
         """Yield the tiles of a piece, as rows and columns of it."""
@@ -97,16 +116,17 @@ class TileLayout:
 def plan_tiles(spec: RasterSpec, chunk: tuple[int, int], threads: int, memory_bytes: int) -> TileLayout:
     """Return the layout that decodes the chunks of a store seldom, within a memory, if one of the smallest fits.
 
-    Rows that hold whole chunks are read at once where that fits, else a row of tiles, else a piece of that.
+    As many rows of chunks are read at once as make a row of tiles where that fits, else rows of tiles, else a piece of
+    one.
     """
     side = LARGE_TILE_SIDE if min(spec.height, spec.width) >= LARGE else TILE_SIDE
     while side > SMALLEST_SIDE and (
         TileLayout(spec, side, 1, 1).tile_bytes > TILE_BYTES or side >= 2 * max(spec.height, spec.width)
     ):
         side //= 2
-    chunks = -(-chunk[0] // side)
-    for num_rows in sorted({chunks, *(1 << i for i in range(chunks.bit_length()))}, reverse=True):
-        layout = TileLayout(spec, side, num_rows * side, spec.width)
+    most = -(-side // chunk[0]) * chunk[0]
+    for rows in (most, *(side << i for i in reversed(range((most // side).bit_length())))):
+        layout = TileLayout(spec, side, rows, spec.width)
         if layout.num_bytes(threads) <= memory_bytes:
             return layout
     columns = spec.width
@@ -134,10 +154,11 @@ def write_geotiff(
     if spec.num_bands > 1:
         shape = (spec.num_bands, *shape) if layout.is_planar else (*shape, spec.num_bands)
     is_big = spec.region.num_pixels * spec.pixel_bytes > CLASSIC_BYTES
+    most = WAITING * threads
     with TiffWriter(path, bigtiff=is_big) as writer, ThreadPoolExecutor(threads) as pool:
         encode = functools.partial(_encode, layout, compression, predictor)
         writer.write(
-            _in_order(pool, encode, _tiles(reader, layout), WAITING * threads),
+            _in_order(pool, encode, _tiles(reader, layout, most), most),
             shape=shape,
             dtype=spec.dtype,
             tile=(layout.side, layout.side),
@@ -168,16 +189,32 @@ def _extratag(code: int, value: Any) -> tuple[int, int, int, Any, bool]:
     return code, 3 if is_directory else 12, len(value), tuple(value), True
 
 
-def _tiles(reader: Reader, layout: TileLayout) -> Iterator[np.ndarray]:
-    """Yield the tiles in the order of the file, (rows, columns, bands), those at the edges cut off."""
-    spec = layout.spec
-    for bands, piece in layout.pieces():
-        values = np.empty(_shape_of(layout, piece), spec.dtype)
-        reader.read(piece, values, bands if layout.is_planar else None)
-        view = np.moveaxis(values, 0, -1) if spec.dims[0] == "band" else values
-        view = view[..., np.newaxis] if view.ndim == 2 else view
+def _tiles(reader: Reader, layout: TileLayout, most: int) -> Iterator[np.ndarray]:
+    """Yield the tiles in the order of the file, (rows, columns, bands), those at the edges cut off.
+
+    Whoever asks for the next one holds no more than the last `most`.
+    """
+    spec, num_tiles = layout.spec, 0
+    axis = spec.dims.index("y")
+    rooms: deque[tuple[int, np.ndarray]] = deque()  # of pieces, each with the number of its last tile
+    values = np.empty(0)
+    for bands, read, piece in layout.pieces():
+        is_free = rooms and rooms[0][0] <= num_tiles - most
+        room = rooms.popleft()[1] if is_free else np.empty(layout.piece_bytes, np.uint8)
+        before, shape = values, _shape_of(layout, replace(piece, bottom=read.bottom))
+        values = room[: math.prod(shape) * spec.dtype.itemsize].view(spec.dtype).reshape(shape)
+        if held := read.top - piece.top:
+            np.copyto(_rows(values, axis, 0, held), _rows(before, axis, before.shape[axis] - held, None))
+        reader.read(read, _rows(values, axis, held, None), bands if layout.is_planar else None)
+        view = np.moveaxis(values, 0, -1) if axis == 1 else values
         for rows, columns in layout.tiles(piece):
-            yield view[rows, columns]
+            num_tiles += 1
+            yield np.atleast_3d(view[rows, columns])
+        rooms.append((num_tiles, room))
+
+
+def _rows(values: np.ndarray, axis: int, first: int, stop: int | None) -> np.ndarray:
+    return values[(slice(None),) * axis + (slice(first, stop),)]
 
 
 def _shape_of(layout: TileLayout, piece: Region) -> tuple[int, ...]:
@@ -192,26 +229,26 @@ def _encode(layout: TileLayout, compression: tuple[int, int] | None, predictor: 
         tile = np.pad(tile, [*short, (0, 0)], mode="edge")
     if compression is None:
         return tile.tobytes()
+    prepared = _BUFFERS.take("prepared", layout.tile_bytes).view(tile.dtype).reshape(tile.shape)
     if predictor == HORIZONTAL:
-        tile = _differences(tile)
-    elif predictor == FLOATING_POINT:
-        tile = imagecodecs.floatpred_encode(tile, axis=-2)
+        _take_differences(tile, prepared)
+    else:
+        imagecodecs.floatpred_encode(tile, axis=-2, out=prepared)
     code, level = compression
     encode: Callable[..., Any] = imagecodecs.zstd_encode
     if code == DEFLATE:
         encode = imagecodecs.deflate_encode if imagecodecs.DEFLATE.available else imagecodecs.zlib_encode
-    return bytes(encode(tile, level=level))
+    out = _BUFFERS.take("encoded", layout.tile_bytes + layout.tile_bytes // 64 + ENCODED_BYTES)
+    return bytes(encode(prepared, level=level, out=out))
 
 
-def _differences(tile: np.ndarray) -> np.ndarray:
-    """Return each pixel less the one to its left (TIFF's horizontal predictor), modulo the range of the dtype.
+def _take_differences(tile: np.ndarray, out: np.ndarray) -> None:
+    """Write each pixel less the one to its left (TIFF's horizontal predictor), modulo the range of the dtype.
 
     In numpy: imagecodecs takes twice the time where bands lie side by side.
     """
-    differences = np.empty(tile.shape, tile.dtype)
-    differences[:, 0] = tile[:, 0]
-    np.subtract(tile[:, 1:], tile[:, :-1], out=differences[:, 1:])
-    return differences
+    out[:, 0] = tile[:, 0]
+    np.subtract(tile[:, 1:], tile[:, :-1], out=out[:, 1:])
 
 
 def _in_order(

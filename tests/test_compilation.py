@@ -1,0 +1,99 @@
+"""Kernels are compiled by children that share the work, into a cache that they share."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import compilation
+from pipeline.config import load_pipeline, resolve
+from pipeline.passes import StepPlan, Sweep
+from pipeline.planning import InputSpec, Plan, Settings, make_plan
+from pipeline.raster import RasterSpec
+
+STEPS = [
+    {"name": "slope", "op": "gradient", "input": "image", "bands": [1]},
+    {"name": "bend", "op": "hessian", "input": "image", "bands": [1]},
+    {"name": "small", "op": "cast", "input": "image", "dtype": "uint8", "nodata": 0},
+    {"name": "zones", "op": "label_stats", "input": "image", "labels": "labels", "recolor": ["mean"]},
+    {"name": "colors", "op": "palette", "input": "image", "colors": 4},
+    {"name": "poster", "op": "quantize", "input": "image", "palette": "colors"},
+]
+
+
+def plan_of(steps: list[dict[str, Any]], workers: int = 2) -> Plan:
+    names = {"image": np.float32, "labels": np.int32} if "zones" in str(steps) else {"image": np.float32}
+    config, _ = load_pipeline({"inputs": dict.fromkeys(names, "a.zarr"), "steps": steps, "output": {"path": "b.zarr"}})
+    specs = {name: RasterSpec(64, 64, np.dtype(kind), ("y", "x"), ("b1",)) for name, kind in names.items()}
+    inputs = {name: InputSpec(name, spec, (16, 16)) for name, spec in specs.items()}
+    return make_plan(config.steps, resolve(config), inputs, Settings(memory_bytes=2**31, workers=workers))
+
+
+def test_a_plan_is_shared_by_kinds_of_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = []
+    monkeypatch.setattr(compilation, "compute_pixels", lambda plan, is_mine: shares.append(is_mine))
+    payload = pickle.dumps(plan_of(STEPS))
+    compilation.compile_share(payload, str(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {"Difference", "Cast", "Reduction"}
+    assert len(shares) == 3
+    compilation.compile_share(payload, str(tmp_path))  # all is claimed
+    assert len(shares) == 3
+
+
+@pytest.mark.parametrize("share", ["Difference", "Cast", "Reduction"])
+def test_one_share_is_computed_without_the_others(share: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    names, real = set(), compilation.do
+
+    def do(function: Callable[..., Any], *args: Any) -> Any:
+        if isinstance(args[0], StepPlan | Sweep):
+            names.add(args[0].step.name if isinstance(args[0], Sweep) else args[0].name)
+        return real(function, *args)
+
+    monkeypatch.setattr(compilation, "do", do)
+    compilation.compute_pixels(plan_of(STEPS), share.__eq__)
+    expected = {"Difference": {"slope", "bend"}, "Cast": {"small"}, "Reduction": {"zones", "colors", "poster"}}
+    assert names == expected[share]
+
+
+def run_with_cache(folder: Path, code: str, *arguments: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(folder)}
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_children_compile_all_that_a_plan_needs(tmp_path: Path) -> None:
+    (tmp_path / "plan").write_bytes(pickle.dumps(plan_of(STEPS[:3])))
+    code = (
+        "import pickle, sys\n"
+        "from pipeline import compilation\n"
+        "said = []\n"
+        "plan = pickle.load(open(sys.argv[1], 'rb'))\n"
+        "compilation._compile_in_children(plan)\n"
+        "compilation.compile_kernels(plan, said.append)\n"
+        "print(said)"
+    )
+    done = run_with_cache(tmp_path / "cache", code, str(tmp_path / "plan"))
+    assert done.communicate()[0].strip() == "[]"
+
+
+def test_processes_that_compile_one_kernel_at_once_do_not_mix_their_signatures(tmp_path: Path) -> None:
+    code = (
+        "import sys, time, numpy as np\n"
+        "from numba.core.caching import IndexDataCacheFile\n"
+        "from pipeline.kernels.validity import count_valid\n"
+        "save = IndexDataCacheFile._save_index\n"
+        "IndexDataCacheFile._save_index = lambda *arguments: (time.sleep(2), save(*arguments))\n"
+        "print(*(count_valid(np.arange(9).astype(d), np.dtype(d).type(3)) for d in sys.argv[1:]))\n"
+        "print(sum(count_valid.stats.cache_hits.values()))"
+    )
+    at_once = [run_with_cache(tmp_path, code, dtype) for dtype in ("uint8", "float64")]
+    assert [process.communicate()[0].split() for process in at_once] == [["8", "0"]] * 2
+    assert run_with_cache(tmp_path, code, "uint8", "float64").communicate()[0].split() == ["8", "8", "2"]
