@@ -10,6 +10,7 @@ third of it without row 13. Rounds that take more than a minute are repeated les
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import shutil
 import sys
@@ -74,6 +75,13 @@ def median_rows(options: Options) -> Iterator[Row]:
         yield operations.median(image, size)
 
 
+def geotiff_rows(options: Options) -> Iterator[Row]:
+    if importlib.util.find_spec("rasterio"):
+        from benchmarks import geotiff
+
+        yield from geotiff.rows(options.scenes.path("geotiff"), options.size)
+
+
 ROWS: dict[str, Callable[[Options], Iterator[Row]]] = {
     "1": lambda options: file_rows.means(options.scenes),
     "3": window_rows,
@@ -87,6 +95,7 @@ ROWS: dict[str, Callable[[Options], Iterator[Row]]] = {
     "11": lambda options: file_rows.threads(options.scenes),
     "12": lambda options: file_rows.starts(options.scenes.folder),
     "13": lambda options: file_rows.sizes(options.scenes),
+    "14": geotiff_rows,
 }
 """Row 2 comes with row 1."""
 

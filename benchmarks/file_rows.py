@@ -43,8 +43,8 @@ class Scenes:
     size: int
 
     def path(self, name: str) -> Path:
-        stem, _, suffix = name.partition(".")
-        return self.folder / f"{stem}-{self.size}.{suffix}"
+        stem, dot, suffix = name.partition(".")
+        return self.folder / f"{stem}-{self.size}{dot}{suffix}"
 
     @property
     def num_labels(self) -> int:

@@ -1,26 +1,15 @@
-"""TIFF to Zarr and Zarr to GeoTIFF, against rasterio with the same codec, level, tiles and threads (needs rasterio).
+"""TIFF to Zarr and Zarr to GeoTIFF, against rasterio with the same codec, level, tiles and threads.
 
 Both sides write the same chunks by the same codecs with zarrs, and neither waits for the disk. rasterio writes from a
-store as we do (with zarr), and from memory, which reads nothing and holds the raster twice. Each contender runs in a
-process of its own, all in turn, several rounds, after a raster of 64 x 64, so that imports do not count; its peak is
-what the system saw of that process (VmHWM).
-
-    python -m benchmarks.geotiff [SIDE] [BANDS] [--rounds 5] [--folder FOLDER]
-
-Seconds and processor seconds are medians, ratios are medians of the rounds' ratios to ours.
+store as we do (with zarr), and from memory, which reads nothing and holds the raster twice.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import shutil
-import statistics
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +19,20 @@ import zarr
 from rasterio.windows import Window
 from zarr.codecs import BloscCodec
 
+from benchmarks.child import in_own_process
+from benchmarks.rounds import Measured, Row, at_most
 from pipeline import api
 from pipeline.storage.tiff_writer import TileLayout, plan_tiles, write_geotiff
 from pipeline.storage.zarr import ZarrReader, configure
 from pipeline.storage.zarr_store import CODECS
 from pipeline.synth import synth
 
+warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)
 THREADS = 2
 MEMORY_BYTES = 700 * 2**20
 STEP = 1024
 CHUNK = 512
+BANDS = 16
 WARM, SCENE = "warm", "scene"
 """Folders of a small raster, and of the one that is measured."""
 
@@ -135,93 +128,58 @@ def void(result: Any) -> None:
     """Take what a call returns for nothing."""
 
 
-# --- measuring -------------------------------------------------------------------------------------------------
+# --- rows ------------------------------------------------------------------------------------------------------
 
 
-def measure(contender: str, folder: str) -> dict[str, float]:
-    """Return the seconds, the processor seconds and the peak of a contender, in this process."""
+def seconds(contender: str, folder: str) -> float:
+    """Return the seconds of a contender, in this process, after a small raster that pays for imports."""
     globals()[contender](Path(folder, WARM))()
     work = globals()[contender](Path(folder, SCENE))
-    started, busy = time.perf_counter(), time.process_time()
+    started = time.perf_counter()
     work()
-    seconds, busy = time.perf_counter() - started, time.process_time() - busy
-    (peak,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return {"seconds": seconds, "busy": busy, "peak": int(peak.split()[1]) / 1024}
+    return time.perf_counter() - started
 
 
-def in_own_process(contender: str, folder: Path) -> dict[str, float]:
-    code = "import json, sys; from benchmarks import geotiff; print(json.dumps(geotiff.measure(*sys.argv[1:])))"
-    command = [sys.executable, "-W", "ignore", "-c", code, contender, str(folder)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    facts: dict[str, float] = json.loads(done.stdout)
-    return facts
+def rows(folder: Path, side: int) -> Iterator[Row]:
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        make(folder / WARM, 64, BANDS)
+        make(folder / SCENE, side, BANDS)
 
-
-def compare(rows: dict[str, tuple[str, str]], folder: Path, rounds: int) -> None:
-    """Measure contenders (name -> function and result) in turn, ours first, and print their medians."""
-    measured: dict[str, list[dict[str, float]]] = {name: [] for name in rows}
-    for _ in range(rounds):
-        for name, (contender, result) in rows.items():
+    def contender(function: str, result: str) -> Callable[[], Measured]:
+        def work() -> Measured:
             for target in (folder / WARM / result, folder / SCENE / result):
                 shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
-            measured[name].append(in_own_process(contender, folder))
-    ours = next(iter(measured.values()))
-    for name, facts in measured.items():
-        seconds, busy, peak = ([each[key] for each in facts] for key in ("seconds", "busy", "peak"))
-        ratios = [
-            statistics.median(theirs[key] / own[key] for theirs, own in zip(facts, ours, strict=True))
-            for key in ("seconds", "busy")
-        ]
-        print(
-            f"{name:34} {statistics.median(seconds):7.2f} s ({min(seconds):.2f} to {max(seconds):.2f}), "
-            f"{statistics.median(busy):6.2f} s of CPU, {ratios[0]:.2f} x and {ratios[1]:.2f} x ours, "
-            f"peak {max(peak):.0f} MiB, {stored_bytes(folder / SCENE / rows[name][1]) / 2**20:.0f} MiB written",
-            flush=True,
-        )
+            return in_own_process(seconds, function, str(folder), answer=folder / SCENE / result)
+
+        return work
+
+    size, ours = f"{side} x {side} x {BANDS} uint16", contender("write_ours", "ours.tif")
+    peer, whole = "zarr + rasterio", "rasterio, from memory"
+    others = {
+        peer: contender("write_rasterio", "theirs.tif"),
+        whole: contender("write_rasterio_from_memory", "memory.tif"),
+    }
+    yield Row(f"14. Zarr to GeoTIFF, {size}", contender("write_ours", "ours.tif"), others, equal, (at_most(peer, 1),))
+    peer = "rasterio + zarr"
+    others = {peer: contender("read_rasterio", "theirs.zarr")}
+    yield Row(
+        f"14. TIFF (LZW) to Zarr, {size}", contender("read_ours", "ours.zarr"), others, equal, (at_most(peer, 1),)
+    )
 
 
-def stored_bytes(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
-
-
-def check_equal(folder: Path) -> None:
+def equal(ours: Path, theirs: Path) -> bool:
     """Compare what was written, pixel by pixel."""
-    files = [rasterio.open(folder / name) for name in ("ours.tif", "theirs.tif")]
-    stores = [zarr.open_array(folder / name, mode="r") for name in ("ours.zarr/raster/value", "theirs.zarr")]
-    for top in range(0, files[0].height, STEP):
-        window = Window(0, top, files[0].width, min(STEP, files[0].height - top))
-        first, *others = [file.read(window=window) for file in files] + [
-            np.asarray(store[:, top : top + STEP]) for store in stores
-        ]
-        assert all(np.array_equal(first, other) for other in others), f"answers differ from row {top} on"
+    first, second = (_rows_of(path) for path in (ours, theirs))
+    with rasterio.open(ours.parent / "lzw.tif") as file:
+        tops = range(0, file.height, STEP)
+    return all(np.array_equal(first(top), second(top)) for top in tops)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("side", type=int, nargs="?", default=5000)
-    parser.add_argument("bands", type=int, nargs="?", default=16)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--folder", type=Path, help="for the rasters, some 8 times their size")
-    arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(dir=arguments.folder))
-    try:
-        make(folder / WARM, 64, arguments.bands)
-        make(folder / SCENE, arguments.side, arguments.bands)
-        writing = {
-            "Zarr to GeoTIFF": ("write_ours", "ours.tif"),
-            "Zarr to GeoTIFF, zarr + rasterio": ("write_rasterio", "theirs.tif"),
-            "memory to GeoTIFF, rasterio": ("write_rasterio_from_memory", "memory.tif"),
-        }
-        reading = {
-            "TIFF (LZW) to Zarr": ("read_ours", "ours.zarr"),
-            "TIFF (LZW) to Zarr, rasterio + zarr": ("read_rasterio", "theirs.zarr"),
-        }
-        compare(writing, folder, arguments.rounds)
-        compare(reading, folder, arguments.rounds)
-        check_equal(folder / SCENE)
-    finally:
-        shutil.rmtree(folder)
-
-
-if __name__ == "__main__":
-    main()
+def _rows_of(path: Path) -> Callable[[int], np.ndarray]:
+    """Return a call that reads (band, row, column) from a row on."""
+    if path.suffix == ".tif":
+        file = rasterio.open(path)
+        return lambda top: file.read(window=Window(0, top, file.width, min(STEP, file.height - top)))
+    store = zarr.open_array(path / "raster/value" if path.name == "ours.zarr" else path, mode="r")
+    return lambda top: np.asarray(store[:, top : top + STEP])
