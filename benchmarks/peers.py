@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from typing import Any
 
@@ -30,7 +29,6 @@ def source(path: str, array: str) -> da.Array:
 
 def store(results: dict[str, da.Array], path: str, *, codec: str | None = "lz4") -> None:
     """Write arrays into a group, all in one computation; our default codec, or (None) the default of zarr."""
-    shutil.rmtree(path, ignore_errors=True)
     group = zarr.create_group(path)
     options: dict[str, Any] = {}
     if codec:

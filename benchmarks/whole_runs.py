@@ -17,8 +17,6 @@ from pipeline.store import array_plan
 
 
 def run(config: dict[str, Any]) -> None:
-    """Run a pipeline into an empty place."""
-    shutil.rmtree(config["output"]["path"], ignore_errors=True)
     pipeline.run(config)
 
 
