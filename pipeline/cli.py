@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import json
 import logging
 import math
@@ -206,7 +205,7 @@ def _import_api() -> None:
         return
     gc.disable()
     try:
-        importlib.import_module("pipeline.api")
+        import pipeline.api  # noqa: F401
     finally:
         gc.freeze()
         gc.enable()
