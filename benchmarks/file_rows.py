@@ -80,7 +80,8 @@ class Scenes:
         place = self.path("plain.tif")
         if not place.exists():
             array = zarr.open_array(self.scene, path="scene", mode="r")
-            rows = (array[top] for top in range(self.size))
+            strips = (array[top : top + array.chunks[0]] for top in range(0, self.size, array.chunks[0]))
+            rows = (row for strip in strips for row in np.asarray(strip))
             options: dict[str, Any] = {"photometric": "minisblack", "planarconfig": "contig", "rowsperstrip": 1}
             tifffile.imwrite(place, rows, shape=array.shape, dtype=array.dtype, bigtiff=True, **options)
         return str(place)
