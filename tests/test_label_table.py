@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.kernels.label_block import BlockSums
 from pipeline.kernels.label_columns import finish, lookup
 from pipeline.kernels.label_table import GEOMETRY, STATISTICS, LabelTable, Patch, merge, partial_table
 from pipeline.kernels.label_width import merged_bytes, width_of, width_of_dtype
@@ -206,6 +207,32 @@ def test_runs_longer_than_the_buffers() -> None:
     assert finish(table, ["sum", "bbox"])["sum"].tolist() == [[5000.0]]
     assert table.sums is not None
     assert table.sums.words.tolist() == [[5000]]
+
+
+def test_there_is_room_for_labels_however_their_number_grows() -> None:
+    """Kernels write by slot: an array that lags behind the others would be written beyond its end."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        sums = BlockSums(np.dtype("float32"), 2, 2, True)
+        for num in np.cumsum(rng.integers(1, 4000, 20)).tolist():
+            sums._reserve(num)
+            arrays = (sums.invalid, sums.sums, sums.squares, sums.low, sums.high)
+            assert num <= len(sums.invalid)
+            assert {len(array) for array in arrays} == {len(sums.invalid)}
+
+
+def test_labels_that_come_strip_by_strip() -> None:
+    """Some more of them in each strip, so that tables grow while they are filled."""
+    rng = np.random.default_rng(1)
+    for per_strip in (130, 377, 610):
+        rows, width = 320, 1024
+        strip = np.arange(rows) // 32
+        labels = (strip[:, None] * per_strip + rng.integers(0, per_strip, (rows, width))).astype(np.int32)
+        values = rng.normal(100, 20, (1, rows, width)).astype(np.float32)
+        table = partial_table(labels, values, Patch((rows, width)), ["mean"])
+        count = np.bincount(labels.reshape(-1))
+        expected = np.bincount(labels.reshape(-1), values.reshape(-1)) / count
+        np.testing.assert_allclose(finish(table, ["mean"])["mean"][:, 0], expected[table.labels], rtol=1e-12)
 
 
 def test_labels_that_the_table_lacks_are_filled() -> None:

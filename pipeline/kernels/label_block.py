@@ -96,17 +96,19 @@ class BlockSums:
             self._add_outliers(values, where, runs[begin[band] :], band)
 
     def _reserve(self, num: int) -> None:
+        """Make room for `num` slots, as much in every array."""
         if num <= len(self.invalid):
             return
-        more = max(num, 2 * len(self.invalid)) - len(self.invalid)
+        room = max(num, 2 * len(self.invalid))
+        more = room - len(self.invalid)
         if self.found_invalid[0]:
             grow(self.invalid, more)
         else:  # memory that was never touched costs nothing
-            self.invalid = np.zeros((len(self.invalid) + more, self.bands), np.int64)
+            self.invalid = np.zeros((room, self.bands), np.int64)
         if self.power > 0:
-            self.sums = _with_room(self.sums, num)
+            self.sums = _with_room(self.sums, room)
         if self.power > 1:
-            self.squares = _with_room(self.squares, num)
+            self.squares = _with_room(self.squares, room)
         if self.extrema:
             info: Any = np.finfo(self.dtype) if self.floating else np.iinfo(self.dtype)
             grow(self.low, more, info.max)
@@ -192,10 +194,8 @@ class BlockSums:
         return self.invalid[order] if self.found_invalid[0] else None, sums, squares
 
 
-def _with_room(digits: np.ndarray, num: int) -> np.ndarray:
-    """Return digits (slot, band, digit) with room for `num` slots and more to come: what is not used is not touched."""
-    if num <= len(digits):
-        return digits
-    more = np.zeros((max(num, 4 * len(digits)), *digits.shape[1:]), np.int64)
+def _with_room(digits: np.ndarray, room: int) -> np.ndarray:
+    """Return digits (slot, band, digit) with room for so many slots: what is not used is not touched."""
+    more = np.zeros((room, *digits.shape[1:]), np.int64)
     more[: len(digits)] = digits
     return more
