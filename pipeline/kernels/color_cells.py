@@ -24,6 +24,7 @@ from pipeline.kernels.compile import inner, kernel
 from pipeline.kernels.exact_sum import add_groups
 from pipeline.kernels.label_runs import STRIP, LabelSlots, hashed_slots, strips
 from pipeline.kernels.label_table import LabelTable, Patch, TableBuilder, merge
+from pipeline.kernels.occupied_cells import MOST_BITS, OccupiedCells, run_buffers
 
 MOST_BANDS = 63
 """A cell's number has one bit a band at least."""
@@ -50,8 +51,8 @@ class Cells:
     """How values become cells."""
 
     bins: Bins
-    codes: np.ndarray
-    """(band, bin) int64: the band's part of the number of a cell."""
+    places: np.ndarray
+    """(band, bin) uint8: the band's place."""
     bits: int
     """Bits of a place in a band."""
     one_each: bool = False
@@ -59,7 +60,16 @@ class Cells:
 
     @property
     def num_bands(self) -> int:
-        return len(self.codes)
+        return len(self.places)
+
+    @property
+    def codes(self) -> np.ndarray:
+        """(band, place) int64: the bits that a place sets in the number of a cell."""
+        place, codes = np.arange(1 << self.bits), np.zeros((self.num_bands, 1 << self.bits), np.int64)
+        for band in range(self.num_bands):
+            for bit in range(self.bits):
+                codes[band] |= (place >> bit & 1) << (bit * self.num_bands + self.num_bands - 1 - band)
+        return codes
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +121,8 @@ def histogram(values: np.ndarray, patch: Patch, bins: Bins, valid: np.ndarray | 
 
 def cells_of(counts: np.ndarray, bins: Bins, bits: int) -> Cells:
     """Return cells of about equal population, from the counts of the whole raster's last sweep."""
-    num_bands = len(counts)
-    codes = np.empty(counts.shape, np.int64)
-    for band, count in enumerate(counts):
-        place = _places_of_equal_population(count, 1 << bits)
-        codes[band] = 0
-        for bit in range(bits):
-            codes[band] |= (place >> bit & 1) << (bit * num_bands + num_bands - 1 - band)
-    return Cells(bins, codes, bits)
+    places = np.stack([_places_of_equal_population(count, 1 << bits) for count in counts])
+    return Cells(bins, places.astype(np.uint8), bits)
 
 
 def _places_of_equal_population(count: np.ndarray, num: int) -> np.ndarray:
@@ -134,8 +138,8 @@ def _places_of_equal_population(count: np.ndarray, num: int) -> np.ndarray:
 
 def identity_cells(num_bands: int) -> Cells:
     """Return the cells of 8-bit values of up to four bands, one each; they need no sweep."""
-    none = np.empty((num_bands, 0), np.int64)
-    return Cells(Bins(none.astype(np.int32), none.astype(np.uint8), 0), none, 8, one_each=True)
+    none = np.empty((num_bands, 0), np.uint8)
+    return Cells(Bins(none.astype(np.int32), none, 0), none, 8, one_each=True)
 
 
 def count_cells(
@@ -147,28 +151,72 @@ def count_cells(
         for colors in count_colors(values, patch, max_cells, valid):
             counted = [merge_cells([*counted, CellTable(colors)], cells.num_bands, max_cells)]
         return counted[0]
-    values, mask = _prepared(values, valid)
-    height, width = patch.shape
-    rows = max(1, min(height, STRIP // max(1, width)))
-    keys = np.empty((rows, width), np.int64)
-    buffers = np.empty(width, np.int64), np.empty(width, np.float32), np.empty(width, bool)
+    if cells.bits * cells.num_bands <= MOST_BITS:
+        return _count_in_order(values, patch, cells, max_cells, valid)
+    return _count_as_met(values, patch, cells, max_cells, valid)
+
+
+class _Numbers:
+    """Finds the numbers of the cells of pixels, strip by strip, in one array that is used again."""
+
+    def __init__(self, values: np.ndarray, patch: Patch, cells: Cells, valid: np.ndarray | None) -> None:
+        self.values, self.mask = _prepared(values, valid)
+        self.patch, self.bins, self.places, self.codes = patch, cells.bins, cells.places, cells.codes
+        height, width = patch.shape
+        self.rows = max(1, min(height, STRIP // max(1, width)))
+        self._out = np.empty((self.rows, width), np.int64)
+        self._buffers = np.empty(width, np.int64), np.empty(width, np.float32), np.empty(width, bool)
+
+    def strips(self, level: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield the first row of each strip, and the numbers of its pixels at a level; -1 for none."""
+        for start in range(0, self.patch.shape[0], self.rows):
+            yield start, self.find(start, level)
+
+    def find(self, start: int, level: int) -> np.ndarray:
+        height, width = self.patch.shape
+        num, (top, left) = min(self.rows, height - start), self.patch.values_at
+        part = (num, width, top + start, left, self.patch.lanes)
+        cells = (self.bins.first, self.bins.shift, self.places, self.codes)
+        _find_numbers(self.values, self.mask, part, cells, level * len(self.codes), self._buffers, self._out)
+        return self._out[:num]
+
+
+def _count_in_order(
+    values: np.ndarray, patch: Patch, cells: Cells, max_cells: int, valid: np.ndarray | None
+) -> CellTable:
+    """Count cells whose numbers are short: first which are occupied, then what lies in them."""
+    numbers = _Numbers(values, patch, cells, valid)
+    builder = _new_builder(numbers.values, cells)
+    occupied = OccupiedCells(cells.bits * cells.num_bands, cells.num_bands, max_cells)
+    for _, strip in numbers.strips(0):
+        occupied.mark(strip)
+    before, buffers = occupied.counts_before(), run_buffers(numbers.rows, patch.shape[1])
+    for start, strip in numbers.strips(occupied.level):
+        runs = occupied.runs(strip, before, buffers)
+        if len(runs):
+            where = (patch.values_at[0] + start, patch.values_at[1], patch.lanes)
+            builder.add(numbers.values, valid, where, runs, occupied.num, (start, 0))
+    return CellTable(builder.table(occupied.numbers()), occupied.level)
+
+
+def _count_as_met(
+    values: np.ndarray, patch: Patch, cells: Cells, max_cells: int, valid: np.ndarray | None
+) -> CellTable:
+    """Count cells of any numbers, coarser ones from where there are too many."""
+    numbers, num_bands = _Numbers(values, patch, cells, valid), cells.num_bands
     tables: list[CellTable] = []
-    level, slots, builder = 0, _new_slots(), _new_builder(values, cells)
-    for start in range(0, height, rows):
-        num = min(rows, height - start)
-        top, left = patch.values_at
-        part = (num, width, top + start, left, patch.lanes)
-        shift = level * cells.num_bands
-        _find_keys(values, mask, part, (cells.bins.first, cells.bins.shift), cells.codes, shift, buffers, keys)
-        for runs in strips(keys, None, (0, 0), (num, width), slots):
-            builder.add(values, valid, (top + start, left, patch.lanes), runs, slots.num, (start, 0))
+    level, slots, builder = 0, _new_slots(), _new_builder(numbers.values, cells)
+    for start in range(0, patch.shape[0], numbers.rows):
+        strip = numbers.find(start, level)
+        where = (patch.values_at[0] + start, patch.values_at[1], patch.lanes)
+        for runs in strips(strip, None, (0, 0), strip.shape, slots):
+            builder.add(numbers.values, valid, where, runs, slots.num, (start, 0))
         if slots.num > max_cells:
             done = CellTable(builder.table(slots.labels[: slots.num]), level)
-            tables = [merge_cells([*tables, done], cells.num_bands, max_cells)]
-            level, slots, builder = tables[0].level, _new_slots(), _new_builder(values, cells)
-    return merge_cells(
-        [*tables, CellTable(builder.table(slots.labels[: slots.num]), level)], cells.num_bands, max_cells
-    )
+            tables = [merge_cells([*tables, done], num_bands, max_cells)]
+            level, slots, builder = tables[0].level, _new_slots(), _new_builder(numbers.values, cells)
+    done = CellTable(builder.table(slots.labels[: slots.num]), level)
+    return merge_cells([*tables, done], num_bands, max_cells)
 
 
 def _new_slots() -> LabelSlots:
@@ -223,10 +271,10 @@ def _count_bins(values: Any, valid: Any, where: Any, bins: Any, buffers: Any, co
 
 
 @kernel
-def _find_keys(values: Any, valid: Any, where: Any, bins: Any, codes: Any, drop: Any, buffers: Any, out: Any) -> None:
+def _find_numbers(values: Any, valid: Any, where: Any, cells: Any, drop: Any, buffers: Any, out: Any) -> None:
     """Write the numbers of the cells of pixels, -1 where one is not valid."""
     height, width, top, left, lanes = where
-    first, shift = bins
+    first, shift, places, codes = cells
     keys, rounded, usable = buffers
     for i in range(height):
         mark_usable(values, valid, (top + i, left, width, lanes), usable)
@@ -235,7 +283,7 @@ def _find_keys(values: Any, valid: Any, where: Any, bins: Any, codes: Any, drop:
         for band in range(codes.shape[0]):
             find_bins(values, (top + i, left, width, lanes), band, first[band], shift[band], rounded, keys)
             for c in range(width):
-                row[c] |= codes[band, keys[c]]
+                row[c] |= codes[band, places[band, keys[c]]]
         for c in range(width):
             row[c] = row[c] >> np.int64(drop) if usable[c] else -1
 

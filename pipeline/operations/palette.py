@@ -240,12 +240,12 @@ def _crowded(state: Table) -> Bins | None:
 def _cells_to_table(cells: Cells) -> dict[str, np.ndarray]:
     bins = cells.bins
     facts = np.array([bins.num, cells.bits, cells.one_each])
-    return {"first": bins.first, "shift": bins.shift, "codes": cells.codes, "facts": facts}
+    return {"first": bins.first, "shift": bins.shift, "places": cells.places, "facts": facts}
 
 
 def _cells(state: Table) -> Cells:
     num, bits, one_each = (int(fact) for fact in state["facts"])
-    return Cells(Bins(state["first"], state["shift"], num), state["codes"], bits, bool(one_each))
+    return Cells(Bins(state["first"], state["shift"], num), state["places"], bits, bool(one_each))
 
 
 def _cell_table_to_table(cells: CellTable) -> dict[str, np.ndarray]:

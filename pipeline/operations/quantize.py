@@ -196,7 +196,7 @@ class Quantize(Operation):
             if name == "index":
                 names = np.arange(nowhere + 1).astype(target.dtype)
                 names[nowhere] = 0 if block.fill is None else block.fill
-                np.copyto(target, names[index])
+                np.take(names, index, out=target, mode="clip")  # `clip` writes in place; every index is one
             elif name == "color":
                 self._paint(index, search.colors, block, target)
             elif squared is not None:
@@ -208,6 +208,6 @@ class Quantize(Operation):
         entries[-1] = np.nan if target.dtype.kind == "f" else 0 if block.fill is None else block.fill
         if block.dims[0] == "band":
             for band in range(len(target)):
-                np.copyto(target[band], entries[index, band])
+                np.take(np.ascontiguousarray(entries[:, band]), index, out=target[band], mode="clip")
         else:
-            np.copyto(target, entries[index].reshape(target.shape))
+            np.take(entries, index, axis=0, out=target.reshape(*index.shape, -1), mode="clip")
