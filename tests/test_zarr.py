@@ -110,7 +110,9 @@ def test_regions_and_bands_of_any_layout(data: st.DataObject) -> None:
         most = 4 if "band" in spec.dims else 1
         bands = data.draw(st.none() | st.lists(st.integers(0, spec.num_bands - 1), min_size=1, max_size=most))
         planes = harness.to_planes(raster.values, raster.dims)[:, *region.slices()]
-        got = harness.to_planes(read(reader, region, bands), spec.dims)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("pipeline.storage.zarr.PIECE_BYTES", data.draw(st.sampled_from([1, 100, 2**22])))
+            got = harness.to_planes(read(reader, region, bands), spec.dims)
         assert harness.same_bits(got, planes if bands is None or "band" not in spec.dims else planes[bands])
 
 

@@ -13,7 +13,7 @@ the whole raster occupies as many cells as the block at least: the result is the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 

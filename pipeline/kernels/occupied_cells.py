@@ -71,7 +71,7 @@ def run_buffers(rows: int, width: int) -> tuple[np.ndarray, ...]:
 @kernel
 def _mark(numbers: Any, drop: Any, words: Any) -> Any:
     """Set the bits of numbers; return how many were not set."""
-    more = 0
+    more = np.int64(0)
     for i in range(numbers.shape[0]):
         for j in range(numbers.shape[1]):
             number = numbers[i, j] >> np.int64(drop)
@@ -85,7 +85,7 @@ def _mark(numbers: Any, drop: Any, words: Any) -> Any:
 @kernel
 def _coarsen(words: Any, drop: Any, out: Any) -> Any:
     """Set the bits of all numbers with their last `drop` bits dropped; return how many there are."""
-    num = 0
+    num = np.int64(0)
     for w in range(words.size):
         word = np.int64(words[w])
         while word != 0:
@@ -99,7 +99,7 @@ def _coarsen(words: Any, drop: Any, out: Any) -> Any:
 
 @kernel
 def _list(words: Any, numbers: Any) -> None:
-    num = 0
+    num = np.int64(0)
     for w in range(words.size):
         word = np.int64(words[w])
         while word != 0:
@@ -110,7 +110,7 @@ def _list(words: Any, numbers: Any) -> None:
 
 @kernel
 def _count_before(words: Any, before: Any) -> None:
-    num = 0
+    num = np.int64(0)
     for w in range(words.size):
         before[w] = num
         num += number_of_bits(np.int64(words[w]))
