@@ -25,6 +25,7 @@ from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 from pipeline import api
 from pipeline.errors import InputError, PipelineError
+from pipeline.kernels import lzw
 from pipeline.read_limits import ReadLimits
 from pipeline.region import Region
 from pipeline.storage.inputs import InputOptions, open_input
