@@ -156,6 +156,15 @@ def count_cells(
     return _count_as_met(values, patch, cells, max_cells, valid)
 
 
+def num_cells(
+    values: np.ndarray, patch: Patch, cells: Cells, max_cells: int, valid: np.ndarray | None = None
+) -> int | None:
+    """Return how many cells `count_cells` will find; None where that is not known before they are counted."""
+    if cells.one_each or cells.bits * cells.num_bands > MOST_BITS:
+        return None
+    return _occupied(_Numbers(values, patch, cells, valid), cells, max_cells).num
+
+
 class _Numbers:
     """Finds the numbers of the cells of pixels, strip by strip, in one array that is used again."""
 
@@ -187,9 +196,7 @@ def _count_in_order(
     """Count cells whose numbers are short: first which are occupied, then what lies in them."""
     numbers = _Numbers(values, patch, cells, valid)
     builder = _new_builder(numbers.values, cells)
-    occupied = OccupiedCells(cells.bits * cells.num_bands, cells.num_bands, max_cells)
-    for _, strip in numbers.strips(0):
-        occupied.mark(strip)
+    occupied = _occupied(numbers, cells, max_cells)
     before, buffers = occupied.counts_before(), run_buffers(numbers.rows, patch.shape[1])
     for start, strip in numbers.strips(occupied.level):
         runs = occupied.runs(strip, before, buffers)
@@ -197,6 +204,13 @@ def _count_in_order(
             where = (patch.values_at[0] + start, patch.values_at[1], patch.lanes)
             builder.add(numbers.values, valid, where, runs, occupied.num, (start, 0))
     return CellTable(builder.table(occupied.numbers()), occupied.level)
+
+
+def _occupied(numbers: _Numbers, cells: Cells, max_cells: int) -> OccupiedCells:
+    occupied = OccupiedCells(cells.bits * cells.num_bands, cells.num_bands, max_cells)
+    for _, strip in numbers.strips(0):
+        occupied.mark(strip)
+    return occupied
 
 
 def _count_as_met(

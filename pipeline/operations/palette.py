@@ -23,6 +23,7 @@ from pipeline.kernels.color_cells import (
     histogram,
     identity_cells,
     merge_cells,
+    num_cells,
 )
 from pipeline.kernels.label_table import LabelTable, Patch, merge
 from pipeline.kernels.label_width import Width, merged_bytes, width_of, width_of_dtype
@@ -33,6 +34,8 @@ from pipeline.palette import MAX_COLORS, color_dtype
 from pipeline.raster import RasterSpec, working_dtype
 from pipeline.region import Region
 
+LOOKED_BYTES = 8 * 2**20
+"""From here on, the pixels are looked at for how many cells they occupy: a region is not divided for the worst case."""
 Sweep = Literal["bins", "crowded", "cells", "means"]
 
 
@@ -218,9 +221,13 @@ class Palette(Reduction):
             return 0
         source = blocks["input"]
         at = (region.top - source.origin[0], region.left - source.origin[1])
-        width = width_of(source.planes(), Patch(region.shape, at, at, source.lanes))
+        patch, num_bands = Patch(region.shape, at, at, source.lanes), int(state["num_bands"])
+        width = width_of(source.planes(), patch)
         num = region.num_pixels if "palette" not in state else min(region.num_pixels, len(state["palette"]))
-        return self._cell_bytes(num, int(state["num_bands"]), width)
+        if "palette" not in state and self._cell_bytes(num, num_bands, width) > LOOKED_BYTES:
+            valid = None if source.valid is None else source.planes(source.valid)
+            num = num_cells(source.planes(), patch, _cells(state), self.max_cells, valid) or num
+        return self._cell_bytes(num, num_bands, width)
 
     def _cell_bytes(self, num_pixels: int, num_bands: int, width: Width) -> int:
         return min(num_pixels, self.max_cells) * (24 + (10 + width.sum_bytes) * num_bands)
