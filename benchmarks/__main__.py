@@ -42,7 +42,7 @@ def window_rows(options: Options) -> Iterator[Row]:
 
 def gabor_rows(options: Options) -> Iterator[Row]:
     image = operations.scene(options.size)
-    yield operations.gabor(image)
+    yield from operations.gabor(image)
     yield operations.gabor_bank(image[:2000, :2000].copy())
 
 
@@ -65,7 +65,7 @@ def palette_rows(options: Options) -> Iterator[Row]:
 
 
 def difference_rows(options: Options) -> Iterator[Row]:
-    yield operations.differences(operations.scene(options.size))
+    yield from operations.differences(operations.scene(options.size))
 
 
 def median_rows(options: Options) -> Iterator[Row]:

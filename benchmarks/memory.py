@@ -5,23 +5,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from pipeline.config import load_pipeline, resolve
-from pipeline.passes import Arena, compute_block, plan_slots
-from pipeline.planning import InputSpec, Settings, make_plan
+from pipeline.operation import Block
+from pipeline.passes import Arena, StepPlan, compute_block, fill_block_edges, plan_slots
+from pipeline.planning import InputSpec, PlannedPass, Settings, make_plan
 from pipeline.raster import RasterSpec, array_slices
 from pipeline.region import Axis, Grid, Region
 
+Results = dict[str, np.ndarray]
 DIMS = {2: ("y", "x"), 3: ("y", "x", "band")}
 
 
-def in_memory(
-    steps: Sequence[Mapping[str, Any]], image: np.ndarray, block: int = 1024, workers: int = 2
-) -> Callable[[], dict[str, np.ndarray]]:
-    """Return a call that computes steps (one pass) on an image, as a run does its blocks."""
+def _plan(steps: Sequence[Mapping[str, Any]], image: np.ndarray, block: int, workers: int) -> tuple[Grid, PlannedPass]:
     bands = tuple(f"b{i + 1}" for i in range(image.shape[2] if image.ndim == 3 else 1))
     spec = RasterSpec(*image.shape[:2], image.dtype, DIMS[image.ndim], bands)
     document = {"inputs": {"image": "unused.zarr"}, "steps": list(steps), "output": {"path": "unused.zarr"}}
@@ -30,6 +30,14 @@ def in_memory(
     settings = Settings(memory_bytes=2**40, workers=workers, halo="read", grids=(grid,), chunks=(block, block))
     inputs = {"image": InputSpec("image", spec, (block, block))}
     (planned,) = make_plan(config.steps, resolve(config), inputs, settings).passes
+    return grid, planned
+
+
+def in_memory(
+    steps: Sequence[Mapping[str, Any]], image: np.ndarray, block: int = 1024, workers: int = 2
+) -> Callable[[], Results]:
+    """Return a call that computes steps (one pass) on an image, as a run does its blocks."""
+    grid, planned = _plan(steps, image, block, workers)
     slots = plan_slots(planned.plan)
     results = {raster: np.zeros(array.spec.shape, array.spec.dtype) for raster, array in planned.arrays.items()}
     local = threading.local()
@@ -47,8 +55,39 @@ def in_memory(
 
     pool = ThreadPoolExecutor(workers)
 
-    def run() -> dict[str, np.ndarray]:
+    def run() -> Results:
         list(pool.map(compute, range(len(grid))))
+        return results
+
+    return run
+
+
+def in_place(steps: Sequence[Mapping[str, Any]], image: np.ndarray, workers: int = 2) -> Callable[[], Results]:
+    """Return a call that computes steps of the image straight from it into the results, a strip of rows a thread.
+
+    The image lies in an array with room for the rim that the steps need; the rim is filled in the call.
+    """
+    _, planned = _plan(steps, image, max(image.shape), workers)
+    plan, whole = planned.plan, Region(0, image.shape[0], 0, image.shape[1])
+    needs = plan.needs(whole)
+    extent = needs.extent["image", False]
+    source = Block(np.empty((extent.height, extent.width), image.dtype), (extent.top, extent.left), ("y", "x"))
+    source.raster = whole
+    source.values[array_slices(source.dims, whole, source.origin)] = image
+    results = {name: np.zeros(array.spec.shape, array.spec.dtype) for name, array in planned.arrays.items()}
+    edges = np.linspace(0, len(image), 4 * workers + 1).astype(int).tolist()
+    pool = ThreadPoolExecutor(workers)
+
+    def compute(step: StepPlan, top: int, bottom: int) -> None:
+        out = {
+            name: Block(results[step.raster(name)], (0, 0), ("y", "x"), raster=whole) for name in plan.wanted[step.name]
+        }
+        step.operation.apply({"input": source}, {}, out, Region(top, bottom, 0, whole.width))
+
+    def run() -> Results:
+        for step in plan.steps:
+            fill_block_edges(source, needs.use[step.name, "input"], step.uses[0])
+            list(pool.map(partial(compute, step), edges[:-1], edges[1:]))
         return results
 
     return run
