@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+import yaml
 import zarr
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 import pipeline
 from pipeline.synth import synth
@@ -163,3 +165,43 @@ def test_the_main_job_equals_scipy(tmp_path: Path, workers: int) -> None:
         expected = ndimage.uniform_filter(plane, 3, mode="reflect")
         bound = 4 * EPS * ndimage.maximum_filter(np.abs(plane), 3)
         assert np.all(np.abs(result[:, :, band] - expected) <= bound)
+
+
+@pytest.mark.long
+def test_all_systems_at_full_size(tmp_path: Path) -> None:
+    """configs/all-systems.yaml on 5000 x 5000 x 16: thousands of labels in a block, a million colours of floats."""
+    scene, labels = tmp_path / "scene.zarr", tmp_path / "labels.zarr"
+    synth(scene, size=(5000, 5000), labels=labels, num_labels=10_000)
+    config = yaml.safe_load((Path(__file__).parent.parent / "configs" / "all-systems.yaml").read_text())
+    config["inputs"] = {"image": str(scene), "labels": str(labels)}
+    config["output"]["path"] = str(tmp_path / "out.zarr")
+    pipeline.run(config)
+    image, names = zarr.open_array(scene, path="scene")[...], open_only(labels)[...]
+    check_zones(image, names, tmp_path / "out.zarr")
+    check_poster(image[::10, ::10, [3, 2, 1]], tmp_path / "out.zarr")
+
+
+def open_only(path: Path) -> Any:
+    """Return the one two-dimensional array of a group."""
+    (array,) = (array for _, array in zarr.open_group(path, mode="r").arrays() if array.ndim == 2)
+    return array
+
+
+def check_zones(image: np.ndarray, labels: np.ndarray, store: Path) -> None:
+    ids = labels.reshape(-1)
+    used = ids >= 0
+    for band in range(image.shape[2]):
+        values = image[:, :, band].reshape(-1).astype(np.float64)
+        sums = np.bincount(ids[used], weights=values[used])
+        means = sums / np.maximum(np.bincount(ids[used]), 1)
+        got = zarr.open_array(store, path="zones/mean")[:, :, band].reshape(-1)
+        np.testing.assert_allclose(got[used], means[ids[used]], rtol=4 * EPS)
+
+
+def check_poster(pixels: np.ndarray, store: Path) -> None:
+    """The colour of every tenth pixel is as near as any of the palette."""
+    palette = zarr.open_array(store, path="colors/palette")[...].astype(np.float64)
+    colors = zarr.open_array(store, path="poster/color")[::10, ::10].astype(np.float64)
+    nearest, _ = cKDTree(palette).query(pixels.reshape(-1, 3).astype(np.float64))
+    got = np.sqrt(((colors - pixels) ** 2).sum(axis=-1)).reshape(-1)
+    np.testing.assert_allclose(got, nearest, rtol=1e-6)
