@@ -206,6 +206,9 @@ def _import_api() -> None:
     gc.disable()
     try:
         import pipeline.api  # noqa: F401
+        from pipeline.kernels.compile import leave_out_blas
+
+        leave_out_blas()
     finally:
         gc.freeze()
         gc.enable()

@@ -99,6 +99,16 @@ def test_planning_and_a_threads_run_need_neither_dask_array_nor_distributed() ->
     assert done.stdout.strip() == "[]"
 
 
+def test_a_command_loads_kernels_without_scipy_linalg() -> None:
+    code = (
+        "import sys; from pipeline import cli; cli._import_api()\n"
+        "import numpy as np; from pipeline.kernels.validity import count_valid\n"
+        "print(count_valid(np.ones(3, np.float32), np.float32(0)), 'scipy.linalg' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "3 False"
+
+
 def decorated(path: Path) -> Iterator[tuple[str, set[str], set[str]]]:
     """Yield the name of each function of a file, its decorators, and what it calls by name."""
     for node in ast.walk(ast.parse(path.read_text())):

@@ -21,6 +21,26 @@ _njit: Any = numba.njit
 _register: Any = register_jitable
 
 
+def leave_out_blas() -> None:
+    """Keep numba from looking for BLAS, which imports scipy.linalg: 0.1 s or more of each start.
+
+    Before the first kernel is loaded. No kernel multiplies matrices; np.cov in other code of the process would do
+    without BLAS.
+    """
+
+    def refuse() -> None:
+        raise ImportError("left out")
+
+    with suppress(ImportError, AttributeError):
+        from numba.np import linalg
+
+        look, linalg.ensure_blas = linalg.ensure_blas, refuse
+        try:
+            import numba.np.arraymath  # noqa: F401  # looks for it when it is imported
+        finally:
+            linalg.ensure_blas = look
+
+
 class _SharedCache(FunctionCache):
     """numba's cache on disk, for processes that fill it at once.
 
