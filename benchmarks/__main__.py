@@ -75,6 +75,11 @@ def median_rows(options: Options) -> Iterator[Row]:
         yield operations.median(image, size)
 
 
+def thread_rows(options: Options) -> Iterator[Row]:
+    yield from file_rows.threads(options.scenes)
+    yield operations.gabor_threads(operations.scene(options.size))
+
+
 def geotiff_rows(options: Options) -> Iterator[Row]:
     if importlib.util.find_spec("rasterio"):
         from benchmarks import geotiff
@@ -92,7 +97,7 @@ ROWS: dict[str, Callable[[Options], Iterator[Row]]] = {
     "8": difference_rows,
     "9": median_rows,
     "10": lambda options: file_rows.all_systems(options.scenes),
-    "11": lambda options: file_rows.threads(options.scenes),
+    "11": thread_rows,
     "12": lambda options: file_rows.starts(options.scenes.folder),
     "13": lambda options: file_rows.sizes(options.scenes),
     "14": geotiff_rows,

@@ -136,6 +136,14 @@ def gabor_bank(image: np.ndarray) -> Row:
     return Row(name, in_place([bank], image), one, close(0), aims, frozenset())
 
 
+def gabor_threads(image: np.ndarray) -> Row:
+    """Row 11: two threads and one."""
+    steps, peer = [gabor_step([0.15], [30])], "one thread"
+    one, two = (in_place(steps, image, workers) for workers in (1, 2))
+    name = f"11. two threads, Gabor 31 x 31 + 15 x 15 mean and var, {len(image)} x {len(image)} float32"
+    return Row(name, two, {peer: one}, close(0), (at_least(peer, 1.8),))
+
+
 # --- differences --------------------------------------------------------------------------------------------------
 
 
