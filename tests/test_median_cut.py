@@ -98,6 +98,14 @@ def smallest_level(table: CellTable, bands: int, most: int) -> CellTable:
     return merge_cells([CellTable(table.table, 0)], bands, most)
 
 
+def test_every_bin_has_a_place_also_those_of_no_value() -> None:
+    image = np.linspace(0, 1, 600, dtype=np.float32).reshape(20, 10, 3)
+    cells = cells_by_sweeps([image], 4)
+    assert cells.places.max() == 15
+    assert cells.codes.shape == (3, 16)
+    assert len(np.unique(cells.codes[0])) == 16
+
+
 def test_blocks_that_coarsen_on_their_way() -> None:
     """A block with more cells than allowed after its first strip, and fewer after."""
     rng = np.random.default_rng(3)

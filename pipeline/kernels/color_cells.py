@@ -132,7 +132,8 @@ def _places_of_equal_population(count: np.ndarray, num: int) -> np.ndarray:
         return ranks
     total = int(count.sum())
     before = np.cumsum(count) - count
-    places: np.ndarray = before * num // total
+    # beyond the last value, where NaN has its bin, all are before
+    places: np.ndarray = np.minimum(before * num // total, num - 1)
     return places
 
 
