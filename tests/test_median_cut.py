@@ -29,6 +29,7 @@ from pipeline.kernels.label_columns import finish
 from pipeline.kernels.label_table import Patch, merge
 from pipeline.kernels.median_cut import assigned_table, median_cut, moved_colors
 from pipeline.kernels.nearest_color import search_of
+from pipeline.kernels.occupied_cells import OccupiedCells
 
 NO_LIMIT = 1 << 30
 
@@ -96,6 +97,19 @@ def smallest_level(table: CellTable, bands: int, most: int) -> CellTable:
     while len(np.unique(table.table.labels >> table.level * bands)) > most:
         table = CellTable(table.table, table.level + 1)
     return merge_cells([CellTable(table.table, 0)], bands, most)
+
+
+@pytest.mark.parametrize(("bands", "bits"), [(1, 8), (2, 8), (3, 8), (3, 4), (5, 4), (7, 3)])
+@pytest.mark.parametrize("most", [1, 3, 100, 5000, NO_LIMIT])
+def test_occupied_cells_are_as_fine_as_their_number_allows(bands: int, bits: int, most: int) -> None:
+    numbers = np.random.default_rng(0).integers(-1, 1 << min(bits * bands, 24), (30, 50))
+    cells = OccupiedCells(bits * bands, bands, most)
+    for part in np.array_split(numbers, 4):
+        cells.mark(part)
+    levels = [np.unique(numbers[numbers >= 0] >> level * bands) for level in range(bits + 1)]
+    assert cells.level == next(level for level, found in enumerate(levels) if len(found) <= most)
+    np.testing.assert_array_equal(cells.numbers(), levels[cells.level])
+    assert cells.num == len(levels[cells.level])
 
 
 def test_every_bin_has_a_place_also_those_of_no_value() -> None:
