@@ -86,12 +86,12 @@ def _mark(numbers: Any, drop: Any, words: Any) -> Any:
 def _is_any_set(parts: np.ndarray, size: int) -> np.ndarray:
     """Return for each `size` bits in a row (of bytes, the lowest bit first; a power of two) whether one is set."""
     if size < 8:
-        parts = np.unpackbits(parts, bitorder="little")
-        small: np.ndarray = parts.reshape(-1, size).any(axis=1)
-        return small
-    whole = -(-len(parts) // (size // 8)) * (size // 8)
-    large: np.ndarray = np.pad(parts, (0, whole - len(parts))).reshape(-1, size // 8).any(axis=1)
-    return large
+        groups = np.unpackbits(parts, bitorder="little").reshape(-1, size)
+    else:
+        num = size // 8
+        groups = np.pad(parts, (0, -len(parts) % num)).reshape(-1, num)
+    is_set: np.ndarray = np.logical_or.reduce(groups, axis=1)
+    return is_set
 
 
 def _packed(bits: np.ndarray) -> np.ndarray:
