@@ -116,6 +116,16 @@ def test_regions_and_bands_of_any_layout(data: st.DataObject) -> None:
         assert harness.same_bits(got, planes if bands is None or "band" not in spec.dims else planes[bands])
 
 
+def test_chunks_of_bands_that_nobody_asked_for_are_not_read(tmp_path: Path) -> None:
+    values = pixels((4, 6, 10))
+    path = write(tmp_path / "a.zarr", values, ("y", "x", "band"), chunks=(2, 3, 4))
+    for chunk in (tmp_path / "a.zarr" / "c").glob("*/*/[02]"):
+        chunk.write_bytes(b"damaged")
+    np.testing.assert_array_equal(read(ZarrReader(path), bands=[6, 4]), values[..., [6, 4]])
+    with pytest.raises(InputError):
+        read(ZarrReader(path), bands=[3, 4])
+
+
 @pytest.mark.usefixtures("codecs")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("order", ["<", ">"])

@@ -145,8 +145,9 @@ class ZarrReader(Reader):
 
     def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:
         if bands is not None and self._lie_among_others(bands):
-            for piece in self._pieces(region):
-                self._pick(piece, bands, out[array_slices(self.spec.dims, piece, (region.top, region.left))])
+            among = self._band_chunks(bands)
+            for piece in self._pieces(region, len(among)):
+                self._pick(piece, bands, among, out[array_slices(self.spec.dims, piece, (region.top, region.left))])
             return
         dims, order = self.spec.dims, None
         selection: list[Any] = list(array_slices(dims, region))
@@ -169,25 +170,32 @@ class ZarrReader(Reader):
         """
         return self.spec.dims[-1] == "band" and len(bands) < min(self._bands_of_chunk, self.spec.num_bands)
 
-    def _pieces(self, region: Region) -> Iterator[Region]:
+    def _band_chunks(self, bands: Sequence[int]) -> range:
+        """Return all bands of the chunks that hold these, and of those between."""
+        step = self._bands_of_chunk
+        return range(min(bands) // step * step, min((max(bands) // step + 1) * step, self.spec.num_bands))
+
+    def _pieces(self, region: Region, num_bands: int) -> Iterator[Region]:
         """Yield parts of a region, whole chunks where it has them: one, or as many small ones as a piece may hold."""
         height, width = self.chunk
-        pixel = self.spec.num_bands * self.spec.dtype.itemsize
+        pixel = num_bands * self.spec.dtype.itemsize
         across = width * max(1, PIECE_BYTES // (height * width * pixel))
         down = height * max(1, PIECE_BYTES // (height * min(across, region.width) * pixel))
         for top in range(region.top - region.top % down, region.bottom, down):
             for left in range(region.left - region.left % across, region.right, across):
                 yield Region(top, top + down, left, left + across).clip(region)
 
-    def _pick(self, region: Region, bands: Sequence[int], out: np.ndarray) -> None:
-        shape = self.spec.shape_of(region)
+    def _pick(self, region: Region, bands: Sequence[int], among: range, out: np.ndarray) -> None:
+        shape = (region.height, region.width, len(among))
         room = _BUFFERS.take("bands", math.prod(shape) * self.spec.dtype.itemsize)
         pixels = room.view(self.spec.dtype).reshape(shape)
-        self._read(region, list(array_slices(self.spec.dims, region)), pixels)
+        rows, columns, _ = array_slices(self.spec.dims, region)
+        self._read(region, [rows, columns, slice(among.start, among.stop)], pixels)
+        places = [band - among.start for band in bands]
         if out.dtype == pixels.dtype:
-            np.take(pixels, bands, axis=2, out=out, mode="clip")  # `clip` writes in place
+            np.take(pixels, places, axis=2, out=out, mode="clip")  # `clip` writes in place
         else:
-            np.copyto(out, np.take(pixels, bands, axis=2))
+            np.copyto(out, np.take(pixels, places, axis=2))
 
     def _read(self, region: Region, selection: list[Any], out: np.ndarray) -> None:
         for axis, index in sorted(self._fixed.items()):

@@ -113,7 +113,7 @@ def _compressor(name: str, dtype: np.dtype) -> zarr.codecs.BloscCodec | None:
     codec = CODECS[name]
     if codec is None:
         return None
-    if name == "fast" and dtype.kind in "iu":  # 16 bits are written 1.5 times as fast; floats are not, though smaller
+    if name == "fast" and dtype.kind in "iu":  # 16 bits take half the time; floats would take longer
         codec = {**codec, "shuffle": "bitshuffle"}
     return zarr.codecs.BloscCodec(typesize=dtype.itemsize, **codec)
 
