@@ -40,7 +40,7 @@ class Idle(PassWorker):
     """A worker whose blocks are done at once."""
 
     def run_block(self, number: int) -> tuple[BlockDone, Partials]:
-        return BlockDone(self.plan.number, number, (CHUNK * CHUNK,)), self.merger.nothing
+        return BlockDone(self.plan.number, number, 0, (CHUNK * CHUNK,)), self.merger.nothing
 
 
 @contextmanager

@@ -23,9 +23,9 @@ from pipeline.config import (
     locate,
 )
 from pipeline.config.scheduler import THREADS, Cluster
-from pipeline.errors import OutputError, PipelineError, RasterpipeError, RunStopped, UsageError
+from pipeline.errors import InputChanged, OutputError, PipelineError, RasterpipeError, RunStopped, UsageError
 from pipeline.execution import Measured, execute
-from pipeline.geotiff_file import check_geotiffs, is_geotiff, remove_store, write_geotiffs
+from pipeline.geotiff_file import check_geotiffs, geotiffs, is_geotiff, remove_store, write_geotiffs
 from pipeline.job import Job, Source, check_inputs_unchanged, load
 from pipeline.journal import Journal
 from pipeline.operation import find_operation
@@ -36,7 +36,7 @@ from pipeline.storage.folder import LocalFolder, RemoteError, is_url
 from pipeline.storage.inputs import local_paths, open_raster
 from pipeline.storage.zarr import configure
 from pipeline.store import RunStore
-from pipeline.table_file import check_table_files, write_table_files
+from pipeline.table_file import check_table_files, table_files, write_table_files
 from pipeline.target import Target, grids_from_json
 
 if TYPE_CHECKING:
@@ -115,10 +115,9 @@ def run(
     except RemoteError as error:  # before the run began, or after it ended
         raise OutputError(str(error)) from error
     facts["output"] = job.result
-    facts["table_files"] = write_table_files(job) if job.place.folder.exists("zarr.json") else []
     if quicklook is not None:
         facts["quicklook"] = draw(job, str(quicklook))
-    remove_store(job)
+    _warn(remove_store(job), facts["warnings"], ways.progress)
     return facts
 
 
@@ -193,19 +192,19 @@ def _run_or_resume(job: Job, reload: Callable[..., Job], ways: _Ways) -> dict[st
     choose = partial(place.choose, job.parts, resume=ways.resume, overwrite=ways.overwrite)
     if not place.is_begun():  # a refusal leaves nothing behind, not even a journal
         target = choose(None)
-        if target.action == "finished" and is_there:
-            return report.describe_finished(job, target) | {"geotiffs": write_geotiffs(job, ways.progress)}
-        _check_room(job)
+        if target.action == "finished" and (is_there or not geotiffs(job)) and not table_files(job):
+            return report.describe_finished(job, target) | _export(job, ways.progress)
+        if target.action == "start":
+            _check_room(job)
     with closing(place.open_journal()) as journal:
         try:
             place.finish_swap(journal)
             target = choose(journal)
             if target.action == "finished":
                 RunStore(job, target).tidy()
-                facts = report.describe_finished(job, target)
-                facts["geotiffs"] = write_geotiffs(job, ways.progress)
+                facts = report.describe_finished(job, target) | _export(job, ways.progress)
                 if journal.header is None or place.find_unfinished(journal.header) is None:
-                    journal.remove()
+                    _warn(journal.remove(), facts["warnings"], ways.progress)
                 return facts
             return _run_with(job, reload, target, journal, ways)
         except RasterpipeError:
@@ -214,9 +213,21 @@ def _run_or_resume(job: Job, reload: Callable[..., Job], ways: _Ways) -> dict[st
             raise
 
 
+def _export(job: Job, progress: Progress) -> dict[str, Any]:
+    """Write the files that are made of a complete store; the journal must be locked, for other runs write them too."""
+    return {"geotiffs": write_geotiffs(job, progress), "table_files": write_table_files(job)}
+
+
+def _warn(words: str | None, warnings: list[str], progress: Progress) -> None:
+    """Say what went wrong after a result was complete."""
+    if words:
+        warnings.append(words)
+        progress.say(f"note: {words}")
+
+
 def _describe_geotiff(job: Job) -> dict[str, Any]:
     """Return the facts of a run whose one GeoTIFF is there."""
-    target = Target("finished", LocalFolder(job.result), "", replaces=False)
+    target = Target("finished", LocalFolder(job.result), "")
     return report.describe_finished(job, target)
 
 
@@ -251,15 +262,16 @@ def _run(job: Job, target: Target, journal: Journal, ways: _Ways, crew: Crew | N
         progress.say(f"note: {text}")
     store = RunStore(job, target)
     configure(job.plan.settings.workers)
+    lost = 0
     if target.action == "start":
         given_up = journal.header
         _begin(job, target, journal, store)
         store.remove_given_up(given_up)
     else:
-        store.check_continued()
+        lost = store.take_over(journal)
     options = job.pipeline.run
     with FileSystems(store.folders if options.durable else []) as disks:
-        with progress, journal.checkpoints(disks):
+        with _spoiling(journal), progress, journal.checkpoints(disks):
             compile_seconds = crew.prepare(job.plan) if crew else compile_kernels(job.plan, progress.say)
             started = time.monotonic()
             with crew.report(ways.performance_report) if crew else nullcontext():
@@ -271,17 +283,28 @@ def _run(job: Job, target: Target, journal: Journal, ways: _Ways, crew: Crew | N
                     progress,
                     options.retries,
                     crew.run_strips if crew else None,
+                    partial(store.take_back_lost, journal),
                 )
-        check_inputs_unchanged(job)
+            measured.blocks_recomputed += lost
+            check_inputs_unchanged(job)
         seconds = _finish(store, measured, journal, disks) - started
     for text in store.provenance["notes"]:
         progress.say(f"note: {text}")
     warnings += store.provenance["notes"]
-    files = write_geotiffs(job, progress)
-    facts = report.describe_run(job, store.provenance, measured, seconds, compile_seconds, warnings)
-    journal.remove()
-    facts |= {"geotiffs": files}
+    files = _export(job, progress)
+    facts = report.describe_run(job, store.provenance, measured, seconds, compile_seconds, warnings) | files
+    _warn(journal.remove(), warnings, progress)
     return crew.add_facts(facts) if crew else facts
+
+
+@contextmanager
+def _spoiling(journal: Journal) -> Iterator[None]:
+    """Let nobody continue a run whose input was another one for a while, even if it is as it was again."""
+    try:
+        yield
+    except InputChanged as error:
+        journal.spoil(str(error))
+        raise InputChanged(f"{error}; what is computed cannot be continued: --overwrite starts anew") from error
 
 
 def _finish(store: RunStore, measured: Measured, journal: Journal, disks: FileSystems) -> float:

@@ -43,6 +43,14 @@ class InputError(RasterpipeError):
     exit_code = 4
 
 
+class ChunkAway(InputError):
+    """A part of an input that was there is not: it may come back."""
+
+
+class InputChanged(InputError):
+    """An input is not the one that the run began with: what is computed cannot be continued."""
+
+
 class OutputError(RasterpipeError):
     """The output exists, is unsafe, is locked, or does not fit the disk."""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from pipeline.errors import InputError, RasterpipeError, RunInterrupted, RunStopped
+from pipeline.errors import InputChanged, InputError, RasterpipeError, RunInterrupted, RunStopped
 from pipeline.graph import Strip, run_strip, split_into_strips
 from pipeline.journal import BlockSet, Journal
 from pipeline.kernels.exact_total import Total
@@ -27,6 +27,9 @@ from pipeline.storage.reader import BandReader, Reader
 from pipeline.storage.retry import RETRIES
 from pipeline.storage.tables import SavedTable, StoredTable, stored_bytes
 from pipeline.worker import BlockDone, PassWorker, Writer
+
+ATTEMPTS = 3
+"""How often at most blocks are computed whose files were lost meanwhile."""
 
 
 @dataclass
@@ -43,13 +46,19 @@ class Measured:
     requests: int = 0
     """Requests of workers to object stores."""
     blocks_recomputed: int = 0
-    """Blocks begun or done on workers that were lost, and so computed again."""
+    """Blocks begun or done on workers that were lost, or whose files were, and so computed again."""
     valid: dict[str, int] = field(default_factory=dict)
     """raster -> valid values"""
     totals: dict[str, Total] = field(default_factory=dict)
     """step -> what is measured of it"""
     tables: Mapping[str, Table] = field(default_factory=dict)
     """step -> the table that it made"""
+
+    def add(self, counts: PassCounts) -> None:
+        self.bytes_read += counts.bytes_read
+        self.retries += counts.retries
+        self.requests += counts.requests
+        self.blocks_recomputed += counts.blocks_recomputed
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,8 @@ class _Tables:
 
     def __init__(self, plan: Plan, folder: Path) -> None:
         self.folder = folder
+        if plan.reductions:
+            folder.mkdir(parents=True, exist_ok=True)  # workers make no folders
         self.known = plan.first_tables()
 
     def merger(self, planned: PlannedPass) -> Merger:
@@ -112,10 +123,12 @@ def execute(
     progress: Progress,
     retries: int = RETRIES,
     run_strips: RunStrips | None = None,
+    take_back_lost: Callable[[], int] = int,
 ) -> Measured:
     """Compute all blocks that the journal does not have, by default on threads of this process.
 
-    Reads and writes that fail for a reason that may pass are tried again, `retries` times at most.
+    Reads and writes that fail for a reason that may pass are tried again, `retries` times at most. At the end
+    `take_back_lost` takes back from the journal what is not as it was written, and that is computed again.
 
     Raises
     ------
@@ -125,8 +138,9 @@ def execute(
     measured = Measured()
     stop = threading.Event()
     tables = _Tables(plan, journal.tables)
-    done = {planned.plan.number: _done(planned, journal) for planned in plan.passes}
-    measured.blocks_skipped = sum(len(blocks) for blocks in done.values())
+    measured.blocks_skipped = sum(len(_done(planned, journal)) for planned in plan.passes)
+
+    heap: HeapWatch
 
     def record(receipt: BlockDone) -> None:
         if journal.record(receipt):
@@ -135,34 +149,38 @@ def execute(
             progress.advance()
             heap.check()
 
+    def run_pass(planned: PlannedPass) -> None:
+        nonlocal heap
+        heap = HeapWatch(planned.cost)
+        recorded = journal.passes[planned.plan.number]
+        readers = {raster: _open_bands(raster, planned, open_reader) for raster in planned.plan.stored}
+        writers = {raster: open_writer(planned.arrays[raster]) for raster in planned.plan.writes}
+        worker = PassWorker(planned, readers, writers, tables.known, tables.merger(planned), retries)
+        worker.stopped = stop.is_set
+        strips = split_into_strips(planned, _done(planned, journal), recorded.counted)
+        measured.add((run_strips or run_on_threads)(worker, strips, record, journal, stop))
+        journal.flush()
+        tables.finish(planned, [saved.folders for saved in recorded.partials.values()])
+        if (count := len(recorded.done)) != len(planned.plan.grid):
+            raise RuntimeError(f"pass {planned.plan.number}: {count} of {len(planned.plan.grid)} blocks are recorded")
+        valid = zip(planned.plan.writes, recorded.valid, strict=True)
+        measured.totals |= dict(zip(planned.plan.measured, recorded.totals, strict=True))
+        measured.valid |= {raster: count for raster, count in valid if planned.arrays[raster].is_kept}
+
     limit_heaps()
     progress.start(plan.num_blocks, measured.blocks_skipped)
     with _signals(stop):
-        for planned in plan.passes:
-            number = planned.plan.number
-            heap = HeapWatch(planned.cost)
-            readers = {raster: _open_bands(raster, planned, open_reader) for raster in planned.plan.stored}
-            writers = {raster: open_writer(planned.arrays[raster]) for raster in planned.plan.writes}
-            worker = PassWorker(planned, readers, writers, tables.known, tables.merger(planned), retries)
-            worker.stopped = stop.is_set
-            strips = split_into_strips(planned, done[number])
-            counts = (run_strips or run_on_threads)(worker, strips, record, journal, stop)
-            journal.flush()
-            recorded = journal.passes[number]
-            tables.finish(planned, recorded.folders)
-            if len(recorded.done) != len(planned.plan.grid):
-                raise RuntimeError(
-                    f"pass {number}: {len(recorded.done)} of {len(planned.plan.grid)} blocks are recorded"
-                )
-            measured.bytes_read += counts.bytes_read
-            measured.retries += counts.retries
-            measured.requests += counts.requests
-            measured.blocks_recomputed += counts.blocks_recomputed
-            valid = zip(planned.plan.writes, recorded.valid, strict=True)
-            measured.totals |= dict(zip(planned.plan.measured, recorded.totals, strict=True))
-            measured.valid |= {raster: count for raster, count in valid if planned.arrays[raster].is_kept}
-            del worker, counts
-            trim_heap()  # the buffers of this pass are no use to the next one
+        waiting: Sequence[PlannedPass] = plan.passes
+        for _ in range(ATTEMPTS):
+            for planned in waiting:
+                run_pass(planned)
+                trim_heap()  # the buffers of this pass are no use to the next one
+            if not (lost := take_back_lost()):
+                break
+            measured.blocks_recomputed += lost
+            waiting = [planned for planned in plan.passes if len(_done(planned, journal)) < len(planned.plan.grid)]
+        else:
+            raise RunStopped(f"{lost} blocks of the result are lost again and again; somebody writes or removes them")
     measured.tables = tables.known
     return measured
 
@@ -170,7 +188,13 @@ def execute(
 def _done(planned: PlannedPass, journal: Journal) -> BlockSet:
     """Return the blocks that need not be computed again: written, and where the pass sweeps, counted in a table."""
     record = journal.passes[planned.plan.number]
-    return record.counted if planned.plan.sweeps else record.done
+    if not planned.plan.sweeps:
+        return record.done.copy()
+    done = BlockSet()
+    for block in record.counted:
+        if block in record.done:
+            done.add(block)
+    return done
 
 
 def _block_bytes(planned: PlannedPass, block: int) -> int:
@@ -250,6 +274,8 @@ def _signals(stop: threading.Event) -> Iterator[None]:
     except KeyboardInterrupt:
         name, code = ("SIGTERM", 143) if received[-1:] == [signal.SIGTERM] else ("Ctrl-C", 130)
         raise RunInterrupted(f"stopped by {name}; --resume continues the run", code) from None
+    except InputChanged:
+        raise
     except InputError as error:  # mended, it is another input than the one that the finished blocks were made of
         remedy = "--resume continues it if the input is as it was, else --overwrite starts anew"
         raise RunStopped(f"{error}; the run stopped: {remedy}") from error

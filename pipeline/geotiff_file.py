@@ -8,24 +8,20 @@ file carries the provenance of the run, so that it is known for ours and for thi
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pipeline
 from pipeline.errors import OutputError, PipelineError, RunStopped
-from pipeline.journal import work_folder
+from pipeline.journal import remove_work_folder, work_folder
 from pipeline.planning import BASE_BYTES, StoredArray, format_bytes
 from pipeline.progress import Progress
-from pipeline.read_limits import TRUSTED
-from pipeline.storage.disk import sync_path
+from pipeline.storage.disk import replacing_file
 from pipeline.storage.folder import is_url
-from pipeline.storage.zarr import ZarrReader
+from pipeline.storage.zarr import open_written
 from pipeline.storage.zarr_store import root_attributes, with_region
 from pipeline.target import check_file_path, check_may_rebuild, check_output_path, hash_parts, provenance_of
 
@@ -41,8 +37,6 @@ class GeoTiff:
 
     array: StoredArray
     path: Path
-    building: Path
-    """Where it is written: a file that is whole is renamed, and what lies here is never taken for one."""
 
 
 def is_geotiff(path: str) -> bool:
@@ -66,12 +60,10 @@ def geotiffs(job: Job) -> list[GeoTiff]:
                 "and `geotiff: FOLDER/`",
                 ("output", "path"),
             )
-        found.append(GeoTiff(kept[0], Path(output.path), work_folder(output.path) / "partial.tif"))
+        found.append(GeoTiff(kept[0], Path(output.path)))
     if output.geotiff is not None:
         folder, names = Path(output.geotiff), [array.raster.replace("/", "_") + ".tif" for array in kept]
-        found += [
-            GeoTiff(array, folder / name, folder / f".{name}.partial") for array, name in zip(kept, names, strict=True)
-        ]
+        found += [GeoTiff(array, folder / name) for array, name in zip(kept, names, strict=True)]
     twice = [str(path) for path, count in Counter(each.path for each in found).items() if count > 1]
     if twice:
         raise PipelineError(f"two rasters would be written to {twice[0]}; rename a step", ("output", "geotiff"))
@@ -156,29 +148,23 @@ def write_geotiffs(job: Job, progress: Progress) -> list[dict[str, Any]]:
 def _write(job: Job, file: GeoTiff, record: Mapping[str, Any]) -> list[str]:
     from pipeline.storage.tiff_writer import write_geotiff
 
-    reader = ZarrReader(job.place.folder, file.array.raster, limits=TRUSTED)
+    reader = open_written(job.place.folder, file.array.raster)
     shown = json.dumps({"rasterpipe": {**record, "raster": file.array.raster}})
     software = f"rasterpipe {pipeline.__version__}"
     try:
         file.path.parent.mkdir(parents=True, exist_ok=True)
-        file.building.unlink(missing_ok=True)
         layout, workers = _layout(job, file.array), job.plan.settings.workers
-        warnings = write_geotiff(file.building, reader, layout, file.array.codec, shown, workers, software)
-        sync_path(file.building)
-        os.replace(file.building, file.path)
-        sync_path(file.path.parent)
+        with replacing_file(file.path, str(record.get("run_id"))) as building:
+            warnings = write_geotiff(building, reader, layout, file.array.codec, shown, workers, software)
     except OSError as error:
         raise RunStopped(
             f"{file.path}: cannot be written: {error.strerror or error}; the store {job.output} is complete, and "
             "--resume writes the file once that is mended"
         ) from error
-    finally:
-        with suppress(OSError):
-            file.building.unlink(missing_ok=True)
     return warnings
 
 
-def remove_store(job: Job) -> None:
-    """Remove the store that a GeoTIFF was made of, where the file is the output."""
-    if is_geotiff(job.pipeline.output.path):
-        shutil.rmtree(work_folder(job.pipeline.output.path), ignore_errors=True)
+def remove_store(job: Job) -> str | None:
+    """Remove the store that a GeoTIFF was made of, where the file is the output; return what could not be, in words."""
+    output = job.pipeline.output.path
+    return remove_work_folder(work_folder(output)) if is_geotiff(output) else None

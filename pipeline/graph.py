@@ -30,11 +30,13 @@ class Strip:
     """Blocks that are computed again though their partial tables are saved: these count once."""
 
 
-def split_into_strips(planned: PlannedPass, done: Container[int]) -> Iterator[Strip]:
+def split_into_strips(
+    planned: PlannedPass, done: Container[int], counted: Container[int] = frozenset()
+) -> Iterator[Strip]:
     """Yield the strips of a pass without the blocks that are done already.
 
     A strip that exchanges halos is a rectangle of blocks; it is computed whole if any of its blocks is missing.
-    In a pass that sweeps, a block is done when its partial tables are saved.
+    Of blocks that are computed again, those that are counted add nothing to the tables of the pass.
     """
     grid = planned.plan.grid
     height, width = planned.strip
@@ -42,15 +44,14 @@ def split_into_strips(planned: PlannedPass, done: Container[int]) -> Iterator[St
         for first in range(0, len(grid), width):
             blocks = tuple(n for n in range(first, min(first + width, len(grid))) if n not in done)
             if blocks:
-                yield Strip(blocks)
+                yield Strip(blocks, counted=frozenset(block for block in blocks if block in counted))
         return
     for top in range(0, len(grid.rows), height):
         for left in range(0, len(grid.columns), width):
             rows, columns = (top, min(top + height, len(grid.rows))), (left, min(left + width, len(grid.columns)))
             blocks = tuple(grid.number(r, c) for r in range(*rows) for c in range(*columns))
-            known = frozenset(block for block in blocks if block in done)
-            if len(known) < len(blocks):
-                yield Strip(blocks, rows, columns, known)
+            if not all(block in done for block in blocks):
+                yield Strip(blocks, rows, columns, frozenset(block for block in blocks if block in counted))
 
 
 def run_strip(
@@ -71,7 +72,7 @@ def run_strip(
     def run(number: int) -> Partials:
         receipt, partials = worker.run_block(number)
         done(receipt)
-        return partials
+        return worker.merger.nothing if number in strip.counted else partials
 
     # dask begins independent tasks at the end of its order, which is by name: names that count down make it
     # begin with the first block, so that neighbours, which share chunks, come one after the other

@@ -24,7 +24,7 @@ from pipeline.config import (
     with_matrices,
 )
 from pipeline.config.place import format_path, look_up
-from pipeline.errors import InputError, OutputError, PipelineError, unknown
+from pipeline.errors import InputChanged, InputError, OutputError, PipelineError, unknown
 from pipeline.geotiff_file import is_geotiff, store_path
 from pipeline.limits import available_cpus, available_memory_bytes
 from pipeline.notes import input_notes, output_notes, reading_notes
@@ -184,6 +184,7 @@ def _input_options(entry: Input, limits: ReadLimits) -> InputOptions:
         series=entry.series,
         level=entry.level,
         access=access_of(entry.storage),
+        missing=entry.missing,
     )
 
 
@@ -297,7 +298,4 @@ def check_inputs_unchanged(job: Job) -> None:
     """Refuse to call a result complete whose inputs were changed while the run read them."""
     for name, entry in job.pipeline.inputs.items():
         if _identify(name, _open(name, entry, job.document, _limits(job.pipeline))) != job.parts["identities"][name]:
-            raise InputError(
-                f"the input {name} ({', '.join(entry.paths)}) changed while the run read it; "
-                f"the result stays incomplete: run again with --overwrite"
-            )
+            raise InputChanged(f"the input {name} ({', '.join(entry.paths)}) changed while the run read it")

@@ -1,10 +1,12 @@
 """The journal of a run: which blocks are done, so that `--resume` does only the others.
 
 It lies beside the output, in ``<path>.work/journal``, one JSON value a line: a header, then lists of
-``[pass, block, valid, ..., [count, sum, exponent], ...]``: valid values by raster, totals of steps that are
-measured. A block is recorded after its data are written. A pass that makes tables adds
-``["partials", pass, [block, ...], [[folder, ...], ...]]``: the blocks whose partial tables are merged and saved, and
-where, sweep by sweep. The file is locked while a run has it open, and the lock dies with the process.
+``[pass, block, written, valid, ..., [count, sum, exponent], ...]``: what stands for the files of the block, valid
+values by raster, totals of steps that are measured. A block is recorded after its data are written. A pass that
+makes tables adds ``["partials", pass, [block, ...], [[folder, ...], ...], bytes]``: the blocks whose partial tables
+are merged and saved, and where, sweep by sweep. What is found to be lost again is taken back: ``["lost blocks", pass,
+[block, ...]]``, ``["lost partials", pass, number]``. ``["spoiled", reason]``: an input was another one for a while,
+and nothing recorded can be continued. The file is locked while a run has it open, and the lock dies with the process.
 
 A block that is recorded is written, but for some seconds only in the system's memory, which a power cut empties. So
 now and then the file systems are synced, and then ``["durable", position]`` says up to which byte the journal is
@@ -15,32 +17,77 @@ one, what is not known to be durable is forgotten. ``["lost"]``: a sync failed, 
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import socket
 import threading
 import time
+from array import array
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from pipeline.errors import OutputError
 from pipeline.kernels.exact_total import Total
 from pipeline.storage.disk import FileSystems, boot_id
+from pipeline.storage.tables import stored_bytes
 from pipeline.worker import BlockDone
 
 FLUSH_SECONDS = 1.0
 CHECKPOINT_SECONDS = 10.0
 
 
+FORMAT = 2
+MAGIC = b'{"rasterpipe": "journal", '
+"""What the first line begins with: by that a folder is known for a run's."""
+OWN_NAMES = re.compile(r"journal|owner|[0-9a-f]{32}|store\.zarr|store\.zarr\.work|\..+\.[0-9a-f]{32}\.partial")
+"""What a run makes in the folder beside its output; nothing else there is ever removed."""
+
+
 def work_folder(output: str) -> Path:
     """Return the folder for what belongs to the run and not to the result."""
     return Path(output.rstrip("/") + ".work")
+
+
+def check_work_folder(folder: Path) -> None:
+    """Refuse to work in a folder that no run has made: all in it is removed in the end."""
+    names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    journal = folder / "journal"
+    known = all(map(OWN_NAMES.fullmatch, names))
+    if journal.is_file():
+        with journal.open("rb") as file:
+            known = known and MAGIC.startswith(file.read(len(MAGIC)))
+    elif folder.exists() or folder.is_symlink():
+        known = known and folder.is_dir() and not {"owner", "journal"} & set(names)
+    if not known:
+        raise OutputError(
+            f"{folder}: is in the way: a run works in a folder of this name, and this one is not a run's; move it away"
+        )
+
+
+def remove_work_folder(folder: Path) -> str | None:
+    """Remove what runs have made in their folder, the journal last; return what could not be, in words."""
+    try:
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == "journal"):
+            if not OWN_NAMES.fullmatch(path.name):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        folder.rmdir()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return f"{folder} could not be removed, which only the run needed: {error.strerror or error}"
+    return None
 
 
 class BlockSet:
@@ -60,11 +107,32 @@ class BlockSet:
         self._count += 1
         return True
 
+    def copy(self) -> BlockSet:
+        return copy.deepcopy(self)
+
+    def discard(self, block: int) -> None:
+        if block in self:
+            self._marks[block] = 0
+            self._count -= 1
+
+    def __iter__(self) -> Iterator[int]:
+        return (block for block, mark in enumerate(self._marks) if mark)
+
     def __contains__(self, block: object) -> bool:
         return isinstance(block, int) and block < len(self._marks) and self._marks[block] == 1
 
     def __len__(self) -> int:
         return self._count
+
+
+class Partials(NamedTuple):
+    """Partial tables that are saved."""
+
+    blocks: tuple[int, ...]
+    """Blocks that they count."""
+    folders: list[list[str]]
+    """Where they are, by sweep."""
+    num_bytes: int
 
 
 @dataclass
@@ -79,20 +147,47 @@ class PassRecord:
     """Per step that is measured, of all blocks done."""
     counted: BlockSet = field(default_factory=BlockSet)
     """Blocks whose partial tables are saved."""
-    folders: list[list[list[str]]] = field(default_factory=list)
-    """Where: folders per sweep, of each strip."""
+    partials: dict[int, Partials] = field(default_factory=dict)
+    """The saved ones, by number."""
+    _written: array[int] = field(default_factory=lambda: array("Q"))
+    _lost: set[int] = field(default_factory=set)
+    """Blocks that are computed again, to the same counts."""
+    _num_partials: int = 0
 
-    def add(self, block: int, valid: Sequence[int], totals: Sequence[Total] = ()) -> bool:
+    def add(self, block: int, written: int, valid: Sequence[int], totals: Sequence[Total] = ()) -> bool:
         """Take in a block; return whether it is new."""
-        if is_new := self.done.add(block):
-            self.valid = [a + b for a, b in zip(self.valid, valid, strict=True)] if self.valid else list(valid)
-            self.totals = [a + b for a, b in zip(self.totals, totals, strict=True)] if self.totals else list(totals)
-        return is_new
+        if not self.done.add(block):
+            return False
+        if block >= len(self._written):
+            self._written.extend([0] * max(block + 1 - len(self._written), len(self._written)))
+        self._written[block] = written
+        if block in self._lost:
+            self._lost.remove(block)
+            return True
+        self.valid = [a + b for a, b in zip(self.valid, valid, strict=True)] if self.valid else list(valid)
+        self.totals = [a + b for a, b in zip(self.totals, totals, strict=True)] if self.totals else list(totals)
+        return True
 
-    def add_partials(self, blocks: Sequence[int], folders: list[list[str]]) -> None:
+    def written(self, block: int) -> int:
+        """Return what stands for the files of a block that is done."""
+        return self._written[block]
+
+    def lose(self, blocks: Iterable[int]) -> None:
+        """Take back that blocks are written; what they count they will count again."""
         for block in blocks:
+            self.done.discard(block)
+            self._lost.add(block)
+
+    def add_partials(self, partials: Partials) -> None:
+        for block in partials.blocks:
             self.counted.add(block)
-        self.folders.append(folders)
+        self.partials[self._num_partials] = partials
+        self._num_partials += 1
+
+    def lose_partials(self, number: int) -> None:
+        if number in self.partials:
+            for block in self.partials.pop(number).blocks:
+                self.counted.discard(block)
 
 
 class Journal:
@@ -121,6 +216,8 @@ class Journal:
 
     def _clear(self) -> None:
         self.header: dict[str, Any] | None = None
+        self.spoiled = ""
+        """Why nothing that is recorded can be continued; empty: it can."""
         self.passes: defaultdict[int, PassRecord] = defaultdict(PassRecord)
         """pass -> what is recorded of it"""
         self._size = 0
@@ -138,7 +235,7 @@ class Journal:
         boot, waiting = None, list[tuple[int, Any]]()
         for line in self._file:
             entry = _parse(line, is_first=not self._size)
-            if not entry:  # torn by a crash, with all that follows
+            if not entry or not self._fits(entry, waiting):  # torn by a crash, with all that follows
                 break
             match entry:
                 case ["boot", boot]:
@@ -160,16 +257,39 @@ class Journal:
             self._write(["durable", self._size])
             self._write(["boot", boot_id()])
 
+    def _fits(self, entry: Any, waiting: Sequence[tuple[int, Any]]) -> bool:
+        """Return whether a line may be one of the run that the header tells of."""
+        header = self.header or (waiting[0][1] if waiting else entry)
+        if header.get("format") != FORMAT:
+            return False
+        match entry:
+            case {} | ["boot", str()] | ["durable", int()] | ["lost"] | ["spoiled", str()]:
+                return True
+            case ["lost partials", int(), int()]:
+                return True
+            case ["lost blocks", int(number), list(blocks)] | ["partials", int(number), list(blocks), list(), int()]:
+                return all(_is_block(header["passes"], number, block) for block in blocks)
+            case [int(number), int(block), int(), *facts]:
+                return _is_block(header["passes"], number, block) and len(facts) == header["passes"][number][1]
+        return False
+
     def _take(self, waiting: list[tuple[int, Any]], end: int) -> list[tuple[int, Any]]:
         """Take in the lines before a position; return the others."""
         for _, entry in (item for item in waiting if item[0] < end):
-            if isinstance(entry, dict):
-                self.header = entry
-            elif entry[0] == "partials":
-                self.passes[entry[1]].add_partials(entry[2], entry[3])
-            else:
-                totals = [Total(*fact) for fact in entry[2:] if isinstance(fact, list)]
-                self.passes[entry[0]].add(entry[1], entry[2 : len(entry) - len(totals)], totals)
+            match entry:
+                case {}:
+                    self.header = entry
+                case ["spoiled", reason]:
+                    self.spoiled = reason
+                case ["partials", number, blocks, folders, num_bytes]:
+                    self.passes[number].add_partials(Partials(tuple(blocks), folders, num_bytes))
+                case ["lost partials", number, which]:
+                    self.passes[number].lose_partials(which)
+                case ["lost blocks", number, blocks]:
+                    self.passes[number].lose(blocks)
+                case [number, block, written, *facts]:
+                    totals = [Total(*fact) for fact in facts if isinstance(fact, list)]
+                    self.passes[number].add(block, written, facts[: len(facts) - len(totals)], totals)
         return [item for item in waiting if item[0] >= end]
 
     # --- writing
@@ -179,7 +299,7 @@ class Journal:
         self._file.seek(0)
         self._file.truncate()
         self._clear()
-        self.header = dict(header)
+        self.header = {"rasterpipe": "journal", "format": FORMAT, **header}
         self._write(self.header)
         self._write(["boot", boot_id()])
         self.flush()
@@ -189,10 +309,11 @@ class Journal:
         with self._mutex:
             if self._failure is not None:
                 raise self._failure
-            if not self.passes[receipt.pass_number].add(receipt.block, receipt.valid, receipt.totals):
+            record = self.passes[receipt.pass_number]
+            if not record.add(receipt.block, receipt.written, receipt.valid, receipt.totals):
                 return False
             totals = [[total.count, total.sum, total.exponent] for total in receipt.totals]
-            self._write([receipt.pass_number, receipt.block, *receipt.valid, *totals])
+            self._write([receipt.pass_number, receipt.block, receipt.written, *receipt.valid, *totals])
             if time.monotonic() - self._flushed > FLUSH_SECONDS:
                 self._file.flush()
                 self._flushed = time.monotonic()
@@ -200,9 +321,28 @@ class Journal:
 
     def record_partials(self, pass_number: int, blocks: Sequence[int], folders: list[list[str]]) -> None:
         """Record that the partial tables of these blocks are saved."""
+        num_bytes = stored_bytes(self.tables / folder for per_sweep in folders for folder in per_sweep)
         with self._mutex:
-            self._write(["partials", pass_number, list(blocks), folders])
-            self.passes[pass_number].add_partials(blocks, folders)
+            self._write(["partials", pass_number, list(blocks), folders, num_bytes])
+            self.passes[pass_number].add_partials(Partials(tuple(blocks), folders, num_bytes))
+        self.flush()
+
+    def lose(self, pass_number: int, blocks: Sequence[int], partials: Sequence[int] = ()) -> None:
+        """Take back what is recorded of blocks that are not as they were written, and of saved partial tables."""
+        with self._mutex:
+            if blocks:
+                self._write(["lost blocks", pass_number, list(blocks)])
+                self.passes[pass_number].lose(blocks)
+            for number in partials:
+                self._write(["lost partials", pass_number, number])
+                self.passes[pass_number].lose_partials(number)
+        self.flush()
+
+    def spoil(self, reason: str) -> None:
+        """Record that nothing here can be continued."""
+        with self._mutex:
+            self.spoiled = reason
+            self._write(["spoiled", reason])
         self.flush()
 
     def _write(self, entry: Any) -> None:
@@ -264,14 +404,16 @@ class Journal:
         with contextlib.suppress(OSError):
             self._file.close()
 
-    def remove(self) -> None:
-        """Delete the journal's folder, the journal last: the run is over."""
-        for path in self.folder.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def remove(self) -> str | None:
+        """Delete what the run has made beside its output: it is over; return what could not be, in words."""
+        words = remove_work_folder(self.folder)
         with contextlib.suppress(OSError):
             self._file.close()
+        return words
+
+
+def _is_block(passes: Sequence[tuple[int, int]], number: int, block: Any) -> bool:
+    return 0 <= number < len(passes) and isinstance(block, int) and 0 <= block < passes[number][0]
 
 
 def _parse(line: bytes, *, is_first: bool) -> Any:

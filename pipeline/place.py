@@ -79,7 +79,7 @@ class Place(ABC):
 
 
 class LocalPlace(Place):
-    """On a disk: an existing store is replaced by renames, once the new one is complete."""
+    """On a disk: a store is put in its place by a rename, once it is complete; an older one is kept until then."""
 
     def __init__(self, output: str) -> None:
         self.output, self.folder = output, LocalFolder(output)
@@ -111,20 +111,16 @@ class LocalPlace(Place):
         return target.check_free_space(self.output, num_bytes)
 
     def prepare(self, chosen: Target) -> None:
-        target.prepare(chosen, self.output)
+        chosen.store.make()
 
     def discard(self, chosen: Target) -> None:
-        if (root_attributes(chosen.store) or {}).get("run_id") == chosen.run_id:
-            shutil.rmtree(str(chosen.store), ignore_errors=True)
+        shutil.rmtree(Path(chosen.store.path).parent, ignore_errors=True)
 
     def remove_torn(self, chosen: Target) -> None:
-        target.remove_torn(Path(str(chosen.store)))
+        target.remove_torn(Path(chosen.store.path))
 
     def publish(self, chosen: Target) -> None:
-        if chosen.replaces:
-            target.swap_in(self.output)
-        else:
-            target.remove_unfinished_beside(self.output)
+        target.swap_in(self.output, chosen.run_id, chosen.replaces)
 
 
 class ObjectPlace(Place):
@@ -160,7 +156,9 @@ class ObjectPlace(Place):
         return self.work.exists(JOURNAL) or self.work.exists(LEASE)
 
     def open_journal(self) -> Journal:
-        return ObjectJournal(self.work, str(self), self.scratch, self.retries)
+        journal = ObjectJournal(self.work, str(self), self.scratch, self.retries)
+        self.folder.confirm = journal.lease.confirm
+        return journal
 
     def finish_swap(self, journal: Journal) -> None:
         """Nothing is swapped."""
@@ -169,16 +167,16 @@ class ObjectPlace(Place):
         here = root_attributes(self.folder)
         plan_hash = target.hash_parts(parts)
         if resume and here and here.get("complete") is True and here.get("plan_hash") == plan_hash:
-            return Target("finished", self.folder, str(here.get("run_id")), replaces=False)
+            return Target("finished", self.folder, str(here.get("run_id")))
         header = journal.header if journal else None
-        if header and self.find_unfinished(header) and not (overwrite and not resume):
+        if journal and header and self.find_unfinished(header) and not (overwrite and not resume):
             if not resume:
                 words = "an unfinished run is there; --resume continues it, --overwrite --in-place starts it anew"
                 raise OutputError(f"{self}: {words}")
-            if header["plan_hash"] == plan_hash:
-                return Target("continue", self.folder, header["run_id"], replaces=False)
+            if not (words := target.why_not_continued(str(self), journal, parts)):
+                return Target("continue", self.folder, header["run_id"])
             if not overwrite:
-                raise OutputError(target.other_plan(str(self), header["parts"], parts, "the unfinished run"))
+                raise OutputError(words)
         if here is not None:
             if not overwrite:
                 words = "--overwrite --in-place replaces it, and it is gone before the new result is complete"
@@ -188,7 +186,7 @@ class ObjectPlace(Place):
                     f"{self}: an object store has no renames, so the old result would be gone before the new one is "
                     "complete; add --in-place to --overwrite if that is meant, or choose another path"
                 )
-        return Target("start", self.folder, uuid.uuid4().hex, replaces=False)
+        return Target("start", self.folder, uuid.uuid4().hex)
 
     def find_unfinished(self, header: Mapping[str, Any]) -> Folder | None:
         here = root_attributes(self.folder) or {}
@@ -202,10 +200,11 @@ class ObjectPlace(Place):
 
         It is this run's from then on: the journal of an unfinished one counts blocks as done that are being removed.
         """
-        here = root_attributes(self.folder)
-        if here is None:
+        found = self.folder.read_versioned("zarr.json")
+        if found is None:
             return
-        record = here | {"complete": False, "run_id": chosen.run_id}
+        self.folder.versions["zarr.json"] = found[1]
+        record = (root_attributes(self.folder) or {}) | {"complete": False, "run_id": chosen.run_id}
         metadata = {"zarr_format": 3, "node_type": "group", "attributes": {"rasterpipe": record}}
         self.folder.replace_json("zarr.json", metadata)
         self.folder.remove_all(but="zarr.json")

@@ -10,11 +10,10 @@ import numpy as np
 
 from pipeline.errors import OutputError
 from pipeline.raster import RasterSpec, array_slices
-from pipeline.read_limits import TRUSTED
 from pipeline.region import Region
 from pipeline.storage.inputs import open_raster
 from pipeline.storage.reader import Reader
-from pipeline.storage.zarr import ZarrReader
+from pipeline.storage.zarr import open_written
 
 if TYPE_CHECKING:
     from pipeline.job import Job
@@ -44,7 +43,7 @@ def draw(job: Job, path: str) -> str:
     for array in arrays[: MAX_PANELS - 1]:
         folder = job.place.folder  # where the output is a GeoTIFF, its store is gone once that is written
         is_stored = folder.exists("zarr.json")
-        reader = ZarrReader(folder, array.raster, limits=TRUSTED) if is_stored else open_raster(job.result)
+        reader = open_written(folder, array.raster) if is_stored else open_raster(job.result)
         panels.append(_panel(reader, reader.spec.region))
     height = max(panel.shape[0] for panel in panels)
     width = sum(panel.shape[1] + GAP for panel in panels) - GAP

@@ -27,7 +27,7 @@ from pipeline.region import Axis, Grid, Region
 from pipeline.storage.folder import LocalFolder
 from pipeline.storage.reader import Reader
 from pipeline.storage.tiff import TiffReader
-from pipeline.storage.zarr import ZarrReader, configure
+from pipeline.storage.zarr import configure, open_written
 from pipeline.storage.zarr_store import read_table, root_attributes
 from pipeline.store import RunStore, qualities
 from pipeline.target import Target, check_free_space
@@ -85,7 +85,7 @@ class Findings:
 
 def open_output(output: str, raster: str) -> Reader:
     """Open a raster of an output: of a store, or the one of a GeoTIFF."""
-    return TiffReader.open(output, TRUSTED) if is_geotiff(output) else ZarrReader(output, raster, limits=TRUSTED)
+    return TiffReader.open(output, TRUSTED) if is_geotiff(output) else open_written(output, raster)
 
 
 class Comparison:
@@ -94,9 +94,10 @@ class Comparison:
     def __init__(self, stored: Reader, whole: Region, array: StoredArray, findings: Findings) -> None:
         self.stored, self.whole, self.array, self.findings = stored, whole, array, findings
 
-    def write(self, region: Region, values: np.ndarray) -> None:
+    def write(self, region: Region, values: np.ndarray) -> list[int]:
         place = region.shift(self.array.region.top, self.array.region.left)
         self.findings.add(place.num_pixels, self._compare(place, values))
+        return []
 
     def _compare(self, place: Region, values: np.ndarray) -> Difference | None:
         found = np.empty_like(values)
@@ -183,7 +184,7 @@ class Recomputation:
             job = self._plan(part, tables, f"{folder}/again.zarr")
             check_free_space(job.output, sum(array.num_bytes for array in job.plan.arrays if not array.is_kept))
             with closing(Journal(job.output)) as journal:
-                store = RunStore(job, Target("start", LocalFolder(job.output), uuid.uuid4().hex, replaces=False))
+                store = RunStore(job, Target("start", LocalFolder(job.output), uuid.uuid4().hex))
                 store.create()
                 journal.start(store.journal_header())
                 compile_kernels(job.plan)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pipeline
 from pipeline.errors import OutputError
+from pipeline.journal import Journal, Partials
 from pipeline.operation import Reduction, Table
-from pipeline.planning import Plan, StoredArray
+from pipeline.planning import Plan, PlannedPass, StoredArray
 from pipeline.raster import json_number
-from pipeline.read_limits import TRUSTED
 from pipeline.storage.folder import Folder, LocalFolder
 from pipeline.storage.reader import Reader
-from pipeline.storage.zarr import ZarrReader
-from pipeline.storage.zarr_store import ArrayPlan, ZarrWriter, create_store, finish_store, write_table
-from pipeline.target import Target, grids_to_json, hash_parts
+from pipeline.storage.tables import stored_bytes
+from pipeline.storage.zarr import open_written
+from pipeline.storage.zarr_store import ArrayPlan, TablePlan, ZarrWriter, create_store, documents, finish_store
+from pipeline.target import Target, grids_to_json, hash_parts, running_code
+from pipeline.worker import mark_of_block
 
 if TYPE_CHECKING:
     from pipeline.execution import Measured
@@ -59,7 +62,6 @@ class RunStore:
         arrays = self.job.plan.arrays
         create_store(self.target.store, self.provenance, [array_plan(a) for a in arrays if a.is_kept])
         if passing := [array_plan(array) for array in arrays if not array.is_kept]:
-            self.intermediates.make()
             create_store(self.intermediates, {"run_id": self.target.run_id}, passing)
 
     def remove_given_up(self, header: Mapping[str, Any] | None) -> None:
@@ -75,19 +77,67 @@ class RunStore:
         folders = (self.target.store, self.job.place.work, self.intermediates)
         return [Path(f.path) for f in folders if isinstance(f, LocalFolder) and Path(f.path).exists()]
 
-    def check_continued(self) -> None:
-        """Refuse to continue without the intermediate results that the journal counts as done."""
+    def take_over(self, journal: Journal) -> int:
+        """Continue what the journal records: take back what is lost; return how many blocks that are."""
         if any(not array.is_kept for array in self.job.plan.arrays) and not self.intermediates.exists("zarr.json"):
             raise OutputError(
                 f"{self.job.output}: the intermediate results of the unfinished run, in {self.intermediates}, "
                 "are gone; --overwrite starts anew"
             )
+        lost = self.take_back_lost(journal)
+        for folder, is_kept in ((self.target.store, True), (self.intermediates, False)):
+            rasters = [array.raster for array in self.job.plan.arrays if array.is_kept == is_kept]
+            if rasters:
+                ours = self._recorded_files(journal, is_kept)
+                folder.take_over(ours.__contains__, partial(_is_chunk, rasters))
+        return lost
+
+    def take_back_lost(self, journal: Journal) -> int:
+        """Take back what is recorded of blocks whose files are not as they were written; return how many that are."""
+        folders = {True: self.target.store, False: self.intermediates}
+        marks = {is_kept: folders[is_kept].marks() for is_kept in {array.is_kept for array in self.job.plan.arrays}}
+        total = 0
+        for planned in self.job.plan.passes:
+            record = journal.passes[planned.plan.number]
+            lost = [block for block in record.done if record.written(block) != self._mark(planned, block, marks)]
+            partials = [number for number, saved in record.partials.items() if not _is_saved(planned, saved, journal)]
+            if lost or partials:
+                journal.lose(planned.plan.number, lost, partials)
+            total += len(lost)
+        return total
+
+    def _mark(self, planned: PlannedPass, block: int, marks: Mapping[bool, Callable[[str], int | None]]) -> int:
+        found = [marks[array.is_kept](name) for array, name in self._files(planned, block)]
+        return mark_of_block([-1 if mark is None else mark for mark in found])
+
+    def _files(self, planned: PlannedPass, block: int) -> Iterator[tuple[StoredArray, str]]:
+        """Yield the files of a block, in the order in which they are written."""
+        for raster in planned.plan.writes:
+            array = planned.arrays[raster]
+            region = planned.plan.grid.block(block).shift(-array.region.top, -array.region.left)
+            for name in array_plan(array).files(region):
+                yield array, name
+
+    def _recorded_files(self, journal: Journal, is_kept: bool) -> set[str]:
+        return {
+            name
+            for planned in self.job.plan.passes
+            for block in journal.passes[planned.plan.number].done
+            for array, name in self._files(planned, block)
+            if array.is_kept == is_kept
+        }
 
     def journal_header(self) -> Mapping[str, Any]:
         return {
             "run_id": self.target.run_id,
             "plan_hash": self.provenance["plan_hash"],
             "parts": self.provenance["parts"],
+            "code": running_code(),
+            "replaces": self.target.replaces,
+            "passes": [
+                [len(planned.plan.grid), len(planned.plan.writes) + len(planned.plan.measured)]
+                for planned in self.job.plan.passes
+            ],
             "economy": self.job.plan.settings.economy,
             "grids": grids_to_json([planned.plan.grid for planned in self.job.plan.passes]),
         }
@@ -97,7 +147,7 @@ class RunStore:
         if raster in self.job.readers:
             return self.job.readers[raster]
         store = self.intermediates if self.holds(raster) else self.target.store
-        return ZarrReader(store, raster, limits=TRUSTED)
+        return open_written(store, raster)
 
     def holds(self, raster: str) -> bool:
         """Return whether a raster is an input or an intermediate result, and not read from the result."""
@@ -117,22 +167,27 @@ class RunStore:
         self.provenance |= {"complete": True, "finished": now(), "valid": valid, "quality": quality, "notes": notes}
         shared = {key: self.provenance[key] for key in ("version", "run_id", "plan_hash", "complete")}
         plan = self.job.plan
-        for name, step in plan.reductions.items():
-            assert isinstance(step.operation, Reduction)
-            spec = step.operation.table_spec(step.sources)
-            write_table(self.target.store, name, measured.tables[name], spec)
-        for step in {step.name: step for planned in plan.passes for step in planned.plan.steps}.values():
-            tables = {key: measured.tables[maker] for key, maker in step.makers.items()}
-            beside = step.operation.table_beside(tables, step.sources)
-            if beside and any(raster.startswith(f"{step.name}/") for raster in plan.kept):
-                write_table(self.target.store, step.name, *beside)
+        tables = list(self._tables(measured))
         steps = {step["name"]: step for step in self.provenance["config"]["steps"]}
         groups = {
             name: {**shared, "step": steps[name], "inputs": self.job.parts["identities"]}
             for name in dict.fromkeys([*(raster.partition("/")[0] for raster in plan.kept), *plan.reductions])
         }
         arrays = {raster: quality[name] for raster in plan.kept if (name := raster.partition("/")[0]) in quality}
-        finish_store(self.target.store, self.provenance, groups, arrays, sync)
+        kept = [array_plan(array) for array in plan.arrays if array.is_kept]
+        finish_store(self.target.store, documents(self.provenance, kept, tables, groups, arrays), tables, sync)
+
+    def _tables(self, measured: Measured) -> Iterator[TablePlan]:
+        """Yield the tables of the store: those of reductions, and those that lie beside rasters."""
+        plan = self.job.plan
+        for name, step in plan.reductions.items():
+            assert isinstance(step.operation, Reduction)
+            yield TablePlan(name, measured.tables[name], step.operation.table_spec(step.sources))
+        for step in {step.name: step for planned in plan.passes for step in planned.plan.steps}.values():
+            tables = {key: measured.tables[maker] for key, maker in step.makers.items()}
+            beside = step.operation.table_beside(tables, step.sources)
+            if beside and any(raster.startswith(f"{step.name}/") for raster in plan.kept):
+                yield TablePlan(step.name, *beside)
 
     def publish(self) -> None:
         """Put a result that replaces an older one in its place, and remove what only the run needed."""
@@ -142,6 +197,19 @@ class RunStore:
     def tidy(self) -> None:
         """Remove the intermediate results."""
         self.own_folder(self.target.run_id).remove_tree()
+
+
+def _is_chunk(rasters: Iterable[str], name: str) -> bool:
+    return any(name.startswith(f"{raster}/c/") for raster in rasters)
+
+
+def _is_saved(planned: PlannedPass, partials: Partials, journal: Journal) -> bool:
+    """Return whether saved partial tables are there as they were saved, or are in the pass's tables already."""
+    folded = [journal.tables / f"{sweep.step.name}.{sweep.number}" for sweep in planned.plan.sweeps]
+    if all(folder.exists() for folder in folded):
+        return True
+    folders = [journal.tables / folder for per_sweep in partials.folders for folder in per_sweep]
+    return all(folder.exists() for folder in folders) and stored_bytes(folders) == partials.num_bytes
 
 
 def _without_scheduler(config: dict[str, Any]) -> dict[str, Any]:

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 
-from pipeline.errors import OutputError, PipelineError
+from pipeline.errors import OutputError, PipelineError, RunStopped
 from pipeline.operation import Reduction, TableSpec
+from pipeline.storage.disk import replacing_file
 from pipeline.storage.folder import Folder
+from pipeline.storage.zarr_store import root_attributes
 
 if TYPE_CHECKING:
     from pipeline.job import Job
@@ -28,7 +30,7 @@ Columns = Mapping[str, np.ndarray]
 def check_table_files(job: Job, *, overwrite: bool, resume: bool) -> None:
     """Refuse files that exist or cannot be written, before anything is."""
     steps: dict[Path, str] = {}
-    for step, path in _files(job):
+    for step, path in table_files(job):
         if (other := steps.setdefault(path.resolve(), step)) != step:
             raise PipelineError(
                 f"{path}: the tables of steps {other!r} and {step!r} are written to one file; rename one"
@@ -53,22 +55,22 @@ def check_table_files(job: Job, *, overwrite: bool, resume: bool) -> None:
 
 def write_table_files(job: Job) -> list[str]:
     """Write the files of a complete store, each beside its place and then renamed; return their paths."""
-    written = []
-    for step, path in _files(job):
+    written, run_id = [], str((root_attributes(job.place.folder) or {}).get("run_id"))
+    for step, path in table_files(job):
         plan = job.plan.reductions[step]
         assert isinstance(plan.operation, Reduction)
         spec = plan.operation.table_spec(plan.sources)
-        with _replacing(path) as building:
+        with _replacing(path, job.place.folder, run_id) as building:
             parts = _parts(job.place.folder, step, spec)
             (_write_parquet if path.suffix == ".parquet" else _write_csv)(building, parts)
         written.append(str(path))
     return written
 
 
-def _files(job: Job) -> Iterator[tuple[str, Path]]:
-    for name, step in job.plan.reductions.items():
-        for path in step.operation.table_files().values():
-            yield name, Path(path)
+def table_files(job: Job) -> list[tuple[str, Path]]:
+    """Return the files that a run writes its tables to, with the steps that make them."""
+    steps = job.plan.reductions.items()
+    return [(name, Path(path)) for name, step in steps for path in step.operation.table_files().values()]
 
 
 def _parts(store: Folder, step: str, spec: TableSpec) -> Iterator[Columns]:
@@ -122,12 +124,13 @@ def _require_pyarrow(step: str) -> None:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    building = path.with_name(f"{path.name}.new")
+def _replacing(path: Path, store: Folder, run_id: str) -> Iterator[Path]:
+    """Yield where a file is written, under a name that no other run takes, before it is put in its place."""
     try:
-        yield building
-        os.replace(building, path)
+        with replacing_file(path, run_id) as building:
+            yield building
     except OSError as error:
-        raise OutputError(f"{path}: the table cannot be written: {error.strerror or error}") from error
-    finally:
-        building.unlink(missing_ok=True)
+        raise RunStopped(
+            f"{path}: the table cannot be written: {error.strerror or error}; the store {store} is complete, and "
+            "--resume writes the file once that is mended"
+        ) from error

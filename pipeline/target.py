@@ -1,8 +1,10 @@
-"""Where a run writes: a new store, the one beside an existing output, or the unfinished one that it continues."""
+"""Where a run writes: in a folder of its own beside the output, which is put in its place once it is complete."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import importlib.metadata
 import json
 import os
 import re
@@ -13,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import pipeline
+from pipeline.cluster import look
 from pipeline.errors import OutputError
-from pipeline.journal import Journal, work_folder
+from pipeline.journal import Journal, check_work_folder, work_folder
 from pipeline.planning import format_bytes
 from pipeline.region import Axis, Grid
 from pipeline.storage.disk import sync_path
@@ -29,7 +33,29 @@ Parts = Mapping[str, Any]
 
 def hash_parts(parts: Parts) -> str:
     """Return the plan hash: of all that the result depends on, and of nothing else."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(without_places(parts), sort_keys=True).encode()).hexdigest()
+
+
+def without_places(parts: Parts) -> dict[str, Any]:
+    """Return the parts of a plan with names of inputs in place of their paths: a copy elsewhere is the same input."""
+    inputs, identities = parts.get("inputs", {}), parts.get("identities", {})
+    return {
+        **parts,
+        "inputs": {name: _named(entry) for name, entry in inputs.items()},
+        "identities": {name: _named(identity) for name, identity in identities.items()},
+    }
+
+
+def _named(entry: Any) -> Any:
+    """Return an entry whose paths are cut to their last part."""
+    if not isinstance(entry, Mapping):
+        return entry
+    named = dict(entry)
+    if isinstance(path := entry.get("path"), str):
+        named["path"] = path.rstrip("/").rpartition("/")[2]
+    if isinstance(stack := entry.get("stack"), list | tuple):
+        named["stack"] = [_named(item if isinstance(item, Mapping) else {"path": item}) for item in stack]
+    return named
 
 
 @dataclass(frozen=True)
@@ -39,8 +65,8 @@ class Target:
     action: Literal["start", "continue", "finished"]
     store: Folder
     run_id: str
-    replaces: bool
-    """Whether `store` lies beside an existing output, to be swapped in at the end."""
+    replaces: str | None = None
+    """The run whose result lies at the output and is replaced at the end; None: nothing lies there."""
 
 
 def check_output_path(output: str, inputs: Sequence[str]) -> None:
@@ -54,7 +80,7 @@ def check_output_path(output: str, inputs: Sequence[str]) -> None:
 
 def _check_local_path(output: str, inputs: Sequence[str]) -> None:
     path = Path(output).resolve()
-    new, old = swap_paths(str(path))
+    work = work_folder(str(path))
     for source in inputs:
         other = Path(source).resolve()
         if path == other:
@@ -62,15 +88,13 @@ def _check_local_path(output: str, inputs: Sequence[str]) -> None:
         if other in path.parents or path in other.parents:
             word = "inside" if other in path.parents else "around"
             raise OutputError(f"{output}: lies {word} the input {source}; choose an output path beside it")
-        for folder in (new, old.parent):
-            if folder == other or folder in other.parents:
-                words = f"the run builds in {folder}, which holds the input {source}; move the input"
-                raise OutputError(f"{output}: {words}")
+        if work == other or work in other.parents:
+            raise OutputError(f"{output}: the run builds in {work}, which holds the input {source}; move the input")
     if (link := Path(output)).is_symlink():  # to replace it would lose the link, to follow it what it leads to
         raise OutputError(f"{output}: is a symbolic link to {os.readlink(link)}; give {path} itself as the output")
-    for link in (new, old.parent):  # what is written or removed there would be elsewhere
-        if link.is_symlink():
-            raise OutputError(f"{output}: the run needs {link}, a link to {os.readlink(link)}; remove the link")
+    if work.is_symlink():  # what is written or removed there would be elsewhere
+        raise OutputError(f"{output}: the run needs {work}, a link to {os.readlink(work)}; remove the link")
+    check_work_folder(work)
     if path == path.parent:
         raise OutputError(f"{output}: is a root folder; choose a path for a new store")
     parent = next(p for p in path.parents if p.exists())
@@ -146,28 +170,39 @@ def check_free_space(output: str, num_bytes: int) -> str | None:
     return None
 
 
-def swap_paths(output: str) -> tuple[Path, Path]:
-    """Return where the new store is built, and where the old one goes for the moment of the swap."""
-    return Path(output.rstrip("/") + ".new"), work_folder(output) / "old"
+def building_paths(output: str, run_id: str) -> tuple[Path, Path]:
+    """Return where a run builds its store, and where the one that it replaces goes for the moment of the swap.
+
+    No other run has these folders: what wakes up late, when its run was given up, finds nothing to write to.
+    """
+    folder = work_folder(output) / run_id
+    return folder / "store", folder / "replaced"
 
 
 def finish_swap(output: str, header: Mapping[str, Any] | None) -> None:
-    """Finish what a crash at the end of an overwriting run left; the journal, whose header is given, must be locked."""
-    path, (new, old) = Path(output), swap_paths(output)
-    attributes = root_attributes(str(new)) or {}
-    finished = attributes.get("complete") is True
+    """Finish what a crash at the end of a run left; the journal, whose header is given, must be locked."""
+    if not header:
+        return
+    path, (new, old) = Path(output), building_paths(output, header["run_id"])
+    finished = (root_attributes(str(new)) or {}).get("complete") is True
     if not path.exists() and old.exists():  # between the renames
         os.rename(new if finished else old, path)
-    elif header and finished and attributes.get("run_id") == header.get("run_id"):  # before them
-        swap_in(output)
+    elif finished:  # before them
+        swap_in(output, header["run_id"], header["replaces"])
     if path.exists() and old.exists():
         shutil.rmtree(old)
 
 
-def swap_in(output: str) -> None:
-    """Put the finished new store in the place of the old one, which is kept until then."""
-    path, (new, old) = Path(output), swap_paths(output)
-    if path.exists():  # somebody may have removed it meanwhile
+def swap_in(output: str, run_id: str, replaces: str | None) -> None:
+    """Put a finished store in its place; the one that it replaces is kept until then."""
+    path, (new, old) = Path(output), building_paths(output, run_id)
+    if path.exists() and not _is_empty_folder(path):  # somebody may have removed it meanwhile
+        here = root_attributes(str(path))
+        if here is None or replaces is None or str(here.get("run_id")) != replaces:
+            raise OutputError(
+                f"{output}: is not what lay there when the run began; the result is complete, in {new}: move away what "
+                "is in its place, and --resume puts it there"
+            )
         os.rename(path, old)
     try:
         os.rename(new, path)
@@ -187,26 +222,45 @@ def choose_target(output: str, parts: Parts, journal: Journal | None, *, resume:
     OutputError
         Where an output exists and neither flag says what to do with it, or `--resume` finds another plan's work.
     """
-    path, (new, _) = Path(output), swap_paths(output)
-    plan_hash = hash_parts(parts)
-    here = root_attributes(str(path))
-    if resume and here and here.get("complete") is True and here.get("plan_hash") == plan_hash:
-        return Target("finished", LocalFolder(path), str(here.get("run_id")), replaces=False)
+    path, here = Path(output), root_attributes(output)
+    if resume and here and here.get("complete") is True and here.get("plan_hash") == hash_parts(parts):
+        return Target("finished", LocalFolder(path), str(here.get("run_id")))
     header = journal.header if journal else None
-    if header and (unfinished := find_unfinished(output, header)) and not (overwrite and not resume):
+    if journal and header and (unfinished := find_unfinished(output, header)) and not (overwrite and not resume):
         if not resume:
             words = "an unfinished run is there; --resume continues it, --overwrite starts it anew"
             raise OutputError(f"{output}: {words}")
-        if header["plan_hash"] == plan_hash:
-            return Target("continue", LocalFolder(unfinished), header["run_id"], replaces=unfinished == new)
+        if not (words := why_not_continued(output, journal, parts)):
+            return Target("continue", LocalFolder(unfinished), header["run_id"], header["replaces"])
         if not overwrite:
-            raise OutputError(other_plan(output, header["parts"], parts, "the unfinished run"))
-    if here is None:
-        return Target("start", LocalFolder(path), uuid.uuid4().hex, replaces=False)
-    if not overwrite:
+            raise OutputError(words)
+    if here is not None and not overwrite:
         check_may_rebuild(output, here, parts, resume)
-    _check_replaceable(new)
-    return Target("start", LocalFolder(new), uuid.uuid4().hex, replaces=True)
+    run_id = uuid.uuid4().hex
+    replaces = None if here is None else str(here.get("run_id"))
+    return Target("start", LocalFolder(building_paths(output, run_id)[0]), run_id, replaces)
+
+
+def why_not_continued(output: str, journal: Journal, parts: Parts) -> str:
+    """Return in words why an unfinished run cannot be continued; empty: it can."""
+    header = journal.header or {}
+    if journal.spoiled:
+        return f"{output}: the unfinished run cannot be continued: {journal.spoiled}; --overwrite starts anew"
+    if header["plan_hash"] != hash_parts(parts):
+        return other_plan(output, header["parts"], parts, "the unfinished run")
+    if header["code"] != (now := running_code()):
+        return (
+            f"{output}: the unfinished run was begun by another version: {difference(header['code'], now)}; continue "
+            "it with that one, or start anew with --overwrite"
+        )
+    return ""
+
+
+@functools.cache
+def running_code() -> dict[str, str]:
+    """Return what bits may depend on beside the plan: our source, and the libraries that compile and compute."""
+    libraries = {name: importlib.metadata.version(name) for name in ("numpy", "numba", "llvmlite", "zarr", "zarrs")}
+    return {"rasterpipe": pipeline.__version__, "source": str(look.source().get("digest")), **libraries}
 
 
 REPLACING = "--overwrite replaces it once the new result is complete"
@@ -225,21 +279,10 @@ def check_may_rebuild(
     # its journal is gone: nothing in it can be trusted, and it is replaced
 
 
-def _check_replaceable(new: Path) -> None:
-    """Refuse to build where something lies that no interrupted run left."""
-    attributes = root_attributes(str(new))
-    if attributes is not None and attributes.get("complete") is True:
-        raise OutputError(f"{new}: a finished output is in the way, and the new result is built there; move it away")
-    if attributes is None and new.exists() and not _is_empty_folder(new):
-        raise OutputError(f"{new}: is in the way and not an output of rasterpipe; move it away")
-
-
 def find_unfinished(output: str, header: Mapping[str, Any]) -> Path | None:
     """Return the store that a journal belongs to: the unfinished one that carries its run id."""
-    for folder in (swap_paths(output)[0], Path(output)):
-        if is_unfinished_of(root_attributes(str(folder)) or {}, header):
-            return folder
-    return None
+    folder = building_paths(output, str(header["run_id"]))[0]
+    return folder if is_unfinished_of(root_attributes(str(folder)) or {}, header) else None
 
 
 def is_unfinished_of(attributes: Mapping[str, Any], header: Mapping[str, Any]) -> bool:
@@ -250,7 +293,7 @@ def is_unfinished_of(attributes: Mapping[str, Any], header: Mapping[str, Any]) -
 
 def other_plan(output: str, old: Parts, new: Parts, what: str) -> str:
     """Return in words that what is there is of another plan, and in what it differs."""
-    words = difference(old, json.loads(json.dumps(new)))
+    words = difference(without_places(old), without_places(json.loads(json.dumps(new))))
     if match := re.match(r"identities\.([^. ]+)\.?([^ ]*)", words):
         words = f"the input {match[1]} has changed since ({match[2]})"
     return (
@@ -281,27 +324,6 @@ def difference(old: Any, new: Any, where: str = "") -> str:
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def prepare(target: Target, output: str) -> None:
-    """Make room for the store: remove what an earlier, given up run left."""
-    new, discarded = swap_paths(output)[0], work_folder(output) / "discarded"
-    shutil.rmtree(discarded, ignore_errors=True)
-    attributes = root_attributes(str(new))
-    if attributes is not None and attributes.get("complete") is not True:
-        os.rename(new, discarded)  # at once: half of it, with a journal that counts it as done, must never be
-        shutil.rmtree(discarded)
-    store = Path(str(target.store))
-    store.parent.mkdir(parents=True, exist_ok=True)
-    remove_torn(store)
-
-
-def remove_unfinished_beside(output: str) -> None:
-    """Remove what a run that gave up another one, and was killed itself, began to build."""
-    new = swap_paths(output)[0]
-    attributes = root_attributes(str(new))
-    if _is_empty_folder(new) or (attributes is not None and attributes.get("complete") is not True):
-        shutil.rmtree(new, ignore_errors=True)
 
 
 def grids_to_json(grids: Sequence[Grid]) -> list[list[int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from pipeline.reduction import BlockCollector, Merger, Partials
 from pipeline.region import Halo, Region, wrap_pieces
 from pipeline.storage.cache import CachedReader, ChunkCache
 from pipeline.storage.folder import REQUESTS
+from pipeline.storage.listing import mark_of
 from pipeline.storage.reader import Reader
 from pipeline.storage.retry import RETRIES, Retry
 
@@ -30,6 +31,8 @@ class BlockDone:
 
     pass_number: int
     block: int
+    written: int
+    """Stands for the files of the block, as they were written."""
     valid: tuple[int, ...]
     """Valid values per written raster, in the order of the pass."""
     totals: tuple[Total, ...] = ()
@@ -39,8 +42,11 @@ class BlockDone:
 class Writer(Protocol):
     """Where the blocks of a raster go."""
 
-    def write(self, region: Region, values: np.ndarray) -> None:
-        """Take a region, in rows and columns of the array that is written; several threads may do so at once."""
+    def write(self, region: Region, values: np.ndarray) -> Sequence[int]:
+        """Take a region, in rows and columns of the array that is written; return the marks of the files it makes.
+
+        Several threads may do so at once.
+        """
 
 
 class PassWorker:
@@ -144,7 +150,8 @@ class PassWorker:
             steps = [step.name for step in (*plan.steps, *(sweep.step for sweep in plan.sweeps))]
             word = "step" if len(steps) == 1 else "steps"
             where = f"block {number} of {len(plan.grid)} ({plan.grid.block(number)}; {word} {', '.join(steps)})"
-            raise (InputError if isinstance(error, InputError) else OutputError)(f"{where}: {error}") from error
+            kind = type(error) if isinstance(error, InputError) else OutputError
+            raise kind(f"{where}: {error}") from error
 
     def _compute(self, number: int, fetch: Fetch) -> tuple[BlockDone, Partials]:
         try:
@@ -162,14 +169,14 @@ class PassWorker:
         block = self.plan.grid.block(number)
         collector = BlockCollector(self.merger)
         arrays = compute_block(self.plan, block, fetch, arena, tables=self.tables, collector=collector)
-        valid = []
+        valid, marks = [], list[int]()
         for raster, values in arrays.items():
             array = self.planned.arrays[raster]
             valid.append(count_valid(values, array.spec))
             region = block.shift(-array.region.top, -array.region.left)
-            self.retry(self.writers[raster].write, region, values)
+            marks += self.retry(self.writers[raster].write, region, values)
         totals = tuple(collector.totals[step] for step in self.plan.measured)
-        return BlockDone(self.plan.number, number, tuple(valid), totals), collector.partials
+        return BlockDone(self.plan.number, number, mark_of_block(marks), tuple(valid), totals), collector.partials
 
     def _fetch(self, raster: str, region: Region, out: np.ndarray, periodic: bool) -> None:
         spec = self.plan.specs[raster]
@@ -180,6 +187,11 @@ class PassWorker:
         for piece, source in wrap_pieces(region, spec.height, spec.width):
             part = out[array_slices(spec.dims, piece, (region.top, region.left))]
             self._cached[raster].read(source, part, panel)
+
+
+def mark_of_block(marks: Sequence[int]) -> int:
+    """Return what stands for the files of a block, from the marks of each."""
+    return mark_of(" ".join(map(str, marks)))
 
 
 def count_valid(values: np.ndarray, spec: RasterSpec) -> int:

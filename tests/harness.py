@@ -20,7 +20,7 @@ import zarr
 from pipeline import api
 from pipeline.execution import Measured, execute
 from pipeline.job import Job
-from pipeline.journal import Journal
+from pipeline.journal import Journal, work_folder
 from pipeline.kernels.exact_total import Total
 from pipeline.limits import peak_rss_bytes
 from pipeline.operation import Reduction
@@ -30,11 +30,11 @@ from pipeline.progress import Progress
 from pipeline.raster import array_slices
 from pipeline.reduction import BlockCollector, Merger
 from pipeline.region import Axis, Grid, Region, wrap_pieces
-from pipeline.storage.folder import LocalFolder
+from pipeline.storage.folder import PLAIN_CODECS, LocalFolder
 from pipeline.storage.zarr import configure
 from pipeline.storage.zarr_store import ArrayPlan
 from pipeline.store import RunStore, qualities
-from pipeline.target import Target
+from pipeline.target import Target, building_paths
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def store(raster: Raster, path: Path, *, with_labels: bool = True) -> str:
     if raster.zarr_format == 2:
         attributes["_ARRAY_DIMENSIONS"] = list(raster.dims)
         names = {}
-    array = zarr.create_array(
+    zarr.create_array(
         str(path),
         shape=shape,
         dtype=raster.values.dtype,
@@ -93,10 +93,10 @@ def store(raster: Raster, path: Path, *, with_labels: bool = True) -> str:
         shards=raster.shards,
         zarr_format=raster.zarr_format,
         attributes=attributes,
-        config={"write_empty_chunks": True},
         **names,
     )
-    array[...] = raster.values
+    with zarr.config.set({"codec_pipeline.path": PLAIN_CODECS}):  # zarrs leaves out chunks that hold the fill value
+        zarr.open_array(str(path)).with_config({"write_empty_chunks": True})[...] = raster.values
     if with_labels:
         sizes = dict(zip(raster.dims, shape, strict=True))
         segments = Raster(labels(sizes["y"], sizes["x"]), ("y", "x"))
@@ -178,7 +178,8 @@ def execute_job(job: Job) -> None:
 
 
 def _execute(job: Job, journal: Journal) -> None:
-    work = RunStore(job, Target("start", LocalFolder(job.output), "test", replaces=False))
+    run_id = uuid.uuid4().hex
+    work = RunStore(job, Target("start", LocalFolder(building_paths(job.output, run_id)[0]), run_id))
     work.create()
     configure(job.plan.settings.workers)
     journal.start(work.journal_header())
@@ -288,6 +289,12 @@ def reset_peak_bytes() -> int:
     ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE
     Path("/proc/self/clear_refs").write_text("5")
     return peak_rss_bytes()
+
+
+def unfinished(output: Path | str) -> Path:
+    """Return the store that an unfinished run builds."""
+    (store,) = work_folder(str(output)).glob("*/store")
+    return store
 
 
 VOLATILE = ("run_id", "started", "finished")

@@ -587,7 +587,7 @@ def test_a_slide_of_60000_x_60000_x_5_is_legitimate(tmp_path: Path) -> None:
     zarr.create_array(
         tmp_path / "b.zarr", shape=(60_000, 60_000, 5), chunks=(512, 512, 5), dtype="u1",
         dimension_names=("y", "x", "band"),
-    )  # fmt: skip
+    )[0, 0, 0] = 1  # fmt: skip
     for name in ("a.tif", "b.zarr"):
         facts = api.info(tmp_path / name)
         assert (facts["size"], facts["num_bands"]) == ([60_000, 60_000], 5)
@@ -599,7 +599,7 @@ def test_a_slide_of_60000_x_60000_x_5_is_legitimate(tmp_path: Path) -> None:
 )
 def test_rasters_of_too_many_blocks_are_refused(tmp_path: Path, shape: Any, chunks: Any) -> None:
     path = tmp_path / "a.zarr"
-    zarr.create_array(path, shape=shape, chunks=chunks, dtype="u1", dimension_names=("y", "x"))
+    zarr.create_array(path, shape=shape, chunks=chunks, dtype="u1", dimension_names=("y", "x"))[0, 0] = 1
     with pytest.raises(PipelineError, match="take more than 16,777,216 blocks that fit the memory; compute a `region`"):
         api.plan(pipeline(path, tmp_path / "out.zarr"))
 

@@ -177,7 +177,7 @@ def test_inputs_given_through_links_protect_what_they_lead_to(store: Path, tmp_p
         api.run(configure({"path": str(tmp_path / "group"), "array": "linked"}, store / "image" / "result"))
 
 
-@pytest.mark.parametrize("suffix", ["", ".new", ".work"])
+@pytest.mark.parametrize("suffix", ["", ".work"])
 @pytest.mark.parametrize("exists", [False, True])
 def test_links_in_the_place_of_what_a_run_writes(store: Path, tmp_path: Path, suffix: str, exists: bool) -> None:
     """Neither is written to what they lead to, nor is it removed."""

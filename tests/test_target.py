@@ -20,7 +20,7 @@ from pipeline.journal import Journal, work_folder
 from pipeline.region import Axis, Grid
 from pipeline.storage import zarr_store
 from pipeline.storage.zarr_store import ZarrWriter, root_attributes
-from pipeline.target import difference, swap_paths
+from pipeline.target import difference
 from pipeline.worker import BlockDone
 from tests import harness
 
@@ -93,11 +93,11 @@ def break_after(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Let the disk be full after some blocks."""
     write, written = ZarrWriter.write, []
 
-    def limited(self: ZarrWriter, *args: Any) -> None:
+    def limited(self: ZarrWriter, *args: Any) -> Any:
         if len(written) >= 2 * count:  # two rasters a block
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(self, *args)
         written.append(self)
+        return write(self, *args)
 
     monkeypatch.setattr(ZarrWriter, "write", limited)
 
@@ -171,14 +171,15 @@ def test_resume_of_another_plan_names_the_difference(config: Config, other: Conf
 def test_resume_after_the_input_changed(config: Config, scene: str) -> None:
     run(config)
     os.utime(Path(scene, "zarr.json"), ns=(1, 2**62))
-    refused(config, "is of another plan: the input image has changed since (modified_ns); undo", resume=True)
+    refused(config, "is of another plan: the input image has changed since (files); undo", resume=True)
 
 
 def test_an_interrupted_run_continues(
     config: Config, output: Path, interrupt: Interrupt, expected: dict[str, np.ndarray]
 ) -> None:
     interrupt(config)
-    assert complete(output) is False
+    assert not output.exists()
+    assert complete(harness.unfinished(output)) is False
     facts = api.run(config, resume=True)  # on the grids of the journal, whatever would be planned now
     assert facts["blocks_skipped"] >= 5
     assert facts["blocks"] + facts["blocks_skipped"] == BLOCKS
@@ -218,7 +219,7 @@ def test_overwrite_keeps_the_old_result_until_the_new_one_is_complete(
     before = listing(output)
     interrupt(config, overwrite=True)
     assert listing(output) == before
-    assert complete(Path(f"{output}.new")) is False
+    assert complete(harness.unfinished(output)) is False
     refused(config, "an unfinished run is there")
     facts = run(config, resume=True)
     assert 0 < facts["blocks"] < BLOCKS
@@ -255,7 +256,7 @@ def test_resume_and_overwrite_together(
 
 def test_a_journal_whose_store_was_deleted_is_void(config: Config, output: Path, interrupt: Interrupt) -> None:
     interrupt(config)
-    shutil.rmtree(output)
+    shutil.rmtree(harness.unfinished(output))
     facts = run(config, resume=True)
     assert (facts["blocks"], facts["blocks_skipped"]) == (BLOCKS, 0)
     assert complete(output)
@@ -269,20 +270,20 @@ def test_a_journal_of_another_store_is_void(
     stale = journal.read_bytes()
     interrupt(config, overwrite=True)
     journal.write_bytes(stale)  # its run id is that of the store that --overwrite gave up
-    shutil.rmtree(output)
     facts = run(config, resume=True)
     assert (facts["blocks"], facts["blocks_skipped"]) == (BLOCKS, 0)
     assert is_equal(output, expected)
 
 
-def test_a_store_whose_journal_was_deleted_is_replaced(
+def test_a_store_whose_journal_was_deleted_is_void(
     config: Config, output: Path, interrupt: Interrupt, expected: dict[str, np.ndarray]
 ) -> None:
     interrupt(config)
-    shutil.rmtree(work_folder(str(output)))
-    refused(config, "result.zarr: exists, unfinished; --resume continues it, --overwrite replaces it")
+    (work_folder(str(output)) / "journal").unlink()
+    (work_folder(str(output)) / "owner").unlink()
     assert run(config, resume=True)["blocks"] == BLOCKS
     assert is_equal(output, expected)
+    assert not work_folder(str(output)).exists()
 
 
 def test_a_finished_result_does_not_cost_the_unfinished_one_its_journal(
@@ -401,7 +402,7 @@ def test_complete_is_written_last(
         patch.setattr(zarr_store, "consolidate", failing)
         with pytest.raises(RunStopped, match="No space left on device; the run stopped, and --resume continues"):
             run(config)
-    assert complete(output) is False
+    assert complete(harness.unfinished(output)) is False
     facts = run(config, resume=True)
     assert (facts["blocks"], facts["blocks_skipped"], complete(output)) == (0, BLOCKS, True)
     assert is_equal(output, expected)
@@ -466,8 +467,8 @@ def test_a_crash_in_the_swap_is_made_good(
     with pytest.raises(Crash):
         run(config, overwrite=True)
     monkeypatch.undo()
-    new, old = swap_paths(str(output))
-    assert (output.exists(), new.exists(), old.exists()) == (number != 2, number != 3, number != 1)
+    new, old = (list(work_folder(str(output)).glob(f"*/{name}")) for name in ("store", "replaced"))
+    assert (output.exists(), len(new), len(old)) == (number != 2, number != 3, number != 1)
     assert run(config, **flags)["blocks"] == 0
     assert is_equal(output, expected)
     assert sorted(os.listdir(output.parent)) == ["expected", "result.zarr", "scene.zarr"]
@@ -481,7 +482,7 @@ def test_a_swap_that_fails_keeps_the_old_result(
     rename = os.rename
 
     def failing(source: Any, destination: Any) -> None:
-        if str(source).endswith(".new"):
+        if str(source).endswith("/store"):
             raise PermissionError(errno.EPERM, "Operation not permitted")
         rename(source, destination)
 
@@ -504,18 +505,46 @@ def test_a_backup_beside_the_output_is_left_alone(config: Config, other: Config,
     assert listing(backup) == before
 
 
-def test_what_is_in_the_way_is_left_alone(config: Config, output: Path) -> None:
+@pytest.mark.parametrize("name", ["notes.txt", "old/zarr.json", "journal", "owner", "tables/a.csv"])
+def test_a_folder_in_the_way_that_no_run_made_is_left_alone(name: str, config: Config, output: Path) -> None:
+    for options in ({}, {"overwrite": True}, {"resume": True}):
+        mine = work_folder(str(output)) / name
+        mine.parent.mkdir(parents=True, exist_ok=True)
+        mine.write_text("mine")
+        refused(config, "result.zarr.work: is in the way", **options)
+        assert mine.read_text() == "mine"
+    shutil.rmtree(work_folder(str(output)))
     run(config)
-    new = swap_paths(str(output))[0]
-    new.mkdir()
-    (new / "notes.txt").write_text("mine")
-    refused(config, "result.zarr.new: is in the way and not an output of rasterpipe; move it away", overwrite=True)
-    shutil.rmtree(new)
-    shutil.copytree(output, new)
-    refused(config, "result.zarr.new: a finished output is in the way", overwrite=True)
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    refused(config, "result.zarr.work: is in the way", overwrite=True)
 
 
-@pytest.mark.parametrize("suffix", [".new", ".new/deep.zarr", ".work/input.zarr"])
+def test_what_came_in_the_place_of_the_result_meanwhile_is_left_alone(
+    config: Config, other: Config, output: Path, monkeypatch: pytest.MonkeyPatch, expected: dict[str, np.ndarray]
+) -> None:
+    finish = api.RunStore.complete
+
+    def meddle(self: Any, *args: Any) -> None:
+        shutil.rmtree(output, ignore_errors=True)
+        output.mkdir()
+        (output / "notes.txt").write_text("mine")
+        finish(self, *args)
+
+    for options in ({}, {"overwrite": True}):
+        with monkeypatch.context() as patch:
+            patch.setattr(api.RunStore, "complete", meddle)
+            with pytest.raises(OutputError, match=r"is not what lay there .* in .*work/[0-9a-f]+/store: move"):
+                run(config, **options)
+        assert (output / "notes.txt").read_text() == "mine"
+        shutil.rmtree(output)
+        assert run(config, resume=True)["blocks"] == 0
+        assert is_equal(output, expected)
+        shutil.rmtree(output)
+        run(other)
+
+
+@pytest.mark.parametrize("suffix", [".work/input.zarr"])
 def test_an_input_where_the_run_builds_is_refused(suffix: str, config: Config, output: Path, scene: str) -> None:
     source = Path(f"{output}{suffix}")
     shutil.copytree(scene, source)
@@ -530,7 +559,7 @@ def test_an_old_result_comes_back_when_the_new_one_is_gone(
     with pytest.raises(Crash):
         run(config, overwrite=True)
     monkeypatch.undo()
-    shutil.rmtree(swap_paths(str(output))[0])
+    shutil.rmtree(harness.unfinished(output))
     assert run(other, resume=True)["blocks"] == 0
     assert complete(output)
 
@@ -540,7 +569,7 @@ def test_an_old_result_comes_back_when_the_new_one_is_gone(
 
 def test_a_journal_that_cannot_be_kept(config: Config, output: Path) -> None:
     work_folder(str(output)).write_text("mine")
-    with pytest.raises(OutputError, match=r"result\.zarr: the journal .*result\.zarr\.work cannot be kept: "):
+    with pytest.raises(OutputError, match=r"result\.zarr\.work: is in the way"):
         run(config)
     assert work_folder(str(output)).read_text() == "mine"
     assert not output.exists()
@@ -551,43 +580,51 @@ def recorded(journal: Journal) -> dict[int, tuple[set[int], list[int]]]:
     return {n: ({b for b in range(100) if b in record.done}, record.valid) for n, record in journal.passes.items()}
 
 
+PASSES = [[6, 1], [3, 2]]
+HEADER = {"rasterpipe": "journal", "format": 2, "passes": PASSES}
+
+
 def test_a_journal_remembers(tmp_path: Path) -> None:
     path = str(tmp_path / "out.zarr")
     journal = Journal(path)
-    journal.start({"run_id": "a"})
+    journal.start({"run_id": "a", "passes": PASSES})
     for block in range(3):
-        journal.record(BlockDone(1, block, (block, 7)))
+        journal.record(BlockDone(1, block, 99, (block, 7)))
     journal.close()
     again = Journal(path)
-    assert again.header == {"run_id": "a"}
+    assert again.header == HEADER | {"run_id": "a"}
     assert recorded(again) == {1: ({0, 1, 2}, [3, 21])}
-    again.start({"run_id": "b"})
+    again.start({"run_id": "b", "passes": PASSES})
     again.close()
     third = Journal(path)
-    assert (third.header, recorded(third)) == ({"run_id": "b"}, {})
+    assert (third.header, recorded(third)) == (HEADER | {"run_id": "b"}, {})
     third.remove()
     assert not (tmp_path / "out.zarr.work").exists()
 
 
 @pytest.mark.parametrize("cut", [1, 5, 11])
-@pytest.mark.parametrize("tail", [b"", b"\xff\xfe", b"\0" * 40, b"[0, 9", b"{}\n"])
+@pytest.mark.parametrize("tail", [b"", b"\xff\xfe", b"\0" * 40, b"[0, 9", b"{}\n", b"[0, 6, 99, 1]\n", b"[0, 3, 9]\n"])
 def test_a_torn_journal_is_read_up_to_the_tear(tmp_path: Path, cut: int, tail: bytes) -> None:
     path = str(tmp_path / "out.zarr")
     journal = Journal(path)
-    journal.start({"run_id": "a"})
+    journal.start({"run_id": "a", "passes": PASSES})
     for block in range(3):
-        journal.record(BlockDone(0, block, (100,)))
+        journal.record(BlockDone(0, block, 99, (100,)))
     journal.close()
     file = work_folder(path) / "journal"
     file.write_bytes(file.read_bytes()[:-cut] + tail)
     torn = Journal(path)
     assert recorded(torn) == {0: ({0, 1}, [200])}
-    torn.record(BlockDone(0, 5, (1,)))
+    torn.record(BlockDone(0, 5, 99, (1,)))
     torn.close()
     again = Journal(path)
     assert recorded(again) == {0: ({0, 1, 5}, [201])}
     again.close()
-    assert [json.loads(line) for line in file.read_text().splitlines()][2:] == [[0, 0, 100], [0, 1, 100], [0, 5, 1]]
+    assert [json.loads(line) for line in file.read_text().splitlines()][2:] == [
+        [0, 0, 99, 100],
+        [0, 1, 99, 100],
+        [0, 5, 99, 1],
+    ]
 
 
 def test_an_empty_journal_has_no_header(tmp_path: Path) -> None:
@@ -646,9 +683,11 @@ def test_an_input_that_changes_during_the_run(
         patch.setattr(api, "execute", meddle)
         with pytest.raises(InputError, match=r"the input image .* changed while the run read it; .*--overwrite"):
             run(config)
-    assert complete(output) is False
-    with pytest.raises(OutputError, match="the input image has changed"):
+    assert complete(harness.unfinished(output)) is False
+    os.utime(Path(scene, "zarr.json"), ns=(1, 2**60))  # as it was, or another one: who knows what was read
+    with pytest.raises(OutputError, match=r"the unfinished run cannot be continued: the input image .* changed"):
         run(config, resume=True)
+    assert run(config, resume=True, overwrite=True)["blocks"] == BLOCKS
 
 
 def test_a_disk_that_is_too_small(config: Config, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -701,7 +740,7 @@ def test_errors_at_the_end_can_be_resumed(config: Config, output: Path, monkeypa
         patch.setattr("pipeline.store.finish_store", fail)
         with pytest.raises(RunStopped, match="--resume continues it"):
             run(config)
-    assert complete(output) is False
+    assert complete(harness.unfinished(output)) is False
     facts = run(config, resume=True)
     assert (facts["blocks"], facts["blocks_skipped"]) == (0, BLOCKS)
     assert complete(output)

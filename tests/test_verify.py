@@ -356,7 +356,7 @@ def test_what_is_no_finished_output(tmp_path: Path, simple: Path) -> None:
 def test_inputs_that_are_gone_or_changed(config: Config, simple: Path) -> None:
     source = Path(config["inputs"]["image"])
     os.utime(source / "zarr.json", ns=(1, 2**62))
-    with pytest.raises(InputError, match=r"the input image is not the one .* image\.modified_ns was \d+, is \d+"):
+    with pytest.raises(InputError, match=r"the input image is not the one .* image\.files was "):
         check(simple)
     shutil.rmtree(source)
     with pytest.raises(InputError, match="no such file or folder"):

@@ -129,12 +129,12 @@ class Crew:
         self, worker: PassWorker, strip: Strip, sent: Any, token: str, work: _Work, record: Record, journal: Journal
     ) -> None:
         """Send a strip whose blocks read their halos: a task a block, and a tree of joins where there are tables."""
-        function = task.run_sweeping if worker.plan.sweeps else task.run_block
-        keys = [(f"block-{token}", number) for number in strip.blocks]
-        blocks = self.client.map(function, list(strip.blocks), sent=sent, key=keys, pure=False)
+        numbers, keys = list(strip.blocks), [(f"block-{token}", number) for number in strip.blocks]
         if not worker.plan.sweeps:
-            work.expect(blocks, record)
+            work.expect(self.client.map(task.run_block, numbers, sent=sent, key=keys, pure=False), record)
             return
+        is_counted = [number in strip.counted for number in numbers]
+        blocks = self.client.map(task.run_sweeping, numbers, is_counted, sent=sent, key=keys, pure=False)
         work.expect(self.client.map(task.receipt_of, blocks, priority=1, pure=False), record)
         saved = self.client.submit(task.save, self._join(blocks, sent), sent, priority=1, pure=False)
         counted = [block for block in strip.blocks if block not in strip.counted]

@@ -199,10 +199,10 @@ def run_block(number: int, sent: SentPass) -> BlockDone:
     return sent.run_block(number)[0]
 
 
-def run_sweeping(number: int, sent: SentPass) -> StripDone:
+def run_sweeping(number: int, is_counted: bool, sent: SentPass) -> StripDone:
     """Compute a block; what it returns stays on the worker."""
     receipt, partials = sent.run_block(number)
-    return StripDone((receipt,), partials)
+    return StripDone((receipt,), sent.merger.nothing if is_counted else partials)
 
 
 def receipt_of(block: StripDone) -> BlockDone:

@@ -103,6 +103,9 @@ class Input(_Frozen):
     """Whether to apply the scale and offset that the file records, or which to apply instead."""
     storage: Storage | None = None
     """How the object store is reached, where the path is a URL."""
+    missing: Literal["fill"] | None = None
+    """`fill`: chunks that are not there are empty, where that is in doubt: on http(s), whose servers do not list what
+    they have, and where all are missing."""
     match: StrictStr | None = None
     """Another input, on whose finer grid this one is read: each pixel is repeated, a whole number of times."""
 

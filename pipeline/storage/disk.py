@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -64,14 +65,27 @@ def sync_path(path: Path) -> None:
         os.close(file)
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Put a file in the place of another: whoever reads it, after whatever crash, finds the old one or the new one."""
-    building = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+@contextlib.contextmanager
+def replacing_file(path: Path, token: str = "") -> Iterator[Path]:
+    """Yield where to write a file that is to be in the place of another, and put it there.
+
+    The name is one that nobody else takes; a run that was killed here finds what it left by the token it gave, which
+    nobody else has. Whoever reads the path, after whatever crash, finds the old file or the new one.
+    """
+    building = path.with_name(f".{path.name}.{token or uuid.uuid4().hex}.partial")
+    if token:
+        building.unlink(missing_ok=True)
+    os.close(os.open(building, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
-        building.write_bytes(data)
+        yield building
         sync_path(building)
         os.replace(building, path)
-    except OSError:
+    finally:
         building.unlink(missing_ok=True)
-        raise
     sync_path(path.parent)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Put a file in the place of another (see `replacing_file`)."""
+    with replacing_file(path) as building:
+        building.write_bytes(data)

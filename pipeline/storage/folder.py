@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,10 +16,12 @@ from typing import Any, Literal
 import zarr
 
 from pipeline.storage.disk import replace_file, sync_path
-from pipeline.storage.zarr_metadata import METADATA, InputStore, check_metadata_file
+from pipeline.storage.listing import Entry, Listing, file_status, mark_of
+from pipeline.storage.zarr_metadata import InputStore, check_metadata_file
 
 REQUESTS_AT_ONCE = 4
 """Chunks that zarr reads or writes at once, for a block."""
+HEAD_BYTES = 4096
 PLAIN_CODECS = "zarr.core.codec_pipeline.BatchedCodecPipeline"
 """zarr's own codecs, beside zarrs."""
 
@@ -31,17 +34,6 @@ class Access:
     region: str | None = None
     anonymous: bool = False
     requester_pays: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """The files of a folder and of those below, without opening them."""
-
-    version: Mapping[str, Any]
-    """Another one where a file was changed, added or taken away; ready for JSON."""
-    num_bytes: int
-    num_files: int
-    """Those that hold pixels."""
 
 
 class Requests:
@@ -67,7 +59,11 @@ class RemoteError(OSError):
         self.may_pass = may_pass
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return RemoteError, (str(self), self.may_pass)
+        return type(self), (str(self), self.may_pass)
+
+
+class Conflict(RemoteError):
+    """An object is not the one that this run has put there: another run writes it."""
 
 
 class Folder(ABC):
@@ -85,6 +81,15 @@ class Folder(ABC):
         return False
 
     @property
+    def is_there(self) -> bool:
+        """Whether a store that was made here still is; nothing is asked where nothing would be made anew."""
+        return True
+
+    def mark_of_put(self, name: str) -> int | None:
+        """Return the mark of a file that this process has put just now (see `marks`), where that is known."""
+        return None
+
+    @property
     @abstractmethod
     def parent(self) -> Folder | None:
         """The folder around this one; None at the root."""
@@ -100,6 +105,10 @@ class Folder(ABC):
     def exists(self, name: str) -> bool: ...
 
     @abstractmethod
+    def put(self, name: str, data: bytes) -> None:
+        """Write a file that nobody reads before the run has ended, and that nobody else writes."""
+
+    @abstractmethod
     def replace(self, name: str, data: bytes) -> None:
         """Write a file: whoever reads it finds the old one or the new one, also after a power cut."""
 
@@ -108,16 +117,28 @@ class Folder(ABC):
         """Bring a file to the disk."""
 
     @abstractmethod
-    def survey(self) -> Survey | None:
+    def list_files(self) -> Listing | None:
         """Look at the files in this folder and below; None where a server does not list them."""
+
+    @abstractmethod
+    def head(self, name: str) -> bytes:
+        """Return some bytes of a file's beginning; none where what it is known by tells its content."""
 
     @abstractmethod
     def sizes(self) -> Callable[[str], int | None]:
         """Return what tells the size of a file here or below by its name, None for one that is not there."""
 
     @abstractmethod
+    def marks(self) -> Callable[[str], int | None]:
+        """Return what tells the mark of a file by its name, another one where it was cut or replaced; None: gone."""
+
+    @abstractmethod
+    def take_over(self, is_ours: Callable[[str], bool], is_chunk: Callable[[str], bool]) -> None:
+        """Make what an earlier run of the same plan left this one's, less the chunks that are not of it."""
+
+    @abstractmethod
     def make(self) -> None:
-        """Make the folders around this one, where a store needs them."""
+        """Make this folder and those around it, where a store needs them."""
 
     @abstractmethod
     def remove_tree(self) -> None:
@@ -162,6 +183,10 @@ class LocalFolder(Folder):
         here = Path(self.path).absolute()
         return None if here == here.parent else LocalFolder(here.parent)
 
+    @property
+    def is_there(self) -> bool:
+        return os.path.exists(os.path.join(self.path, "zarr.json"))
+
     def child(self, name: str) -> Folder:
         return LocalFolder(Path(self.path, name))
 
@@ -172,26 +197,42 @@ class LocalFolder(Folder):
     def exists(self, name: str) -> bool:
         return Path(self.path, name).exists()
 
+    def put(self, name: str, data: bytes) -> None:
+        path = Path(self.path, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
     def replace(self, name: str, data: bytes) -> None:
         replace_file(Path(self.path, name), data)
 
     def sync(self, name: str) -> None:
         sync_path(Path(self.path, name))
 
-    def survey(self) -> Survey:
-        newest = num_bytes = num_files = 0
-        folders = [self.path]
+    def list_files(self) -> Listing:
+        return Listing(self._entries())
+
+    def _entries(self) -> Iterator[Entry]:
+        folders, seen = [""], set[tuple[int, int]]()
         while folders:  # no recursion: folders may be nested deeper than Python recurses
-            newest = max(newest, os.stat(here := folders.pop()).st_mtime_ns)
-            with os.scandir(here) as entries:
+            here = folders.pop()
+            with os.scandir(os.path.join(self.path, here)) as entries:
                 for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
+                    name, status = f"{here}{entry.name}", entry.stat()
+                    if not stat.S_ISDIR(status.st_mode):
+                        identity = f"{status.st_size} {status.st_mtime_ns}"
+                        yield Entry(name, status.st_size, identity, file_status(status))
                         continue
-                    status = entry.stat()
-                    newest, num_bytes = max(newest, status.st_mtime_ns), num_bytes + status.st_size
-                    num_files += entry.name not in METADATA
-        return Survey({"modified_ns": newest}, num_bytes, num_files)
+                    place = (status.st_dev, status.st_ino)
+                    if not entry.is_symlink() or place not in seen:  # links may lead back
+                        folders.append(f"{name}/")
+                    seen.add(place)
+
+    def head(self, name: str) -> bytes:
+        file = os.open(os.path.join(self.path, name), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            return os.pread(file, HEAD_BYTES, 0) if stat.S_ISREG(os.fstat(file).st_mode) else b""
+        finally:
+            os.close(file)
 
     def sizes(self) -> Callable[[str], int | None]:
         def size_of(name: str) -> int | None:
@@ -202,8 +243,20 @@ class LocalFolder(Folder):
 
         return size_of
 
+    def marks(self) -> Callable[[str], int | None]:
+        size_of = self.sizes()
+
+        def mark(name: str) -> int | None:
+            size = size_of(name)
+            return None if size is None else mark_of(str(size))
+
+        return mark
+
+    def take_over(self, is_ours: Callable[[str], bool], is_chunk: Callable[[str], bool]) -> None:
+        """Nobody else writes here: the folder bears the run's name."""
+
     def make(self) -> None:
-        Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+        Path(self.path).mkdir(parents=True, exist_ok=True)
 
     def remove_tree(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)

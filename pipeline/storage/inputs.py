@@ -40,16 +40,19 @@ def open_raster(
     series: int | Literal["mask"] | None = None,
     level: int = 0,
     access: Access | None = None,
+    missing: Literal["fill", "away"] = "fill",
 ) -> Reader:
     """Open one stored raster, Zarr or TIFF, by what it is; from object stores Zarr alone."""
     suffix = Path(path.rstrip("/")).suffix.lower()
     if is_url(path):
-        return _open_remote(folder_at(path, access), array, at, dims, limits, level)
+        return _open_remote(folder_at(path, access), array, at, dims, limits, level, missing)
     if suffix in REFUSED:
         raise InputError(f"{path}: " + REFUSED[suffix].format(path=path))
     try:
         if not Path(path).exists():
-            raise InputError(f"{path}: no such file or folder")
+            begun = any(Path(f"{place}.work", "journal").exists() for place in (Path(path), *Path(path).parents))
+            hint = "; a run that writes it has not ended: finish that with --resume first" if begun else ""
+            raise InputError(f"{path}: no such file or folder{hint}")
         if Path(path).is_dir():
             from pipeline.storage.zarr import ZarrReader
 
@@ -73,6 +76,7 @@ def _open_remote(
     dims: Dims | None,
     limits: ReadLimits | None,
     level: int,
+    missing: Literal["fill", "away"],
 ) -> Reader:
     from pipeline.storage.zarr import ZarrReader
 
@@ -82,7 +86,7 @@ def _open_remote(
             "of a TIFF)"
         )
     try:
-        return ZarrReader(folder, array, at, dims, limits, level)
+        return ZarrReader(folder, array, at, dims, limits, level, missing)
     except RemoteError as error:
         raise InputError(str(error)) from error
 
@@ -104,6 +108,8 @@ class InputOptions:
     series: int | Literal["mask"] | None = None
     level: int = 0
     access: Access = field(default_factory=Access)
+    missing: Literal["fill"] | None = None
+    """Whether chunks that are not there are known to be empty, where that is in doubt."""
 
 
 def open_input(options: InputOptions) -> Reader:
@@ -111,12 +117,20 @@ def open_input(options: InputOptions) -> Reader:
     targets = [(path, array) for path in options.paths for array in options.arrays]
     readers = [
         open_raster(
-            path, array, dict(options.at), options.dims, options.limits, options.series, options.level, options.access
+            path,
+            array,
+            dict(options.at),
+            options.dims,
+            options.limits,
+            options.series,
+            options.level,
+            options.access,
+            options.missing or "away",
         )
         for path, array in targets
     ]
     for (path, _), opened in zip(targets, readers, strict=True):
-        _check_complete(folder_at(path, options.access), opened)
+        _check_complete(folder_at(path, options.access), opened, fills=options.missing == "fill")
     names = [array or Path(path).name.split(".")[0] for path, array in targets]
     reader: Reader = readers[0] if len(readers) == 1 else Stack(readers, names)
     spec, bands = reader.spec.select(options.bands)
@@ -127,10 +141,15 @@ def open_input(options: InputOptions) -> Reader:
     return Scaled(reader, factor_offset) if isinstance(factor_offset, tuple) else reader
 
 
-def _check_complete(path: Folder, reader: Reader) -> None:
+def _check_complete(path: Folder, reader: Reader, *, fills: bool) -> None:
     """Refuse what a run has begun to write and not finished, or what was lost of it: it would pass for pixels."""
     from pipeline.storage.zarr_store import root_attributes
 
+    if getattr(reader, "has_nothing", False) and not fills:
+        raise InputError(
+            f"{path}: lacks all its chunk files, and all of it would be read as the fill value; copy it again, or say "
+            "`missing: fill` at the input if it is meant to be empty"
+        )
     folder: Folder | None = path
     while folder is not None and folder.exists("zarr.json"):
         attributes = root_attributes(folder)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.util
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 import zarr
 
 from pipeline.errors import InputError, UsageError
-from pipeline.storage.folder import PLAIN_CODECS, REQUESTS, Access, Folder, RemoteError, Survey
-from pipeline.storage.zarr_metadata import METADATA, METADATA_LIMIT_BYTES
+from pipeline.storage.folder import PLAIN_CODECS, REQUESTS, Access, Conflict, Folder, RemoteError
+from pipeline.storage.listing import Entry, Listing, mark_of
+from pipeline.storage.zarr_metadata import METADATA_LIMIT_BYTES
 
 SCHEMES = ("s3", "gs", "az", "http", "https")
 RETRIES = 2
@@ -31,6 +32,10 @@ class ObjectFolder(Folder):
 
     def __init__(self, url: str, access: Access) -> None:
         self.path, self.access = url.rstrip("/"), access
+        self.versions: dict[str, Any] = {}
+        """Of objects that this folder has put, or has taken over: what another run put is not replaced."""
+        self.confirm: Callable[[], None] = lambda: None
+        """Makes sure, before objects are deleted, that they are still this run's."""
         _check_url(self.path)
         if importlib.util.find_spec("obstore") is None:
             raise UsageError(f"{self.path}: object stores need obstore; pip install 'rasterpipe[cloud]'")
@@ -78,28 +83,62 @@ class ObjectFolder(Folder):
             return False
         return True
 
-    def replace(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: bytes) -> None:
         import obstore
 
         with self._errors_of(name, "put"):
-            obstore.put(self.objects, name, data)
+            try:
+                self.versions[name] = version_of(obstore.put(self.objects, name, data, **self.condition(name)))
+            except conflicts():
+                found = self.read_versioned(name)
+                self.versions[name] = self.same_version(name, data, found)
+
+    def replace(self, name: str, data: bytes) -> None:
+        self.put(name, data)
+
+    def condition(self, name: str) -> dict[str, Any]:
+        """Return how an object is put: in the place of the version that is known, else where there is none."""
+        return {"mode": self.versions.get(name) or "create", "use_multipart": False}
+
+    def same_version(self, name: str, data: Any, found: tuple[bytes, Any] | None) -> Any:
+        """Return the version of an object that is there already: as it was put, if the answer to that was lost."""
+        if found is None or found[0] != bytes(data):
+            raise Conflict(f"{self.path}/{name}: was written by another run meanwhile", may_pass=False)
+        return found[1]
 
     def sync(self, name: str) -> None:
         """What a store has acknowledged is there."""
 
-    def survey(self) -> Survey | None:
+    def list_files(self) -> Listing | None:
         if self.is_unlisted:
             return None
-        total = num_bytes = num_files = 0
-        for entry in self._entries():  # there may be millions: none is kept, and their order does not matter
-            line = f"{entry['path']}\0{entry['e_tag'] or entry['last_modified']}"
-            total += int.from_bytes(hashlib.sha256(line.encode()).digest())
-            num_bytes += entry["size"]
-            num_files += entry["path"].rpartition("/")[2] not in METADATA
-        return Survey({"etags": f"{total % 2**256:064x}"}, num_bytes, num_files)
+        return Listing(
+            Entry(str(entry["path"]), int(entry["size"]), _identity(entry), object_status(entry))
+            for entry in self._entries()
+        )
+
+    def head(self, name: str) -> bytes:
+        return b""  # ETags tell
 
     def sizes(self) -> Callable[[str], int | None]:
         return {str(entry["path"]): int(entry["size"]) for entry in self._entries()}.get
+
+    def marks(self) -> Callable[[str], int | None]:
+        return Listing(Entry(str(entry["path"]), 0, "", tag_of(entry)) for entry in self._entries()).find
+
+    def mark_of_put(self, name: str) -> int | None:
+        version = self.versions.pop(name, None)
+        return None if version is None else mark_of(tag_of(version))
+
+    def take_over(self, is_ours: Callable[[str], bool], is_chunk: Callable[[str], bool]) -> None:
+        stale = []
+        for entry in self._entries():
+            name = str(entry["path"])
+            if not is_chunk(name):
+                self.versions[name] = {"e_tag": entry["e_tag"]}
+            elif not is_ours(name):
+                stale.append(name)
+        self.remove_named(stale)
 
     @property
     def is_unlisted(self) -> bool:
@@ -121,44 +160,68 @@ class ObjectFolder(Folder):
         return next(self.names(), None) is None
 
     def read_versioned(self, name: str) -> tuple[bytes, Any] | None:
-        """Return an object and its version, for `replace_version`; None where there is none."""
+        """Return an object and its version; None where there is none."""
         import obstore
 
         try:
             with self._errors_of(name, "get"):
                 answer = obstore.get(self.objects, name)
-                return bytes(answer.bytes()), _version(answer.meta)
+                return bytes(answer.bytes()), version_of(answer.meta)
         except FileNotFoundError:
             return None
 
-    def replace_version(self, name: str, data: bytes, version: Any | None) -> Any:
-        """Write an object if it is still of a version, or is not there (None); return the new version.
-
-        Raises FileExistsError where another one is there.
-        """
+    def age_of(self, name: str) -> float | None:
+        """Return for how many seconds an object has not been written, by the store's own clock; None: it is gone."""
         import obstore
-        from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        with self._errors_of(name, "put"):
-            try:
-                return _version(obstore.put(self.objects, name, data, mode=version or "create"))
-            except (AlreadyExistsError, PreconditionError):
-                raise FileExistsError(f"{self.path}/{name}: was written by somebody else") from None
+        clock = f"clock-{uuid.uuid4().hex}"
+        self.put(clock, b"")
+        try:
+            with self._errors_of(name, "head"):
+                now, then = (obstore.head(self.objects, each)["last_modified"] for each in (clock, name))
+            return float((now - then).total_seconds())
+        except FileNotFoundError:
+            return None
+        finally:
+            self.remove(clock)
+
+    def heeds_conditions(self) -> bool:
+        """Try whether the store refuses to create what is there, and to replace a version that is not."""
+        probe = f"probe-{uuid.uuid4().hex}"
+        self.put(probe, b"first")
+        first = self.versions[probe]
+        try:
+            self.put(probe, b"second")
+            for version in (None, first):
+                self.versions[probe] = version
+                with suppress(Conflict):
+                    self.put(probe, b"third")
+                    return False
+            return True
+        finally:
+            self.remove(probe)
 
     def remove(self, name: str) -> None:
         import obstore
 
+        self.versions.pop(name, None)
         with suppress(FileNotFoundError), self._errors_of(name, "delete"):
             obstore.delete(self.objects, name)
 
     def remove_all(self, but: str = "") -> None:
         """Delete all objects below the prefix, but one."""
+        self.remove_named([name for name in self.names() if name != but])
+
+    def remove_named(self, names: Sequence[str]) -> None:
+        """Delete some objects, in order."""
         import obstore
 
-        names = [name for name in self.names() if name != but]
         with self._errors_of("", "delete"):
             for start in range(0, len(names), 1000):
+                self.confirm()
                 obstore.delete(self.objects, names[start : start + 1000])
+        for name in names:
+            self.versions.pop(name, None)
 
     def make(self) -> None:
         """Prefixes need not be made."""
@@ -189,7 +252,28 @@ class ObjectFolder(Folder):
             yield
 
 
-def _version(facts: Mapping[str, Any]) -> dict[str, str]:
+def _identity(facts: Mapping[str, Any]) -> str:
+    return f"{facts['size']} {tag_of(facts) or facts['last_modified']}"
+
+
+def object_status(facts: Mapping[str, Any]) -> str:
+    """Return what tells an object that was written anew; answers to GET have whole seconds."""
+    return f"{facts['size']} {tag_of(facts)} {int(facts['last_modified'].timestamp())}"
+
+
+def tag_of(facts: Mapping[str, Any]) -> str:
+    """Return an ETag as it is written everywhere: some stores quote it in one answer and not in another."""
+    return str(facts.get("e_tag") or "").removeprefix("W/").strip('"')
+
+
+def conflicts() -> tuple[type[Exception], ...]:
+    """Return the errors that say that another version of an object is there than was expected."""
+    from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+    return AlreadyExistsError, PreconditionError
+
+
+def version_of(facts: Mapping[str, Any]) -> dict[str, str]:
     return {key: facts[key] for key in ("e_tag", "version") if facts[key] is not None}
 
 
@@ -205,7 +289,7 @@ def errors_of(url: str) -> Iterator[None]:
             raise RemoteError(f"{url}: the bucket does not exist", may_pass=False) from None
         raise FileNotFoundError(f"{url}: no such object") from None
     except (BaseError, OSError, ValueError) as error:
-        if isinstance(error, RemoteError | FileExistsError):
+        if isinstance(error, RemoteError):
             raise
         raise remote_error(url, error) from None
 

@@ -11,7 +11,7 @@ from zarr.storage import ObjectStore
 
 from pipeline.errors import InputError
 from pipeline.storage.folder import REQUESTS
-from pipeline.storage.object_folder import ObjectFolder, errors_of
+from pipeline.storage.object_folder import ObjectFolder, conflicts, errors_of, object_status, version_of
 from pipeline.storage.zarr_metadata import METADATA, METADATA_LIMIT_BYTES, is_plain
 
 if TYPE_CHECKING:
@@ -45,8 +45,11 @@ class CountedStore(ObjectStore[Any]):
                 self._check_size(key, url, stop - start)
                 data = await answer.bytes_async()
         except FileNotFoundError:
+            if self.guard is not None:
+                self.guard.check_status(key, None)
             return None
         if self.guard is not None:
+            self.guard.check_status(key, object_status(answer.meta))
             self.guard.check_object(key, memoryview(data), start, answer.meta["size"])
         return prototype.buffer.from_bytes(data)  # type: ignore[arg-type]
 
@@ -59,8 +62,21 @@ class CountedStore(ObjectStore[Any]):
     async def set(self, key: str, value: Buffer) -> None:
         self._check_writable()
         REQUESTS.add()
-        with errors_of(f"{self.folder}/{key}"):
-            await obstore.put_async(self.store, key, value.as_buffer_like())
+        folder, data = self.folder, value.as_buffer_like()
+        with errors_of(f"{folder}/{key}"):
+            try:
+                answer = await obstore.put_async(self.store, key, data, **folder.condition(key))
+                folder.versions[key] = version_of(answer)
+            except conflicts():
+                found = await self._read_versioned(key)
+                folder.versions[key] = folder.same_version(key, data, found)
+
+    async def _read_versioned(self, key: str) -> tuple[bytes, Any] | None:
+        try:
+            answer = await obstore.get_async(self.store, key)
+        except FileNotFoundError:
+            return None
+        return bytes(await answer.bytes_async()), version_of(answer.meta)
 
     async def exists(self, key: str) -> bool:
         REQUESTS.add()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from pipeline.errors import RasterpipeError
+from pipeline.errors import ChunkAway, RasterpipeError
 from pipeline.storage.folder import RemoteError
 
 TRANSIENT = frozenset(
@@ -56,6 +56,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _verdict(error: BaseException) -> bool | None:
     if isinstance(error, RemoteError):
         return error.may_pass
+    if isinstance(error, ChunkAway):
+        return True
     if isinstance(error, ConnectionError | TimeoutError):
         return True
     if isinstance(error, OSError) and error.errno is not None:

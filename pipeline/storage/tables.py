@@ -23,7 +23,7 @@ STRIPE_BYTES = 4 * 2**20
 def save_table(folder: Path, table: Table) -> None:
     """Write a table beside, then rename it, so that a crash leaves no half of one."""
     building = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.new")
-    building.mkdir(parents=True)
+    building.mkdir()
     for name, column in table.items():
         np.save(building / f"{name}.npy", column)
     _put_in_place(building, folder)
@@ -47,7 +47,7 @@ class TableWriter:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._building = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.new")
-        self._building.mkdir(parents=True)
+        self._building.mkdir()
         self._files: dict[str, BinaryIO] = {}
         self._columns: dict[str, np.ndarray] = {}
         self._rows = 0

@@ -7,6 +7,7 @@ strip or a tile. Every band lies in one plane: planes are what PlanarConfigurati
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import stat
 import threading
@@ -15,14 +16,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from tifffile import TiffFile, TiffPage
+from tifffile import FileHandle, TiffFile, TiffPage
 
-from pipeline.errors import InputError
+from pipeline.errors import ChunkAway, InputChanged, InputError
 from pipeline.raster import RasterSpec
 from pipeline.read_limits import ReadLimits, check_bands
 from pipeline.region import Region
 from pipeline.storage import geotiff
+from pipeline.storage.folder import HEAD_BYTES
 from pipeline.storage.geokeys import parse_crs
+from pipeline.storage.listing import SAMPLES, file_status
 from pipeline.storage.reader import Reader
 from pipeline.storage.tiff_decode import Decoder, make_decoder
 from pipeline.storage.tiff_directory import check_directories
@@ -46,12 +49,20 @@ class TiffReader(Reader):
     _choice: Choice
 
     def __init__(
-        self, spec: RasterSpec, layout: Layout, decode: Decoder, identity: dict[str, Any], facts: dict[str, Any]
+        self,
+        spec: RasterSpec,
+        layout: Layout,
+        decode: Decoder,
+        identity: dict[str, Any],
+        facts: dict[str, Any],
+        status: str,
     ) -> None:
         self.spec = spec
         self.chunk = layout.chunk
         self._layout, self._decode, self._identity, self._facts = layout, decode, identity, facts
         self._path: str = identity["path"]
+        self._status = status
+        """The file's, when it was opened first."""
         self._fill = 0 if spec.nodata is None else spec.nodata
         self._lock = threading.Lock()
         self._descriptor: int | None = None
@@ -113,6 +124,7 @@ class TiffReader(Reader):
             "size": status.st_size,
             "mtime_ns": status.st_mtime_ns,
             "metadata": hash_metadata(tif, pages, spec, layout),
+            "sample": _sample(tif.filehandle, status.st_size),
         }
         scale = None if is_mask else geotiff.parse_scale(items, num_bands, messages)
         messages += find_sidecars(path, spec.transform is not None)
@@ -124,7 +136,7 @@ class TiffReader(Reader):
                 "warnings": messages,
             }
         )
-        reader = cls(spec, layout, make_decoder(first, layout), identity, facts)
+        reader = cls(spec, layout, make_decoder(first, layout), identity, facts, file_status(status))
         reader.scale = scale
         return reader
 
@@ -154,8 +166,7 @@ class TiffReader(Reader):
         return self._facts | {"warnings": list(self._facts["warnings"])}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        known = self._identity
-        return _reopen, (known["path"], known["size"], known["mtime_ns"], known["metadata"], self._limits, self._choice)
+        return _reopen, (self._path, self._status, self._identity["metadata"], self._limits, self._choice)
 
     def _read_plane(self, plane: int, region: Region, target: np.ndarray, samples: slice | list[int]) -> None:
         """Read a region of one plane into `target` (rows, columns, samples)."""
@@ -213,9 +224,11 @@ class TiffReader(Reader):
             except OSError as error:
                 raise InputError(f"{where} cannot be read: {error.strerror}") from error
             if not piece:
+                _check_status(self._path, self._file(), self._status)
                 raise InputError(f"{where} ends beyond the end of the file: it is truncated; copy it again")
             pieces.append(piece)
             count, offset = count - len(piece), offset + len(piece)
+        _check_status(self._path, self._file(), self._status)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _file(self) -> int:
@@ -223,30 +236,40 @@ class TiffReader(Reader):
         with self._lock:
             if self._descriptor is None:
                 with input_errors(self._path):
-                    descriptor = os.open(self._path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+                    try:
+                        descriptor = os.open(self._path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+                    except (FileNotFoundError, NotADirectoryError):
+                        raise ChunkAway(f"{self._path}: was there when the run began, and is not now") from None
                 weakref.finalize(self, os.close, descriptor)
-                _check_unchanged(self._path, os.fstat(descriptor), self._identity["size"], self._identity["mtime_ns"])
+                _check_status(self._path, descriptor, self._status)
                 self._descriptor = descriptor
             return self._descriptor
 
 
 @functools.lru_cache(maxsize=256)
-def _reopen(path: str, size: int, mtime_ns: int, metadata: str, limits: ReadLimits, choice: Choice) -> TiffReader:
+def _reopen(path: str, status: str, metadata: str, limits: ReadLimits, choice: Choice) -> TiffReader:
     """Return the reader that was pickled; tasks of one process share it."""
     reader = TiffReader.open(path, limits, choice)
     with input_errors(path):
-        _check_unchanged(path, os.stat(path), size, mtime_ns)
+        _check_status(path, path, status)
     if reader.identity()["metadata"] != metadata:
-        raise InputError(f"{path}: its metadata changed since it was opened; start again")
+        raise InputChanged(f"{path}: its metadata changed since it was opened; start again")
     return reader
 
 
-def _check_unchanged(path: str, status: os.stat_result, size: int, mtime_ns: int) -> None:
-    if (status.st_size, status.st_mtime_ns) != (size, mtime_ns):
-        raise InputError(
-            f"{path}: changed since it was opened (it had {size} bytes, now {status.st_size}; "
-            f"modified {(status.st_mtime_ns - mtime_ns) / 1e9:+.3f} s); start again"
-        )
+def _check_status(path: str, file: int | str, known: str) -> None:
+    """Raise InputChanged where a file is another one than it was, or was touched."""
+    if file_status(os.stat(file)) != known:
+        raise InputChanged(f"{path}: is not as it was when the run began: it was replaced or touched; start again")
+
+
+def _sample(file: FileHandle, size: int) -> str:
+    """Return a digest of some pieces of a file: files from one archive may agree in size, time and tags."""
+    digest = hashlib.sha256()
+    for place in range(SAMPLES):
+        file.seek(place * max(0, size - HEAD_BYTES) // (SAMPLES - 1))
+        digest.update(file.read(HEAD_BYTES))
+    return digest.hexdigest()
 
 
 def _scaled(transform: geotiff.Affine | None, origin: TiffPage, layout: Layout) -> geotiff.Affine | None:

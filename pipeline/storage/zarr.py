@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zarr
@@ -17,10 +17,11 @@ from zarr.buffer.cpu import NDBuffer
 
 from pipeline.errors import InputError
 from pipeline.raster import DIMS, Dims, RasterSpec, array_slices
-from pipeline.read_limits import ReadLimits, check_bands
+from pipeline.read_limits import TRUSTED, ReadLimits, check_bands
 from pipeline.region import Region
 from pipeline.storage import cf
-from pipeline.storage.folder import REQUESTS_AT_ONCE, Folder, RemoteError, Survey, folder_at
+from pipeline.storage.folder import REQUESTS_AT_ONCE, Folder, RemoteError, folder_at
+from pipeline.storage.listing import Expected, Listing, Unlisted, Whole
 from pipeline.storage.reader import Reader
 from pipeline.storage.recorded import band_name, from_attributes
 from pipeline.storage.thread_buffers import ThreadBuffers
@@ -29,6 +30,9 @@ from pipeline.storage.zarr_group import check_array, dimension_names, find_array
 from pipeline.storage.zarr_guard import ChunkGuard
 from pipeline.storage.zarr_metadata import METADATA, attributes_of
 
+Missing = Literal["fill", "lost", "away"]
+"""What a chunk is that is not there: as Zarr has it the fill value, if it never was; lost, where a run has written
+all of them; or on a server that lists nothing maybe away."""
 PIECE_BYTES = 4 * 2**20
 """What small chunks may take together where some of their bands are read."""
 _BUFFERS = ThreadBuffers()
@@ -52,8 +56,10 @@ class ZarrReader(Reader):
         dims: Dims | None = None,
         limits: ReadLimits | None = None,
         level: int = 0,
+        missing: Missing = "fill",
     ) -> None:
-        self.folder, self.limits = folder_at(path), limits or ReadLimits()
+        """`missing` says what a chunk is that is not there: empty where it never was, lost, or away."""
+        self.folder, self.limits, self._missing_is = folder_at(path), limits or ReadLimits(), missing
         self.path = path = str(self.folder)
         group, stored = find_array(self.folder, array, level)
         self.array_path = stored.path
@@ -89,7 +95,13 @@ class ZarrReader(Reader):
 
     @cached_property
     def _guard(self) -> ChunkGuard:
-        return ChunkGuard(self._array, self.path, self.limits)
+        return ChunkGuard(self._array, self.path, self.limits, self._expected)
+
+    @property
+    def _expected(self) -> Expected:
+        if self._missing_is == "lost":
+            return Whole()
+        return Unlisted(fills=self._missing_is == "fill") if self._listing is None else self._listing
 
     def _build_spec(
         self, coordinates: Coordinates, stored: zarr.Array[Any], all_names: Sequence[str], kept: list[int]
@@ -201,12 +213,15 @@ class ZarrReader(Reader):
         for axis, index in sorted(self._fixed.items()):
             selection.insert(axis, index)
         try:
-            self._guard.check(list(map(_span, selection, self._array.shape)))
+            spans = list(map(_span, selection, self._array.shape))
+            self._guard.check(spans)
             native: Any = out.view(bool) if self._array.dtype.kind == "b" else out
             self._array.get_basic_selection(tuple(selection), out=NDBuffer.from_ndarray_like(native))
+            self._guard.check_again(spans)  # a file that was away or another one for a moment would not be told
         except (InputError, RemoteError) as error:
             reason = str(error).removeprefix(f"{self.path}: ")
-            raise InputError(f"{self.path}: cannot read {region}: {reason}") from error
+            kind = type(error) if isinstance(error, InputError) else InputError
+            raise kind(f"{self.path}: cannot read {region}: {reason}") from error
         except Exception as error:
             where = self._find_damage(selection) or f" (chunks of {self.chunk[0]} x {self.chunk[1]})"
             raise InputError(f"{self.path}: cannot read {region}{where}: {type(error).__name__}: {error}") from error
@@ -227,7 +242,7 @@ class ZarrReader(Reader):
         return ""  # it can be read now
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_array", "_guard", "_survey")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_array", "_guard")}
 
     def identity(self) -> dict[str, Any]:
         metadata = [data for name in METADATA if (data := self._metadata_file(name)) is not None]
@@ -235,7 +250,7 @@ class ZarrReader(Reader):
         context = repr((spec.bands, spec.band_coordinates, spec.transform, spec.crs, self._fixed))
         return {
             "path": self._array_folder.absolute,
-            **({} if self._survey is None else {**self._survey.version, "bytes": self._survey.num_bytes}),
+            **self._identity_of_files(),
             "metadata": hashlib.sha256(b"\0".join([*metadata, context.encode()])).hexdigest(),
         }
 
@@ -253,29 +268,46 @@ class ZarrReader(Reader):
         return self._facts | {"warnings": [*self.warnings, *self._missing_note()]}
 
     @cached_property
-    def _survey(self) -> Survey | None:
-        """The array's files as they were when this reader was first asked for its identity."""
+    def _listing(self) -> Listing | None:
+        """The array's files as they were when this reader was first asked for them; None where none are listed."""
         try:
-            return self._array_folder.survey()
+            return self._array_folder.list_files()
         except OSError as error:
             raise InputError(f"{self.path}: its files cannot be listed: {error}") from error
+
+    def _identity_of_files(self) -> dict[str, Any]:
+        listing = self._listing
+        if listing is None:
+            return {}
+        heads = b"\0".join(self._array_folder.head(name) for name in listing.samples)
+        digest = hashlib.sha256(listing.digest.encode() + heads).hexdigest()
+        return {"files": digest, "bytes": listing.num_bytes}
 
     @property
     def missing(self) -> str:
         """What lacks of the array's files, in words; empty where none does. Zarr reads the fill value there."""
-        due, found = math.prod(self._num_files), self._survey.num_files if self._survey else math.inf
-        if found >= due:
+        due, listing = math.prod(self._num_files), self._listing
+        if listing is None or listing.num_files >= due:
             return ""
-        size_of = self._array_folder.sizes()
         keys = map(self._metadata.encode_chunk_key, _cells(self._num_files))
-        first = next((key for key in keys if size_of(key) is None), "")
-        return f"{due - found} of {due} chunk files, the first of them {Path(self.array_path, first)}"
+        first = next((key for key in keys if listing.find(key) is None), "")
+        return f"{due - listing.num_files} of {due} chunk files, the first of them {Path(self.array_path, first)}"
+
+    @property
+    def has_nothing(self) -> bool:
+        """Whether none of the array's chunks is there."""
+        return self._listing is not None and self._listing.num_files == 0
 
     def _missing_note(self) -> list[str]:
         if not (missing := self.missing):
             return []
         fill = np.asarray(self._metadata.fill_value).item()
         return [f"{self.path} lacks {missing}; as Zarr has it, they are read as {fill!r}"]
+
+
+def open_written(store: str | Folder, raster: str) -> ZarrReader:
+    """Open a raster that a run has written: without limits, and a chunk that is not there is lost."""
+    return ZarrReader(store, raster, limits=TRUSTED, missing="lost")
 
 
 def _cells(counts: Sequence[int]) -> Iterator[tuple[int, ...]]:

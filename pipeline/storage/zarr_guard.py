@@ -15,6 +15,7 @@ from zarr.codecs import ShardingCodec
 
 from pipeline.errors import InputError
 from pipeline.read_limits import ReadLimits, allowed_bytes
+from pipeline.storage.listing import Expected, file_status
 from pipeline.storage.zarr_codec import (
     Chain,
     Piece,
@@ -42,8 +43,8 @@ class ChunkGuard:
     Raises InputError where the codecs are not read, or a chunk is larger than `run.limits` allows.
     """
 
-    def __init__(self, array: zarr.Array[Any], path: str, limits: ReadLimits) -> None:
-        self.path, self.limits = path, limits
+    def __init__(self, array: zarr.Array[Any], path: str, limits: ReadLimits, expected: Expected | None = None) -> None:
+        self.path, self.limits, self.expected = path, limits, expected
         self._objects: Any = array.store if hasattr(array.store, "guard") else None
         self._array_path = array.path
         self._metadata = array.metadata
@@ -118,20 +119,42 @@ class ChunkGuard:
             self._objects.guard = self
             return
         for index in _cells(spans, self._shards or self._chunks):
-            key = os.path.join(self._array_path, self._metadata.encode_chunk_key(index))
+            key = self._key(index)
             try:
                 descriptor = os.open(os.path.join(self.path, key), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             except (FileNotFoundError, NotADirectoryError):
+                self.check_status(key, None)
                 continue
             try:
                 self._check_file(descriptor, key, index, spans)
             finally:
                 os.close(descriptor)
 
+    def check_again(self, spans: Sequence[Span]) -> None:
+        """Check that the files that were read are still those that `check` has seen; objects come with their status."""
+        if self._objects is not None or self.expected is None:
+            return
+        for index in _cells(spans, self._shards or self._chunks):
+            key = self._key(index)
+            try:
+                status = file_status(os.stat(os.path.join(self.path, key)))
+            except (FileNotFoundError, NotADirectoryError):
+                status = None
+            self.check_status(key, status)
+
+    def check_status(self, key: str, status: str | None) -> None:
+        """Compare a chunk that is about to be read, or is not there (None), with what is known of it."""
+        if self.expected is not None and not _is_metadata(key):
+            self.expected.check(key.removeprefix(f"{self._array_path}/"), status)
+
+    def _key(self, index: tuple[int, ...]) -> str:
+        return os.path.join(self._array_path, self._metadata.encode_chunk_key(index))
+
     def _check_file(self, descriptor: int, key: str, index: tuple[int, ...], spans: Sequence[Span]) -> None:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise InputError(f"{self.path}: chunk {key} is not a file; copy the store again")
+        self.check_status(key, file_status(status))
         read_at, size = file_reader(descriptor), status.st_size
         if self._shards is None:
             self._check_piece(Piece(read_at, 0, size), f"chunk {key}")

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
 import zarr.codecs
+from zarr.storage import MemoryStore
 
 from pipeline.errors import InputError, OutputError
 from pipeline.operation import Table, TableSpec
@@ -57,21 +58,98 @@ class ArrayPlan:
         sizes = dict(zip(self.spec.dims, self.shards or self.chunks, strict=True))
         return sizes["y"], sizes["x"]
 
+    def files(self, region: Region) -> Iterator[str]:
+        """Yield the files of a region, in rows and columns of the stored array, by their names in the store."""
+        first = {"y": region.top, "x": region.left, "band": 0}
+        stop = {"y": region.bottom, "x": region.right, "band": self.spec.num_bands}
+        sides = zip(self.spec.dims, self.shards or self.chunks, strict=True)
+        places = (range(first[dim] // side, -(-stop[dim] // side)) for dim, side in sides)
+        for place in product(*places):
+            yield "/".join([self.path, "c", *map(str, place)])
+
+
+class TablePlan(NamedTuple):
+    """A table of the store: in which step's group, what it holds, and how."""
+
+    step: str
+    table: Table
+    spec: TableSpec
+
+    @property
+    def group(self) -> str:
+        return f"{self.step}/{self.spec.prefix}".rstrip("/")
+
+    def num_rows(self, name: str) -> int:
+        """Return how many rows of a column a chunk has."""
+        column = self.table[name]
+        return max(1, min(len(column), TABLE_CHUNK_BYTES // max(1, column[:1].nbytes)))
+
 
 def create_store(path: str | Folder, attributes: Mapping[str, Any], arrays: Sequence[ArrayPlan]) -> None:
     """Create the group, its step groups with coordinates, and all arrays; everything but the pixels."""
     folder = folder_at(path)
-    replaces = not isinstance(folder, LocalFolder)  # what marks an old store as incomplete until now
-    values = {"rasterpipe": dict(attributes)}
-    root = zarr.create_group(folder.pixel_store(), zarr_format=3, attributes=values, overwrite=replaces)
-    groups: dict[str, zarr.Group] = {}
-    for plan in _without_clashes(arrays):
-        group_path = plan.path.rpartition("/")[0]
-        if group_path not in groups:
-            groups[group_path] = root.create_group(group_path) if group_path else root
-            write_coordinates(groups[group_path], plan.spec, plan.region)
-        create_array(root, plan)
-    folder.sync("zarr.json")  # so that it is known for ours after a power cut too
+    files = documents(attributes, arrays)
+    folder.make()
+    folder.replace("zarr.json", files.pop("zarr.json"))  # so that it is known for ours after a power cut too
+    for name, data in files.items():
+        folder.put(name, data)
+
+
+def documents(
+    attributes: Mapping[str, Any],
+    arrays: Sequence[ArrayPlan],
+    tables: Sequence[TablePlan] = (),
+    of_groups: Mapping[str, Mapping[str, Any]] | None = None,
+    of_arrays: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, bytes]:
+    """Return the files of a store but for pixels and columns of tables: metadata, coordinates, names of bands.
+
+    Parameters
+    ----------
+    attributes
+        The provenance of the root.
+    of_groups
+        The provenance of step groups; with it, metadata are gathered in root and step groups as xarray wants them.
+    of_arrays
+        Further attributes of arrays.
+    """
+    files: dict[str, Any] = {}
+    with zarr.config.set({"codec_pipeline.path": PLAIN_CODECS}):
+        root = zarr.create_group(
+            MemoryStore(files), zarr_format=3, attributes={"rasterpipe": dict(attributes)}, overwrite=True
+        )
+        for plan in _without_clashes(arrays):
+            group_path = plan.path.rpartition("/")[0]
+            if group_path not in root:
+                write_coordinates(root.create_group(group_path), plan.spec, plan.region)
+            create_array(root, plan)
+        for table in tables:
+            _create_table(root, table)
+        for name, values in (of_arrays or {}).items():
+            root[name].attrs.update(values)
+        for name, values in (of_groups or {}).items():
+            root[name].attrs["rasterpipe"] = dict(values)
+            consolidate(root.store, name)
+        if of_groups is not None:
+            consolidate(root.store)
+    return {name: buffer.to_bytes() for name, buffer in files.items()}
+
+
+def _create_table(root: zarr.Group, plan: TablePlan) -> None:
+    """Create the columns of a table in a step's group, with the names of the bands."""
+    group = root.require_group(plan.group)
+    for name, dims in plan.spec.columns.items():
+        column = plan.table[name]
+        group.create_array(
+            name,
+            shape=column.shape,
+            dtype=column.dtype,
+            chunks=(plan.num_rows(name), *(max(1, n) for n in column.shape[1:])),
+            dimension_names=dims,
+            config={"write_empty_chunks": True},
+        )
+    if "band" not in group and any("band" in dims for dims in plan.spec.columns.values()):
+        _put(group, "band", list(plan.spec.bands), ("band",))
 
 
 def _without_clashes(arrays: Sequence[ArrayPlan]) -> Iterator[ArrayPlan]:
@@ -155,30 +233,24 @@ def _put(
         chunks=data.shape,
         dimension_names=dims,
         attributes=dict(attributes or {}),
+        config={"write_empty_chunks": True},
     )
     array[...] = data
 
 
-def write_table(folder: Folder, step: str, table: Table, spec: TableSpec) -> None:
-    """Write the columns of a table into a step's group, with the names of the bands."""
-    root = zarr.open_group(folder.pixel_store(), mode="r+", use_consolidated=False)
-    group = root.require_group(f"{step}/{spec.prefix}".rstrip("/"))
-    for name, dims in spec.columns.items():
-        column = table[name]
-        rows = max(1, min(len(column), TABLE_CHUNK_BYTES // max(1, column[:1].nbytes)))
-        array = group.create_array(
-            name,
-            shape=column.shape,
-            dtype=column.dtype,
-            chunks=(rows, *(max(1, n) for n in column.shape[1:])),
-            dimension_names=dims,
-            overwrite=True,  # a run that was killed while it completed its store does this again
-            config={"write_empty_chunks": True},
-        )
-        for first in range(0, len(column), rows):
-            array[first : first + rows] = table[name][first : first + rows]  # mapped anew where it is on the disk
-    if "band" not in group and any("band" in dims for dims in spec.columns.values()):
-        _put(group, "band", list(spec.bands), ("band",))
+def write_columns(folder: Folder, plan: TablePlan) -> None:
+    """Write the columns of a table, every chunk of them."""
+    for name in plan.spec.columns:
+        array = open_for_all_chunks(folder, f"{plan.group}/{name}")
+        rows = plan.num_rows(name)
+        for first in range(0, len(plan.table[name]), rows):
+            array[first : first + rows] = plan.table[name][first : first + rows]  # mapped anew where it is on the disk
+
+
+def open_for_all_chunks(folder: Folder, path: str) -> zarr.Array[Any]:
+    """Open an array for writing, chunks that hold nothing but the fill value too: zarrs leaves these out."""
+    with zarr.config.set({"codec_pipeline.path": PLAIN_CODECS}):
+        return folder.open_array(path, "r+").with_config({"write_empty_chunks": True})
 
 
 def read_table(path: str | Folder, step: str, spec: TableSpec) -> dict[str, np.ndarray]:
@@ -208,11 +280,9 @@ class ZarrWriter:
 
     def __init__(self, store: str | Folder, plan: ArrayPlan) -> None:
         self.store, self.plan = folder_at(store), plan
-        self._array = self.store.open_array(plan.path, "r+")
-        with zarr.config.set({"codec_pipeline.path": PLAIN_CODECS}):
-            self._plain = self._array.with_config({"write_empty_chunks": True})  # which zarrs does not heed
-        if not isinstance(self.store, LocalFolder):
-            self._array = self._plain
+        self._plain = open_for_all_chunks(self.store, plan.path)
+        self._marks = self.store.marks() if isinstance(self.store, LocalFolder) else None
+        self._array = self._plain if self._marks is None else self.store.open_array(plan.path, "r+")
 
     def __getstate__(self) -> dict[str, Any]:
         return {"store": self.store, "plan": self.plan}
@@ -220,8 +290,8 @@ class ZarrWriter:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["store"], state["plan"])  # type: ignore[misc]
 
-    def write(self, region: Region, values: np.ndarray) -> None:
-        """Write a region, in rows and columns of the array, that consists of whole chunks or shards.
+    def write(self, region: Region, values: np.ndarray) -> list[int]:
+        """Write a region, in rows and columns of the array, of whole chunks or shards; return the marks of its files.
 
         Anything else would read, change and write a chunk that another task may be writing: it is refused.
         """
@@ -240,6 +310,8 @@ class ZarrWriter:
                 f"{self.plan.path}: {region} takes {spec.shape_of(region)} {spec.dtype}, "
                 f"not {values.shape} {values.dtype}"
             )
+        if not self.store.is_there:  # to write would make the folder anew
+            raise OutputError(f"{self.store}: is gone: its run has ended, or somebody has removed it")
         try:
             self._array[array_slices(spec.dims, region)] = values
             for part in self._empty_units(values) if self._array is not self._plain else ():
@@ -250,6 +322,13 @@ class ZarrWriter:
             raise OutputError(str(error)) from error
         except Exception as error:  # a full disk comes as OSError or, from zarrs, as RuntimeError
             raise OutputError(f"{self.store}/{self.plan.path}: cannot write {region}: {error}") from error
+        return [self._mark(name) for name in self.plan.files(region)]
+
+    def _mark(self, name: str) -> int:
+        mark = self.store.mark_of_put(name) if self._marks is None else self._marks(name)
+        if mark is None:
+            raise OutputError(f"{self.store}/{name}: was written and is gone")
+        return mark
 
     def _empty_units(self, values: np.ndarray) -> Iterator[tuple[slice, ...]]:
         """Yield the chunks or shards of a block that hold nothing but the fill value: zarrs leaves them out."""
@@ -263,35 +342,27 @@ class ZarrWriter:
 
 
 def finish_store(
-    folder: Folder,
-    attributes: Mapping[str, Any],
-    groups: Mapping[str, Mapping[str, Any]],
-    arrays: Mapping[str, Mapping[str, Any]],
-    sync: Callable[[], None] = lambda: None,
+    folder: Folder, files: dict[str, bytes], tables: Sequence[TablePlan], sync: Callable[[], None] = lambda: None
 ) -> None:
-    """Write the provenance of step groups and root, and attributes of arrays.
+    """Write the documents of a complete store, all of them anew, and its tables.
 
-    The root's comes last of all, in one write together with the metadata gathered before: it says that the store is
-    complete. Before it, `sync` brings all else to the disk.
+    The root's comes last of all, in one write: it says that the store is complete. Before it, `sync` brings all else to
+    the disk.
     """
-    root = zarr.open_group(folder.pixel_store(), mode="r+", use_consolidated=False)
-    for name, values in arrays.items():
-        root[name].attrs.update(values)
-    for name, values in groups.items():
-        root[name].attrs["rasterpipe"] = dict(values)
-        consolidate(folder, name)
-    consolidate(folder)
+    root = files.pop("zarr.json")
+    for name, data in files.items():
+        folder.put(name, data)
+    for table in tables:
+        write_columns(folder, table)
     sync()
-    metadata = folder.read_json("zarr.json")
-    metadata["attributes"]["rasterpipe"] = dict(attributes)
-    folder.replace_json("zarr.json", metadata)
+    folder.replace("zarr.json", root)
 
 
-def consolidate(path: str | Folder, group: str | None = None) -> None:
+def consolidate(store: Any, group: str | None = None) -> None:
     """Gather the metadata of a group in one file, which xarray wants, although the v3 specification lacks it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        zarr.consolidate_metadata(folder_at(path).pixel_store(), path=group)
+        zarr.consolidate_metadata(store, path=group)
 
 
 def root_attributes(path: str | Folder) -> dict[str, Any] | None:
