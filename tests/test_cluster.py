@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from pipeline import api
 from pipeline.cluster import connection
-from pipeline.cluster.allowed import warning_of
+from pipeline.cluster.crew import warning_of
 from pipeline.errors import RasterpipeError
 from pipeline.journal import Journal
 from pipeline.region import Axis, Grid
@@ -333,35 +333,20 @@ def test_kernels_run_where_no_cache_can_be_written() -> None:
 # --- refused before anything starts --------------------------------------------------------------------------------
 
 
-def refusal(document: Config, **options: Any) -> str:
-    with pytest.raises(RasterpipeError) as caught:
-        api.validate(document, **options)
-    return str(caught.value)
-
-
-def test_a_cluster_off_the_list_is_refused_and_not_imported(place: Place) -> None:
-    other = place.document | {"run": {"scheduler": {"module": "antigravity", "class": "Cluster"}}}
-    text = refusal(other, check_inputs=False)
-    assert "run.scheduler: antigravity:Cluster is not a cluster that a file may start" in text
-    assert "add --allow-cluster antigravity:Cluster" in text
-    assert "antigravity" not in sys.modules
-    assert api.validate(other, allow_clusters=["antigravity:Cluster"])["valid"]
-    assert "--allow-cluster takes MODULE:CLASS, got 'antigravity'" in refusal(other, allow_clusters=["antigravity"])
-
-
 def test_threads_make_no_performance_report(place: Place, tmp_path: Path) -> None:
     with pytest.raises(RasterpipeError, match="a performance report is made by a dask cluster"):
         api.run(place.document, performance_report=tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
 
 
-def test_no_scheduler_is_started_where_others_reach_it(place: Place) -> None:
-    text = refusal(place.document | {"run": {"scheduler": LOCAL | {"kwargs": {"host": "0.0.0.0"}}}})
-    assert "a scheduler at '0.0.0.0' takes commands from anyone who reaches it; leave `host` out" in text
-
-
 @pytest.mark.parametrize(
-    ("address", "warned"), [("tcp://10.1.2.3:8786", True), ("tls://10.1.2.3:8786", False), ("tcp://[::1]:1", False)]
+    ("address", "warned"),
+    [
+        ("tcp://10.1.2.3:8786", True),
+        ("tls://10.1.2.3:8786", False),
+        ("tcp://[::1]:1", False),
+        ("tcp://127.evil:1", True),
+    ],
 )
 def test_an_open_address_is_warned_of(address: str, warned: bool) -> None:
     assert ("whoever reaches this port can run any code" in (warning_of(address) or "")) is warned

@@ -22,7 +22,7 @@ CLOSE_SECONDS = 3
 def connect(scheduler: Scheduler) -> Iterator[Crew]:
     """Connect to a dask scheduler, or start a cluster, and wait for its first worker; close what was started.
 
-    The cluster's class must have been checked (`allowed.check_allowed`). TLS certificates come from dask's
+    That it may be, the pipeline must have been asked (`config.trust.check_trust`). TLS certificates come from dask's
     configuration (`distributed.comm.tls`), never from the pipeline file.
 
     Raises
