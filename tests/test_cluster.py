@@ -339,6 +339,32 @@ def test_threads_make_no_performance_report(place: Place, tmp_path: Path) -> Non
     assert not (tmp_path / "report.html").exists()
 
 
+LISTENING = """
+import psutil
+from pipeline.cluster.connection import connect
+from pipeline.config.scheduler import Cluster
+
+if __name__ == "__main__":
+    kwargs = {"n_workers": 1, "threads_per_worker": 1, "memory_limit": "1GiB", "processes": %s}
+    with connect(Cluster.model_validate({"module": "%s", "class": "LocalCluster", "kwargs": kwargs})) as crew:
+        here = psutil.Process()
+        sockets = [one for each in (here, *here.children(True)) for one in each.net_connections("tcp")]
+        print(sorted({one.laddr.ip for one in sockets if one.status == "LISTEN"}), crew.description)
+"""
+
+
+@pytest.mark.parametrize("module", ["distributed", "dask.distributed"])
+@pytest.mark.parametrize("processes", [True, False])
+def test_a_local_cluster_listens_to_this_machine_alone(tmp_path: Path, module: str, processes: bool) -> None:
+    """Scheduler, dashboard and workers: dask's own defaults let everybody see the dashboard."""
+    (tmp_path / "listening.py").write_text(LISTENING % (processes, module))
+    command = [sys.executable, str(tmp_path / "listening.py")]
+    variables = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("['127.0.0.1'] scheduler tcp://127.0.0.1:"), done.stderr
+    assert "dashboard http://127.0.0.1:" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("address", "warned"),
     [
