@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import report
-from pipeline.cluster.allowed import check_allowed
 from pipeline.compilation import compile_kernels
 from pipeline.config import (
     RESERVED,
     Document,
+    Pipeline,
     load_pipeline,
     locate,
 )
@@ -62,9 +62,7 @@ def validate(source: Source, *, check_inputs: bool = True, **options: Any) -> di
     """Check a pipeline file; with `check_inputs`, also that it fits its inputs (only their metadata are read)."""
     if check_inputs:
         return {"valid": True, "steps": len(load(source, **options).pipeline.steps), "inputs_checked": True}
-    config, document = load_pipeline(source, options.get("overrides", ()), options.get("inputs"), options.get("output"))
-    with _located(document):
-        check_allowed(config.run.scheduler, options.get("allow_clusters", ()))
+    config = _load_config(source, **options)
     return {"valid": True, "steps": len(config.steps), "inputs_checked": False}
 
 
@@ -92,7 +90,7 @@ def run(
     performance_report
         An HTML file for dask's report of a run on a cluster.
     options
-        As for `load`: overrides, inputs, output, allow_clusters.
+        As for `load`: overrides, inputs, output, trust.
 
     Raises
     ------
@@ -138,10 +136,15 @@ def _check_reportable(job: Job) -> None:
         raise UsageError("a performance report needs bokeh, which is not installed; pip install 'rasterpipe[cluster]'")
 
 
+def _load_config(source: Source, **options: Any) -> Pipeline:
+    """Return the pipeline with nothing of it opened; options that are not about the file are ignored."""
+    kept = {key: options[key] for key in ("overrides", "inputs", "output", "trust") if key in options}
+    return load_pipeline(source, **kept)[0]
+
+
 def _load_roughly(source: Source, **options: Any) -> Job:
     """Return the job with all complaints that do not need a cluster; a run on one is planned again for its workers."""
-    config, _ = load_pipeline(source, options.get("overrides", ()), options.get("inputs"), options.get("output"))
-    if config.run.scheduler == THREADS:
+    if _load_config(source, **options).run.scheduler == THREADS:
         return load(source, **options)
     from pipeline.cluster.probe import UNKNOWN
 

@@ -117,6 +117,8 @@ _debug_option = click.option(
 )
 _quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress, no notes.")
 
+_trust_option = click.option("--trust", is_flag=True, help="Let the file run code, open ports, use your credentials.")
+
 _limit_options = _combined(
     [
         click.option("--memory", metavar="SIZE", help="What the whole run stays below, e.g. '2 GiB'."),
@@ -130,9 +132,7 @@ _override_options = _combined(
         click.option("-o", "--output", metavar="PATH", help="Replace the output path."),
         _limit_options,
         click.option("--scheduler", metavar="WHERE", help="threads, or a dask scheduler: tcp://HOST:PORT."),
-        click.option(
-            "--allow-cluster", "allow_clusters", multiple=True, metavar="MODULE:CLASS", help="Let the file start it."
-        ),
+        _trust_option,
     ]
 )
 _exists_options = _combined(
@@ -155,12 +155,12 @@ def _with_load_options(command: Callable[..., Any]) -> Callable[..., Any]:
         memory: str | None,
         workers: int | None,
         scheduler: str | None,
-        allow_clusters: tuple[str, ...],
+        trust: bool,
         **rest: Any,
     ) -> Any:
         limits = _limits(memory=memory, workers=workers, scheduler=scheduler)
         options: dict[str, Any] = {"overrides": [*overrides, *limits], "inputs": _pairs(inputs), "output": output}
-        options["allow_clusters"] = allow_clusters
+        options["trust"] = trust or None  # what is not said, the user's settings say
         return command(options=options, **rest)
 
     return _override_options(wrapper)
@@ -287,10 +287,11 @@ def info(path: str, array: str | None, as_json: bool) -> None:
 @click.option("--seed", type=click.IntRange(min=0), help="Of the regions. Default: others each time.")
 @click.option("--memory", metavar="SIZE", help="What computing again stays below. Default: as the run was told.")
 @click.option("--workers", type=click.IntRange(min=1), help="Blocks computed at once.")
+@_trust_option
 @_quiet_option
 @_json_option
 @_debug_option
-def verify(output: str, as_json: bool, **options: Any) -> None:
+def verify(output: str, trust: bool, as_json: bool, **options: Any) -> None:
     """Check a finished OUTPUT: its files, its record, and regions of it, computed again by another layout.
 
     OUTPUT is a store, or a GeoTIFF that a run wrote. Exits with 0 if all agrees, with 5 if not.
@@ -298,7 +299,7 @@ def verify(output: str, as_json: bool, **options: Any) -> None:
     _import_api()
     from pipeline import api, report
 
-    facts = api.verify(output, **options)
+    facts = api.verify(output, trust=trust or None, **options)
     _print(facts, as_json, report.format_verify(facts))
     if not facts["agrees"]:
         _fail("\n".join(facts["problems"]), 5)

@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cluster.allowed import check_allowed
 from pipeline.config import (
     Document,
     Input,
@@ -101,16 +100,16 @@ def load(
     economy: int | None = None,
     tables: Mapping[str, Table] | None = None,
     capacity: Capacity | None = None,
-    allow_clusters: Sequence[str] = (),
+    trust: bool | None = None,
     in_place: bool = False,
 ) -> Job:
     """Read a pipeline file (or mapping), open its inputs and plan the run; nothing is written.
 
     Tables that are given, by step, are not made again. The plan is for this process, or for workers of the capacity.
+    With `trust` it may ask for anything, see `load_pipeline`.
     """
-    config, document = load_pipeline(source, overrides, inputs, output)
+    config, document = load_pipeline(source, overrides, inputs, output, trust=trust)
     try:
-        check_allowed(config.run.scheduler, allow_clusters)
         config = with_matrices(document, config, read_matrix)
         readers = _match(
             config, {name: _open(name, entry, document, _limits(config)) for name, entry in config.inputs.items()}

@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.config import is_in_trusted_folder
 from pipeline.errors import InputError, OutputError
 from pipeline.geotiff_file import is_geotiff
 from pipeline.job import Job, load
 from pipeline.progress import Progress
 from pipeline.raster import RasterSpec
 from pipeline.recomputation import Findings, Recomputation, open_output, table_specs
-from pipeline.storage.folder import folder_at
+from pipeline.storage.folder import folder_at, is_url
 from pipeline.storage.zarr_store import group_attributes, missing_chunks, with_region
 from pipeline.target import difference, hash_parts, provenance_of
 
@@ -38,6 +39,7 @@ def verify(
     seed: int | None = None,
     memory: str | None = None,
     workers: int | None = None,
+    trust: bool | None = None,
     quiet: bool = True,
 ) -> dict[str, Any]:
     """Check a finished output; return the facts of `verify --json`, `agrees` among them.
@@ -52,12 +54,16 @@ def verify(
         Of the regions and their layouts. Default: another one each time; it is among the facts.
     memory, workers
         As `run.memory` and `run.workers`. Default: as the run was told.
+    trust
+        Whether the recorded pipeline may ask for anything, as of `run`.
 
     Raises
     ------
     OutputError
         Where there is no finished output, or it was made by other versions of the operations; and where regions of a
         GeoTIFF depend on tables, which it does not hold.
+    PipelineError
+        Where the record asks for what takes the user's word.
     InputError
         Where an input is gone, or is not the one that the output was made of.
     """
@@ -67,7 +73,9 @@ def verify(
     limits = {key: value for key, value in (("memory", memory), ("workers", workers)) if value is not None}
     config = {**record["config"], "run": {**record["config"].get("run", {}), **limits}}
     problems = list(_check_record(output, record))
-    job = load(_elsewhere(config, output))
+    if trust is None:  # the record is a mapping, but not one that the user wrote
+        trust = not is_url(output) and is_in_trusted_folder(output)
+    job = load(_elsewhere(config, output), trust=trust)
     _check_same(output, job, record)
     if raster is not None:
         config = {**config, "output": {**config["output"], "keep": [raster]}}

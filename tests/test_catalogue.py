@@ -9,6 +9,7 @@ import yaml
 
 from pipeline import catalogue
 from pipeline.config import load_pipeline
+from pipeline.errors import PipelineError
 from pipeline.operation import registry
 
 ROOT = Path(__file__).parent.parent
@@ -53,6 +54,15 @@ def test_the_example_of_every_operation_is_valid(name: str) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
 def test_the_configs_are_valid(path: Path) -> None:
-    config, _ = load_pipeline(path)
+    config, _ = load_pipeline(path, trust=True)
     again, _ = load_pipeline(config.to_dict())
     assert again.to_dict() == config.to_dict()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_the_configs_that_need_trust_say_so(path: Path) -> None:
+    if "run configs/" + path.name + " --trust" in path.read_text():
+        with pytest.raises(PipelineError, match="add --trust"):
+            load_pipeline(path, trust=False)
+    else:
+        load_pipeline(path, trust=False)

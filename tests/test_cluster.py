@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from pipeline import api
 from pipeline.cluster import connection
-from pipeline.cluster.allowed import warning_of
+from pipeline.cluster.crew import warning_of
 from pipeline.errors import RasterpipeError
 from pipeline.journal import Journal
 from pipeline.region import Axis, Grid
@@ -333,35 +333,46 @@ def test_kernels_run_where_no_cache_can_be_written() -> None:
 # --- refused before anything starts --------------------------------------------------------------------------------
 
 
-def refusal(document: Config, **options: Any) -> str:
-    with pytest.raises(RasterpipeError) as caught:
-        api.validate(document, **options)
-    return str(caught.value)
-
-
-def test_a_cluster_off_the_list_is_refused_and_not_imported(place: Place) -> None:
-    other = place.document | {"run": {"scheduler": {"module": "antigravity", "class": "Cluster"}}}
-    text = refusal(other, check_inputs=False)
-    assert "run.scheduler: antigravity:Cluster is not a cluster that a file may start" in text
-    assert "add --allow-cluster antigravity:Cluster" in text
-    assert "antigravity" not in sys.modules
-    assert api.validate(other, allow_clusters=["antigravity:Cluster"])["valid"]
-    assert "--allow-cluster takes MODULE:CLASS, got 'antigravity'" in refusal(other, allow_clusters=["antigravity"])
-
-
 def test_threads_make_no_performance_report(place: Place, tmp_path: Path) -> None:
     with pytest.raises(RasterpipeError, match="a performance report is made by a dask cluster"):
         api.run(place.document, performance_report=tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
 
 
-def test_no_scheduler_is_started_where_others_reach_it(place: Place) -> None:
-    text = refusal(place.document | {"run": {"scheduler": LOCAL | {"kwargs": {"host": "0.0.0.0"}}}})
-    assert "a scheduler at '0.0.0.0' takes commands from anyone who reaches it; leave `host` out" in text
+LISTENING = """
+import psutil
+from pipeline.cluster.connection import connect
+from pipeline.config.scheduler import Cluster
+
+if __name__ == "__main__":
+    kwargs = {"n_workers": 1, "threads_per_worker": 1, "memory_limit": "1GiB", "processes": %s}
+    with connect(Cluster.model_validate({"module": "%s", "class": "LocalCluster", "kwargs": kwargs})) as crew:
+        here = psutil.Process()
+        sockets = [one for each in (here, *here.children(True)) for one in each.net_connections("tcp")]
+        print(sorted({one.laddr.ip for one in sockets if one.status == "LISTEN"}), crew.description)
+"""
+
+
+@pytest.mark.parametrize("module", ["distributed", "dask.distributed"])
+@pytest.mark.parametrize("processes", [True, False])
+def test_a_local_cluster_listens_to_this_machine_alone(tmp_path: Path, module: str, processes: bool) -> None:
+    """Scheduler, dashboard and workers: dask's own defaults let everybody see the dashboard."""
+    (tmp_path / "listening.py").write_text(LISTENING % (processes, module))
+    command = [sys.executable, str(tmp_path / "listening.py")]
+    variables = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("['127.0.0.1'] scheduler tcp://127.0.0.1:"), done.stderr
+    assert "dashboard http://127.0.0.1:" in done.stdout
 
 
 @pytest.mark.parametrize(
-    ("address", "warned"), [("tcp://10.1.2.3:8786", True), ("tls://10.1.2.3:8786", False), ("tcp://[::1]:1", False)]
+    ("address", "warned"),
+    [
+        ("tcp://10.1.2.3:8786", True),
+        ("tls://10.1.2.3:8786", False),
+        ("tcp://[::1]:1", False),
+        ("tcp://127.evil:1", True),
+    ],
 )
 def test_an_open_address_is_warned_of(address: str, warned: bool) -> None:
     assert ("whoever reaches this port can run any code" in (warning_of(address) or "")) is warned

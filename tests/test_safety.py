@@ -234,7 +234,7 @@ IMPORTLIB = {
     "operation.py": {"'pipeline.operations'", "f'{package.__name__}.{module.name}'"},
     "connection.py": {"cluster.module"},
 }
-"""Imports by name: the operations of the package itself, found by listing its folder; a cluster on the allow-list."""
+"""Imports by name: the operations of the package itself, found by listing its folder; a cluster, with trust."""
 
 
 def calls(path: Path) -> Iterator[ast.Call]:

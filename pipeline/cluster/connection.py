@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.cluster.crew import Crew
-from pipeline.config.scheduler import WAIT_SECONDS, Cluster, Scheduler
+from pipeline.config.scheduler import LOCAL_CLUSTERS, WAIT_SECONDS, Cluster, Scheduler
 from pipeline.errors import PipelineError
 
 PLACE = ("run", "scheduler")
@@ -22,7 +22,7 @@ CLOSE_SECONDS = 3
 def connect(scheduler: Scheduler) -> Iterator[Crew]:
     """Connect to a dask scheduler, or start a cluster, and wait for its first worker; close what was started.
 
-    The cluster's class must have been checked (`allowed.check_allowed`). TLS certificates come from dask's
+    That it may be, the pipeline must have been asked (`config.trust.check_trust`). TLS certificates come from dask's
     configuration (`distributed.comm.tls`), never from the pipeline file.
 
     Raises
@@ -66,6 +66,16 @@ def _quiet_distributed() -> None:
         logging.getLogger(f"distributed.{name}").setLevel(logging.CRITICAL)
 
 
+def _private(cluster: Cluster) -> dict[str, str]:
+    """Return arguments with which a LocalCluster is on loopback: its own defaults let everybody see the dashboard."""
+    if cluster.full_name not in LOCAL_CLUSTERS:
+        return {}
+    arguments = {"dashboard_address": "127.0.0.1:8787"}
+    if cluster.kwargs.get("processes") is False and "security" not in cluster.kwargs:
+        arguments["protocol"] = "tcp://"  # else it is known by the machine's address, and its worker listens there
+    return {key: value for key, value in arguments.items() if key not in cluster.kwargs}
+
+
 @contextlib.contextmanager
 def _started(cluster: Cluster) -> Iterator[Any]:
     name = cluster.full_name
@@ -74,7 +84,7 @@ def _started(cluster: Cluster) -> Iterator[Any]:
     except (ImportError, AttributeError) as error:
         raise PipelineError(f"{name} cannot be imported ({error}); install its package", PLACE) from error
     try:
-        started = start(*cluster.args, **cluster.kwargs)
+        started = start(*cluster.args, **_private(cluster), **cluster.kwargs)
         if cluster.scale is not None:
             started.scale(cluster.scale)
         if cluster.adapt is not None:

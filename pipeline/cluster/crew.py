@@ -15,9 +15,9 @@ from threading import Event
 from typing import Any
 
 from pipeline.cluster import look, task
-from pipeline.cluster.allowed import warning_of
 from pipeline.cluster.arrival import Arrivals, Watch
 from pipeline.cluster.probe import PACKAGES, Capacity, probe
+from pipeline.config.scheduler import host_of, is_loopback
 from pipeline.execution import PassCounts, Record
 from pipeline.graph import Strip, exchange_strip
 from pipeline.journal import Journal
@@ -29,6 +29,22 @@ BLOCKS_AHEAD = 4
 """Blocks per thread that are still to come when the next strip is sent."""
 END_SECONDS = 60.0
 """How long a run that stops waits for the blocks in work, so that none is written after it has ended."""
+
+
+def warning_of(address: str) -> str | None:
+    """Return what must be said of an address, if anything.
+
+    Examples
+    --------
+    >>> warning_of("tls://10.0.0.5:8786"), warning_of("tcp://127.0.0.1:8786")
+    (None, None)
+    """
+    if not address.startswith("tcp://") or is_loopback(host_of(address) or ""):
+        return None
+    return (
+        f"WARNING: {address} is neither encrypted nor protected: whoever reaches this port can run any code as you, "
+        "here and on the workers; use tls://"
+    )
 
 
 class _Work:

@@ -15,6 +15,7 @@ from pipeline.config.message import InvalidPipeline, Problem, explain, locate
 from pipeline.config.model import Input, Output, Pipeline, RegionConfig, Run, Scale, Storage
 from pipeline.config.name import RESERVED
 from pipeline.config.reference import Ref, References, check_references, kept, resolve
+from pipeline.config.trust import check_trust, is_in_trusted_folder
 from pipeline.config.validation import resolved, validate, with_matrices
 from pipeline.config.value import parse_bytes
 from pipeline.errors import UsageError
@@ -36,6 +37,7 @@ __all__ = [
     "Storage",
     "check_references",
     "explain",
+    "is_in_trusted_folder",
     "kept",
     "load",
     "load_pipeline",
@@ -56,6 +58,7 @@ def load_pipeline(
     inputs: Mapping[str, str] | None = None,
     output: str | None = None,
     registry: Mapping[str, type[Operation]] | None = None,
+    trust: bool | None = None,
 ) -> tuple[Pipeline, Document]:
     """Read, override and check a pipeline; its inputs are not opened.
 
@@ -71,6 +74,9 @@ def load_pipeline(
         Replaces the output's path, as ``-o``.
     registry
         Operations by name; default: all registered ones.
+    trust
+        Whether it may ask for anything (see `trust`). Default: a mapping may, a file where the user's settings trust
+        its folder.
 
     Returns
     -------
@@ -94,4 +100,9 @@ def load_pipeline(
     for override in overrides:
         assignment, origin = (override, "") if isinstance(override, str) else override
         document.set(assignment, origin=origin)
+    check_trust(document, _is_trusted(source) if trust is None else trust)
     return validate(document, registry), document
+
+
+def _is_trusted(source: str | os.PathLike[str] | Mapping[str, Any]) -> bool:
+    return isinstance(source, Mapping) or is_in_trusted_folder(source)

@@ -6,17 +6,19 @@ from typing import Any
 
 from pipeline.config.node import MAX_DEPTH, TAG, Budget, Node
 from pipeline.config.place import KeyPath, Position, excerpt, format_path, place_text
-from pipeline.config.scalar import VARIABLE, check_characters, expand, resolve_scalar
+from pipeline.config.scalar import VARIABLE, check_characters, expand, resolve_scalar, secret_variable
 from pipeline.errors import PipelineError
 
 
 class Builder:
-    """Turns the node tree into data and positions: aliases, merge keys and variables expanded."""
+    """Turns the node tree into data and positions: aliases, merge keys and, in a file, variables expanded."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, *, has_variables: bool = True) -> None:
+        self.name, self.has_variables = name, has_variables
         self.positions: dict[KeyPath, Position] = {}
         self.key_positions: dict[KeyPath, Position] = {}
+        self.secrets: dict[KeyPath, str] = {}
+        """Variables that speak of secrets, which are left as they stand."""
         self.budget = Budget()
         # Merged once each: a chain of merges of merges would otherwise grow exponentially.
         self.merged: dict[int, dict[str, tuple[Node, Node]]] = {}
@@ -41,9 +43,8 @@ class Builder:
         text = node.text
         check_characters(text, self.where(node, path))
         variable = VARIABLE.fullmatch(text)
-        if "$" in text:
-            text = expand(text, self.where(node, path))
-            self.budget.count(lambda: self.where(node, path), 0, len(text))
+        if "$" in text and self.has_variables:
+            text = self.expanded(text, node, path)
         if node.tag in ("!", TAG + "str"):
             return text
         is_value = node.plain and (text is node.text or (variable is not None and not variable["dollar"]))
@@ -56,6 +57,14 @@ class Builder:
         if node.tag and not _has_tag(value, node.tag):
             raise PipelineError(f"{self.where(node, path)}: {excerpt(text)!r} is no {node.tag.replace(TAG, '!!')}")
         return value
+
+    def expanded(self, text: str, node: Node, path: KeyPath) -> str:
+        if name := secret_variable(text):
+            self.secrets[path] = name
+            return text
+        text = expand(text, self.where(node, path))
+        self.budget.count(lambda: self.where(node, path), 0, len(text))
+        return text
 
     def pairs(self, node: Node, depth: int = 0) -> dict[str, tuple[Node, Node]]:
         """Return key -> (key node, value node) of a mapping, `<<` merged; its own keys win, then the first merged."""

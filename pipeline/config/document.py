@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.config.builder import Builder
 from pipeline.config.node import MAX_BYTES, MAX_DEPTH, Budget, compose
 from pipeline.config.place import KeyPath, Position, format_path, place_text, position_at
-from pipeline.config.scalar import MAX_INTEGER, TOO_LARGE, check_characters, expand
+from pipeline.config.scalar import MAX_INTEGER, TOO_LARGE, check_characters
 from pipeline.errors import PipelineError, UsageError, unknown
 
 _INDEX = re.compile(r"\[([0-9]+)\]")
@@ -26,7 +26,7 @@ class Document:
     Attributes
     ----------
     data
-        Mappings, lists and scalars; `${VAR}` is expanded.
+        Mappings, lists and scalars; in a file, `${VAR}` is expanded.
     name
         The file as the user called it, for messages; empty for a mapping given from Python.
     folder
@@ -37,6 +37,8 @@ class Document:
         Path of a value in a mapping -> line and column of its key.
     overridden
         Path of a value set from outside -> the option that did, e.g. ``--set run.workers=2``.
+    secrets
+        Path of a value -> the variable in it that speaks of a secret and is not expanded.
     """
 
     data: dict[str, Any]
@@ -45,10 +47,11 @@ class Document:
     positions: dict[KeyPath, Position] = field(default_factory=dict)
     key_positions: dict[KeyPath, Position] = field(default_factory=dict)
     overridden: dict[KeyPath, str] = field(default_factory=dict)
+    secrets: dict[KeyPath, str] = field(default_factory=dict)
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any], folder: Path | None = None) -> Document:
-        """Return the document of a mapping built in Python; `${VAR}` is expanded in it as in a file."""
+        """Return the document of a mapping built in Python, whose texts mean what they are: no `$` is expanded."""
         return cls(_copy_mapping(data, (), Budget()), folder=(folder or Path.cwd()).resolve())
 
     def set(self, assignment: str, option: str = "--set", origin: str = "") -> None:
@@ -84,6 +87,7 @@ class Document:
         inputs = self.data.get("inputs")
         if isinstance(inputs, dict) and isinstance(inputs.get(name), dict):
             inputs[name].pop("stack", None)
+            self._forget(("inputs", name, "stack"))
         self.put(("inputs", name, "path"), path, origin)
 
     def origin(self, path: KeyPath, *, of_key: bool = False) -> str:
@@ -111,8 +115,11 @@ class Document:
 
     def base_folder(self, path: KeyPath) -> Path:
         """Return where a relative path begins: at the file, or at the working directory if it was overridden."""
-        outside = any(path[:length] in self.overridden for length in range(len(path) + 1))
-        return Path.cwd() if outside else self.folder
+        return Path.cwd() if self.is_from_outside(path) else self.folder
+
+    def is_from_outside(self, path: KeyPath) -> bool:
+        """Return whether a value, or what holds it, was set from outside the file."""
+        return any(path[:length] in self.overridden for length in range(len(path) + 1))
 
     def resolve_path(self, text: str, path: KeyPath) -> str:
         """Return the absolute path that `text`, standing at `path`, means; a URL stays as it is.
@@ -146,9 +153,11 @@ class Document:
             self.positions[to] = self.positions[path]
         if path in self.overridden:
             self.overridden[to] = self.overridden.pop(path)
+        if path in self.secrets:
+            self.secrets[to] = self.secrets.pop(path)
 
     def _forget(self, path: KeyPath) -> None:
-        places: tuple[dict[KeyPath, Any], ...] = (self.positions, self.key_positions, self.overridden)
+        places: tuple[dict[KeyPath, Any], ...] = (self.positions, self.key_positions, self.overridden, self.secrets)
         for place in places:
             for other in [other for other in place if other[: len(path)] == path]:
                 del place[other]
@@ -184,13 +193,14 @@ def parse(text: str, name: str = "pipeline.yaml", folder: Path | None = None) ->
         raise PipelineError(
             f"{place_text(name, root.position)}: a pipeline file is a mapping: inputs, steps, output, run"
         )
-    return Document(data, name, (folder or Path.cwd()).resolve(), builder.positions, builder.key_positions)
+    where = (folder or Path.cwd()).resolve()
+    return Document(data, name, where, builder.positions, builder.key_positions, secrets=builder.secrets)
 
 
 def _parse_value(text: str, origin: str) -> Any:
     try:
         root = compose(text, "value")
-        return None if root is None else Builder("value").build(root, ())
+        return None if root is None else Builder("value", has_variables=False).build(root, ())
     except PipelineError as error:
         raise UsageError(f"{origin}: {error} (the value is read as YAML)") from None
 
@@ -233,7 +243,7 @@ def _copy(value: Any, path: KeyPath, budget: Budget) -> Any:
         return [_copy(item, (*path, index), budget) for index, item in enumerate(value)]
     if isinstance(value, str):
         check_characters(value, format_path(path))
-        return expand(value, format_path(path))
+        return value
     if isinstance(value, int) and abs(value) >= MAX_INTEGER:
         raise PipelineError(f"{format_path(path)}: {TOO_LARGE}")
     if value is None or isinstance(value, int | float):

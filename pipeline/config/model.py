@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -50,6 +51,13 @@ def _check_endpoint(value: str) -> str:
     return value
 
 
+def _check_region(value: str) -> str:
+    """The provider's host is made of it, so that no other one may be."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", value):
+        raise ValueError(f"must be letters, digits, - and _, as in eu-central-1, got {show(value)}")
+    return value
+
+
 class Scale(_Frozen):
     """How stored values become physical ones: value = stored * factor + offset."""
 
@@ -64,7 +72,7 @@ class Storage(_Frozen):
 
     endpoint: Annotated[StrictStr, AfterValidator(_check_endpoint)] | None = None
     """The server, where it is not the provider's own: http://HOST:PORT or https://HOST."""
-    region: StrictStr | None = None
+    region: Annotated[StrictStr, AfterValidator(_check_region)] | None = None
     """The region of the bucket."""
     anonymous: StrictBool = False
     """Whether to ask without credentials, for what is public."""
@@ -285,11 +293,9 @@ def _dump_step(step: Operation) -> dict[str, Any]:
 
 
 def _portable(value: Any) -> Any:
-    """Return data for JSON that a pipeline file means the same by: no NaN, no `$` that would be expanded."""
+    """Return data for JSON, which has no NaN; as text it means the same."""
     if isinstance(value, dict):
         return {key: _portable(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_portable(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value.replace("$", "$$") if isinstance(value, str) else value
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

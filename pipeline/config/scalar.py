@@ -19,6 +19,15 @@ VARIABLE = re.compile(
     r"\$(?:(?P<dollar>\$)|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^{}]*))?\}|(?P<bad>\{))"
 )
 
+_SECRET_WORDS = (
+    *("SECRET", "TOKEN", "PASS", "KEY", "CREDENTIAL", "PRIVATE", "AUTH", "SIGNATURE", "COOKIE", "SESSION", "BEARER"),
+    *("CONNECTION", "WEBHOOK", "PROXY", "DATABASE"),
+)
+"""What anywhere in the name of a variable says that its value is a secret, or a URL that may hold one."""
+_SECRET_PARTS = frozenset({"PWD", "PAT", "PIN", "PSK", "SAS", "JWT", "OTP", "DSN", "SIG", "CRED", "CREDS", "CERT"})
+"""The same as a whole part of the name, between underscores and digits."""
+_FOLDERS = ("PWD", "OLDPWD")
+
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 _NULL = re.compile(r"(?:~|null|Null|NULL|)")
 _BOOL = re.compile(r"(?:true|True|TRUE|false|False|FALSE)")
@@ -32,6 +41,24 @@ def check_characters(text: str, where: str) -> None:
     """Raise PipelineError for what an escape can put into a text although no file name and no output can hold it."""
     if bad := _NO_TEXT.search(text):
         raise PipelineError(f"{where}: the character {bad.group()!r} is not allowed; remove it")
+
+
+def secret_variable(text: str) -> str | None:
+    """Return the first variable in a text whose name speaks of a secret: rather one too many than one too few.
+
+    Examples
+    --------
+    >>> [secret_variable(f"${{{name}}}") for name in ("DB_PASSWORD", "github_pat", "MONKEY_DIR", "PWD", "SCENES")]
+    ['DB_PASSWORD', 'github_pat', 'MONKEY_DIR', None, None]
+    """
+    names = (match["name"] for match in VARIABLE.finditer(text) if match["name"])
+    return next((name for name in names if _speaks_of_secrets(name.upper())), None)
+
+
+def _speaks_of_secrets(name: str) -> bool:
+    if name in _FOLDERS:
+        return False
+    return any(word in name for word in _SECRET_WORDS) or not _SECRET_PARTS.isdisjoint(re.split(r"[_0-9]+", name))
 
 
 def expand(text: str, where: str, environment: Mapping[str, str] | None = None) -> str:

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, model_validator
 
-from pipeline.config.message import own_error, show
+from pipeline.config.message import own_error, own_failure, show
+from pipeline.config.place import KeyPath
 from pipeline.errors import unknown
 
 THREADS = "threads"
 WAIT_SECONDS = 60.0
 _ADDRESS = re.compile(r"(tcp|tls)://(\[[0-9a-fA-F:.%]+\]|[^\s:/@\[\]]+):([0-9]{1,5})")
+LOCAL_CLUSTERS = ("dask.distributed:LocalCluster", "distributed:LocalCluster")
 _FORMS = (THREADS, "tcp://HOST:PORT", "tls://HOST:PORT")
 _DOTTED = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$"
+_SCRIPTS = ("job_script_prologue", "env_extra")
+"""Arguments of dask_jobqueue's classes that are lines of a script."""
+_DIRECTIVES = ("job_extra_directives", "job_extra")
+"""Those that are lines for the batch system, and comments to the shell."""
+_LINE_BREAK = re.compile(r"[\n\r\0]")
+_SHELL = re.compile(r"[\n\r\0;`&|<>]|\$\(")
 
 
 class Cluster(BaseModel):
-    """A dask cluster that a run starts, and closes at its end; its class must be on the allow-list."""
+    """A dask cluster that a run starts, and closes at its end; all but a plain LocalCluster takes the user's word."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -42,11 +51,54 @@ class Cluster(BaseModel):
     def _check(self) -> Cluster:
         if self.scale is not None and self.adapt is not None:
             raise ValueError("give scale (a fixed number of workers) or adapt (as the work demands), not both")
+        if self.module.partition(".")[0] == "dask_jobqueue":
+            _check_job_texts({"args": self.args, "kwargs": self.kwargs})
         return self
 
     @property
     def full_name(self) -> str:
         return f"{self.module}:{self.class_name}"
+
+
+def _check_job_texts(arguments: Mapping[str, Any]) -> None:
+    """Refuse what a shell would run: dask_jobqueue writes its arguments into a job script as they are."""
+    for path, text in _texts(arguments, ()):
+        key = path[1]
+        if key not in _SCRIPTS and (bad := (_LINE_BREAK if key in _DIRECTIVES else _SHELL).search(text)):
+            words = f"holds {bad.group()!r}, which the shell of a job script would obey; leave it out, got {show(text)}"
+            raise own_failure("cluster", path, words, text)
+
+
+def _texts(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    """Yield all texts in mappings and lists."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _texts(item, (*path, key))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _texts(item, (*path, index))
+    elif isinstance(value, str):
+        yield path, value
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine, by its number or as localhost; other names may lead anywhere.
+
+    Examples
+    --------
+    >>> [is_loopback(host) for host in ("127.0.0.1", "[::1]", "LOCALHOST", "127.0.0.1.evil.com", "127.evil", "0.0.0.0")]
+    [True, True, True, False, False, False]
+    """
+    try:
+        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def host_of(address: str) -> str | None:
+    """Return the host of a scheduler's address, None where it is no such address."""
+    match = _ADDRESS.fullmatch(address)
+    return match[2] if match else None
 
 
 Scheduler = str | Cluster

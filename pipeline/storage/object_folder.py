@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import zarr
 
+from pipeline.config.trust import ENDPOINT_VARIABLES
 from pipeline.errors import InputError, UsageError
 from pipeline.storage.folder import PLAIN_CODECS, REQUESTS, Access, Conflict, Folder, RemoteError
 from pipeline.storage.listing import Entry, Listing, mark_of
@@ -23,7 +24,6 @@ SCHEMES = ("s3", "gs", "az", "http", "https")
 RETRIES = 2
 """Of single requests, at once; what lasts longer is for the retries of the run."""
 TIMEOUT_SECONDS = 60
-ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _PASSING = re.compile(r"status code: (408|429|5\d\d)|error sending request|timed out|connection|HTTP error", re.I)
 
 
@@ -326,7 +326,7 @@ def _check_url(url: str) -> None:
 
 @functools.lru_cache(maxsize=64)
 def _connect(url: str, access: Access) -> Any:
-    from obstore.store import from_url
+    from obstore.store import HTTPStore, from_url
 
     endpoints = (url, access.endpoint, *(os.environ.get(name) for name in ENDPOINT_VARIABLES))
     plain = any(endpoint is not None and endpoint.startswith("http://") for endpoint in endpoints)
@@ -343,6 +343,8 @@ def _connect(url: str, access: Access) -> Any:
         }
         options |= {key: value for key, value in given.items() if value is not None}
     try:
+        if url.startswith("http"):  # obstore takes some hosts for S3 or Azure, and would sign
+            return HTTPStore.from_url(url, **options)
         return from_url(url, **options)
     except Exception as error:
         raise remote_error(url, error) from None
