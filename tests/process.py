@@ -6,6 +6,7 @@ second, and what happens to one reaches no other.
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 
 from pipeline import api
 from pipeline.errors import RasterpipeError
+from pipeline.storage.zarr_store import ZarrWriter
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tests.preload", __name__])
@@ -76,3 +78,15 @@ def _run(
         said, code = {"message": repr(error)}, 1
     say.send(said)
     os._exit(code)
+
+
+def after_writes(count: int, act: Callable[[], None]) -> None:
+    """Let something happen to this process once it has written some rasters of blocks."""
+    write, calls = ZarrWriter.write, itertools.count(1)
+
+    def counting(*args: Any) -> Any:
+        if next(calls) == count:
+            act()
+        return write(*args)
+
+    ZarrWriter.write = counting  # type: ignore[method-assign]

@@ -14,6 +14,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tests.dask_process import ROOT
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "a-key-for-tests", "AWS_SECRET_ACCESS_KEY": "a-secret-for-tests"}
 CONTROL = "/_control"
+CONDITIONS = ("HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH")
 SECONDS = 60
 
 
@@ -29,7 +31,8 @@ class Unreliable:
 
     def __init__(self, application: Callable[..., Iterable[bytes]]) -> None:
         self.application = application
-        self.failures, self.seconds, self.method, self.where = 0, 0.0, "", ""
+        self.failures, self.status, self.seconds, self.method, self.where = 0, 503, 0.0, "", ""
+        self.is_blind = False
         self.log: list[tuple[str, str]] = []
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -39,6 +42,7 @@ class Unreliable:
             answer = json.dumps(self.log).encode()
             self.failures, self.seconds = int(query.get("failures", 0)), float(query.get("seconds", 0))
             self.method, self.where, self.log = query.get("method", ""), query.get("where", ""), []
+            self.status, self.is_blind = int(query.get("status", 503)), "blind" in query
             start_response("200 OK", [("Content-Type", "application/json")])
             return [answer]
         self.log.append(("LIST" if "list-type" in query else method, path))
@@ -47,8 +51,10 @@ class Unreliable:
         if self.failures and meant:
             self.failures -= 1
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-            start_response("503 Service Unavailable", [("Content-Type", "text/plain")])
-            return [b"busy"]
+            start_response(f"{self.status} {HTTPStatus(self.status).phrase}", [("Content-Type", "text/plain")])
+            return [b"not now"]
+        if self.is_blind:
+            environ = {key: value for key, value in environ.items() if key not in CONDITIONS}
         return self.application(environ, start_response)
 
 
@@ -59,7 +65,11 @@ class S3:
         self.endpoint = endpoint
 
     def control(self, **settings: Any) -> list[tuple[str, str]]:
-        """Set how the server fails; return the requests (method, path) since the last call."""
+        """Set how the server fails; return the requests (method, path) since the last call.
+
+        `failures` requests of a `method` `where` the path holds a text are answered with `status`; all take `seconds`;
+        a `blind` server does not heed conditions.
+        """
         with urllib.request.urlopen(f"{self.endpoint}{CONTROL}?{urllib.parse.urlencode(settings)}") as answer:
             return [(method, path) for method, path in json.loads(answer.read())]
 

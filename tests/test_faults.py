@@ -34,7 +34,7 @@ from pipeline.storage.retry import Retry, is_transient
 from pipeline.storage.zarr import ZarrReader
 from pipeline.storage.zarr_store import ZarrWriter, root_attributes
 from tests import harness
-from tests.process import Run
+from tests.process import Run, after_writes
 
 SIDE, CHUNK, BLOCKS = 128, 16, 64
 GRIDS = (Grid(Axis(0, SIDE, CHUNK), Axis(0, SIDE, CHUNK), 2**31),)
@@ -411,18 +411,6 @@ def test_a_disk_that_fills_up(small_disk: Path, tmp_path: Path, monkeypatch: pyt
     assert facts["blocks"] + facts["blocks_skipped"] == BLOCKS
     assert harness.stored_files(small_disk / "result.zarr") == undisturbed(config, tmp_path)
     assert sorted(os.listdir(small_disk)) == ["result.zarr"]
-
-
-def after_writes(count: int, act: Callable[[], None]) -> None:
-    """Let something happen to this process once it has written some rasters of blocks."""
-    write, calls = ZarrWriter.write, itertools.count(1)
-
-    def counting(*args: Any) -> Any:
-        if next(calls) == count:
-            act()
-        return write(*args)
-
-    ZarrWriter.write = counting  # type: ignore[method-assign]
 
 
 def limit_files() -> None:

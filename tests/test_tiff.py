@@ -288,9 +288,9 @@ def test_pickles_and_refuses_a_changed_file(tmp_path: Path) -> None:
     unread = TiffReader.open(path)
     write(tmp_path / "a.tif", array[:32], tile=(16, 16), compression="zstd")
     tiff._reopen.cache_clear()
-    with pytest.raises(InputError, match=r"a\.tif: is not as it was when the run began.*start again"):
+    with pytest.raises(InputError, match=r"a\.tif: is not as it was when the run began"):
         read(unread)
-    with pytest.raises(InputError, match=r"a\.tif: is not as it was when the run began.*start again"):
+    with pytest.raises(InputError, match=r"a\.tif: is not as it was when the run began"):
         pickle.loads(packed)
 
 

@@ -258,9 +258,11 @@ def _reopen(path: str, status: str, metadata: str, limits: ReadLimits, choice: C
 
 
 def _check_status(path: str, file: int | str, known: str) -> None:
-    """Raise InputChanged where a file is another one than it was, or was touched."""
+    """Raise InputChanged where a file is another one than it was, or was touched; ChunkAway where it was moved away."""
     if file_status(os.stat(file)) != known:
-        raise InputChanged(f"{path}: is not as it was when the run began: it was replaced or touched; start again")
+        if not os.path.exists(path):
+            raise ChunkAway(f"{path}: was there when the run began, and is not now")
+        raise InputChanged(f"{path}: is not as it was when the run began: it was replaced or touched")
 
 
 def _sample(file: FileHandle, size: int) -> str:
