@@ -23,7 +23,8 @@ import zarr
 
 from pipeline import api, object_journal
 from pipeline import job as job_module
-from pipeline.errors import InputError, OutputError, PipelineError, RunStopped, UsageError
+from pipeline.errors import InputChanged, InputError, OutputError, PipelineError, RunStopped, UsageError
+from pipeline.planning import fitting
 from pipeline.region import Axis, Grid
 from pipeline.storage import object_folder, retry
 from pipeline.storage.folder import Access, RemoteError, folder_at
@@ -57,10 +58,13 @@ def environment(server: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     object_folder._connect.cache_clear()
 
 
+BUCKETS = itertools.count(1)
+
+
 @pytest.fixture
 def bucket(server: S3, request: pytest.FixtureRequest) -> str:
     name = "".join(c if c.isalnum() else "-" for c in request.node.name.lower())[:50].strip("-")
-    return server.make_bucket(f"{name}-{os.getpid()}")
+    return server.make_bucket(f"{name}-{os.getpid()}-{next(BUCKETS)}")
 
 
 def image() -> harness.Raster:
@@ -383,6 +387,8 @@ def stopping(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
 
 
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have blocks of a chunk, each of which is read by itself."""
+    monkeypatch.setattr(fitting, "_coarse_unit", lambda chunk, raster, pixel_bytes: chunk)
     grid = Grid(Axis(0, SIDE, CHUNK), Axis(0, SIDE, CHUNK), 2**31)
     settings = job_module._settings
     monkeypatch.setattr(
@@ -646,3 +652,247 @@ def test_a_store_that_is_away_from_the_beginning(
     server.control(failures=10**9, where=where)
     with pytest.raises(error, match=rf"{where}.*503"):
         api.run(to_bucket(server, source, f"{bucket}/out.zarr"))
+
+
+# --- disturbed: nothing half done is taken for whole ------------------------------------------------------------
+
+
+def put(url: str, name: str, data: bytes, server: S3) -> None:
+    obstore.put(ObjectFolder(url, Access(**server.storage)).objects, name, data)
+
+
+def get(url: str, name: str, server: S3) -> bytes:
+    return ObjectFolder(url, Access(**server.storage)).read(name)
+
+
+def before_block(monkeypatch: pytest.MonkeyPatch, acts: dict[int, Any]) -> None:
+    """Let something happen before the n-th block begins."""
+    run_block, begun = PassWorker.run_block, itertools.count(1)
+
+    def run(self: PassWorker, number: int) -> Any:
+        acts.get(next(begun), int)()
+        return run_block(self, number)
+
+    monkeypatch.setattr(PassWorker, "run_block", run)
+
+
+@pytest.fixture
+def local(server: S3, tmp_path: Path, scene: str) -> Path:
+    """An undisturbed result."""
+    api.run(document(server, scene, tmp_path / "local.zarr", halo="read"))
+    return tmp_path / "local.zarr"
+
+
+def test_a_single_404_is_no_fill_value(server: S3, bucket: str, tmp_path: Path, scene: str, local: Path) -> None:
+    remote = upload(server, Path(scene), f"{bucket}/scene.zarr")
+    server.control(failures=1, status=404, method="GET", where="/c/2/2")
+    assert api.run(document(server, remote, tmp_path / "out.zarr"))["retries"] == 1
+    same(local, tmp_path / "out.zarr")
+
+
+def test_an_input_that_is_away_for_a_while(
+    server: S3, bucket: str, tmp_path: Path, scene: str, local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = upload(server, Path(scene), f"{bucket}/scene.zarr")
+    config = document(server, remote, tmp_path / "out.zarr", retries=1, halo="read")
+    small_blocks(monkeypatch)
+    with monkeypatch.context() as patch:
+        before_block(patch, {9: lambda: server.control(failures=10**9, status=404, method="GET", where="/c/")})
+        with pytest.raises(RunStopped, match=r"c/\d/\d/0 was there when the run began, and is not now.*--resume"):
+            api.run(config)
+    server.control()
+    assert api.run(config, resume=True)["blocks"] > 0
+    same(local, tmp_path / "out.zarr")
+
+
+def test_an_input_that_is_another_one_for_a_while(
+    server: S3, bucket: str, tmp_path: Path, scene: str, local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = upload(server, Path(scene), f"{bucket}/scene.zarr")
+    config = document(server, remote, tmp_path / "out.zarr", halo="read")
+    small_blocks(monkeypatch)
+    first, other = get(remote, "c/4/4/0", server), get(remote, "c/0/0/0", server)
+    with monkeypatch.context() as patch:
+        acts = {5: partial(put, remote, "c/4/4/0", other, server), 34: partial(put, remote, "c/4/4/0", first, server)}
+        before_block(patch, acts)
+        with pytest.raises(InputChanged, match="c/4/4/0 is not as it was when the run began"):
+            api.run(config)
+    put(remote, "c/4/4/0", first, server)
+    with pytest.raises(OutputError, match="the unfinished run cannot be continued"):
+        api.run(config, resume=True)
+    api.run(config, overwrite=True)
+    same(local, tmp_path / "out.zarr")
+
+
+def test_a_server_that_lists_nothing_and_finds_nothing(http: str, scene: str, tmp_path: Path) -> None:
+    (Path(scene) / "c/2/3/0").unlink()
+    inputs: dict[str, Any] = {"image": {"path": f"{http}/scene.zarr"}}
+    config = {"inputs": inputs, "steps": STEPS, "output": {"path": str(tmp_path / "out.zarr")}, "run": {"retries": 1}}
+    with pytest.raises(
+        RunStopped, match=r"c/2/3/0 is not found; the server lists nothing.*`missing: fill` at the input"
+    ):
+        api.run(config)
+    inputs["image"]["missing"] = "fill"
+    api.run(config, overwrite=True)
+    api.run({**config, "inputs": {"image": scene}, "output": {"path": str(tmp_path / "local.zarr")}})
+    same(tmp_path / "local.zarr", tmp_path / "out.zarr")
+
+
+@pytest.mark.parametrize("harm", ["lost", "replaced"])
+@pytest.mark.parametrize("when", ["between", "during"])
+def test_a_finished_object_that_is_lost_is_computed_again(
+    when: str, harm: str, server: S3, bucket: str, tmp_path: Path, scene: str, local: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    url = f"{bucket}/out.zarr"
+    config = to_bucket(server, scene, url, halo="read", workers=1)
+    config["output"]["shards"] = "none"
+    small_blocks(monkeypatch)
+
+    def spoil() -> None:
+        folder = ObjectFolder(url, Access(**server.storage))
+        name = "smooth/mean/c/0/0/0"
+        folder.remove(name) if harm == "lost" else put(url, name, b"something", server)
+
+    with monkeypatch.context() as patch:
+        if when == "between":
+            stopping(patch, 11)
+            with pytest.raises(RunStopped):
+                api.run(config)
+        else:
+            before_block(patch, {20: spoil})
+            if harm == "lost":
+                assert api.run(config)["blocks_recomputed"] == 1
+            else:  # what another one has put is not replaced
+                with pytest.raises(RunStopped, match=r"was written by another run meanwhile.*--resume continues it"):
+                    api.run(config)
+    if when == "between":
+        spoil()
+    if (when, harm) != ("during", "lost"):
+        facts = api.run(config, resume=True)
+        assert (facts["blocks_recomputed"], facts["blocks"] > 0) == (when == "between", True)
+    same(local, download(server, url, tmp_path / "copy.zarr"))
+    assert names(server, f"{url}.work") == []
+
+
+def test_a_client_that_slept_writes_nothing_into_the_run_that_took_over(
+    server: S3, bucket: str, tmp_path: Path, scene: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its blocks, its metadata, its journal and its lease are refused by the store, whenever it wakes up."""
+    url = f"{bucket}/out.zarr"
+    config = to_bucket(server, scene, url, halo="read", workers=1)
+    config["output"]["shards"] = "none"
+    small_blocks(monkeypatch)
+    other = {**config, "steps": [{**STEPS[0], "size": 9}, STEPS[1]]}
+    taken: list[Any] = []
+
+    def take_over() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(object_journal, "LEASE_SECONDS", -1.0)
+            taken.append(api.run(other, overwrite=True, in_place=True))
+
+    with monkeypatch.context() as patch:
+        before_block(patch, {12: take_over})
+        with pytest.raises(RunStopped, match=r"was written by another run meanwhile|another run has taken it over"):
+            api.run(config)
+    assert taken[0]["blocks"] == 36
+    api.run({**document(server, scene, tmp_path / "local.zarr"), "steps": other["steps"]})
+    same(tmp_path / "local.zarr", download(server, url, tmp_path / "copy.zarr"))
+    assert is_complete(server, url)
+
+
+def test_what_a_client_that_slept_puts_first_stops_the_other_which_continues(
+    server: S3, bucket: str, tmp_path: Path, scene: str, local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"{bucket}/out.zarr"
+    config = to_bucket(server, scene, url, halo="read", workers=1)
+    config["output"]["shards"] = "none"
+    small_blocks(monkeypatch)
+    with monkeypatch.context() as patch:
+        before_block(patch, {3: partial(put, url, "smooth/mean/c/5/5/0", b"of an older run", server)})
+        with pytest.raises(RunStopped, match="smooth/mean/c/5/5/0: was written by another run meanwhile"):
+            api.run(config)
+    api.run(config, resume=True)
+    same(local, download(server, url, tmp_path / "copy.zarr"))
+
+
+def test_a_store_that_does_not_heed_conditions_is_refused(server: S3, bucket: str, scene: str) -> None:
+    server.control(blind=1)
+    with pytest.raises(OutputError, match="the store writes where it was asked to write only if nobody else has"):
+        api.run(to_bucket(server, scene, f"{bucket}/out.zarr"))
+    assert names(server, f"{bucket}/out.zarr.work") == []
+    assert names(server, f"{bucket}/out.zarr") == []
+
+
+@pytest.mark.parametrize(
+    ("change", "refused"),
+    [
+        ({}, False),  # it is gone: a process of that number that began later is another one
+        ({"space": "pid:[1]"}, True),
+        ({"boot": "of another machine"}, True),
+        ({"boot": "", "space": ""}, True),
+    ],
+)
+def test_whose_lease_it_is(change: dict[str, str], refused: bool, server: S3, bucket: str, scene: str) -> None:
+    """One host name and one number are not one process: containers, cloned machines."""
+    url = f"{bucket}/out.zarr"
+    owner = object_journal._own_process() | {"token": "x", "started": "1", "renewed": 0} | change
+    put(f"{url}.work", "lease", json.dumps(owner).encode(), server)
+    if not refused:
+        assert api.run(to_bucket(server, scene, url))["blocks"] > 0
+        return
+    with pytest.raises(OutputError, match=r"another run writes it .*last sign of life"):
+        api.run(to_bucket(server, scene, url))
+
+
+def test_a_process_that_lives_keeps_its_lease(server: S3, bucket: str, scene: str) -> None:
+    own = object_journal._own_process()
+    for owner in (own, own | {"pid": 1, "started": object_journal._started(1)}):
+        put(f"{bucket}/out.zarr.work", "lease", json.dumps(owner | {"token": "x", "renewed": 0}).encode(), server)
+        with pytest.raises(OutputError, match="another run writes it"):
+            api.run(to_bucket(server, scene, f"{bucket}/out.zarr"))
+
+
+def test_a_result_is_complete_though_the_store_keeps_what_the_run_needed(
+    server: S3, bucket: str, tmp_path: Path, scene: str, local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"{bucket}/out.zarr"
+    publish = api.RunStore.publish
+
+    def fail(self: api.RunStore) -> None:
+        publish(self)
+        server.control(failures=10**9, status=500, method="POST")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(api.RunStore, "publish", fail)
+        facts = api.run(to_bucket(server, scene, url))
+    assert any("could not be removed, which only the run needed" in text for text in facts["warnings"])
+    server.control()
+    same(local, download(server, url, tmp_path / "copy.zarr"))
+    monkeypatch.setattr(object_journal, "LEASE_SECONDS", -1.0)  # this process has not ended
+    assert api.run(to_bucket(server, scene, url), resume=True)["blocks"] == 0
+    assert names(server, f"{url}.work") == []
+
+
+@pytest.mark.parametrize(
+    "where", ["out.zarr/zarr.json", "out.zarr/smooth", "out.zarr.work/lease", "out.zarr.work/journal"]
+)
+def test_a_store_that_may_not_be_written(server: S3, bucket: str, scene: str, where: str) -> None:
+    server.control(failures=10**9, status=403, method="PUT", where=where)
+    with pytest.raises(OutputError, match="access denied") as caught:
+        api.run(to_bucket(server, scene, f"{bucket}/out.zarr"))
+    assert caught.value.exit_code == 5
+    server.control()
+    assert api.run(to_bucket(server, scene, f"{bucket}/out.zarr"), resume=True)["blocks"] > 0
+
+
+def test_more_objects_than_a_page_lists(server: S3, bucket: str, tmp_path: Path) -> None:
+    values = np.arange(40 * 40, dtype=np.uint16).reshape(40, 40)
+    harness.store(harness.Raster(values, ("y", "x"), chunks=(1, 1)), tmp_path / "scene.zarr")
+    remote = upload(server, tmp_path / "scene.zarr", f"{bucket}/scene.zarr")
+    known = ObjectFolder(remote, Access(**server.storage)).list_files()
+    assert known is not None
+    assert known.num_files == 1600
+    ObjectFolder(remote, Access(**server.storage)).remove("c/39/39")
+    (reader,) = api.load(document(server, remote, tmp_path / "x.zarr")).readers.values()
+    assert "1 of 1600 chunk files" in " ".join(reader.describe()["warnings"])
