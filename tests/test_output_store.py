@@ -17,10 +17,12 @@ from hypothesis import strategies as st
 import pipeline
 from pipeline import api
 from pipeline.errors import PipelineError
+from pipeline.operation import TableSpec
 from pipeline.raster import RasterSpec
 from pipeline.region import Region
 from pipeline.storage import cf
-from pipeline.storage.zarr import ZarrReader
+from pipeline.storage.folder import LocalFolder
+from pipeline.storage.zarr import ZarrReader, configure
 from pipeline.storage.zarr_store import (
     CODECS,
     ArrayPlan,
@@ -29,6 +31,7 @@ from pipeline.storage.zarr_store import (
     fill_value,
     root_attributes,
     with_region,
+    write_table,
 )
 from tests import harness, strategies
 from tests.harness import Raster, same_bits
@@ -195,6 +198,32 @@ def test_dims_are_converted_with_all_that_belongs_to_them(data: st.DataObject) -
         for name in SMOOTH["statistics"]:
             path = f"smooth/{name}"
             assert same_bits(harness.read(Path(store), path), harness.read(Path(plain), path))
+
+
+def test_tables_and_coordinates_have_every_chunk(tmp_path: Path) -> None:
+    """Also those of nothing but the fill value, which a reader could not tell from lost ones."""
+    configure(2)  # zarrs, as in a run
+    target = str(tmp_path / "out.zarr")
+    spec = RasterSpec(1, 1, np.dtype("uint8"), ("y", "x", "band"), ("b1",), transform=UTM)
+    create_store(target, {}, [ArrayPlan("s/value", spec, (1, 1, 1), None, "fast")])
+    table = {"label": np.arange(2), "mean": np.zeros((2, 1))}
+    table_spec = TableSpec({"label": ("label",), "mean": ("label", "band")}, ("b1",))
+    write_table(LocalFolder(target), "s", table, table_spec)
+    chunks = {str(path.relative_to(target)) for path in Path(target).rglob("*") if path.name != "zarr.json"}
+    names = {"s/y/c/0", "s/x/c/0", "s/band/c/0", "s/spatial_ref/c"}
+    columns = {f"s/table/{name}" for name in ("label/c/0", "mean/c/0/0", "band/c/0")}
+    assert {name for name in chunks if Path(target, name).is_file()} == names | columns
+
+
+def test_a_table_is_written_anew_after_a_kill(tmp_path: Path) -> None:
+    """Metadata without their chunk, which a killed run left, are not taken for names of bands."""
+    target = str(tmp_path / "out.zarr")
+    spec = TableSpec({"mean": ("label", "band")}, ("red", "nir"))
+    zarr.create_group(target, zarr_format=3)
+    for _ in range(2):
+        write_table(LocalFolder(target), "zones", {"mean": np.ones((3, 2))}, spec)
+        assert values_of(target, "zones/table/band").tolist() == ["red", "nir"]
+        Path(target, "zones/table/band/c/0").unlink()
 
 
 # --- provenance ------------------------------------------------------------------------------------------------

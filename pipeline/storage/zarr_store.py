@@ -148,15 +148,32 @@ def _put(
     data = np.asarray(values)
     if data.dtype.kind == "U":
         data = np.asarray(values, dtype=np.dtypes.StringDType())
-    array = group.create_array(
-        name,
-        shape=data.shape,
-        dtype=data.dtype,
-        chunks=data.shape,
-        dimension_names=dims,
-        attributes=dict(attributes or {}),
-    )
-    array[...] = data
+    _create_small(group, name, data, data.shape, dims, attributes)[...] = data
+
+
+def _create_small(
+    group: zarr.Group,
+    name: str,
+    data: np.ndarray,
+    chunks: tuple[int, ...],
+    dims: tuple[str, ...],
+    attributes: Mapping[str, Any] | None = None,
+) -> zarr.Array[Any]:
+    """Create a coordinate or a column of a table, anew where a run that was killed began to write it.
+
+    All its chunks are written, also those of nothing but the fill value: zarrs would leave them out.
+    """
+    with zarr.config.set({"codec_pipeline.path": PLAIN_CODECS}):
+        return group.create_array(
+            name,
+            shape=data.shape,
+            dtype=data.dtype,
+            chunks=chunks,
+            dimension_names=dims,
+            attributes=dict(attributes or {}),
+            overwrite=True,
+            config={"write_empty_chunks": True},
+        )
 
 
 def write_table(folder: Folder, step: str, table: Table, spec: TableSpec) -> None:
@@ -166,18 +183,10 @@ def write_table(folder: Folder, step: str, table: Table, spec: TableSpec) -> Non
     for name, dims in spec.columns.items():
         column = table[name]
         rows = max(1, min(len(column), TABLE_CHUNK_BYTES // max(1, column[:1].nbytes)))
-        array = group.create_array(
-            name,
-            shape=column.shape,
-            dtype=column.dtype,
-            chunks=(rows, *(max(1, n) for n in column.shape[1:])),
-            dimension_names=dims,
-            overwrite=True,  # a run that was killed while it completed its store does this again
-            config={"write_empty_chunks": True},
-        )
+        array = _create_small(group, name, column, (rows, *(max(1, n) for n in column.shape[1:])), dims)
         for first in range(0, len(column), rows):
             array[first : first + rows] = table[name][first : first + rows]  # mapped anew where it is on the disk
-    if "band" not in group and any("band" in dims for dims in spec.columns.values()):
+    if any("band" in dims for dims in spec.columns.values()):
         _put(group, "band", list(spec.bands), ("band",))
 
 
