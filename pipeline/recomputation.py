@@ -6,8 +6,8 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import closing
-from dataclasses import dataclass, field, replace
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,20 +15,21 @@ import numpy as np
 from pipeline.compilation import compile_kernels
 from pipeline.errors import InputError, OutputError, PipelineError, RunStopped
 from pipeline.execution import Measured, OpenReader, OpenWriter, execute
+from pipeline.expectation import Record, differing_values, table_specs
 from pipeline.geotiff_file import is_geotiff
 from pipeline.job import Job, load
 from pipeline.journal import Journal
-from pipeline.operation import Reduction, Table, TableSpec
+from pipeline.operation import Table
 from pipeline.planning import PlannedPass, StoredArray
 from pipeline.progress import Progress
 from pipeline.raster import RasterSpec
 from pipeline.read_limits import TRUSTED
 from pipeline.region import Axis, Grid, Region
-from pipeline.storage.folder import LocalFolder
+from pipeline.storage.folder import LocalFolder, folder_at
 from pipeline.storage.reader import Reader
 from pipeline.storage.tiff import TiffReader
-from pipeline.storage.zarr import configure, open_written
-from pipeline.storage.zarr_store import read_table, root_attributes
+from pipeline.storage.zarr import open_written
+from pipeline.storage.zarr_store import read_table
 from pipeline.store import RunStore, qualities
 from pipeline.target import Target, check_free_space
 from pipeline.worker import Writer
@@ -116,11 +117,8 @@ class Comparison:
 
 
 def differing_pixels(a: np.ndarray, b: np.ndarray, spec: RasterSpec) -> np.ndarray:
-    """Return (row, column) whether a pixel's bits differ in any band; NaN is NaN, whatever its bits."""
-    bits = np.dtype(f"u{spec.dtype.itemsize}")
-    differs = a.view(bits) != b.view(bits)
-    if spec.dtype.kind == "f":
-        differs &= ~(np.isnan(a) & np.isnan(b))
+    """Return (row, column) whether a pixel's bits differ in any band."""
+    differs = differing_values(a, b)
     return np.asarray(differs.any(axis=spec.dims.index("band")) if "band" in spec.dims else differs)
 
 
@@ -133,7 +131,6 @@ class Recomputation:
         self.output, self.config, self.job, self.random, self.findings = output, config, job, random, findings
         self.region = next((array.region for array in job.plan.kept.values()), None)
         """What the output spans."""
-        configure(job.plan.settings.workers)
 
     def samples(self, number: int) -> None:
         """Compute regions again; tables, which are of all regions, are taken from the store."""
@@ -147,25 +144,32 @@ class Recomputation:
             )
         tables = {name: read_table(self.output, name, spec) for name, spec in specs.items()}
         for _ in range(number):
-            self._compute(self._draw_region(self.region), tables, Progress(quiet=True))
+            with self._computed(self._draw_region(self.region), tables, Progress(quiet=True)):
+                pass
 
-    def whole(self, progress: Progress) -> Iterator[str]:
-        """Compute all again; yield the tables that differ, and what is recorded of steps and does not hold."""
-        with progress:
-            measured = self._compute(None, {}, progress)
-        if is_geotiff(self.output):
-            return
-        made = measured.tables
+    def whole(self, record: Record, progress: Progress) -> Iterator[str]:
+        """Compute all again; yield the tables that differ, and what is recorded of pixels and does not hold."""
+        with progress, self._computed(None, {}, progress) as measured:
+            if not is_geotiff(self.output):
+                yield from self._table_differences(measured.tables)
+            for raster in self.job.plan.kept:
+                if (said := record["valid"].get(raster)) != (count := measured.valid[raster]):
+                    yield f"{self.output}: the valid values of {raster} are recorded as {said}, and computed as {count}"
+            for name, quality in qualities(self.job.plan, measured):
+                recorded = record["quality"].get(name)
+                for fact, value in quality.items():
+                    said = recorded.get(fact) if isinstance(recorded, Mapping) else None
+                    if said != value:
+                        yield f"{self.output}: the {fact} of {name} is recorded as {said}, and computed as {value}"
+
+    def _table_differences(self, tables: Mapping[str, Table]) -> Iterator[str]:
+        folder = folder_at(self.output)
         for name, spec in table_specs(self.job).items():
-            stored = read_table(self.output, name, spec)
-            for column in spec.columns:
-                if not _same_bits(stored[column], np.asarray(made[name][column])):
+            for column in spec.columns:  # one at a time: a table may be large
+                stored = np.asarray(folder.open_array(f"{name}/{spec.prefix}{column}")[...])
+                made = np.asarray(tables[name][column])
+                if (stored.shape, stored.dtype) != (made.shape, made.dtype) or differing_values(stored, made).any():
                     yield f"{name}/{spec.prefix}{column}: the table differs"
-        recorded = (root_attributes(self.output) or {}).get("quality", {})
-        for name, quality in qualities(self.job.plan, measured):
-            for fact, value in quality.items():
-                if (said := recorded.get(name, {}).get(fact)) != value:
-                    yield f"{self.output}: the {fact} of {name} is recorded as {said}, and computed as {value}"
 
     def _draw_region(self, whole: Region) -> Region:
         """Return a part, as likely at an edge as a window that is dropped anywhere around."""
@@ -177,8 +181,12 @@ class Recomputation:
             spans.append((first, first + side))
         return Region(*spans[0], *spans[1])
 
-    def _compute(self, part: Region | None, tables: Mapping[str, Table], progress: Progress) -> Measured:
-        """Compute a part, or all, by a layout drawn at random; blocks go to comparisons instead of a store."""
+    @contextmanager
+    def _computed(self, part: Region | None, tables: Mapping[str, Table], progress: Progress) -> Iterator[Measured]:
+        """Compute a part, or all, by a layout drawn at random; blocks go to comparisons instead of a store.
+
+        Large tables that are made on the way lie on the disk, and go at the end.
+        """
         scratch = self.job.pipeline.run.scratch
         with tempfile.TemporaryDirectory(prefix="rasterpipe-verify-", dir=scratch) as folder:
             job = self._plan(part, tables, f"{folder}/again.zarr")
@@ -189,9 +197,10 @@ class Recomputation:
                 journal.start(store.journal_header())
                 compile_kernels(job.plan)
                 try:
-                    return execute(job.plan, self._reader(store), self._writer(store), journal, progress)
+                    measured = execute(job.plan, self._reader(store), self._writer(store), journal, progress)
                 except RunStopped as error:
                     raise error.__cause__ if isinstance(error.__cause__, InputError) else error from None
+                yield measured
 
     def _reader(self, store: RunStore) -> OpenReader:
         """Return how to open what a pass reads; a kept raster is that of the output, compared before it is read."""
@@ -214,26 +223,40 @@ class Recomputation:
         return open_writer
 
     def _plan(self, part: Region | None, tables: Mapping[str, Table], path: str) -> Job:
-        """Plan by another layout, drawn at random: chunks, workers, halo way, and of a part blocks and panels."""
+        """Plan by another layout, drawn at random; where that does not fit, by one that takes less memory."""
         changes: dict[str, Any] = {}
         if part is not None:
             changes["region"] = {"rows": [part.top, part.bottom], "columns": [part.left, part.right]}
-        sides = part.shape if part is not None else (WHOLE_CHUNK, WHOLE_CHUNK)
-        chunk = [int(self.random.integers(1 + side // 4, 1 + side)) for side in sides]
-        output = {**self.config["output"], "path": path, "chunks": chunk, "shards": "none", "codec": "none"}
-        workers = int(self.random.integers(1, self.job.plan.settings.workers + 1))
-        for halo in ["exchange", "read"][int(self.random.random() < 0.5) :]:  # not every plan can exchange its halos
-            run = {**self.config["run"], "halo": halo, "workers": workers}
+        refusals = []
+        for output, run in self._layouts(part):
+            output, run = {**self.config["output"], **output, "path": path}, {**self.config["run"], **run}
             config = {**self.config, **changes, "output": output, "run": run}
             try:
                 job = load(config, tables=tables)
-                if part is None:
-                    return job
-                return load(config, tables=tables, grids=tuple(self._cut(planned) for planned in job.plan.passes))
-            except PipelineError:
-                if halo == "read":
-                    raise
-        raise AssertionError("reading is always tried")
+            except PipelineError as error:
+                refusals.append(error)
+                continue
+            return job if part is None else self._cut_anew(job, config, tables)
+        raise refusals[-1]
+
+    def _layouts(self, part: Region | None) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """Yield chunks, workers and halo way: drawn at random, then such as take ever less memory, then the run's."""
+        sides = part.shape if part is not None else (WHOLE_CHUNK, WHOLE_CHUNK)
+        chunk = [int(self.random.integers(1 + side // 4, 1 + side)) for side in sides]
+        workers = int(self.random.integers(1, self.job.plan.settings.workers + 1))
+        plain = {"shards": "none", "codec": "none"}
+        for halo in ["exchange", "read"][int(self.random.random() < 0.5) :]:  # not every plan can exchange its halos
+            yield {**plain, "chunks": chunk}, {"halo": halo, "workers": workers}
+        for divisor in (1, 2, 4, 8):
+            yield {**plain, "chunks": [-(-side // divisor) for side in chunk]}, {"halo": "read", "workers": 1}
+        yield {}, {"workers": 1}
+
+    def _cut_anew(self, job: Job, config: Mapping[str, Any], tables: Mapping[str, Table]) -> Job:
+        """Return a job by blocks drawn at random, or as it is where these do not fit the memory."""
+        try:
+            return load(config, tables=tables, grids=tuple(self._cut(planned) for planned in job.plan.passes))
+        except PipelineError:
+            return job
 
     def _cut(self, planned: PlannedPass) -> Grid:
         """Return a grid of few blocks of whole units, in panels."""
@@ -243,22 +266,3 @@ class Recomputation:
         least = (rows, columns) if planned.halo == "exchange" else (1, 1)
         axes = Axis(region.top, region.bottom, rows, least[0]), Axis(region.left, region.right, columns, least[1])
         return Grid(*axes, int(self.random.integers(1, 4)))
-
-
-def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    spec = replace(_PLAIN, dtype=a.dtype)
-    return not differing_pixels(np.ascontiguousarray(a), np.ascontiguousarray(b), spec).any()
-
-
-_PLAIN = RasterSpec(1, 1, np.dtype(np.uint8), ("y", "x"), ("b1",))
-
-
-def table_specs(job: Job) -> dict[str, TableSpec]:
-    """Return the tables that a pipeline makes, by step."""
-    specs = {}
-    for name, step in job.plan.reductions.items():
-        assert isinstance(step.operation, Reduction)
-        specs[name] = step.operation.table_spec(step.sources)
-    return specs

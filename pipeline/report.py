@@ -290,6 +290,8 @@ def format_verify(facts: Facts) -> Iterator[str]:
             f"{facts['output']}: agrees; {what} computed again by another layout, "
             f"{facts['pixels_compared']:,} of {facts['pixels']:,} pixels, in {facts['seconds']:.1f} s"
         )
+        yield "not compared:"
+        yield from (f"  {text}" for text in facts["not_compared"])
 
 
 def format_info(facts: Facts) -> Iterator[str]:

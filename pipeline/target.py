@@ -38,12 +38,8 @@ def hash_parts(parts: Parts) -> str:
 
 def without_places(parts: Parts) -> dict[str, Any]:
     """Return the parts of a plan with names of inputs in place of their paths: a copy elsewhere is the same input."""
-    inputs, identities = parts.get("inputs", {}), parts.get("identities", {})
-    return {
-        **parts,
-        "inputs": {name: _named(entry) for name, entry in inputs.items()},
-        "identities": {name: _named(identity) for name, identity in identities.items()},
-    }
+    of_inputs = {key: parts[key] for key in ("inputs", "identities") if isinstance(parts.get(key), Mapping)}
+    return {**parts, **{key: {name: _named(entry) for name, entry in of_inputs[key].items()} for key in of_inputs}}
 
 
 def _named(entry: Any) -> Any:

@@ -9,26 +9,40 @@ import json
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.config import is_in_trusted_folder
-from pipeline.errors import InputError, OutputError
+from pipeline.config import is_in_trusted_folder, load_pipeline
+from pipeline.errors import InputError, OutputError, PipelineError
+from pipeline.expectation import Record, count_problems, document_difference, store_problems
 from pipeline.geotiff_file import is_geotiff
 from pipeline.job import Job, load
 from pipeline.progress import Progress
 from pipeline.raster import RasterSpec
-from pipeline.recomputation import Findings, Recomputation, open_output, table_specs
-from pipeline.storage.folder import folder_at, is_url
-from pipeline.storage.zarr_store import group_attributes, missing_chunks, with_region
+from pipeline.recomputation import Findings, Recomputation, open_output
+from pipeline.storage.folder import RemoteError, folder_at, is_url
+from pipeline.storage.tiff_writer import tag_differences
+from pipeline.storage.zarr import configure
+from pipeline.storage.zarr_store import with_region
+from pipeline.store import RUN_ID
 from pipeline.target import difference, hash_parts, provenance_of
 
 SAMPLES = 8
-LISTED = 5
-"""Missing files that are named."""
+RECORD: Mapping[str, tuple[type, str]] = {
+    "config": (dict, "an object"),
+    "parts": (dict, "an object"),
+    "valid": (dict, "an object"),
+    "quality": (dict, "an object"),
+    "notes": (list, "a list"),
+    "plan_hash": (str, "a text"),
+    "run_id": (str, "a text"),
+    "version": (str, "a text"),
+    "started": (str, "a text"),
+    "finished": (str, "a text"),
+}
+"""What the record of a finished run holds, by type; `raster` besides where it stands in a GeoTIFF."""
 
 
 def verify(
@@ -67,24 +81,46 @@ def verify(
     InputError
         Where an input is gone, or is not the one that the output was made of.
     """
+    try:
+        record = _read_record(output)
+        recorded = _recorded_config(output, record)
+        if trust is None:  # the record is a mapping, but not one that the user wrote
+            trust = not is_url(output) and is_in_trusted_folder(output)
+        load_pipeline(record["config"], trust=trust)
+        config = _elsewhere(recorded, output)
+        limits = {key: value for key, value in (("memory", memory), ("workers", workers)) if value is not None}
+        config["run"] = {**config["run"], **limits}
+        load_pipeline(config)  # what is wrong with it now is the caller's
+        return _verify(output, record, recorded, config, samples, everything, seed, Progress(quiet=quiet))
+    except RemoteError as error:
+        raise OutputError(str(error)) from error
+
+
+def _verify(
+    output: str,
+    record: Record,
+    recorded: dict[str, Any],
+    config: dict[str, Any],
+    samples: int,
+    everything: bool,
+    seed: int | None,
+    progress: Progress,
+) -> dict[str, Any]:
     started = time.monotonic()
-    record = _read_record(output)
-    raster = record.get("raster")
-    limits = {key: value for key, value in (("memory", memory), ("workers", workers)) if value is not None}
-    config = {**record["config"], "run": {**record["config"].get("run", {}), **limits}}
-    problems = list(_check_record(output, record))
-    if trust is None:  # the record is a mapping, but not one that the user wrote
-        trust = not is_url(output) and is_in_trusted_folder(output)
-    job = load(_elsewhere(config, output), trust=trust)
-    _check_same(output, job, record)
-    if raster is not None:
-        config = {**config, "output": {**config["output"], "keep": [raster]}}
-        job = load(config)
-    problems += _check_files(output, job)
+    job = _load(output, config)
+    problems = list(_record_problems(output, record, recorded))
+    if not problems:
+        _check_same(output, job, record)
+    if is_geotiff(output):
+        config = {**config, "output": {**config["output"], "keep": [record["raster"]]}}
+        job = _load(output, config)
+    configure(job.plan.settings.workers)
+    if not problems:
+        problems += (_file_problems if is_geotiff(output) else store_problems)(output, job, record)
     findings, seed = Findings(), int.from_bytes(uuid.uuid4().bytes[:4]) if seed is None else seed
     if not problems:
         again = Recomputation(output, config, job, np.random.default_rng(seed), findings)
-        problems += again.whole(Progress(quiet=quiet)) if everything else ()
+        problems += again.whole(record, progress) if everything else ()
         again.samples(0 if everything else samples)
         problems += findings.in_words()
     return {
@@ -97,10 +133,23 @@ def verify(
         "pixels_compared": findings.num_pixels,
         "pixels": sum(array.region.num_pixels for array in job.plan.kept.values()),
         "differing_pixels": sum(d.num_pixels for d in findings.differences),
+        "not_compared": list(_not_compared(output, job, everything)),
         "plan_hash": record["plan_hash"],
         "version": record["version"],
         "seconds": round(time.monotonic() - started, 3),
     }
+
+
+def _not_compared(output: str, job: Job, everything: bool) -> Iterator[str]:
+    """Yield what is not looked at, for the user to know."""
+    yield "when, by which version, within which limits and to which paths the run wrote"
+    if is_geotiff(output):
+        yield "what the record says of the run's other outputs, and tags beyond place, nodata, metadata and colours"
+    if not everything:
+        made = ", ".join(job.plan.reductions)
+        yield "pixels outside of the regions, and the recorded counts and errors of pixels beyond what they can be"
+        yield from [f"the tables of {made}: what is made of them is compared with them as they are stored"] * bool(made)
+        yield "--all computes these again"
 
 
 # --- the record and the files ----------------------------------------------------------------------------------
@@ -108,29 +157,56 @@ def verify(
 
 def _read_record(output: str) -> dict[str, Any]:
     record = provenance_of(folder_at(output))
-    if record is None or not {"config", "parts", "plan_hash", "run_id", "complete"} <= set(record):
+    if record is None or "complete" not in record:
         raise OutputError(f"{output}: is not an output of rasterpipe; give the store or the GeoTIFF that a run wrote")
     if record["complete"] is not True:
         raise OutputError(f"{output}: is the unfinished output of a run; finish that with --resume first")
+    types = {**RECORD, **({"raster": (str, "a text")} if is_geotiff(output) else {})}
+    for key, (kind, words) in types.items():
+        if not isinstance(record.get(key), kind):
+            got = json.dumps(record[key])[:60] if key in record else "not there"
+            raise OutputError(f"{output}: {key!r} in its record is {got}, and must be {words}; {DAMAGED}")
+    if not RUN_ID.fullmatch(record["run_id"]) or not isinstance(record["parts"].get("identities"), dict):
+        raise OutputError(f"{output}: its record has no run id of 32 digits or no identities of inputs; {DAMAGED}")
     return record
 
 
-def _check_record(output: str, record: Mapping[str, Any]) -> Iterator[str]:
+DAMAGED = "copy the output again, or compute it again"
+
+
+def _recorded_config(output: str, record: Record) -> dict[str, Any]:
+    """Return the recorded pipeline as a run records it."""
+    try:
+        config, _ = load_pipeline(record["config"])
+    except PipelineError as error:
+        raise OutputError(f"{output}: the pipeline in its record is none: {error}; {DAMAGED}") from error
+    data = config.to_dict()
+    data["run"].pop("scheduler")
+    return dict(json.loads(json.dumps(data)))
+
+
+def _load(output: str, config: Mapping[str, Any]) -> Job:
+    try:
+        return load(config)
+    except PipelineError as error:
+        if error.path[:1] == ("run",):  # memory and workers are the caller's
+            raise
+        raise OutputError(f"{output}: the pipeline in its record cannot be planned: {error}; {DAMAGED}") from error
+
+
+def _record_problems(output: str, record: Record, config: Mapping[str, Any]) -> Iterator[str]:
     """Yield where the record contradicts itself."""
-    parts = record["parts"]
-    if hash_parts(parts) != record["plan_hash"]:
+    if hash_parts(record["parts"]) != record["plan_hash"]:
         yield f"{output}: the plan hash is not that of the recorded plan: its record was changed"
-    steps = {raster.partition("/")[0] for raster in record.get("valid", {})} if "raster" not in record else set()
-    for step in sorted(steps):
-        group = group_attributes(output, step)
-        for key in ("run_id", "plan_hash", "complete"):
-            if group.get(key) != record[key]:
-                yield f"{output}: {key} of {step} is {group.get(key)!r}, that of the store {record[key]!r}"
+    if problem := document_difference(record["config"], config):
+        yield f"{output}: in the recorded pipeline, {problem}: its record was changed"
 
 
 def _elsewhere(config: Mapping[str, Any], output: str) -> dict[str, Any]:
     """Return the recorded pipeline for an output that may have been moved."""
-    return {**config, "output": {**config["output"], "path": str(Path(output).absolute())}}
+    if is_url(output):
+        return {**config, "output": {**config["output"], "path": output}}
+    return {**config, "output": {**config["output"], "path": str(Path(output).absolute()), "storage": None}}
 
 
 def _check_same(output: str, job: Job, record: Mapping[str, Any]) -> None:
@@ -149,37 +225,18 @@ def _check_same(output: str, job: Job, record: Mapping[str, Any]) -> None:
         )
 
 
-def _check_files(output: str, job: Job) -> Iterator[str]:
-    """Yield what is wrong with the arrays of a store without looking at their pixels."""
+def _file_problems(output: str, job: Job, record: Record) -> Iterator[str]:
+    """Yield what is wrong with a GeoTIFF without looking at its pixels."""
+    yield from count_problems(output, job, record)
     for raster, array in job.plan.kept.items():
-        try:
-            stored = open_output(output, raster).spec
-        except InputError as error:
-            yield str(error)
-            continue
-        due = with_region(array.spec, array.region)
+        stored, due = open_output(output, raster).spec, with_region(array.spec, array.region)
         for word, a, b in (("shape", _sizes(stored), _sizes(due)), ("dtype", stored.dtype, due.dtype)):
             if a != b:
                 yield f"{output}: the {word} of {raster} is {a}, by its plan {b}"
-        if is_geotiff(output):
-            return
-        yield from _missing(output, raster)
-    for name, spec in table_specs(job).items():
-        for column in spec.columns:
-            yield from _missing(output, f"{name}/{spec.prefix}{column}")
+        yield from (f"{output}: {text}" for text in tag_differences(output, due))
 
 
 def _sizes(spec: RasterSpec) -> str:
     """Return the dims with their sizes in words; one band may have a dim or none (GeoTIFFs have none)."""
     sizes = zip(spec.dims, spec.shape, strict=True)
     return ", ".join(f"{dim} {size}" for dim, size in sizes if (dim, size) != ("band", 1))
-
-
-def _missing(output: str, array: str) -> Iterator[str]:
-    try:
-        missing = list(islice(missing_chunks(output, array), LISTED + 1))
-    except FileNotFoundError:
-        missing = [array]
-    if missing:
-        more = ", ..." if len(missing) > LISTED else ""
-        yield f"{output}: lacks what a finished run has written: {', '.join(missing[:LISTED])}{more}"

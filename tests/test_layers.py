@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent / "pipeline"
 
 LAYERS = (
     {"cli", "__main__"},
-    {"api", "verification", "recomputation", "conversion"},
+    {"api", "verification", "recomputation", "expectation", "conversion"},
     {"job", "report", "quicklook", "lazy", "notes"},
     {"cluster", "compilation", "execution", "store", "place", "target", "synth", "table_file", "geotiff_file"},
     {"graph", "journal", "object_journal", "progress", "limits", "catalogue"},

@@ -355,7 +355,9 @@ def test_a_chain_of_passes_and_tables(server: S3, bucket: str, tmp_path: Path, s
         api.run(config(url))
     facts = api.run(config(url, scratch=str(tmp_path / "scratch")))
     api.run(config(tmp_path / "local.zarr"))
-    same(tmp_path / "local.zarr", download(server, url, tmp_path / "copy.zarr"))
+    copy = download(server, url, tmp_path / "copy.zarr")
+    same(tmp_path / "local.zarr", copy)
+    assert harness.stored_files(copy).keys() == harness.stored_files(tmp_path / "local.zarr").keys()
     assert {table["path"] for table in facts["tables"]} == {"cells/table", "colors/palette"}
     assert list((tmp_path / "scratch").iterdir()) == []
 

@@ -17,16 +17,21 @@ from hypothesis import strategies as st
 import pipeline
 from pipeline import api
 from pipeline.errors import PipelineError
+from pipeline.operation import TableSpec
 from pipeline.raster import RasterSpec
 from pipeline.region import Region
 from pipeline.storage import cf
-from pipeline.storage.zarr import ZarrReader
+from pipeline.storage.folder import LocalFolder
+from pipeline.storage.zarr import ZarrReader, configure
 from pipeline.storage.zarr_store import (
     CODECS,
     ArrayPlan,
+    TablePlan,
     ZarrWriter,
     create_store,
+    documents,
     fill_value,
+    finish_store,
     root_attributes,
     with_region,
 )
@@ -195,6 +200,23 @@ def test_dims_are_converted_with_all_that_belongs_to_them(data: st.DataObject) -
         for name in SMOOTH["statistics"]:
             path = f"smooth/{name}"
             assert same_bits(harness.read(Path(store), path), harness.read(Path(plain), path))
+
+
+def test_tables_and_coordinates_have_every_chunk(tmp_path: Path) -> None:
+    """Also those of nothing but the fill value, which a reader could not tell from lost ones."""
+    configure(2)  # zarrs, as in a run
+    target = str(tmp_path / "out.zarr")
+    spec = RasterSpec(1, 1, np.dtype("uint8"), ("y", "x", "band"), ("b1",), transform=UTM)
+    create_store(target, {}, [ArrayPlan("s/value", spec, (1, 1, 1), None, "fast")])
+    table = {"label": np.arange(2), "mean": np.zeros((2, 1))}
+    table_spec = TableSpec({"label": ("label",), "mean": ("label", "band")}, ("b1",))
+    plan = TablePlan("s", table, table_spec)
+    arrays = [ArrayPlan("s/value", spec, (1, 1, 1), None, "fast")]
+    finish_store(LocalFolder(target), documents({}, arrays, [plan]), [plan])
+    chunks = {str(path.relative_to(target)) for path in Path(target).rglob("*") if path.name != "zarr.json"}
+    names = {"s/y/c/0", "s/x/c/0", "s/band/c/0", "s/spatial_ref/c"}
+    columns = {f"s/table/{name}" for name in ("label/c/0", "mean/c/0/0", "band/c/0")}
+    assert {name for name in chunks if Path(target, name).is_file()} == names | columns
 
 
 # --- provenance ------------------------------------------------------------------------------------------------

@@ -16,12 +16,14 @@ import zarr
 from click.testing import CliRunner, Result
 
 import pipeline
-from pipeline import api, recomputation
+from pipeline import api, execution, recomputation
 from pipeline.cli import main
-from pipeline.errors import InputError, OutputError
+from pipeline.errors import InputError, OutputError, PipelineError
 from pipeline.operations.window import Window
 from pipeline.storage.zarr_store import root_attributes
+from pipeline.target import hash_parts
 from tests import harness
+from tests.test_zarr import UTM, group
 
 HEIGHT, WIDTH = 90, 110
 STEPS: list[dict[str, Any]] = [
@@ -91,6 +93,11 @@ def test_all_agrees(output: Path) -> None:
     facts = check(output, everything=True)
     assert facts["agrees"]
     assert facts["pixels_compared"] == facts["pixels"]
+
+
+def test_tables_that_lie_on_the_disk_agree(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execution, "stored_bytes", lambda folders: 2**60)  # all are taken for large
+    assert check(output, everything=True)["agrees"]
 
 
 @pytest.mark.parametrize(
@@ -170,19 +177,80 @@ def test_a_geotiff_that_is_the_output_agrees(config: Config, tmp_path: Path) -> 
 
 
 PLAIN: dict[str, Any] = {"metadata": None, "photometric": "minisblack", "planarconfig": "contig"}
+TAGS = (33550, 33922, 34735, 34736, 34737, 42112, 42113)
+
+
+def change_file(path: Path, change: Callable[[np.ndarray], None], **tags: Any) -> None:
+    """Write a GeoTIFF again with other pixels, or with other tags: `t42113`, None for one that is left out."""
+    with tifffile.TiffFile(path) as tif:
+        page, values = tif.pages.first, tif.asarray()
+        stored = {code: (page.tags[code].dtype, page.tags.valueof(code)) for code in TAGS if code in page.tags}
+        tile, text = page.tile, page.description
+    change(values)
+    stored |= {int(code[1:]): (stored[int(code[1:])][0], value) for code, value in tags.items()}
+    extra = [
+        (code, kind, len(value) + isinstance(value, str), value, True)
+        for code, (kind, value) in sorted(stored.items())
+        if value is not None
+    ]
+    tifffile.imwrite(path, values, tile=tile[-2:], description=text, extrasamples=[0], extratags=extra, **PLAIN)
 
 
 def test_a_changed_pixel_of_a_geotiff_is_found(maps: Path) -> None:
     path = maps / "smooth_mean.tif"
-    with tifffile.TiffFile(path) as tif:
-        page, values = tif.pages.first, tif.asarray()
-        tile, text = page.tile, page.description
-    values[17, 23, 1] = np.nextafter(values[17, 23, 1], 0)
-    tifffile.imwrite(path, values, tile=tile[-2:], description=text, **PLAIN)
+    change_file(path, lambda values: values.__setitem__((17, 23, 1), np.nextafter(values[17, 23, 1], 0)))
     facts = check(path, everything=True)
     assert not facts["agrees"]
     assert "smooth/mean: 1 pixel differs" in facts["problems"][0]
     assert "row 17, column 23" in facts["problems"][0]
+
+
+@pytest.mark.parametrize("value", [None, "5"])
+def test_a_changed_nodata_of_a_geotiff_is_found(value: Any, maps: Path) -> None:
+    path = maps / "smooth_mean.tif"
+    change_file(path, lambda values: None)
+    assert check(path)["agrees"]
+    change_file(path, lambda values: None, t42113=value)
+    assert check(path)["problems"] == [f"{path}: the tag GDAL_NODATA is {value or 'nothing'}, and nan by its plan"]
+
+
+def test_a_georeference_of_a_geotiff_is_compared(tmp_path: Path) -> None:
+    source = group(
+        tmp_path / "in.zarr",
+        {"proj:code": "EPSG:32633", "spatial:transform": list(UTM)},
+        image=(("y", "x"), harness.labels(30, 40).astype("int16")),
+    )
+    api.run(harness.document(source, [{"name": "smooth", "op": "window", "size": 3}], tmp_path / "out.tif"))
+    assert check(tmp_path / "out.tif")["agrees"]
+    with tifffile.TiffFile(tmp_path / "out.tif", mode="r+b") as tif:
+        tag = tif.pages.first.tags[33922]
+        tag.overwrite((*tag.value[:3], tag.value[3] + 10, *tag.value[4:]))
+    (problem,) = check(tmp_path / "out.tif")["problems"]
+    assert "out.tif: the tag ModelTiepointTag is [0.0, 0.0, 0.0, 500010.0, " in problem
+
+
+def test_the_record_of_a_geotiff_is_compared(maps: Path) -> None:
+    path = maps / "smooth_mean.tif"
+
+    def record(change: Callable[[dict[str, Any]], None]) -> None:
+        with tifffile.TiffFile(path, mode="r+b") as tif:
+            described = json.loads(tif.pages.first.description)
+            change(described["rasterpipe"])
+            tif.pages.first.tags[270].overwrite(json.dumps(described))
+
+    count = check(path)["pixels"] * 2
+    record(lambda record: record["valid"].update({"smooth/mean": 9}))
+    assert check(path)["agrees"]
+    (problem,) = check(path, everything=True)["problems"]
+    assert problem.startswith(f"{path}: the valid values of smooth/mean are recorded as 9, and computed as ")
+    record(lambda record: record["valid"].update({"smooth/mean": count + 1}))
+    assert f"are recorded as {count + 1}, and {count:,} are stored" in check(path)["problems"][0]
+    record(lambda record: record.update(raster=None))
+    with pytest.raises(OutputError, match="'raster' in its record is null, and must be a text"):
+        check(path)
+    record(lambda record: record.update(raster="smooth/none"))
+    with pytest.raises(OutputError, match=r"pipeline in its record cannot be planned: .* unknown output"):
+        check(path)
 
 
 def test_a_geotiff_of_another_shape_is_found(maps: Path) -> None:
@@ -239,6 +307,62 @@ def test_samples_are_other_regions_by_other_layouts(simple: Path, monkeypatch: p
     check(simple, seed=0, samples=4)
     again = [array for plan in jobs[24:] for array in plan.kept.values()]
     assert [(a.region, a.chunks) for a in again] == [(a.region, a.chunks) for a in arrays[: len(again)]]
+
+
+class Most:
+    """Draws the largest of all numbers, and to read halos."""
+
+    def integers(self, low: int, high: int) -> int:
+        return high - 1
+
+    def random(self) -> float:
+        return 0.9
+
+
+@pytest.mark.parametrize("options", [{"everything": True}, {"samples": 2}])
+def test_a_layout_that_needs_more_memory_gives_way(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that just fits its memory is verified within it, whatever is drawn."""
+    values = np.random.default_rng(5).integers(0, 4000, (500, 520, 4), dtype=np.uint16)
+    raster = harness.Raster(values, ("y", "x", "band"), 7, (40, 40, 4))
+    source = harness.store(raster, tmp_path / "scene.zarr", with_labels=False)
+    config = harness.document(source, STEPS[:1], tmp_path / "result.zarr", chunks=[40, 40])
+    memory = 348 * 2**20
+    api.run({**config, "run": {"workers": 2, "memory": memory}})
+    refused: list[str] = []
+    load = recomputation.load
+
+    def spy(*arguments: Any, **given: Any) -> Any:
+        try:
+            job = load(*arguments, **given)
+        except PipelineError as error:
+            refused.append(str(error))
+            raise
+        assert max(planned.cost.peak_bytes for planned in job.plan.passes) <= memory
+        return job
+
+    monkeypatch.setattr(recomputation, "load", spy)
+    monkeypatch.setattr(recomputation, "SAMPLE_SIDE", 500)
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: Most())
+    assert check(tmp_path / "result.zarr", **options)["agrees"]
+    assert refused
+    assert all("the run may use 348.0 MiB, but needs at least " in text for text in refused)
+
+
+def test_chunks_that_gave_way_to_the_memory_agree_within_more(tmp_path: Path) -> None:
+    values = np.random.default_rng(5).integers(0, 4000, (500, 520, 4), dtype=np.uint16)
+    raster = harness.Raster(values, ("y", "x", "band"), 7, (500, 520, 4))
+    source = harness.store(raster, tmp_path / "scene.zarr", with_labels=False)
+    config = harness.document(source, STEPS[:1], tmp_path / "result.zarr")
+    api.run({**config, "run": {"workers": 1, "memory": 350 * 2**20}})
+    array = zarr.open_array(tmp_path / "result.zarr", path="smooth/mean", mode="r")
+    assert array.chunks[0] < 500
+    assert check(tmp_path / "result.zarr", memory="2 GiB", samples=1)["agrees"]
+    metadata = json.loads((tmp_path / "result.zarr" / "smooth" / "mean" / "zarr.json").read_text())
+    metadata["chunk_grid"]["configuration"]["chunk_shape"] = [500, 520, 4]
+    (tmp_path / "result.zarr" / "smooth" / "mean" / "zarr.json").write_text(json.dumps(metadata))
+    refuted(tmp_path / "result.zarr", "smooth/mean/zarr.json: chunk_grid.configuration.chunk_shape.0 is 500, and ")
 
 
 # --- what does not agree ---------------------------------------------------------------------------------------
@@ -307,12 +431,12 @@ def test_a_damaged_chunk_is_found(output: Path) -> None:
 
 def test_a_record_that_was_changed_is_found(output: Path) -> None:
     edit(output / "bend", lambda record: record.update(run_id="another"))
-    refuted(output, "run_id of bend is 'another'")
+    refuted(output, 'bend/zarr.json: attributes.rasterpipe.run_id is "another", and ')
     edit(output, lambda record: record["parts"]["steps"][0].update(size=[3, 3]))
-    with pytest.raises(OutputError, match="was made by another version"):
+    refuted(output, "the plan hash is not that of the recorded plan: its record was changed")
+    edit(output, lambda record: record.update(plan_hash=hash_parts(record["parts"])))
+    with pytest.raises(OutputError, match=r"was made by another version .*: steps\[0\]\.size\[0\] was 3, is 5"):
         check(output)
-    edit(output, lambda record: record["config"]["steps"][0].update(size=[3, 3]))
-    refuted(output, "the plan hash is not that of the recorded plan")
 
 
 def test_an_array_of_another_shape_is_found(simple: Path) -> None:
@@ -321,8 +445,7 @@ def test_an_array_of_another_shape_is_found(simple: Path) -> None:
     root.create_array("smooth/mean", shape=(9, 8), dtype="int8", dimension_names=("y", "x"))[...] = 1
     refuted(
         simple,
-        "the shape of smooth/mean is y 9, x 8, by its plan y 90, x 110, band 2",
-        "the dtype of smooth/mean is int8",
+        "smooth/mean/zarr.json: shape.0 is 9, and 90 by its plan; ",
     )
 
 
@@ -382,6 +505,8 @@ def test_the_command(output: Path) -> None:
     result = call(output, "--samples", 2, "--seed", 5, "--memory", "1 GiB")
     assert (result.exit_code, result.stderr) == (0, "")
     assert "agrees; 2 regions (seed 5) computed again by another layout, " in result.stdout
+    assert "not compared:\n  when, by which version, " in result.stdout
+    assert "  the tables of zones: what is made of them is compared with them as they are stored\n" in result.stdout
     result = call(output, "--all", "--json", "-q", "--workers", 1)
     assert result.exit_code == 0
     assert json.loads(result.stdout)["everything"] is True

@@ -23,11 +23,13 @@ from tifffile import TiffWriter
 
 from pipeline.raster import RasterSpec
 from pipeline.region import Region
+from pipeline.storage.geotiff import COLORS, TAGS
 from pipeline.storage.geotiff_format import format_colors, format_tags
 from pipeline.storage.reader import Reader
 from pipeline.storage.thread_buffers import ThreadBuffers
 
 DEFLATE, ZSTANDARD = 8, 50000
+PHOTOMETRIC, EXTRA_SAMPLES = 262, 338
 HORIZONTAL, FLOATING_POINT = 2, 3
 CODECS: dict[str, tuple[int, int] | None] = {
     "fast": (DEFLATE, 1),
@@ -283,3 +285,30 @@ def read_description(path: str | os.PathLike[str]) -> str | None:
             return str(tif.pages.first.tags.valueof(270, default="")) or None
     except Exception:  # tifffile raises anything on a file that is none
         return None
+
+
+def tag_differences(path: str | os.PathLike[str], spec: RasterSpec) -> Iterator[str]:
+    """Yield what a file says of place, nodata, metadata or colours that `write_geotiff` does not say of a raster."""
+    from tifffile import TIFF, TiffFile
+
+    colors = format_colors(spec)
+    due = {**format_tags(spec, []), PHOTOMETRIC: colors.photometric, EXTRA_SAMPLES: colors.extra or None}
+    due[COLORS] = colors.table
+    with TiffFile(path) as tif:
+        tags = tif.pages.first.tags
+        stored = {code: tags.valueof(code) for code in (*TAGS, PHOTOMETRIC, EXTRA_SAMPLES)}
+    for code, value in stored.items():
+        if (found := _plain(value)) != (written := _plain(due.get(code))):
+            yield f"the tag {TIFF.TAGS.get(code, str(code))} is {_short(found)}, and {_short(written)} by its plan"
+
+
+def _plain(value: Any) -> list[Any] | str | None:
+    """Return a tag's value as text or as numbers, however it came."""
+    if isinstance(value, str):
+        return value.strip("\0 \n")  # which tifffile takes off, too
+    return None if value is None else np.ravel(value).tolist()
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
