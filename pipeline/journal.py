@@ -3,7 +3,7 @@
 It lies beside the output, in ``<path>.work/journal``, one JSON value a line: a header, then lists of
 ``[pass, block, written, valid, ..., [count, sum, exponent], ...]``: what stands for the files of the block, valid
 values by raster, totals of steps that are measured. A block is recorded after its data are written. A pass that
-makes tables adds ``["partials", pass, [block, ...], [[folder, ...], ...], bytes]``: the blocks whose partial tables
+makes tables adds ``["partials", pass, [block, ...], [[folder, ...], ...]]``: the blocks whose partial tables
 are merged and saved, and where, sweep by sweep. What is found to be lost again is taken back: ``["lost blocks", pass,
 [block, ...]]``, ``["lost partials", pass, number]``. ``["spoiled", reason]``: an input was another one for a while,
 and nothing recorded can be continued. The file is locked while a run has it open, and the lock dies with the process.
@@ -37,7 +37,6 @@ from typing import Any, BinaryIO, NamedTuple
 from pipeline.errors import OutputError
 from pipeline.kernels.exact_total import Total
 from pipeline.storage.disk import FileSystems, boot_id
-from pipeline.storage.tables import stored_bytes
 from pipeline.worker import BlockDone
 
 FLUSH_SECONDS = 1.0
@@ -132,7 +131,6 @@ class Partials(NamedTuple):
     """Blocks that they count."""
     folders: list[list[str]]
     """Where they are, by sweep."""
-    num_bytes: int
 
 
 @dataclass
@@ -267,7 +265,7 @@ class Journal:
                 return True
             case ["lost partials", int(), int()]:
                 return True
-            case ["lost blocks", int(number), list(blocks)] | ["partials", int(number), list(blocks), list(), int()]:
+            case ["lost blocks", int(number), list(blocks)] | ["partials", int(number), list(blocks), list()]:
                 return all(_is_block(header["passes"], number, block) for block in blocks)
             case [int(number), int(block), int(), *facts]:
                 return _is_block(header["passes"], number, block) and len(facts) == header["passes"][number][1]
@@ -281,8 +279,8 @@ class Journal:
                     self.header = entry
                 case ["spoiled", reason]:
                     self.spoiled = reason
-                case ["partials", number, blocks, folders, num_bytes]:
-                    self.passes[number].add_partials(Partials(tuple(blocks), folders, num_bytes))
+                case ["partials", number, blocks, folders]:
+                    self.passes[number].add_partials(Partials(tuple(blocks), folders))
                 case ["lost partials", number, which]:
                     self.passes[number].lose_partials(which)
                 case ["lost blocks", number, blocks]:
@@ -321,10 +319,9 @@ class Journal:
 
     def record_partials(self, pass_number: int, blocks: Sequence[int], folders: list[list[str]]) -> None:
         """Record that the partial tables of these blocks are saved."""
-        num_bytes = stored_bytes(self.tables / folder for per_sweep in folders for folder in per_sweep)
         with self._mutex:
-            self._write(["partials", pass_number, list(blocks), folders, num_bytes])
-            self.passes[pass_number].add_partials(Partials(tuple(blocks), folders, num_bytes))
+            self._write(["partials", pass_number, list(blocks), folders])
+            self.passes[pass_number].add_partials(Partials(tuple(blocks), folders))
         self.flush()
 
     def lose(self, pass_number: int, blocks: Sequence[int], partials: Sequence[int] = ()) -> None:

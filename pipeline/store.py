@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from pipeline.planning import Plan, PlannedPass, StoredArray
 from pipeline.raster import json_number
 from pipeline.storage.folder import Folder, LocalFolder
 from pipeline.storage.reader import Reader
-from pipeline.storage.tables import stored_bytes
+from pipeline.storage.tables import is_whole
 from pipeline.storage.zarr import open_written
 from pipeline.storage.zarr_store import ArrayPlan, TablePlan, ZarrWriter, create_store, documents, finish_store
 from pipeline.target import Target, grids_to_json, hash_parts, running_code
@@ -206,10 +207,11 @@ def _is_chunk(rasters: Iterable[str], name: str) -> bool:
 def _is_saved(planned: PlannedPass, partials: Partials, journal: Journal) -> bool:
     """Return whether saved partial tables are there as they were saved, or are in the pass's tables already."""
     folded = [journal.tables / f"{sweep.step.name}.{sweep.number}" for sweep in planned.plan.sweeps]
-    if all(folder.exists() for folder in folded):
+    if all(map(is_whole, folded)):
         return True
-    folders = [journal.tables / folder for per_sweep in partials.folders for folder in per_sweep]
-    return all(folder.exists() for folder in folders) and stored_bytes(folders) == partials.num_bytes
+    for folder in folded:
+        shutil.rmtree(folder, ignore_errors=True)
+    return all(is_whole(journal.tables / folder) for per_sweep in partials.folders for folder in per_sweep)
 
 
 def _without_scheduler(config: dict[str, Any]) -> dict[str, Any]:

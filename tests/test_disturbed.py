@@ -451,6 +451,41 @@ def test_whatever_is_lost_of_a_chain_with_tables_is_made_again(
     assert not work_folder(str(output)).exists()
 
 
+def test_a_table_that_is_cut_is_made_again(
+    scene: Path, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its sweeps and its painting, when the partial tables that it was made of are gone."""
+    config = pipeline(scene, output, {**CHAIN[2], "input": "image"})
+    expected = undisturbed(config, tmp_path, GRIDS * 2)
+    for name in ("mean.npy", "sum.npy", "sizes.json"):
+        with monkeypatch.context() as patch:
+            during(patch, {20: stop})
+            with pytest.raises(RunStopped):
+                api.run(config, grids=GRIDS * 2, overwrite=True)
+        (table,) = work_folder(str(output)).glob("*/tables/zones.*")
+        column = next((path for path in table.iterdir() if path.name == name), next(table.glob("*.npy")))
+        column.write_bytes(column.read_bytes()[:-1])
+        api.run(config, grids=GRIDS * 2, resume=True)
+        assert harness.stored_files(output) == expected
+
+
+def test_metadata_that_are_others_for_a_while_stop_the_run(
+    config: Config, scene: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (scene / "zarr.json").read_text()
+    another = before.replace('"endian": "little"', '"endian": "big"')
+    assert another != before
+    execute = api.execute
+
+    def meddle(*args: Any) -> Any:
+        overwrite(scene / "zarr.json", another.encode())
+        return execute(*args)
+
+    monkeypatch.setattr(api, "execute", meddle)
+    with pytest.raises(InputChanged, match="its metadata are not those of when the run began"):
+        api.run(config, grids=GRIDS)
+
+
 def test_metadata_are_written_anew(
     config: Config, output: Path, expected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

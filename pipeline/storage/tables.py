@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import struct
@@ -16,6 +17,8 @@ import numpy as np
 from pipeline.storage.disk import sync_path
 
 Table = Mapping[str, np.ndarray]
+SIZES = "sizes.json"
+"""What the columns of a saved table had when it was saved."""
 STRIPE_BYTES = 4 * 2**20
 """Of a table on the disk, read at once."""
 
@@ -31,6 +34,8 @@ def save_table(folder: Path, table: Table) -> None:
 
 def _put_in_place(building: Path, folder: Path) -> None:
     """Rename a folder of written columns, once they are on the disk: a power cut leaves no half of a table."""
+    sizes = {path.name: path.stat().st_size for path in sorted(building.glob("*.npy"))}
+    (building / SIZES).write_text(json.dumps(sizes))
     for file in (*building.iterdir(), building):
         sync_path(file)
     if folder.exists():
@@ -145,6 +150,15 @@ class SavedTable(dict[str, np.ndarray]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return SavedTable, (self.folder,)
+
+
+def is_whole(folder: Path) -> bool:
+    """Return whether a saved table is there with all its columns, as it was saved."""
+    try:
+        sizes = json.loads((folder / SIZES).read_text())
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):
+        return False
 
 
 def table_bytes(table: Table) -> int:

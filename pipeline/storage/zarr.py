@@ -15,7 +15,7 @@ import numpy as np
 import zarr
 from zarr.buffer.cpu import NDBuffer
 
-from pipeline.errors import InputError
+from pipeline.errors import InputChanged, InputError
 from pipeline.raster import DIMS, Dims, RasterSpec, array_slices
 from pipeline.read_limits import TRUSTED, ReadLimits, check_bands
 from pipeline.region import Region
@@ -87,7 +87,10 @@ class ZarrReader(Reader):
         """The array, opened when the first pixels are read: not before `configure` has chosen the codecs."""
         try:
             with quiet():
-                return self.folder.open_array(self.array_path)
+                array = self.folder.open_array(self.array_path)
+            if _layout(array.metadata) != _layout(self._metadata):
+                raise InputChanged(f"{self.path}: its metadata are not those of when the run began")
+            return array
         except (InputError, RemoteError):
             raise
         except Exception as error:  # zarr looks more closely here than where it opens a group's member
@@ -303,6 +306,11 @@ class ZarrReader(Reader):
             return []
         fill = np.asarray(self._metadata.fill_value).item()
         return [f"{self.path} lacks {missing}; as Zarr has it, they are read as {fill!r}"]
+
+
+def _layout(metadata: Any) -> str:
+    """Return all that the pixels of an array depend on, of its metadata."""
+    return repr({key: value for key, value in metadata.to_dict().items() if key != "attributes"})
 
 
 def open_written(store: str | Folder, raster: str) -> ZarrReader:
