@@ -40,8 +40,8 @@ def complaint(answers: dict[str, Any], **options: Any) -> str:
 
 
 def test_the_smallest_worker_and_the_most_threads_count() -> None:
-    assert probe(Workers({"a": HERE, "b": HERE}), [], []) == Capacity(int(0.6 * 4 * GIB), 2, 2)
-    shared = Capacity(int(0.6 * HERE["memory_bytes"] / 2), 2, 2)
+    assert probe(Workers({"a": HERE, "b": HERE}), [], []) == Capacity(4 * GIB, 2, 2)
+    shared = Capacity(HERE["memory_bytes"] // 2, 2, 2)
     assert probe(Workers({"a": HERE, "b": HERE}, limit=0), [], []) == shared
 
 
@@ -72,5 +72,10 @@ def test_a_worker_that_fails_to_answer_is_named() -> None:
 
 def test_more_memory_than_a_worker_has_is_refused() -> None:
     UNKNOWN.check(64 * GIB)
-    with pytest.raises(PipelineError, match=r"8.0 GiB is more than a worker has \(4.0 GiB\)"):
-        Capacity(int(0.6 * 4 * GIB) + 1, 1, 1).check(8 * GIB)
+    Capacity(2 * GIB, 1, 1).check(2 * GIB)
+    assert Capacity(2 * GIB, 1, 1).memory_bytes == int(0.6 * 2 * GIB)
+    with pytest.raises(PipelineError, match=r"8.0 GiB is more than the smallest worker has \(4.0 GiB\)") as caught:
+        Capacity(4 * GIB, 1, 1).check(8 * GIB)
+    assert "give `--memory` with that or less, or leave run.memory out for 2.4 GiB" in str(caught.value)
+    with pytest.raises(PipelineError, match=r"2.1 GiB is more than the smallest worker has \(2.0 GiB\)"):
+        Capacity(2 * GIB - 1, 1, 1).check(2 * GIB + 1)

@@ -30,19 +30,24 @@ MEMORY_SHARE = 0.6
 class Capacity:
     """What the workers of a cluster have, as a plan must know it."""
 
-    memory_bytes: int
-    """What each worker may use."""
+    limit_bytes: int
+    """Of the smallest worker."""
     threads: int
     """Of the worker with most."""
     processes: int
 
+    @property
+    def memory_bytes(self) -> int:
+        """What each worker may use where nothing else is said."""
+        return int(MEMORY_SHARE * self.limit_bytes)
+
     def check(self, wanted: int | None) -> None:
         """Refuse more memory than the smallest worker has: it would be killed there."""
-        most = int(self.memory_bytes / MEMORY_SHARE)
-        if wanted is not None and wanted > most:
+        if wanted is not None and wanted > self.limit_bytes:
             raise PipelineError(
-                f"{format_bytes(wanted)} is more than a worker has ({format_bytes(most)}); on a cluster this is what "
-                "each worker may use: give less, or leave it out",
+                f"{format_bytes(wanted, up=True)} is more than the smallest worker has "
+                f"({format_bytes(self.limit_bytes)}); on a cluster this is what each worker may use: give "
+                f"`--memory` with that or less, or leave run.memory out for {format_bytes(self.memory_bytes)}",
                 ("run", "memory"),
             )
 
@@ -185,9 +190,9 @@ def _source_problems(source: Mapping[str, Any], versions: Mapping[str, str], her
 
 def _capacity(workers: Mapping[str, Any], answers: Mapping[str, Any]) -> Capacity:
     num_on_host = Counter(answer["host"] for answer in answers.values())
-    memory = []
+    limits = []
     for address, answer in answers.items():
         limit = workers.get(address, {}).get("memory_limit") or 0
-        memory.append(int(MEMORY_SHARE * (limit or answer["memory_bytes"] / num_on_host[answer["host"]])))
+        limits.append(limit or answer["memory_bytes"] // num_on_host[answer["host"]])
     threads = max(workers[address]["nthreads"] for address in answers)
-    return Capacity(min(memory), threads, len(answers))
+    return Capacity(min(limits), threads, len(answers))
