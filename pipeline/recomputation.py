@@ -6,7 +6,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -226,12 +226,15 @@ class Recomputation:
             config = {**self.config, **changes, "output": output, "run": run}
             try:
                 job = load(config, tables=tables)
-                if part is None:
-                    return job
-                return load(config, tables=tables, grids=tuple(self._cut(planned) for planned in job.plan.passes))
             except PipelineError:
                 if halo == "read":
                     raise
+                continue
+            if part is None:
+                return job
+            with suppress(PipelineError):  # drawn blocks need not fit the memory, nor the halo
+                return load(config, tables=tables, grids=tuple(self._cut(planned) for planned in job.plan.passes))
+            return job
         raise AssertionError("reading is always tried")
 
     def _cut(self, planned: PlannedPass) -> Grid:
