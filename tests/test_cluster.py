@@ -140,6 +140,51 @@ def test_a_killed_worker_costs_its_blocks(place: Place, dask: DaskProcesses) -> 
     assert len(ended.facts["workers"]) == 1
 
 
+SIGNALS_ITSELF = """
+import os, signal
+from pipeline.worker import PassWorker
+run, calls = PassWorker.{method}, iter(range(10**6))
+def signalled(*args):
+    if next(calls) == 1:
+        os.kill(os.getpid(), signal.{signal})
+    return run(*args)
+PassWorker.{method} = signalled
+"""
+
+
+def start_signalling(dask: DaskProcesses, folder: Path, method: str, number: signal.Signals) -> subprocess.Popen[bytes]:
+    """Start a worker that sends itself a signal when it begins its second block."""
+    preload = folder / "signals_itself.py"
+    preload.write_text(SIGNALS_ITSELF.format(method=method, signal=number.name))
+    return dask.start_worker("--no-nanny", "--preload", str(preload))
+
+
+def test_a_worker_killed_amid_an_exchange_costs_its_blocks(place: Place, tmp_path: Path) -> None:
+    with DaskProcesses(tmp_path) as own:
+        own.start_worker()
+        start_signalling(own, tmp_path, "run_exchanged", signal.SIGKILL)
+        ended = place.start(scheduler=own.address, halo="exchange", grid=LARGE).wait()
+    place.check(ended)
+    assert ended.facts["blocks_recomputed"] >= 1
+
+
+TTL = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "2 s"}
+
+
+def test_a_worker_that_hangs_is_given_up_and_changes_nothing_when_it_wakes(place: Place, tmp_path: Path) -> None:
+    with DaskProcesses(tmp_path, TTL) as own:
+        own.start_worker()
+        hanging = start_signalling(own, tmp_path, "run_block", signal.SIGSTOP)
+        ended = place.start(scheduler=own.address).wait()
+        assert (ended.code, ended.message) == (0, "")
+        assert ended.facts["blocks_recomputed"] >= 1
+        assert len(ended.facts["workers"]) == 1
+        assert harness.stored_files(place.output) == place.expected
+        hanging.send_signal(signal.SIGCONT)
+        time.sleep(3)  # for the block that it was in
+        assert harness.stored_files(place.output) == place.expected
+
+
 def test_a_worker_that_joins_late_is_used(place: Place, dask: DaskProcesses, tmp_path: Path) -> None:
     dask.have_workers(2)
     dask.kill_worker()

@@ -19,7 +19,7 @@ from pipeline.cluster.allowed import warning_of
 from pipeline.cluster.arrival import Arrivals, Watch
 from pipeline.cluster.probe import PACKAGES, Capacity, probe
 from pipeline.execution import PassCounts, Record
-from pipeline.graph import Strip, exchange_strip
+from pipeline.graph import JOINS, Strip, exchange_strip
 from pipeline.journal import Journal
 from pipeline.planning import Plan
 from pipeline.storage.folder import Folder
@@ -54,6 +54,11 @@ class _Work:
         for future, result in self._arrivals.batch():
             self._expected.pop(future.key)[1](result)
             future.release()
+
+
+def _is_block(key: Any, token: str) -> bool:
+    """Return whether a task computes a block of a pass: (name, number), of an exchange (name, row, column, band)."""
+    return isinstance(key, tuple) and key[0].startswith(f"block-{token}") and not any(j in key[0] for j in JOINS)
 
 
 class Crew:
@@ -183,7 +188,7 @@ class Crew:
             facts = event[1]
             if isinstance(facts, dict) and facts.get("action") == "remove-worker":
                 keys = [*facts.get("processing-tasks", ()), *facts.get("lost-computed-tasks", ())]
-                lost.extend(key for key in keys if isinstance(key, tuple) and key[0].startswith(f"block-{token}"))
+                lost.extend(key for key in keys if _is_block(key, token))
 
         self.client.subscribe_topic("all", take)
         try:
