@@ -15,7 +15,7 @@ from pipeline.planning import Plan, StoredArray
 from pipeline.raster import json_number
 from pipeline.read_limits import TRUSTED
 from pipeline.storage.folder import Folder, LocalFolder
-from pipeline.storage.reader import Reader
+from pipeline.storage.reader import Evidence, Reader
 from pipeline.storage.zarr import ZarrReader
 from pipeline.storage.zarr_store import ArrayPlan, ZarrWriter, create_store, finish_store, write_table
 from pipeline.target import Target, grids_to_json, hash_parts
@@ -98,6 +98,11 @@ class RunStore:
             return self.job.readers[raster]
         store = self.intermediates if self.holds(raster) else self.target.store
         return ZarrReader(store, raster, limits=TRUSTED)
+
+    def evidence(self) -> list[Evidence]:
+        """Return what tells the stores of this run, once they are created, from others under their paths."""
+        stores = (self.target.store, self.intermediates)
+        return [Evidence(store.absolute, store, ("zarr.json",)) for store in stores if store.exists("zarr.json")]
 
     def holds(self, raster: str) -> bool:
         """Return whether a raster is an input or an intermediate result, and not read from the result."""
