@@ -32,7 +32,7 @@ from pipeline.operation import find_operation
 from pipeline.progress import Progress
 from pipeline.quicklook import check_quicklook_path, draw
 from pipeline.storage.disk import FileSystems
-from pipeline.storage.folder import LocalFolder, RemoteError, is_url
+from pipeline.storage.folder import Folder, LocalFolder, RemoteError, is_url
 from pipeline.storage.inputs import local_paths, open_raster
 from pipeline.storage.zarr import configure
 from pipeline.store import RunStore
@@ -178,9 +178,9 @@ def _crew(job: Job) -> Iterator[Crew | None]:
         yield crew
 
 
-def _probe(job: Job, crew: Crew, folders: Sequence[Path]) -> Capacity:
+def _probe(job: Job, crew: Crew, folders: Sequence[Path], work: Folder | None = None) -> Capacity:
     with _located(job.document):
-        return crew.probe(_local_inputs(job), folders, job.objects)
+        return crew.probe(job.evidence, folders, work)
 
 
 def _run_or_resume(job: Job, reload: Callable[..., Job], ways: _Ways) -> dict[str, Any]:
@@ -244,9 +244,9 @@ def _run_with(job: Job, reload: Callable[..., Job], target: Target, journal: Jou
         if crew is not None:
             ways.progress.say(crew.description)
             scratch = job.pipeline.run.scratch
-            work = [] if is_url(job.output) else [journal.folder]
-            folders = [*work, *([Path(scratch)] if scratch else [])]
-            cut["capacity"] = _probe(job, crew, folders)
+            is_remote = is_url(job.output)
+            folders = [*([] if is_remote else [journal.folder]), *([Path(scratch)] if scratch else [])]
+            cut["capacity"] = _probe(job, crew, folders, job.place.work if is_remote else None)
         if cut:
             job = reload(**cut)
         return _run(job, target, journal, ways, crew)
@@ -275,7 +275,9 @@ def _run(job: Job, target: Target, journal: Journal, ways: _Ways, crew: Crew | N
     options = job.pipeline.run
     with FileSystems(store.folders if options.durable else []) as disks:
         with _spoiling(journal), progress, journal.checkpoints(disks):
-            compile_seconds = crew.prepare(job.plan) if crew else compile_kernels(job.plan, progress.say)
+            compile_seconds = (
+                crew.prepare(job.plan, store.evidence()) if crew else compile_kernels(job.plan, progress.say)
+            )
             started = time.monotonic()
             with crew.report(ways.performance_report) if crew else nullcontext():
                 measured = execute(

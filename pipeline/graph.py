@@ -120,7 +120,8 @@ def exchange_strip(
     """Return a lazy array that writes a strip: blocks are read once and hand their rims to neighbours.
 
     Its one element is a StripDone. The worker is a PassWorker, or a dask collection of one: an argument of all tasks,
-    which hold nothing else of the pass and so are small. The names of the tasks that compute begin with the token.
+    which hold nothing else of the pass and so are small. The names of the tasks that compute or join begin with the
+    token; dask fuses those that compute with the first step of the joining.
     """
     import dask.array
 
@@ -162,10 +163,10 @@ def exchange_strip(
         return StripDone(a.receipts + b.receipts, merger.join(a.partials, b.partials))
 
     sources = {raster: source(raster) for raster in plan.stored}
-    return _join_all(overlap(plan, sources, rows, columns, compute, token, worker=worker), join)
+    return _join_all(overlap(plan, sources, rows, columns, compute, worker=worker), join, token)
 
 
-def _join_all(blocks: Any, join: Callable[[StripDone, StripDone], StripDone]) -> Any:
+def _join_all(blocks: Any, join: Callable[[StripDone, StripDone], StripDone], token: str) -> Any:
     """Return a lazy array of one object: the results of all blocks, joined in a tree."""
     import dask.array
 
@@ -185,7 +186,12 @@ def _join_all(blocks: Any, join: Callable[[StripDone, StripDone], StripDone]) ->
         concatenate=False,
         dtype=object,
         meta=np.empty((0, 0, 0), dtype=object),
+        name=token or None,
     )
+
+
+JOINS = ("-partial-", "-aggregate-")
+"""In the names that dask gives to tasks that join what blocks made."""
 
 
 def _flatten(parts: Any) -> Iterator[Any]:
@@ -202,7 +208,6 @@ def overlap(
     rows: Intervals,
     columns: Intervals,
     compute: Callable[..., Any],
-    token: str = "",
     **further: Any,
 ) -> Any:
     """Return a lazy array of one object per block: `compute` of what the block needs of each stored raster.
@@ -246,7 +251,7 @@ def overlap(
         dtype=object,
         meta=np.empty((0, 0, 0), dtype=object),
         chunks=((1,) * len(rows), (1,) * len(columns), (1,)),
-        token=token + new_token(),
+        token=new_token(),
         **further,
     )
 

@@ -33,12 +33,12 @@ from pipeline.planning import InputSpec, Plan, Settings, make_plan
 from pipeline.raster import RasterSpec
 from pipeline.read_limits import ReadLimits
 from pipeline.region import Grid, Region
-from pipeline.storage.folder import Access, Folder, RemoteError, folder_at, is_url
+from pipeline.storage.folder import Access, RemoteError, folder_at, is_url
 from pipeline.storage.inputs import InputOptions, open_input
 from pipeline.storage.matched import match
 from pipeline.storage.matrix import read_matrix
 from pipeline.storage.object_folder import ObjectFolder
-from pipeline.storage.reader import Reader
+from pipeline.storage.reader import Evidence, Reader
 
 if TYPE_CHECKING:
     from pipeline.cluster.probe import Capacity
@@ -73,11 +73,9 @@ class Job:
         return ObjectPlace(folder, Path(run.scratch) if run.scratch else None, run.retries, in_place=self.in_place)
 
     @property
-    def objects(self) -> list[Folder]:
-        """Inputs and output in object stores."""
-        inputs = [(path, entry.storage) for entry in self.pipeline.inputs.values() for path in entry.paths]
-        places = [*inputs, (self.output, self.pipeline.output.storage)]
-        return [folder_at(path, access_of(storage)) for path, storage in places if is_url(path)]
+    def evidence(self) -> list[Evidence]:
+        """What tells the inputs from other rasters under their paths."""
+        return [evidence for reader in self.readers.values() for evidence in reader.evidence()]
 
     @property
     def output(self) -> str:

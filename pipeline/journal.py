@@ -46,7 +46,10 @@ CHECKPOINT_SECONDS = 10.0
 FORMAT = 2
 MAGIC = b'{"rasterpipe": "journal", '
 """What the first line begins with: by that a folder is known for a run's."""
-OWN_NAMES = re.compile(r"journal|owner|[0-9a-f]{32}|store\.zarr|store\.zarr\.work|\..+\.[0-9a-f]{32}\.partial")
+OWN_NAMES = re.compile(
+    r"journal|owner|[0-9a-f]{32}|store\.zarr|store\.zarr\.work|\..+\.[0-9a-f]{32}\.partial|"
+    r"probe-[0-9a-f]{32}(\.[0-9a-f]{32})?"
+)
 """What a run makes in the folder beside its output; nothing else there is ever removed."""
 
 

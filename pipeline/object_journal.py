@@ -32,7 +32,7 @@ from pipeline.storage.retry import RETRIES, Retry
 
 LEASE, JOURNAL = "lease", "journal"
 LEASE_SECONDS = 60.0
-OWN_NAMES = re.compile(r"lease|journal|(clock|probe)-[0-9a-f]{32}(\.[0-9a-f]{32})?|[0-9a-f]{32}/.*")
+OWN_NAMES = re.compile(r"lease|journal|(clock|probe)-[0-9a-f]{32}(/.*)?|[0-9a-f]{32}/.*")
 """What a run makes beside its output; nothing else there is ever removed."""
 
 

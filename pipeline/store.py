@@ -17,7 +17,7 @@ from pipeline.operation import Reduction, Table
 from pipeline.planning import Plan, PlannedPass, StoredArray
 from pipeline.raster import json_number
 from pipeline.storage.folder import Folder, LocalFolder
-from pipeline.storage.reader import Reader
+from pipeline.storage.reader import Evidence, Reader
 from pipeline.storage.tables import is_whole
 from pipeline.storage.zarr import open_written
 from pipeline.storage.zarr_store import ArrayPlan, TablePlan, ZarrWriter, create_store, documents, finish_store
@@ -149,6 +149,11 @@ class RunStore:
             return self.job.readers[raster]
         store = self.intermediates if self.holds(raster) else self.target.store
         return open_written(store, raster)
+
+    def evidence(self) -> list[Evidence]:
+        """Return what tells the stores of this run, once they are created, from others under their paths."""
+        stores = (self.target.store, self.intermediates)
+        return [Evidence(store.absolute, store, ("zarr.json",)) for store in stores if store.exists("zarr.json")]
 
     def holds(self, raster: str) -> bool:
         """Return whether a raster is an input or an intermediate result, and not read from the result."""

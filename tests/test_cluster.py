@@ -140,6 +140,51 @@ def test_a_killed_worker_costs_its_blocks(place: Place, dask: DaskProcesses) -> 
     assert len(ended.facts["workers"]) == 1
 
 
+SIGNALS_ITSELF = """
+import os, signal
+from pipeline.worker import PassWorker
+run, calls = PassWorker.{method}, iter(range(10**6))
+def signalled(*args):
+    if next(calls) == 1:
+        os.kill(os.getpid(), signal.{signal})
+    return run(*args)
+PassWorker.{method} = signalled
+"""
+
+
+def start_signalling(dask: DaskProcesses, folder: Path, method: str, number: signal.Signals) -> subprocess.Popen[bytes]:
+    """Start a worker that sends itself a signal when it begins its second block."""
+    preload = folder / "signals_itself.py"
+    preload.write_text(SIGNALS_ITSELF.format(method=method, signal=number.name))
+    return dask.start_worker("--no-nanny", "--preload", str(preload))
+
+
+def test_a_worker_killed_amid_an_exchange_costs_its_blocks(place: Place, tmp_path: Path) -> None:
+    with DaskProcesses(tmp_path) as own:
+        own.start_worker()
+        start_signalling(own, tmp_path, "run_exchanged", signal.SIGKILL)
+        ended = place.start(scheduler=own.address, halo="exchange", grid=LARGE).wait()
+    place.check(ended)
+    assert ended.facts["blocks_recomputed"] >= 1
+
+
+TTL = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "2 s"}
+
+
+def test_a_worker_that_hangs_is_given_up_and_changes_nothing_when_it_wakes(place: Place, tmp_path: Path) -> None:
+    with DaskProcesses(tmp_path, TTL) as own:
+        own.start_worker()
+        hanging = start_signalling(own, tmp_path, "run_block", signal.SIGSTOP)
+        ended = place.start(scheduler=own.address).wait()
+        assert (ended.code, ended.message) == (0, "")
+        assert ended.facts["blocks_recomputed"] >= 1
+        assert len(ended.facts["workers"]) == 1
+        assert harness.stored_files(place.output) == place.expected
+        hanging.send_signal(signal.SIGCONT)
+        time.sleep(3)  # for the block that it was in
+        assert harness.stored_files(place.output) == place.expected
+
+
 def test_a_worker_that_joins_late_is_used(place: Place, dask: DaskProcesses, tmp_path: Path) -> None:
     dask.have_workers(2)
     dask.kill_worker()
@@ -238,10 +283,62 @@ def test_what_workers_lack_is_said_at_once(place: Place, tmp_path: Path) -> None
     title, *lines = ended.message.splitlines()
     assert title.endswith("workers cannot take part in the run:")
     assert len([line for line in lines if line.count("tcp://127.0.0.1:") == 2]) == 2
-    assert f"does not see the input {here}/scene.zarr" in ended.message
+    assert f"finds nothing at {here}/scene.zarr; put it where all see it" in ended.message
     assert f"cannot write to {here}/result.zarr.work" in ended.message
     assert f"the package `pipeline` in {tmp_path}/other/pipeline is not rasterpipe's; remove it" in ended.message
     assert not list(place.folder.glob("result.zarr*"))
+
+
+SCENE_OF_EACH = Path("/proc/self/cwd/scene.zarr")
+"""Another folder for each process."""
+ANOTHER_SCENE = f"sees another raster at {SCENE_OF_EACH} (c/0/0/0 is another one); put it where all see it"
+
+
+def folder_of_newest_worker(own: DaskProcesses) -> Path:
+    return max(own.folder.glob("worker-*"), key=lambda path: int(path.name.partition("-")[2]))
+
+
+def copy_scene(place: Place, own: DaskProcesses) -> None:
+    """Give a worker a scene of its own, whose files are of another time."""
+    target = folder_of_newest_worker(own) / "scene.zarr"
+    shutil.copytree(place.folder / "scene.zarr", target, copy_function=shutil.copy)
+
+
+def with_scene_of_each(place: Place, output: Path, **run: Any) -> Config:
+    inputs = place.document["inputs"] | {"image": str(SCENE_OF_EACH)}
+    return place.document | {"inputs": inputs, "output": {"path": str(output), "chunks": [CHUNK, CHUNK]}, "run": run}
+
+
+def test_a_worker_that_sees_another_folder_is_told(place: Place, tmp_path: Path) -> None:
+    with DaskProcesses(tmp_path) as own:
+        own.start_worker()
+        copy_scene(place, own)
+        document = with_scene_of_each(place, tmp_path / "result.zarr", scheduler=own.address)
+        ended = Run(document, partial(os.chdir, place.folder)).wait()
+    assert ended.code == 3
+    assert ANOTHER_SCENE in ended.message
+    assert not list(tmp_path.glob("result.zarr*"))
+
+
+def test_a_worker_that_joins_late_and_sees_another_folder_stops_the_run(place: Place, tmp_path: Path) -> None:
+    begun, joined = tmp_path / "begun", tmp_path / "joined"
+    with DaskProcesses(tmp_path) as own:
+        own.start_worker()
+        (folder_of_newest_worker(own) / "scene.zarr").symlink_to(place.folder / "scene.zarr")
+        document = with_scene_of_each(place, tmp_path / "result.zarr", scheduler=own.address, halo="read")
+        run = Run(document, partial(begin_in, place.folder, begun, joined), grids=(GRID,) * place.num_passes)
+        wait_for(begun)
+        own.start_worker()
+        copy_scene(place, own)
+        joined.touch()
+        ended = run.wait()
+    assert ended.code == 6
+    assert f"joined that cannot take part: {ANOTHER_SCENE}" in ended.message
+
+
+def begin_in(folder: Path, begun: Path, joined: Path) -> None:
+    os.chdir(folder)
+    at_record(1, partial(pause, begun, joined))
 
 
 def test_the_command_line_over_tls(place: Place, tmp_path: Path) -> None:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import shutil
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tifffile
 
 from pipeline.cluster import look
 from pipeline.cluster.probe import PACKAGES, UNKNOWN, Capacity, probe
+from pipeline.cluster.sight import difference, local_files
 from pipeline.errors import PipelineError
+from pipeline.storage.inputs import InputOptions, open_input, open_raster
+from tests import harness
 
-HERE = look.look({}, [], "", PACKAGES)
+HERE = look.look([], [], "", PACKAGES)
 GIB = 2**30
 
 
@@ -40,8 +48,8 @@ def complaint(answers: dict[str, Any], **options: Any) -> str:
 
 
 def test_the_smallest_worker_and_the_most_threads_count() -> None:
-    assert probe(Workers({"a": HERE, "b": HERE}), [], []) == Capacity(int(0.6 * 4 * GIB), 2, 2)
-    shared = Capacity(int(0.6 * HERE["memory_bytes"] / 2), 2, 2)
+    assert probe(Workers({"a": HERE, "b": HERE}), [], []) == Capacity(4 * GIB, 2, 2)
+    shared = Capacity(HERE["memory_bytes"] // 2, 2, 2)
     assert probe(Workers({"a": HERE, "b": HERE}, limit=0), [], []) == shared
 
 
@@ -66,11 +74,65 @@ def test_another_source_is_told() -> None:
     assert f"in {HERE['source']['folder']} is not the one of here" in text
 
 
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_folder_is_told_from_others_by_metadata_and_chunks(tmp_path: Path, zarr_format: int) -> None:
+    raster = harness.Raster(np.arange(64, dtype=np.uint16).reshape(8, 8), ("y", "x"), None, (2, 2), None, zarr_format)
+    path = Path(harness.store(raster, tmp_path / "scene.zarr", with_labels=False))
+    (evidence,) = open_raster(str(path)).evidence()
+    here = look.marks(local_files(evidence))
+    assert difference(evidence, here, here) is None
+    assert evidence.metadata == (("zarr.json",) if zarr_format == 3 else (".zarray", ".zattrs"))
+    assert [name[-3:] for name in evidence.data] == [f"{a}{'./'[zarr_format - 2]}{b}" for a, b in CORNER_TO_CORNER]
+    for name, act in ((evidence.data[-1], os.utime), (evidence.metadata[0], add_a_byte), (evidence.data[2], os.unlink)):
+        act(path / name)
+        there = look.marks(local_files(evidence))
+        words = f"sees another raster at {path} ({name} is another one); put it where all see it"
+        assert difference(evidence, here, there) == words
+        here = there
+    shutil.rmtree(path)
+    there = look.marks(local_files(evidence))
+    assert difference(evidence, here, there) == f"finds nothing at {path}; put it where all see it"
+
+
+CORNER_TO_CORNER = [(0, 0), (0, 3), (1, 3), (2, 3), (3, 3)]
+"""Of 4 x 4 chunks, those that are looked at."""
+
+
+def add_a_byte(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b" ")
+
+
+def test_a_file_is_told_from_others_by_size_and_time(tmp_path: Path) -> None:
+    path = tmp_path / "scene.tif"
+    tifffile.imwrite(path, np.zeros((8, 8), np.uint8))
+    (evidence,) = open_raster(str(path)).evidence()
+    here = look.marks(local_files(evidence))
+    assert here == {str(path): [path.stat().st_size, path.stat().st_mtime_ns]}
+    os.utime(path)
+    assert difference(evidence, here, look.marks(local_files(evidence))) == (
+        f"sees another raster at {path}; put it where all see it"
+    )
+    refused = {str(path): "Permission denied"}
+    assert difference(evidence, here, refused) == f"cannot read {path}: Permission denied; put it where all see it"
+
+
+def test_each_raster_of_a_stack_is_looked_at(tmp_path: Path) -> None:
+    raster = harness.Raster(np.zeros((8, 8), np.uint16), ("y", "x"), chunks=(8, 8))
+    paths = [harness.store(raster, tmp_path / f"{name}.zarr", with_labels=False) for name in "ab"]
+    reader = open_input(InputOptions(tuple(paths), bands=(2, 1), nodata=3, scale=(2.0, 1.0)))
+    assert [evidence.path for evidence in reader.evidence()] == paths
+
+
 def test_a_worker_that_fails_to_answer_is_named() -> None:
     assert "  b: does not answer: OSError('gone')" in complaint({"a": HERE, "b": OSError("gone")})
 
 
 def test_more_memory_than_a_worker_has_is_refused() -> None:
     UNKNOWN.check(64 * GIB)
-    with pytest.raises(PipelineError, match=r"8.0 GiB is more than a worker has \(4.0 GiB\)"):
-        Capacity(int(0.6 * 4 * GIB) + 1, 1, 1).check(8 * GIB)
+    Capacity(2 * GIB, 1, 1).check(2 * GIB)
+    assert Capacity(2 * GIB, 1, 1).memory_bytes == int(0.6 * 2 * GIB)
+    with pytest.raises(PipelineError, match=r"8.0 GiB is more than the smallest worker has \(4.0 GiB\)") as caught:
+        Capacity(4 * GIB, 1, 1).check(8 * GIB)
+    assert "give `--memory` with that or less, or leave run.memory out for 2.4 GiB" in str(caught.value)
+    with pytest.raises(PipelineError, match=r"2.1 GiB is more than the smallest worker has \(2.0 GiB\)"):
+        Capacity(2 * GIB - 1, 1, 1).check(2 * GIB + 1)

@@ -28,7 +28,7 @@ from pipeline.raster import RasterSpec, array_slices, grid_difference
 from pipeline.region import Axis, Grid, Halo, Region
 from pipeline.storage.cache import CachedReader, ChunkCache
 from pipeline.storage.inputs import REFUSED, InputOptions, local_paths, open_input, open_raster
-from pipeline.storage.reader import Reader
+from pipeline.storage.reader import Evidence, Reader
 from tests import harness, strategies
 from tests.test_zarr import UTM, WKT, geo_text, group, pixels, read, write
 
@@ -272,6 +272,9 @@ class Recorded(Reader):
 
     def identity(self) -> dict[str, Any]:
         return {}
+
+    def evidence(self) -> list[Evidence]:
+        return []
 
     def describe(self) -> dict[str, Any]:
         return {}

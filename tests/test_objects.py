@@ -23,6 +23,7 @@ import zarr
 
 from pipeline import api, object_journal
 from pipeline import job as job_module
+from pipeline.cluster.crew import Crew
 from pipeline.errors import InputChanged, InputError, OutputError, PipelineError, RunStopped, UsageError
 from pipeline.planning import fitting
 from pipeline.region import Axis, Grid
@@ -532,20 +533,115 @@ def test_a_cluster_between_buckets(server: S3, bucket: str, tmp_path: Path, scen
     assert names(server, f"{bucket}/out.zarr.work") == []
 
 
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """Another server, with buckets of the same names."""
+    with s3_server(tmp_path_factory.mktemp("other")) as server:
+        yield server
+
+
+def refused_with_workers_at(
+    endpoint: str, server: S3, config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """Return why a run is refused whose store is named by the environment: by another one for one of two workers."""
+    for entry in (config["inputs"]["image"], config["output"]):
+        entry.pop("storage", None)
+    with DaskProcesses(tmp_path) as cluster:
+        cluster.start_worker(environment={"AWS_ENDPOINT_URL": server.endpoint})
+        cluster.start_worker(environment={"AWS_ENDPOINT_URL": endpoint})
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+        config["run"]["scheduler"] = cluster.address
+        with pytest.raises(PipelineError) as caught:
+            api.run(config)
+    title, *lines = str(caught.value).splitlines()
+    assert title.endswith("workers cannot take part in the run:")
+    assert len(lines) == 1
+    address, _, text = lines[0].strip().partition(": ")
+    assert address.startswith("tcp://127.0.0.1:")
+    assert "," not in address
+    assert "let all ask the same store, by `storage: {endpoint: ...}`" in text
+    return text
+
+
 def test_workers_that_cannot_reach_the_store(
     server: S3, bucket: str, tmp_path: Path, scene: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server is named by the environment, and by another one on the workers."""
-    source = upload(server, tmp_path / "scene.zarr", f"{bucket}/scene.zarr")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    config = document(server, upload(server, Path(scene), f"{bucket}/scene.zarr"), tmp_path / "out.zarr")
+    text = refused_with_workers_at("http://127.0.0.1:9", server, config, tmp_path, monkeypatch)
+    assert text.startswith(f"cannot reach {bucket}/scene.zarr/zarr.json: ")
+    assert not list(tmp_path.glob("out.zarr*"))
+
+
+@pytest.mark.parametrize(
+    ("scale", "dtype", "message"),
+    [(2, "uint16", "sees another raster at {} (c/0/0/0 is another one)"),
+     (1, "uint32", "sees another raster at {} (zarr.json is another one)"), (0, "", "finds nothing at {};")],
+)  # fmt: skip
+def test_workers_see_another_raster(
+    server: S3,
+    other: S3,
+    bucket: str,
+    tmp_path: Path,
+    scene: str,
+    monkeypatch: pytest.MonkeyPatch,
+    scale: int,
+    dtype: str,
+    message: str,
+) -> None:
+    url = upload(server, Path(scene), f"{bucket}/scene.zarr")
+    other.make_bucket(bucket.removeprefix("s3://"))
+    if scale:
+        raster = image()
+        changed = harness.Raster(**{**vars(raster), "values": (raster.values * scale).astype(dtype)})
+        upload(other, Path(harness.store(changed, tmp_path / "changed.zarr")), url)
+    config = document(server, url, tmp_path / "out.zarr")
+    text = refused_with_workers_at(other.endpoint, server, config, tmp_path, monkeypatch)
+    assert text.startswith(message.format(url))
+    assert not list(tmp_path.glob("out.zarr*"))
+
+
+@pytest.mark.parametrize("endpoint", ["other", "nobody"])
+def test_workers_that_would_write_to_another_store(
+    server: S3, other: S3, bucket: str, tmp_path: Path, scene: str, monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    other.make_bucket(bucket.removeprefix("s3://"))
+    config = to_bucket(server, scene, f"{bucket}/out.zarr")
+    place = other.endpoint if endpoint == "other" else "http://127.0.0.1:9"
+    server.control()
+    text = refused_with_workers_at(place, server, config, tmp_path, monkeypatch)
+    known = {"other": "finds nothing of this run at", "nobody": "cannot write to"}[endpoint]
+    assert text.startswith(f"{known} {bucket}/out.zarr.work")
+    assert names(server, bucket) == names(other, bucket) == []
+    wrote = [path.rpartition("/")[2] for method, path in server.control() if method == "PUT"]
+    assert wrote.index("lease") < wrote.index("client")  # nobody else is there
+
+
+def test_a_worker_that_joins_late_with_another_store_stops_the_run(
+    server: S3, other: S3, bucket: str, tmp_path: Path, scene: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = document(server, upload(server, Path(scene), f"{bucket}/scene.zarr"), tmp_path / "out.zarr")
+    del config["inputs"]["image"]["storage"]
+    other.make_bucket(bucket.removeprefix("s3://"))
+    small_blocks(monkeypatch)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
     with DaskProcesses(tmp_path) as cluster:
         cluster.start_worker()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
-        config = document(server, source, tmp_path / "out.zarr", scheduler=cluster.address)
-        config["inputs"]["image"] = source
-        with pytest.raises(PipelineError, match=r"tcp://127\.0\.0\.1:\d+: cannot reach s3://.*scene\.zarr/zarr\.json"):
+        prepare = Crew.prepare
+
+        def join(*arguments: Any) -> float:
+            seconds = prepare(*arguments)
+            cluster.start_worker(environment={"AWS_ENDPOINT_URL": other.endpoint})
+            return seconds
+
+        monkeypatch.setattr(Crew, "prepare", join)
+        config["run"]["scheduler"] = cluster.address
+        with pytest.raises(RunStopped, match=r"joined that cannot take part: finds nothing at s3://.*scene\.zarr;"):
             api.run(config)
-    assert not (tmp_path / "out.zarr").exists()
+        monkeypatch.setattr(Crew, "prepare", prepare)
+        cluster.kill_worker()
+        api.run(config, resume=True)
+    api.run(document(server, scene, tmp_path / "local.zarr"))
+    same(tmp_path / "local.zarr", tmp_path / "out.zarr")
 
 
 # --- other doors -------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from pipeline.passes import Arena, SlotPlanner
 from pipeline.planning import InputSpec, Plan, PlannedPass, Settings, format_bytes, make_plan
 from pipeline.planning.fitting import BASE_BYTES
 from pipeline.raster import RasterSpec
-from pipeline.region import Halo, Region
+from pipeline.region import Axis, Grid, Halo, Region
 from tests import harness, strategies
 from tests.harness import Raster
 from tests.test_contract import loadable
@@ -112,6 +113,43 @@ def test_too_little_memory_is_refused_with_both_numbers_and_the_step() -> None:
     ) as caught:
         plan(steps, memory_bytes=350 * 2**20)
     assert caught.value.path == ("run", "memory")
+
+
+def asked_for(caught: pytest.ExceptionInfo[PipelineError]) -> int:
+    """Return the memory that a refusal names as enough."""
+    match = re.search(r"(?:set it to|--memory) (\d+\.\d) ([MG]iB)`? or more", str(caught.value))
+    assert match is not None, caught.value
+    return int(float(match[1]) * {"MiB": 2**20, "GiB": GIB}[match[2]])
+
+
+PALETTE = [{"name": "p", "op": "palette", "input": "image", "colors": 16}]
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize(
+    "steps", [[window("small"), window("big", "small", size=101, boundary="wrap")], PALETTE], ids=["passes", "tables"]
+)
+def test_the_memory_that_a_refusal_names_is_enough(steps: list[dict[str, Any]], workers: int) -> None:
+    """For all passes, and though tables take a share of what there is."""
+    options: dict[str, Any] = {"workers": workers, "chunks": (500, 500)}
+    with pytest.raises(PipelineError, match="needs at least") as caught:
+        plan(steps, memory_bytes=350 * 2**20, **options)
+    assert ("use fewer workers" in str(caught.value)) is (workers > 1)
+    enough = asked_for(caught)
+    assert plan(steps, memory_bytes=enough, **options).peak_bytes <= enough
+    with pytest.raises(PipelineError, match="needs at least"):
+        plan(steps, memory_bytes=9 * enough // 10, **options)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_blocks_of_an_unfinished_run_that_do_not_fit_say_what_they_need(workers: int) -> None:
+    steps, options = [window("big", size=101)], {"workers": workers, "chunks": (500, 500)}
+    grids = (Grid(Axis(0, 5000, 1000), Axis(0, 5000, 1000), 2),)
+    with pytest.raises(PipelineError, match=r"the unfinished run's blocks need at least \d") as caught:
+        plan(steps, memory_bytes=800 * 2**20, grids=grids, **options)
+    assert str(caught.value).endswith("or more, or fewer workers" if workers > 1 else "or more")
+    assert "output chunks" not in str(caught.value)
+    assert plan(steps, memory_bytes=asked_for(caught), grids=grids, **options).passes[0].plan.grid == grids[0]
 
 
 def test_a_plan_for_a_million_blocks_takes_seconds() -> None:

@@ -17,12 +17,14 @@ from typing import Any
 from pipeline.cluster import look, task
 from pipeline.cluster.arrival import Arrivals, Watch
 from pipeline.cluster.probe import PACKAGES, Capacity, probe
+from pipeline.cluster.sight import Marks, marks_of
 from pipeline.config.scheduler import host_of, is_loopback
 from pipeline.execution import PassCounts, Record
-from pipeline.graph import Strip, exchange_strip
+from pipeline.graph import JOINS, Strip, exchange_strip
 from pipeline.journal import Journal
 from pipeline.planning import Plan
 from pipeline.storage.folder import Folder
+from pipeline.storage.reader import Evidence
 from pipeline.worker import BlockDone, PassWorker
 
 BLOCKS_AHEAD = 4
@@ -72,6 +74,11 @@ class _Work:
             future.release()
 
 
+def _is_block(key: Any, token: str) -> bool:
+    """Return whether a task computes a block of a pass: (name, number), of an exchange (name, row, column, band)."""
+    return isinstance(key, tuple) and key[0].startswith(f"block-{token}") and not any(j in key[0] for j in JOINS)
+
+
 class Crew:
     """Runs strips on the workers of a dask client."""
 
@@ -79,21 +86,27 @@ class Crew:
         self.client = client
         self._watch = Watch(client, wait_seconds)
         self._plan = b""
+        self._inputs: list[tuple[Evidence, Marks]] = []
         self._threads = 1
         self._blocks: Counter[str] = Counter()
 
-    def probe(self, inputs: Sequence[str], folders: Sequence[Path], objects: Sequence[Folder]) -> Capacity:
-        return probe(self.client, inputs, folders, objects)
+    def probe(self, inputs: Sequence[Evidence], folders: Sequence[Path], work: Folder | None) -> Capacity:
+        """Ask all workers (see `probe.probe`); what they must see is asked of those that join late, too."""
+        self._inputs = [(evidence, marks_of(evidence)) for evidence in inputs]
+        return probe(self.client, inputs, folders, work)
 
-    def prepare(self, plan: Plan) -> float:
+    def prepare(self, plan: Plan, outputs: Sequence[Evidence]) -> float:
         """Have the kernels compiled on all workers; return the seconds that it took.
 
+        The outputs are the stores that the run has created: whoever computes must see them, and the inputs.
         One worker begins, then one on each other host, then all: those that share numba's cache find it filled, and
         no two write the same files.
         """
         started = time.monotonic()
         self._threads = plan.settings.workers
-        self._plan = pickle.dumps(task.SentPlan(uuid.uuid4().hex, plan, self._threads, look.look({}, [], "", PACKAGES)))
+        expected = [*self._inputs, *((evidence, marks_of(evidence)) for evidence in outputs)]
+        here = look.look([], [], "", PACKAGES)
+        self._plan = pickle.dumps(task.SentPlan(uuid.uuid4().hex, plan, self._threads, here, expected))
         for addresses in self._rounds():
             futures = [
                 self.client.submit(
@@ -199,7 +212,7 @@ class Crew:
             facts = event[1]
             if isinstance(facts, dict) and facts.get("action") == "remove-worker":
                 keys = [*facts.get("processing-tasks", ()), *facts.get("lost-computed-tasks", ())]
-                lost.extend(key for key in keys if isinstance(key, tuple) and key[0].startswith(f"block-{token}"))
+                lost.extend(key for key in keys if _is_block(key, token))
 
         self.client.subscribe_topic("all", take)
         try:

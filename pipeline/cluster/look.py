@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 
-def look(paths: dict[str, list[int]], folders: list[str], token: str, packages: list[str]) -> dict[str, Any]:
-    """Return what there is on a worker: versions, source, memory, which paths and folders are not as expected.
+def look(rasters: list[dict[str, bool]], folders: list[str], token: str, packages: list[str]) -> dict[str, Any]:
+    """Return what there is on a worker: versions, source, memory, marks of inputs, which folders are not as expected.
 
     Parameters
     ----------
-    paths
-        Inputs, each with its size and its time of change in nanoseconds; of a folder nothing.
+    rasters
+        The files of each input (see `marks`).
     folders
         Where the run writes: each has a file named as the token, and gets another one from each worker.
     """
@@ -34,7 +34,7 @@ def look(paths: dict[str, list[int]], folders: list[str], token: str, packages: 
         "pid": os.getpid(),
         "versions": versions,
         "source": source(),
-        "inputs": [path for path, known in paths.items() if not is_same(path, known)],
+        "inputs": [marks(files) for files in rasters],
         "folders": [folder for folder in folders if not answers(folder, token)],
         "memory_bytes": memory_bytes(),
     }
@@ -57,14 +57,26 @@ def source() -> dict[str, Any]:
     return {"folder": str(folder), "digest": digest.hexdigest(), "is_ours": ours.exists()}
 
 
-def is_same(path: str, known: list[int]) -> bool:
+def marks(files: dict[str, bool]) -> dict[str, Any]:
+    """Return what tells files from others under their paths: a digest of those marked true, else size and time."""
+    return {path: mark(path, is_read) for path, is_read in files.items()}
+
+
+def mark(path: str, is_read: bool) -> list[Any] | str | None:
+    """Return None for a file that is not there, text for one that cannot be read."""
+    import hashlib
     import os
 
     try:
-        status = os.stat(path)
-    except OSError:
-        return False
-    return os.access(path, os.R_OK) and (not known or known == [status.st_size, status.st_mtime_ns])
+        with open(path, "rb") as file:
+            if is_read:
+                return [hashlib.sha256(file.read()).hexdigest()]
+            status = os.fstat(file.fileno())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        return error.strerror or repr(error)
+    return [status.st_size, status.st_mtime_ns]
 
 
 def answers(folder: str, token: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
 import uuid
 from collections import Counter, defaultdict
@@ -15,10 +14,11 @@ from typing import Any
 import cloudpickle
 
 import pipeline
-from pipeline.cluster import look
-from pipeline.errors import PipelineError, RasterpipeError
+from pipeline.cluster import look, sight
+from pipeline.errors import PipelineError
 from pipeline.planning import format_bytes
-from pipeline.storage.folder import Folder
+from pipeline.storage.folder import Folder, LocalFolder
+from pipeline.storage.reader import Evidence
 
 PACKAGES = ["rasterpipe", "numpy", "numba", "zarr", "zarrs", "dask", "distributed"]
 """Whose versions must be the same on workers: on them depend the bits, or the way blocks travel."""
@@ -30,19 +30,24 @@ MEMORY_SHARE = 0.6
 class Capacity:
     """What the workers of a cluster have, as a plan must know it."""
 
-    memory_bytes: int
-    """What each worker may use."""
+    limit_bytes: int
+    """Of the smallest worker."""
     threads: int
     """Of the worker with most."""
     processes: int
 
+    @property
+    def memory_bytes(self) -> int:
+        """What each worker may use where nothing else is said."""
+        return int(MEMORY_SHARE * self.limit_bytes)
+
     def check(self, wanted: int | None) -> None:
         """Refuse more memory than the smallest worker has: it would be killed there."""
-        most = int(self.memory_bytes / MEMORY_SHARE)
-        if wanted is not None and wanted > most:
+        if wanted is not None and wanted > self.limit_bytes:
             raise PipelineError(
-                f"{format_bytes(wanted)} is more than a worker has ({format_bytes(most)}); on a cluster this is what "
-                "each worker may use: give less, or leave it out",
+                f"{format_bytes(wanted, up=True)} is more than the smallest worker has "
+                f"({format_bytes(self.limit_bytes)}); on a cluster this is what each worker may use: give "
+                f"`--memory` with that or less, or leave run.memory out for {format_bytes(self.memory_bytes)}",
                 ("run", "memory"),
             )
 
@@ -51,17 +56,17 @@ UNKNOWN = Capacity(2**50, 1, 1)
 """Before the workers are there."""
 
 
-def probe(client: Any, inputs: Sequence[str], folders: Sequence[Path], objects: Sequence[Folder] = ()) -> Capacity:
+def probe(client: Any, inputs: Sequence[Evidence], folders: Sequence[Path], work: Folder | None = None) -> Capacity:
     """Ask all workers of a dask client; return what they have.
 
     Parameters
     ----------
     inputs
-        Local files and folders that every worker must see as they are here.
+        What every worker must see as it is here.
     folders
         Folders of the run, which every worker must see and be able to write to.
-    objects
-        Inputs and output in object stores, which every worker must be able to ask.
+    work
+        The work folder of the run in an object store, which the run must hold: every worker must write there.
 
     Raises
     ------
@@ -71,15 +76,15 @@ def probe(client: Any, inputs: Sequence[str], folders: Sequence[Path], objects: 
     workers = client.scheduler_info(n_workers=-1)["workers"]
     problems = _python_problems(client)
     if not problems:
-        answers = _ask(client, inputs, folders)
-        here = look.look({}, [], "", PACKAGES)
+        local = [evidence for evidence in inputs if isinstance(evidence.folder, LocalFolder)]
+        answers = _ask(client, local, folders)
+        here = look.look([sight.local_files(each) for each in local], [], "", PACKAGES)
         for address, answer in answers.items():
-            for text in _problems(answer, here):
+            for text in _problems(answer, here, local):
                 problems[text].append(address)
-    if objects and not problems:
-        for address, texts in client.run(unreachable, list(objects), on_error="return").items():
-            for text in texts if isinstance(texts, list) else [f"does not answer: {texts!r}"]:
-                problems[text].append(address)
+    if not problems:  # all have this source: what they are asked now is rasterpipe's
+        for address, text in _store_problems(client, [each for each in inputs if each not in local], work):
+            problems[text].append(address)
     if problems:
         lines = [f"{', '.join(sorted(addresses))}: {text}" for text, addresses in problems.items()]
         raise PipelineError("workers cannot take part in the run:\n  " + "\n  ".join(lines), ("run", "scheduler"))
@@ -99,23 +104,18 @@ def _python_problems(client: Any) -> defaultdict[str, list[str]]:
     return problems
 
 
-def _ask(client: Any, inputs: Sequence[str], folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
+def _ask(client: Any, inputs: Sequence[Evidence], folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
     token = f"probe-{uuid.uuid4().hex}"
     cloudpickle.register_pickle_by_value(look)
     try:
         with _marked(folders, token):
-            known = {path: _identity(path) for path in inputs}
-            answers = client.run(look.look, known, [str(f) for f in folders], token, PACKAGES, on_error="return")
+            files = [sight.local_files(evidence) for evidence in inputs]
+            answers = client.run(look.look, files, [str(f) for f in folders], token, PACKAGES, on_error="return")
             for folder in folders:
                 _check_seen(folder, token, answers)
     finally:
         cloudpickle.unregister_pickle_by_value(look)
     return {address: a if isinstance(a, dict) else {"error": repr(a)} for address, a in answers.items()}
-
-
-def _identity(path: str) -> list[int]:
-    status = os.stat(path)
-    return [] if os.path.isdir(path) else [status.st_size, status.st_mtime_ns]
 
 
 @contextlib.contextmanager
@@ -141,15 +141,20 @@ def _check_seen(folder: Path, token: str, answers: Mapping[str, Any]) -> None:
             answer["folders"].append(str(folder))
 
 
-def unreachable(folders: Sequence[Folder]) -> list[str]:
-    """Return in words which folders in object stores cannot be asked for anything from this process."""
-    problems = []
-    for folder in folders:
-        try:
-            folder.exists("zarr.json")
-        except (RasterpipeError, OSError) as error:
-            problems.append(f"cannot reach {error}")
-    return problems
+def _store_problems(client: Any, inputs: Sequence[Evidence], work: Folder | None) -> Iterator[tuple[str, str]]:
+    """Yield the addresses of workers that see object stores otherwise than this process, and in words what."""
+    if not inputs and work is None:
+        return
+    here = [sight.marks_of(evidence) for evidence in inputs]
+    with sight.token_in(work) as token:
+        for address, seen in client.run(sight.look_at, list(inputs), token, on_error="return").items():
+            if not isinstance(seen, sight.Seen):
+                yield address, f"does not answer: {seen!r}"
+                continue
+            texts = [sight.difference(*each) for each in zip(inputs, here, seen.marks, strict=True)]
+            if work is not None and token is not None:
+                texts.append(sight.token_problem(work, token, seen))
+            yield from ((address, text) for text in texts if text)
 
 
 def differences(answer: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
@@ -162,13 +167,13 @@ def differences(answer: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[
             yield f"{package} {there}, here {here['versions'][package]}; install the same"
 
 
-def _problems(answer: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
+def _problems(answer: Mapping[str, Any], here: Mapping[str, Any], inputs: Sequence[Evidence]) -> Iterator[str]:
     if "error" in answer:
         yield f"does not answer: {answer['error']}"
         return
     yield from differences(answer, here)
-    for path in answer["inputs"]:
-        yield f"does not see the input {path}, or sees another file there; put it where all see it"
+    seen = (sight.difference(*each) for each in zip(inputs, here["inputs"], answer["inputs"], strict=True))
+    yield from (text for text in seen if text)
     for folder in answer["folders"]:
         yield f"cannot write to {folder}, or sees another folder there; choose an output that all can write to"
 
@@ -185,9 +190,9 @@ def _source_problems(source: Mapping[str, Any], versions: Mapping[str, str], her
 
 def _capacity(workers: Mapping[str, Any], answers: Mapping[str, Any]) -> Capacity:
     num_on_host = Counter(answer["host"] for answer in answers.values())
-    memory = []
+    limits = []
     for address, answer in answers.items():
         limit = workers.get(address, {}).get("memory_limit") or 0
-        memory.append(int(MEMORY_SHARE * (limit or answer["memory_bytes"] / num_on_host[answer["host"]])))
+        limits.append(limit or answer["memory_bytes"] // num_on_host[answer["host"]])
     threads = max(workers[address]["nthreads"] for address in answers)
-    return Capacity(min(memory), threads, len(answers))
+    return Capacity(min(limits), threads, len(answers))

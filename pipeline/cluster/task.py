@@ -7,7 +7,7 @@ import pickle
 import socket
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from pipeline.cluster import look
 from pipeline.cluster.probe import PACKAGES, differences
+from pipeline.cluster.sight import Marks, differences_here
 from pipeline.compilation import compile_kernels
 from pipeline.errors import RunStopped
 from pipeline.graph import StripDone
@@ -23,6 +24,7 @@ from pipeline.passes import PassPlan
 from pipeline.planning import Plan
 from pipeline.reduction import Merger, Partials
 from pipeline.region import Region
+from pipeline.storage.reader import Evidence
 from pipeline.storage.zarr import configure
 from pipeline.worker import BlockDone, PassWorker
 
@@ -68,16 +70,19 @@ class SentPlan:
     """Blocks that a worker computes at once."""
     here: Mapping[str, Any]
     """What is installed where the plan was made (see `look.look`)."""
+    expected: Sequence[tuple[Evidence, Marks]] = ()
+    """What is seen there of the inputs and of the stores that the run writes."""
 
     def prepare(self) -> None:
         """Make this process ready: its libraries' threads, its heap, the plan's kernels, compiled once.
 
-        RunStopped where something else is installed: on a worker that came when the others had been asked.
+        RunStopped where something else is installed or seen: on a worker that came when the others had been asked.
         """
         with _compiling:
             if self.token in _ready:
                 return
-            if texts := list(differences(look.look({}, [], "", PACKAGES), self.here)):
+            installed = list(differences(look.look([], [], "", PACKAGES), self.here))
+            if texts := installed or list(differences_here(self.expected)):
                 raise RunStopped(f"a worker on {socket.gethostname()} joined that cannot take part: {'; '.join(texts)}")
             configure(self.threads)
             limit_heaps()

@@ -14,7 +14,7 @@ from pipeline.errors import PipelineError, unknown
 from pipeline.operation import Operation, Reduction
 from pipeline.passes import PassPlan, StepPlan, Sweep, Use
 from pipeline.planning.binding import Graph, bind, check_grids
-from pipeline.planning.fitting import BASE_BYTES, TABLES_AT_ONCE, Fitter
+from pipeline.planning.fitting import BASE_BYTES, TABLES_AT_ONCE, Fitter, TooLittleMemory
 from pipeline.planning.layout import plan_arrays, stored_chunk, stored_spec
 from pipeline.planning.plan import (
     ECONOMIES,
@@ -87,10 +87,14 @@ def _make_plan(
     region = settings.region or graph.region
     _check_region(region, graph.region)
     keep = _resolve_keep(settings.keep, graph)
-    passes = [
-        _plan_pass(number, targets, graph, settings)
-        for number, targets in enumerate(_split_into_passes(graph, keep, region))
-    ]
+    passes, refused = [], []
+    for number, targets in enumerate(_split_into_passes(graph, keep, region)):
+        try:
+            passes.append(_plan_pass(number, targets, graph, settings))
+        except TooLittleMemory as error:
+            refused.append(error)
+    if refused:  # so that with the memory that the message asks for, all of them fit
+        raise max(refused, key=lambda error: error.need_bytes)
     return Plan(
         tuple(passes), dict(inputs), settings, tuple(graph.notes), {name: graph.plans[name] for name in graph.tables}
     )

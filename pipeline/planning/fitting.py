@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -77,6 +78,14 @@ REMOTE_BYTES = 64 * 2**20
 """What the libraries of object stores take, and what is on its way."""
 BLOCK_LIMIT = 2**24
 """Of a pass: planning and the journal take some hundred bytes for each."""
+
+
+class TooLittleMemory(PipelineError):
+    """A pass does not fit the memory, whatever its blocks."""
+
+    def __init__(self, message: str, need_bytes: int) -> None:
+        super().__init__(message, ("run", "memory"))
+        self.need_bytes = need_bytes
 
 
 class Fitter:
@@ -292,16 +301,28 @@ class Fitter:
     def refuse(self, smallest: _Candidate) -> None:
         steps = (*smallest.plan.steps, *(sweep.step for sweep in smallest.plan.sweeps))
         step = max(steps, key=lambda step: _step_bytes(smallest.plan, step))
-        need, have = smallest.cost.peak_bytes, self.settings.memory_bytes
+        need, have = self.needed_bytes(smallest.plan.grid), self.settings.memory_bytes
         height, width = smallest.plan.grid.largest
         busy = smallest.cost.in_flight
-        workers = "1 worker" if busy == 1 else f"{busy} workers"
-        raise PipelineError(
-            f"the run may use {format_bytes(have)}, but needs at least {format_bytes(need)}: "
-            f"{workers} with blocks of {height} x {width}, of which step {step.name!r} takes most; "
-            f"set it to {format_bytes(need, up=True)} or more, use fewer workers, or smaller output chunks",
-            ("run", "memory"),
-        )
+        workers, fewer = ("1 worker", "") if busy == 1 else (f"{busy} workers", ", use fewer workers")
+        if self.settings.grids is None:
+            needs = f"the run may use {format_bytes(have)}, but needs at least {format_bytes(need)}"
+            remedy = f"set it to {format_bytes(need, up=True)} or more{fewer}, or smaller output chunks"
+        else:
+            needs = f"the unfinished run's blocks need at least {format_bytes(need)}, and may use {format_bytes(have)}"
+            remedy = f"give `--memory {format_bytes(need, up=True)}` or more{fewer.replace(', use', ', or')}"
+        largest = f"{workers} with blocks of {height} x {width}, of which step {step.name!r} takes most"
+        raise TooLittleMemory(f"{needs}: {largest}; {remedy}", need)
+
+    def needed_bytes(self, grid: Grid) -> int:
+        """Return the memory that blocks fit: tables may take a share of it, so of more memory more is needed."""
+        fitter, need = copy.copy(self), self.settings.memory_bytes
+        while True:
+            fitter.settings = replace(self.settings, memory_bytes=need)
+            peak = min(candidate.cost.peak_bytes for candidate in fitter.candidates_of(grid))
+            if peak <= need:
+                return need
+            need = peak
 
 
 def _region(shape: tuple[int, int]) -> Region:

@@ -15,7 +15,7 @@ from pipeline.raster import Dims, RasterSpec, Recorded, fit, grid_difference, wo
 from pipeline.read_limits import ReadLimits
 from pipeline.region import Region
 from pipeline.storage.folder import Access, Folder, RemoteError, folder_at, is_url
-from pipeline.storage.reader import Reader
+from pipeline.storage.reader import Evidence, Reader
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
 REFUSED = {
@@ -201,6 +201,9 @@ class Selected(Reader):
     def identity(self) -> dict[str, Any]:
         return self.reader.identity()
 
+    def evidence(self) -> list[Evidence]:
+        return self.reader.evidence()
+
     def describe(self) -> dict[str, Any]:
         return self.reader.describe()
 
@@ -228,6 +231,9 @@ class Scaled(Reader):
 
     def identity(self) -> dict[str, Any]:
         return self.reader.identity()
+
+    def evidence(self) -> list[Evidence]:
+        return self.reader.evidence()
 
     def describe(self) -> dict[str, Any]:
         return self.reader.describe()
@@ -266,6 +272,9 @@ class Stack(Reader):
 
     def identity(self) -> dict[str, Any]:
         return {"stack": [reader.identity() for reader in self.readers]}
+
+    def evidence(self) -> list[Evidence]:
+        return [evidence for reader in self.readers for evidence in reader.evidence()]
 
     def describe(self) -> dict[str, Any]:
         facts = [reader.describe() for reader in self.readers]

@@ -12,7 +12,7 @@ from pipeline.errors import PipelineError
 from pipeline.grid import remedy, repetition
 from pipeline.raster import RasterSpec, Recorded, array_slices, grid_difference
 from pipeline.region import Region
-from pipeline.storage.reader import Reader
+from pipeline.storage.reader import Evidence, Reader
 
 
 class Matched(Reader):
@@ -48,6 +48,9 @@ class Matched(Reader):
 
     def identity(self) -> dict[str, Any]:
         return self.reader.identity()
+
+    def evidence(self) -> list[Evidence]:
+        return self.reader.evidence()
 
     def describe(self) -> dict[str, Any]:
         times = f"each pixel {self.times[0]} x {self.times[1]} times"

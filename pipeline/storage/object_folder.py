@@ -74,14 +74,19 @@ class ObjectFolder(Folder):
             return bytes(answer.bytes())
 
     def exists(self, name: str) -> bool:
-        import obstore
-
         try:
-            with self._errors_of(name, "head"):
-                obstore.head(self.objects, name)
+            self.stamp(name)
         except FileNotFoundError:
             return False
         return True
+
+    def stamp(self, name: str) -> list[Any]:
+        """Return size and ETag of an object (where the store gives none, the time of its change)."""
+        import obstore
+
+        with self._errors_of(name, "head"):
+            facts = obstore.head(self.objects, name)
+        return [facts["size"], tag_of(facts) or str(facts["last_modified"])]
 
     def put(self, name: str, data: bytes) -> None:
         import obstore

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from pipeline.raster import RasterSpec
 from pipeline.region import Region
+from pipeline.storage.folder import Folder
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Files by which a raster is told from another one that lies under the same path elsewhere."""
+
+    path: str
+    """Of the raster, absolute, or its URL."""
+    folder: Folder
+    metadata: tuple[str, ...]
+    """Names of files in the folder that are compared by what they hold."""
+    data: tuple[str, ...] = ()
+    """Those that are compared by size and time of change, in an object store by its ETag; they need not be there."""
 
 
 class Reader(ABC):
@@ -38,6 +53,10 @@ class Reader(ABC):
         """Return what tells this raster from a changed one (path, size, time, metadata hash), ready for JSON."""
 
     @abstractmethod
+    def evidence(self) -> list[Evidence]:
+        """Return what tells the files that are read from others, for each raster that this one consists of."""
+
+    @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Return further facts for `rasterpipe info`, ready for JSON: at least "format" and "codec"."""
 
@@ -56,6 +75,9 @@ class BandReader(Reader):
 
     def identity(self) -> dict[str, Any]:
         return self._reader.identity() | {"bands": list(self._bands)}
+
+    def evidence(self) -> list[Evidence]:
+        return self._reader.evidence()
 
     def describe(self) -> dict[str, Any]:
         return self._reader.describe()

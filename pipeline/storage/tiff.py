@@ -23,10 +23,10 @@ from pipeline.raster import RasterSpec
 from pipeline.read_limits import ReadLimits, check_bands
 from pipeline.region import Region
 from pipeline.storage import geotiff
-from pipeline.storage.folder import HEAD_BYTES
+from pipeline.storage.folder import HEAD_BYTES, LocalFolder
 from pipeline.storage.geokeys import parse_crs
 from pipeline.storage.listing import SAMPLES, file_status
-from pipeline.storage.reader import Reader
+from pipeline.storage.reader import Evidence, Reader
 from pipeline.storage.tiff_decode import Decoder, make_decoder
 from pipeline.storage.tiff_directory import check_directories
 from pipeline.storage.tiff_file import find_sidecars, input_errors, logged, reason
@@ -161,6 +161,10 @@ class TiffReader(Reader):
 
     def identity(self) -> dict[str, Any]:
         return dict(self._identity)
+
+    def evidence(self) -> list[Evidence]:
+        folder, name = os.path.split(self._path)
+        return [Evidence(self._path, LocalFolder(folder), (), (name,))]
 
     def describe(self) -> dict[str, Any]:
         return self._facts | {"warnings": list(self._facts["warnings"])}

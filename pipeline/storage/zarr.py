@@ -22,7 +22,7 @@ from pipeline.region import Region
 from pipeline.storage import cf
 from pipeline.storage.folder import REQUESTS_AT_ONCE, Folder, RemoteError, folder_at
 from pipeline.storage.listing import Expected, Listing, Unlisted, Whole
-from pipeline.storage.reader import Reader
+from pipeline.storage.reader import Evidence, Reader
 from pipeline.storage.recorded import band_name, from_attributes
 from pipeline.storage.thread_buffers import ThreadBuffers
 from pipeline.storage.zarr_coordinate import Coordinates, quiet
@@ -35,6 +35,8 @@ Missing = Literal["fill", "lost", "away"]
 all of them; or on a server that lists nothing maybe away."""
 PIECE_BYTES = 4 * 2**20
 """What small chunks may take together where some of their bands are read."""
+SAMPLED_FILES = 5
+"""Of an array, from the first to the last: by them it is told from another one with the same metadata."""
 _BUFFERS = ThreadBuffers()
 
 
@@ -257,6 +259,13 @@ class ZarrReader(Reader):
             "metadata": hashlib.sha256(b"\0".join([*metadata, context.encode()])).hexdigest(),
         }
 
+    def evidence(self) -> list[Evidence]:
+        folder, last = self._array_folder, math.prod(self._num_files) - 1
+        metadata = [name for name in METADATA if self._metadata_file(name) is not None]
+        numbers = sorted({i * last // (SAMPLED_FILES - 1) for i in range(SAMPLED_FILES)})
+        data = [self._metadata.encode_chunk_key(_cell(number, self._num_files)) for number in numbers]
+        return [Evidence(folder.absolute, folder, tuple(metadata), tuple(data))]
+
     @property
     def _array_folder(self) -> Folder:
         return self.folder.child(self.array_path) if self.array_path else self.folder
@@ -320,12 +329,15 @@ def open_written(store: str | Folder, raster: str) -> ZarrReader:
 
 def _cells(counts: Sequence[int]) -> Iterator[tuple[int, ...]]:
     """Yield the indices of a grid in order, one after the other: there may be more than numpy can count."""
-    for number in range(math.prod(counts)):
-        index = []
-        for count in reversed(counts):
-            number, position = divmod(number, count)
-            index.append(position)
-        yield tuple(reversed(index))
+    return (_cell(number, counts) for number in range(math.prod(counts)))
+
+
+def _cell(number: int, counts: Sequence[int]) -> tuple[int, ...]:
+    index = []
+    for count in reversed(counts):
+        number, position = divmod(number, count)
+        index.append(position)
+    return tuple(reversed(index))
 
 
 def _span(part: slice | int, size: int) -> tuple[int, int]:
