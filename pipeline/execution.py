@@ -159,6 +159,7 @@ def execute(
         worker.stopped = stop.is_set
         strips = split_into_strips(planned, _done(planned, journal), recorded.counted)
         measured.add((run_strips or run_on_threads)(worker, strips, record, journal, stop))
+        del worker  # with its buffers: zarr may have kept an exception that keeps this frame
         journal.flush()
         tables.finish(planned, [saved.folders for saved in recorded.partials.values()])
         if (count := len(recorded.done)) != len(planned.plan.grid):

@@ -961,7 +961,8 @@ def start() -> Iterator[Callable[..., Process]]:
 
 
 def num_chunks() -> int:
-    return sum(path.is_file() for path in Path("result.zarr.work").glob("*/store/smooth/mean/c/*/*/*"))
+    """Return how many chunks or shards there are of a result, finished or not."""
+    return sum(len(list(Path().glob(f"{store}/smooth/mean/c/*/*/*"))) for store in ("result.zarr", "*.work/*/store"))
 
 
 def pixels(path: str) -> np.ndarray:

@@ -273,7 +273,7 @@ def test_a_large_bank_on_many_bands_fits_into_little_memory(tmp_path: Path) -> N
         chunks=(500, 500, 16),
         dtype="float32",
         dimension_names=("y", "x", "band"),
-    )
+    )[0, 0, 0] = 1
     step = gabor_step(frequencies=[0.1, 0.15, 0.2, 0.25], orientations=[0, 30, 60, 90, 120, 150], window=15)
     step["statistics"] = ["mean", "var"]
     work = document(str(tmp_path / "in.zarr"), [step], tmp_path / "x.zarr", chunks=[250, 250])

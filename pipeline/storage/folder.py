@@ -185,7 +185,11 @@ class LocalFolder(Folder):
 
     @property
     def is_there(self) -> bool:
-        return os.path.exists(os.path.join(self.path, "zarr.json"))
+        try:
+            os.stat(os.path.join(self.path, "zarr.json"))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
 
     def child(self, name: str) -> Folder:
         return LocalFolder(Path(self.path, name))
