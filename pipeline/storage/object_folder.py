@@ -16,6 +16,7 @@ import zarr
 
 from pipeline.errors import InputError, UsageError
 from pipeline.storage.folder import PLAIN_CODECS, REQUESTS, Access, Folder, RemoteError, Survey
+from pipeline.storage.forked import check_not_forked
 from pipeline.storage.zarr_metadata import METADATA, METADATA_LIMIT_BYTES
 
 SCHEMES = ("s3", "gs", "az", "http", "https")
@@ -44,6 +45,7 @@ class ObjectFolder(Folder):
     @property
     def objects(self) -> Any:
         """obstore's store of what lies below the prefix."""
+        check_not_forked()
         return _connect(self.path, self.access)
 
     @property
