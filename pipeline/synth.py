@@ -347,9 +347,11 @@ def _write(product: _Product, path: Path) -> None:
 def _create(product: _Product, plan: ArrayPlan, path: Path) -> None:
     import zarr
 
+    from pipeline.storage.folder import LocalFolder
     from pipeline.storage.zarr_store import consolidate, create_array, write_coordinates
 
-    root = zarr.create_group(str(path), zarr_format=3, attributes={MARKER: {"version": VERSION, **product.parameters}})
+    attributes = {MARKER: {"version": VERSION, **product.parameters}}
+    root = zarr.create_group(LocalFolder(path).pixel_store(), zarr_format=3, attributes=attributes)
     write_coordinates(root, product.spec)
     create_array(root, plan)
     root[product.array].attrs.update({MARKER: {"version": VERSION, **product.parameters}})

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import zarr
 
 from pipeline.storage.disk import replace_file, sync_path
+from pipeline.storage.forked import check_not_forked
 from pipeline.storage.listing import Entry, Listing, file_status, mark_of
 from pipeline.storage.zarr_metadata import InputStore, check_metadata_file
 
@@ -266,13 +267,15 @@ class LocalFolder(Folder):
         shutil.rmtree(self.path, ignore_errors=True)
 
     def metadata_store(self) -> Any:
+        check_not_forked()
         return InputStore(self.path, read_only=True)
 
     def pixel_store(self) -> Any:
+        check_not_forked()
         return self.path
 
     def open_array(self, path: str, mode: Literal["r", "r+"] = "r") -> zarr.Array[Any]:
-        return zarr.open_array(self.path, path=path, mode=mode)
+        return zarr.open_array(self.pixel_store(), path=path, mode=mode)
 
     @property
     def absolute(self) -> str:

@@ -17,6 +17,7 @@ import zarr
 from pipeline.config.trust import ENDPOINT_VARIABLES
 from pipeline.errors import InputError, UsageError
 from pipeline.storage.folder import PLAIN_CODECS, REQUESTS, Access, Conflict, Folder, RemoteError
+from pipeline.storage.forked import check_not_forked
 from pipeline.storage.listing import Entry, Listing, mark_of
 from pipeline.storage.zarr_metadata import METADATA_LIMIT_BYTES
 
@@ -49,6 +50,7 @@ class ObjectFolder(Folder):
     @property
     def objects(self) -> Any:
         """obstore's store of what lies below the prefix."""
+        check_not_forked()
         return _connect(self.path, self.access)
 
     @property

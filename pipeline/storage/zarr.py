@@ -21,6 +21,7 @@ from pipeline.read_limits import TRUSTED, ReadLimits, check_bands
 from pipeline.region import Region
 from pipeline.storage import cf
 from pipeline.storage.folder import REQUESTS_AT_ONCE, Folder, RemoteError, folder_at
+from pipeline.storage.forked import check_not_forked
 from pipeline.storage.listing import Expected, Listing, Unlisted, Whole
 from pipeline.storage.reader import Evidence, Reader
 from pipeline.storage.recorded import band_name, from_attributes
@@ -42,6 +43,7 @@ _BUFFERS = ThreadBuffers()
 
 def configure(threads: int) -> None:
     """Use the zarrs codec pipeline with `threads` threads in this process, all tasks together."""
+    check_not_forked()
     # The pool of zarrs is made once a process, from this variable, when the first array is read or written.
     os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
     zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "async.concurrency": REQUESTS_AT_ONCE})
@@ -217,6 +219,7 @@ class ZarrReader(Reader):
     def _read(self, region: Region, selection: list[Any], out: np.ndarray) -> None:
         for axis, index in sorted(self._fixed.items()):
             selection.insert(axis, index)
+        check_not_forked()  # the array may have been opened before
         try:
             spans = list(map(_span, selection, self._array.shape))
             self._guard.check(spans)

@@ -8,7 +8,7 @@ from typing import Any
 
 import zarr
 
-from pipeline.errors import InputError, unknown
+from pipeline.errors import InputError, UsageError, unknown
 from pipeline.storage.folder import Folder, LocalFolder, RemoteError
 from pipeline.storage.zarr_coordinate import Coordinates, quiet, recorded_names
 from pipeline.storage.zarr_metadata import METADATA, attributes_of, check_name
@@ -34,7 +34,7 @@ def _open(folder: Folder) -> zarr.Group | zarr.Array[Any]:
             ):
                 return zarr.open_array(store, mode="r")
             return zarr.open_group(store, mode="r", use_consolidated=None if folder.is_unlisted else False)
-    except InputError:
+    except (InputError, UsageError):
         raise
     except RemoteError as error:
         raise InputError(str(error)) from error
