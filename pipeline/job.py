@@ -23,7 +23,7 @@ from pipeline.config import (
     with_matrices,
 )
 from pipeline.config.place import format_path, look_up
-from pipeline.errors import InputChanged, InputError, OutputError, PipelineError, unknown
+from pipeline.errors import InputChanged, InputError, OutputError, PipelineError, RunStopped, unknown
 from pipeline.geotiff_file import is_geotiff, store_path
 from pipeline.limits import available_cpus, available_memory_bytes
 from pipeline.notes import input_notes, output_notes, reading_notes
@@ -294,5 +294,10 @@ def _identify(name: str, reader: Reader) -> dict[str, Any]:
 def check_inputs_unchanged(job: Job) -> None:
     """Refuse to call a result complete whose inputs were changed while the run read them."""
     for name, entry in job.pipeline.inputs.items():
-        if _identify(name, _open(name, entry, job.document, _limits(job.pipeline))) != job.parts["identities"][name]:
+        try:
+            identity = _identify(name, _open(name, entry, job.document, _limits(job.pipeline)))
+        except InputError as error:
+            words = "all blocks are computed, and --resume ends the run once the input is there"
+            raise RunStopped(f"{error}; {words}") from error
+        if identity != job.parts["identities"][name]:
             raise InputChanged(f"the input {name} ({', '.join(entry.paths)}) changed while the run read it")

@@ -204,6 +204,39 @@ def test_a_worker_that_wakes_after_another_pipeline_has_ended_changes_nothing(pl
         assert os.listdir(place.output.parent) == [place.output.name]
 
 
+@pytest.mark.parametrize("halo", ["read", "exchange"])
+def test_an_input_that_is_away_stops_the_run_which_then_continues(place: Place, dask: DaskProcesses, halo: str) -> None:
+    dask.have_workers(2)
+    scene, aside = (place.output.parent.parent / name for name in ("scene.zarr", "aside.zarr"))
+    grid = LARGE if halo == "exchange" else GRID
+    arm = partial(at_record, 5, partial(os.rename, scene, aside))
+    ended = place.start(arm, scheduler=dask.address, halo=halo, grid=grid).wait()
+    os.rename(aside, scene)
+    assert ended.code == 6, ended
+    assert re.search("was there when the run began, and is not now|--resume ends the run once", ended.message)
+    place.check(place.start(resume=True, scheduler=dask.address, halo=halo, grid=grid).wait())
+
+
+def test_an_input_that_is_another_one_for_a_while_stops_the_run_for_good(place: Place, dask: DaskProcesses) -> None:
+    dask.have_workers(2)
+    chunk = place.output.parent.parent / "scene.zarr" / "c" / "5" / "5" / "0"
+    before, times = chunk.read_bytes(), chunk.stat()
+
+    def put(data: bytes) -> None:
+        chunk.write_bytes(data)
+        os.utime(chunk, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    another = chunk.with_name("another")
+    another.write_bytes(before[:-8] + bytes(8))
+    ended = place.start(partial(at_record, 5, partial(shutil.copy2, another, chunk)), scheduler=dask.address).wait()
+    another.unlink()
+    put(before)
+    assert ended.code == 4, ended
+    assert "is not as it was when the run began" in ended.message or "changed while the run read it" in ended.message
+    assert place.start(resume=True, scheduler=dask.address).wait().code == 5
+    place.check(place.start(scheduler=dask.address).wait())
+
+
 def test_a_worker_that_joins_late_is_used(place: Place, dask: DaskProcesses, tmp_path: Path) -> None:
     dask.have_workers(2)
     dask.kill_worker()
