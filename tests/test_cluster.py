@@ -42,6 +42,7 @@ GRID = Grid(Axis(0, SIDE, CHUNK), Axis(0, SIDE, CHUNK), 2**31)
 """36 blocks a pass."""
 LARGE = Grid(Axis(0, SIDE, 2 * CHUNK), Axis(0, SIDE, 2 * CHUNK), 2**31)
 """9 blocks a pass, where each takes many tasks."""
+WHOLE = Grid(Axis(0, SIDE, SIDE), Axis(0, SIDE, SIDE), 2**31)
 STEPS = [
     {"name": "first", "op": "window", "input": "image", "size": 3},
     {"name": "smooth", "op": "window", "size": 3, "boundary": "wrap", "statistics": ["mean", "max"]},
@@ -141,31 +142,39 @@ def test_a_killed_worker_costs_its_blocks(place: Place, dask: DaskProcesses) -> 
 
 
 SIGNALS_ITSELF = """
-import os, signal
+import os, pathlib
 from pipeline.worker import PassWorker
-run, calls = PassWorker.{method}, iter(range(10**6))
-def signalled(*args):
-    if next(calls) == 1:
-        os.kill(os.getpid(), signal.{signal})
-    return run(*args)
-PassWorker.{method} = signalled
+
+def dask_setup(worker):
+    run, begun = PassWorker.{method}, pathlib.Path({begun!r})
+
+    def signalled(self, number, *args):
+        if number == {block} and not begun.exists():
+            begun.write_text(str(os.getpid()))
+            os.kill(os.getpid(), {signal})
+        return run(self, number, *args)
+
+    PassWorker.{method} = signalled
 """
 
 
-def start_signalling(dask: DaskProcesses, folder: Path, method: str, number: signal.Signals) -> subprocess.Popen[bytes]:
-    """Start a worker that sends itself a signal when it begins its second block."""
-    preload = folder / "signals_itself.py"
-    preload.write_text(SIGNALS_ITSELF.format(method=method, signal=number.name))
-    return dask.start_worker("--no-nanny", "--preload", str(preload))
+def start_signalling(own: DaskProcesses, method: str, block: int, number: signal.Signals) -> Path:
+    """Start two workers, of which the one that begins a block sends itself a signal; return the file with its pid."""
+    preload, begun = own.folder / "signals_itself.py", own.folder / "begun"
+    preload.write_text(SIGNALS_ITSELF.format(method=method, block=block, signal=int(number), begun=str(begun)))
+    for _ in range(2):
+        own.start_worker("--no-nanny", "--preload", str(preload))
+    return begun
 
 
-def test_a_worker_killed_amid_an_exchange_costs_its_blocks(place: Place, tmp_path: Path) -> None:
+@pytest.mark.parametrize("grid", [LARGE, WHOLE], ids=["blocks", "one block"])
+def test_a_worker_killed_amid_an_exchange_costs_its_blocks(place: Place, tmp_path: Path, grid: Grid) -> None:
     with DaskProcesses(tmp_path) as own:
-        own.start_worker()
-        start_signalling(own, tmp_path, "run_exchanged", signal.SIGKILL)
-        ended = place.start(scheduler=own.address, halo="exchange", grid=LARGE).wait()
+        start_signalling(own, "run_exchanged", len(grid) - 1, signal.SIGKILL)
+        ended = place.start(scheduler=own.address, halo="exchange", grid=grid).wait()
     place.check(ended)
     assert ended.facts["blocks_recomputed"] >= 1
+    assert len(ended.facts["workers"]) == 1
 
 
 TTL = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "2 s"}
@@ -173,14 +182,13 @@ TTL = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "2 s"}
 
 def test_a_worker_that_hangs_is_given_up_and_changes_nothing_when_it_wakes(place: Place, tmp_path: Path) -> None:
     with DaskProcesses(tmp_path, TTL) as own:
-        own.start_worker()
-        hanging = start_signalling(own, tmp_path, "run_block", signal.SIGSTOP)
+        begun = start_signalling(own, "run_block", 9, signal.SIGSTOP)
         ended = place.start(scheduler=own.address).wait()
         assert (ended.code, ended.message) == (0, "")
         assert ended.facts["blocks_recomputed"] >= 1
         assert len(ended.facts["workers"]) == 1
         assert harness.stored_files(place.output) == place.expected
-        hanging.send_signal(signal.SIGCONT)
+        os.kill(int(begun.read_text()), signal.SIGCONT)
         time.sleep(3)  # for the block that it was in
         assert harness.stored_files(place.output) == place.expected
 

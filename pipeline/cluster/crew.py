@@ -17,7 +17,7 @@ from typing import Any
 from pipeline.cluster import look, task
 from pipeline.cluster.arrival import Arrivals, Watch
 from pipeline.cluster.probe import PACKAGES, Capacity, probe
-from pipeline.cluster.sight import Marks, marks_of
+from pipeline.cluster.sight import Expected, marks_of
 from pipeline.config.scheduler import host_of, is_loopback
 from pipeline.execution import PassCounts, Record
 from pipeline.graph import JOINS, Strip, exchange_strip
@@ -86,14 +86,14 @@ class Crew:
         self.client = client
         self._watch = Watch(client, wait_seconds)
         self._plan = b""
-        self._inputs: list[tuple[Evidence, Marks]] = []
+        self._inputs: list[Expected] = []
         self._threads = 1
         self._blocks: Counter[str] = Counter()
 
     def probe(self, inputs: Sequence[Evidence], folders: Sequence[Path], work: Folder | None) -> Capacity:
         """Ask all workers (see `probe.probe`); what they must see is asked of those that join late, too."""
         self._inputs = [(evidence, marks_of(evidence)) for evidence in inputs]
-        return probe(self.client, inputs, folders, work)
+        return probe(self.client, self._inputs, folders, work)
 
     def prepare(self, plan: Plan, outputs: Sequence[Evidence]) -> float:
         """Have the kernels compiled on all workers; return the seconds that it took.
@@ -182,11 +182,13 @@ class Crew:
         self, worker: PassWorker, strip: Strip, sent: Any, token: str, work: _Work, record: Record, journal: Journal
     ) -> None:
         """Send a strip whose blocks hand their rims to neighbours: one graph, of which the receipts come back."""
+        import dask
         from dask.delayed import delayed
 
         handle = delayed(sent)
         array = exchange_strip(worker.planned, worker.merger, handle, strip, token=f"block-{token}")
-        saved = self.client.compute(delayed(task.save_exchanged)(array, handle))
+        with dask.config.set({"optimization.fuse.active": False}):  # a block fused with a join would bear its name
+            saved = self.client.compute(delayed(task.save_exchanged)(array, handle))
 
         def take(result: tuple[tuple[BlockDone, ...], list[list[str]]]) -> None:
             for receipt in result[0]:

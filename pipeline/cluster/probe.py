@@ -15,10 +15,10 @@ import cloudpickle
 
 import pipeline
 from pipeline.cluster import look, sight
+from pipeline.cluster.sight import Expected
 from pipeline.errors import PipelineError
 from pipeline.planning import format_bytes
 from pipeline.storage.folder import Folder, LocalFolder
-from pipeline.storage.reader import Evidence
 
 PACKAGES = ["rasterpipe", "numpy", "numba", "zarr", "zarrs", "dask", "distributed"]
 """Whose versions must be the same on workers: on them depend the bits, or the way blocks travel."""
@@ -56,13 +56,13 @@ UNKNOWN = Capacity(2**50, 1, 1)
 """Before the workers are there."""
 
 
-def probe(client: Any, inputs: Sequence[Evidence], folders: Sequence[Path], work: Folder | None = None) -> Capacity:
+def probe(client: Any, inputs: Sequence[Expected], folders: Sequence[Path], work: Folder | None = None) -> Capacity:
     """Ask all workers of a dask client; return what they have.
 
     Parameters
     ----------
     inputs
-        What every worker must see as it is here.
+        What every worker must see, as it is here.
     folders
         Folders of the run, which every worker must see and be able to write to.
     work
@@ -76,9 +76,9 @@ def probe(client: Any, inputs: Sequence[Evidence], folders: Sequence[Path], work
     workers = client.scheduler_info(n_workers=-1)["workers"]
     problems = _python_problems(client)
     if not problems:
-        local = [evidence for evidence in inputs if isinstance(evidence.folder, LocalFolder)]
+        local = [each for each in inputs if isinstance(each[0].folder, LocalFolder)]
         answers = _ask(client, local, folders)
-        here = look.look([sight.local_files(each) for each in local], [], "", PACKAGES)
+        here = look.look([], [], "", PACKAGES)
         for address, answer in answers.items():
             for text in _problems(answer, here, local):
                 problems[text].append(address)
@@ -104,12 +104,12 @@ def _python_problems(client: Any) -> defaultdict[str, list[str]]:
     return problems
 
 
-def _ask(client: Any, inputs: Sequence[Evidence], folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
+def _ask(client: Any, inputs: Sequence[Expected], folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
     token = f"probe-{uuid.uuid4().hex}"
     cloudpickle.register_pickle_by_value(look)
     try:
         with _marked(folders, token):
-            files = [sight.local_files(evidence) for evidence in inputs]
+            files = [sight.local_files(evidence) for evidence, _ in inputs]
             answers = client.run(look.look, files, [str(f) for f in folders], token, PACKAGES, on_error="return")
             for folder in folders:
                 _check_seen(folder, token, answers)
@@ -141,17 +141,17 @@ def _check_seen(folder: Path, token: str, answers: Mapping[str, Any]) -> None:
             answer["folders"].append(str(folder))
 
 
-def _store_problems(client: Any, inputs: Sequence[Evidence], work: Folder | None) -> Iterator[tuple[str, str]]:
+def _store_problems(client: Any, inputs: Sequence[Expected], work: Folder | None) -> Iterator[tuple[str, str]]:
     """Yield the addresses of workers that see object stores otherwise than this process, and in words what."""
     if not inputs and work is None:
         return
-    here = [sight.marks_of(evidence) for evidence in inputs]
+    rasters = [evidence for evidence, _ in inputs]
     with sight.token_in(work) as token:
-        for address, seen in client.run(sight.look_at, list(inputs), token, on_error="return").items():
+        for address, seen in client.run(sight.look_at, rasters, token, on_error="return").items():
             if not isinstance(seen, sight.Seen):
                 yield address, f"does not answer: {seen!r}"
                 continue
-            texts = [sight.difference(*each) for each in zip(inputs, here, seen.marks, strict=True)]
+            texts = [sight.difference(*each, there) for each, there in zip(inputs, seen.marks, strict=True)]
             if work is not None and token is not None:
                 texts.append(sight.token_problem(work, token, seen))
             yield from ((address, text) for text in texts if text)
@@ -167,12 +167,12 @@ def differences(answer: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[
             yield f"{package} {there}, here {here['versions'][package]}; install the same"
 
 
-def _problems(answer: Mapping[str, Any], here: Mapping[str, Any], inputs: Sequence[Evidence]) -> Iterator[str]:
+def _problems(answer: Mapping[str, Any], here: Mapping[str, Any], inputs: Sequence[Expected]) -> Iterator[str]:
     if "error" in answer:
         yield f"does not answer: {answer['error']}"
         return
     yield from differences(answer, here)
-    seen = (sight.difference(*each) for each in zip(inputs, here["inputs"], answer["inputs"], strict=True))
+    seen = (sight.difference(*each, there) for each, there in zip(inputs, answer["inputs"], strict=True))
     yield from (text for text in seen if text)
     for folder in answer["folders"]:
         yield f"cannot write to {folder}, or sees another folder there; choose an output that all can write to"

@@ -17,6 +17,8 @@ from pipeline.storage.reader import Evidence
 
 Marks = Mapping[str, Any]
 """File -> what tells it from others, None where there is none, text where it cannot be read."""
+Expected = tuple[Evidence, Marks]
+"""A raster, with the marks of the process that has opened it."""
 TOKEN = "client"
 SAME_FOLDER = "put it where all see it"
 SAME_STORE = (
@@ -78,7 +80,7 @@ def difference(evidence: Evidence, here: Marks, there: Marks) -> str | None:
     return f"sees another raster at {evidence.path}{what}; {remedy}"
 
 
-def differences_here(expected: Iterable[tuple[Evidence, Marks]]) -> Iterator[str]:
+def differences_here(expected: Iterable[Expected]) -> Iterator[str]:
     """Yield what this process sees otherwise than another one, by the marks that came from there."""
     for evidence, marks in expected:
         if text := difference(evidence, marks, marks_of(evidence)):

@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.cluster import look
 from pipeline.cluster.probe import PACKAGES, differences
-from pipeline.cluster.sight import Marks, differences_here
+from pipeline.cluster.sight import Expected, differences_here
 from pipeline.compilation import compile_kernels
 from pipeline.errors import RunStopped
 from pipeline.graph import StripDone
@@ -24,7 +24,6 @@ from pipeline.passes import PassPlan
 from pipeline.planning import Plan
 from pipeline.reduction import Merger, Partials
 from pipeline.region import Region
-from pipeline.storage.reader import Evidence
 from pipeline.storage.zarr import configure
 from pipeline.worker import BlockDone, PassWorker
 
@@ -70,7 +69,7 @@ class SentPlan:
     """Blocks that a worker computes at once."""
     here: Mapping[str, Any]
     """What is installed where the plan was made (see `look.look`)."""
-    expected: Sequence[tuple[Evidence, Marks]] = ()
+    expected: Sequence[Expected] = ()
     """What is seen there of the inputs and of the stores that the run writes."""
 
     def prepare(self) -> None:
