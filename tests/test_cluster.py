@@ -195,18 +195,16 @@ def test_a_worker_that_hangs_is_given_up_and_changes_nothing_when_it_wakes(place
 
 def test_a_worker_that_wakes_after_another_pipeline_has_ended_changes_nothing(place: Place, tmp_path: Path) -> None:
     with DaskProcesses(tmp_path, TTL) as own:
-        own.start_worker()
-        hanging = start_signalling(own, tmp_path, "run_block", signal.SIGSTOP)
+        begun = start_signalling(own, "run_block", 9, signal.SIGSTOP)
         given_up = place.start(scheduler=own.address)
-        while Path(f"/proc/{hanging.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
-            time.sleep(0.02)
+        wait_for(begun)
         given_up.process.kill()
         given_up.wait()
         other = place.document | {"steps": [{**STEPS[0], "size": 7}, *STEPS[1:]], "run": {"halo": "read"}}
         assert Run(other, overwrite=True).wait().code == 0
         before = harness.stored_files(place.output)
         assert before != place.expected
-        hanging.send_signal(signal.SIGCONT)
+        os.kill(int(begun.read_text()), signal.SIGCONT)
         time.sleep(3)  # for the block that it was in
         assert harness.stored_files(place.output) == before
         assert os.listdir(place.output.parent) == [place.output.name]
