@@ -35,7 +35,7 @@ class Place(ABC):
 
     @abstractmethod
     def check(self, inputs: Sequence[str]) -> None:
-        """Refuse a place equal to, inside or around an input, and one that holds no store of ours."""
+        """Refuse a prefix equal to, inside or around an input, and one that holds no store of ours."""
 
     @abstractmethod
     def is_begun(self) -> bool:
@@ -89,7 +89,7 @@ class LocalPlace(Place):
         return LocalFolder(work_folder(self.output))
 
     def check(self, inputs: Sequence[str]) -> None:
-        target.check_output_path(self.output, inputs)
+        """The paths on a disk are checked together (see `writes`)."""
 
     def is_begun(self) -> bool:
         return work_folder(self.output).exists()
