@@ -28,6 +28,9 @@ from pipeline.storage.zarr_store import root_attributes
 TORN = re.compile(r".+\.[0-9a-f]{32}\.partial")
 """Files that are written beside and renamed, by zarr and by us, as long as they are not whole."""
 
+STORE_FILES = ("zarr.json", ".zgroup", ".zarray")
+"""By which a folder is known for a Zarr store, or for a part of one."""
+
 Parts = Mapping[str, Any]
 
 

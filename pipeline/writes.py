@@ -19,7 +19,7 @@ from pipeline.journal import check_work_folder, work_folder
 from pipeline.storage.folder import is_url
 from pipeline.storage.zarr_store import root_attributes
 from pipeline.table_file import is_table, table_files
-from pipeline.target import is_empty_folder, provenance_of
+from pipeline.target import STORE_FILES, is_empty_folder, provenance_of
 
 if TYPE_CHECKING:
     from pipeline.job import Job
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 Kind = Literal["store", "GeoTIFF", "table", "picture", "report", "scratch", "work"]
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 """How an address begins, also one that was taken for a path."""
-STORE_FILES = ("zarr.json", ".zgroup", ".zarray")
 
 
 @dataclass(frozen=True)
