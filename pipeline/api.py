@@ -30,14 +30,15 @@ from pipeline.job import Job, Source, check_inputs_unchanged, load
 from pipeline.journal import Journal
 from pipeline.operation import find_operation
 from pipeline.progress import Progress
-from pipeline.quicklook import check_quicklook_path, draw
+from pipeline.quicklook import check_quicklook, draw
 from pipeline.storage.disk import FileSystems
 from pipeline.storage.folder import Folder, LocalFolder, RemoteError, is_url
 from pipeline.storage.inputs import local_paths, open_raster
 from pipeline.storage.zarr import configure
 from pipeline.store import RunStore
-from pipeline.table_file import check_table_files, table_files, write_table_files
+from pipeline.table_file import check_tables, table_files, write_table_files
 from pipeline.target import Target, grids_from_json
+from pipeline.writes import check_writes
 
 if TYPE_CHECKING:
     from pipeline.cluster.crew import Crew
@@ -101,11 +102,11 @@ def run(
         raise UsageError("--in-place says how to overwrite; give --overwrite too")
     options["in_place"] = in_place
     if quicklook is not None:
-        check_quicklook_path(str(quicklook))
+        check_quicklook(str(quicklook))
     job = _load_roughly(source, **options)
     if performance_report is not None:
         _check_reportable(job)
-    ways = _Ways(resume, overwrite, Progress(quiet=quiet), performance_report)
+    ways = _Ways(resume, overwrite, Progress(quiet=quiet), quicklook, performance_report)
     try:
         facts = _run_or_resume(job, lambda **cut: load(source, **{**options, **cut}), ways)
     except OutputError as error:  # the user knows of one output
@@ -126,6 +127,7 @@ class _Ways:
     resume: bool
     overwrite: bool
     progress: Progress
+    quicklook: str | os.PathLike[str] | None
     performance_report: str | os.PathLike[str] | None
 
 
@@ -186,11 +188,13 @@ def _probe(job: Job, crew: Crew, folders: Sequence[Path], work: Folder | None = 
 def _run_or_resume(job: Job, reload: Callable[..., Job], ways: _Ways) -> dict[str, Any]:
     sources = [path for entry in job.pipeline.inputs.values() for path in entry.paths]
     sources += _local_inputs(job)
-    is_there = check_geotiffs(job, sources, resume=ways.resume, overwrite=ways.overwrite)
+    check_tables(job)
+    job.place.check(sources)
+    pages = [None if path is None else os.fspath(path) for path in (ways.quicklook, ways.performance_report)]
+    check_writes(job, sources, *pages, overwrite=ways.overwrite, resume=ways.resume)
+    is_there = check_geotiffs(job, resume=ways.resume, overwrite=ways.overwrite)
     if is_there and is_geotiff(job.result):
         return _describe_geotiff(job)
-    job.place.check(sources)
-    check_table_files(job, overwrite=ways.overwrite, resume=ways.resume)
     place = job.place
     choose = partial(place.choose, job.parts, resume=ways.resume, overwrite=ways.overwrite)
     if not place.is_begun():  # a refusal leaves nothing behind, not even a journal

@@ -8,8 +8,7 @@ file carries the provenance of the run, so that it is known for ours and for thi
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from pipeline.storage.disk import replacing_file
 from pipeline.storage.folder import is_url
 from pipeline.storage.zarr import open_written
 from pipeline.storage.zarr_store import root_attributes, with_region
-from pipeline.target import check_file_path, check_may_rebuild, check_output_path, hash_parts, provenance_of
+from pipeline.target import check_may_rebuild, hash_parts, provenance_of
 
 if TYPE_CHECKING:
     from pipeline.job import Job
@@ -64,22 +63,16 @@ def geotiffs(job: Job) -> list[GeoTiff]:
     if output.geotiff is not None:
         folder, names = Path(output.geotiff), [array.raster.replace("/", "_") + ".tif" for array in kept]
         found += [GeoTiff(array, folder / name) for array, name in zip(kept, names, strict=True)]
-    twice = [str(path) for path, count in Counter(each.path for each in found).items() if count > 1]
-    if twice:
-        raise PipelineError(f"two rasters would be written to {twice[0]}; rename a step", ("output", "geotiff"))
     return found
 
 
-def check_geotiffs(job: Job, sources: Sequence[str], *, resume: bool, overwrite: bool) -> bool:
-    """Refuse files that exist or cannot be written, before anything is; return whether all of them are there."""
+def check_geotiffs(job: Job, *, resume: bool, overwrite: bool) -> bool:
+    """Refuse to replace files of other runs unasked, before anything is written; return whether all are there."""
     files = geotiffs(job)
     for file in files:
         _check_memory(job, file)
         if str(file.path) == job.pipeline.output.path:
-            check_output_path(str(file.path), sources)
             _check_not_begun(job, resume=resume, overwrite=overwrite)
-        else:
-            check_file_path(file.path, [*sources, job.output])
         here = provenance_of(file.path)
         continues = resume and _is_begun(job)
         if here is not None and not overwrite and not continues and not (resume and _is_of(here, job.parts)):

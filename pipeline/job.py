@@ -56,6 +56,8 @@ class Job:
     plan: Plan
     parts: Mapping[str, Any]
     """All that the result depends on, ready for JSON; its hash is the plan hash."""
+    matrix_files: tuple[str, ...] = ()
+    """Files of kernels, footprints and palettes that the steps were made with."""
     in_place: bool = False
     """Whether a store in an object store may be replaced where it lies."""
 
@@ -107,6 +109,7 @@ def load(
     With `trust` it may ask for anything, see `load_pipeline`.
     """
     config, document = load_pipeline(source, overrides, inputs, output, trust=trust)
+    matrix_files = tuple(path for step in config.steps for path in step.matrix_files().values())
     try:
         config = with_matrices(document, config, read_matrix)
         readers = _match(
@@ -127,7 +130,7 @@ def load(
             raise PipelineError(locate(document, error), error.path) from None
     notes = (*input_notes(config, readers), *reading_notes(plan), *output_notes(config, plan))
     plan = dataclasses.replace(plan, notes=(*notes, *plan.notes))
-    return Job(config, document, readers, plan, _parts(config, readers), in_place)
+    return Job(config, document, readers, plan, _parts(config, readers), matrix_files, in_place)
 
 
 def _check_remote(config: Pipeline, plan: Plan) -> None:

@@ -62,7 +62,7 @@ def check_work_folder(folder: Path) -> None:
     """Refuse to work in a folder that no run has made: all in it is removed in the end."""
     names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
     journal = folder / "journal"
-    known = all(map(OWN_NAMES.fullmatch, names))
+    known = all(OWN_NAMES.fullmatch(name) and not (folder / name).is_symlink() for name in names)
     if journal.is_file():
         with journal.open("rb") as file:
             known = known and MAGIC.startswith(file.read(len(MAGIC)))

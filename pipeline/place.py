@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,29 @@ from pipeline.storage.folder import Folder, LocalFolder, RemoteError
 from pipeline.storage.object_folder import ObjectFolder
 from pipeline.storage.zarr_store import root_attributes
 from pipeline.target import Parts, Target
+
+NODE_FILE = re.compile(r"(.+)/(?:zarr\.json|c(?:/\d+)*)")
+"""A file of an array or a group: its metadata or a chunk."""
+
+
+def own_names(metadata: Any, names: Iterable[str]) -> list[str]:
+    """Return which names below a result its run has made: files of nodes that its own metadata tell of.
+
+    An unfinished result has not gathered metadata yet; there all below the groups of its steps counts.
+    """
+    try:
+        nodes = (metadata.get("consolidated_metadata") or {}).get("metadata") or {}
+        steps = {step["name"] for step in metadata["attributes"]["rasterpipe"]["parts"]["steps"]}
+    except (AttributeError, KeyError, TypeError):  # not as a run wrote it
+        nodes, steps = {}, set()
+
+    def is_own(name: str) -> bool:
+        match = NODE_FILE.fullmatch(name)
+        if match is None:
+            return name == "zarr.json"
+        return match[1] in nodes if nodes else match[1].partition("/")[0] in steps
+
+    return [name for name in names if is_own(name)]
 
 
 class Place(ABC):
@@ -35,7 +60,7 @@ class Place(ABC):
 
     @abstractmethod
     def check(self, inputs: Sequence[str]) -> None:
-        """Refuse a place equal to, inside or around an input, and one that holds no store of ours."""
+        """Refuse a prefix equal to, inside or around an input, and one that holds no store of ours."""
 
     @abstractmethod
     def is_begun(self) -> bool:
@@ -89,7 +114,7 @@ class LocalPlace(Place):
         return LocalFolder(work_folder(self.output))
 
     def check(self, inputs: Sequence[str]) -> None:
-        target.check_output_path(self.output, inputs)
+        """The paths on a disk are checked together (see `writes`)."""
 
     def is_begun(self) -> bool:
         return work_folder(self.output).exists()
@@ -149,8 +174,19 @@ class ObjectPlace(Place):
             if root_attributes(self.folder) is None and not self.folder.is_empty():
                 words = "exists and is not an output of rasterpipe, so it is never replaced"
                 raise OutputError(f"{self}: {words}; choose another path")
+            if (around := self._store_around()) is not None:
+                raise OutputError(f"{self}: lies inside another Zarr store, {around}; choose a path outside of it")
         except RemoteError as error:
             raise OutputError(str(error)) from error
+
+    def _store_around(self) -> Folder | None:
+        folder = self.folder.parent
+        while folder is not None:
+            with suppress(RemoteError):  # who may not look there has no store there
+                if any(folder.exists(name) for name in target.STORE_FILES):
+                    return folder
+            folder = folder.parent
+        return None
 
     def is_begun(self) -> bool:
         return self.work.exists(JOURNAL) or self.work.exists(LEASE)
@@ -186,7 +222,16 @@ class ObjectPlace(Place):
                     f"{self}: an object store has no renames, so the old result would be gone before the new one is "
                     "complete; add --in-place to --overwrite if that is meant, or choose another path"
                 )
+            if foreign := sorted({*self.folder.names()} - {*self._own_names()}):
+                raise OutputError(
+                    f"{self}: is replaced where it lies, and holds {foreign[0]}, which its run has not made; move it "
+                    "away, or choose another path"
+                )
         return Target("start", self.folder, uuid.uuid4().hex)
+
+    def _own_names(self) -> list[str]:
+        """Return the objects below the result that its run has made."""
+        return own_names(self.folder.read_json("zarr.json"), self.folder.names())
 
     def find_unfinished(self, header: Mapping[str, Any]) -> Folder | None:
         here = root_attributes(self.folder) or {}
@@ -204,14 +249,15 @@ class ObjectPlace(Place):
         if found is None:
             return
         self.folder.versions["zarr.json"] = found[1]
+        own = self._own_names()
         record = (root_attributes(self.folder) or {}) | {"complete": False, "run_id": chosen.run_id}
         metadata = {"zarr_format": 3, "node_type": "group", "attributes": {"rasterpipe": record}}
         self.folder.replace_json("zarr.json", metadata)
-        self.folder.remove_all(but="zarr.json")
+        self.folder.remove_named([name for name in own if name != "zarr.json"])
 
     def discard(self, chosen: Target) -> None:
         if (root_attributes(self.folder) or {}).get("run_id") == chosen.run_id:
-            self.folder.remove_all()
+            self.folder.remove_named(self._own_names())
 
     def remove_torn(self, chosen: Target) -> None:
         """Objects are there whole or not at all."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import numpy as np
 from pipeline.errors import OutputError
 from pipeline.raster import RasterSpec, array_slices
 from pipeline.region import Region
+from pipeline.storage.disk import replace_file
 from pipeline.storage.inputs import open_raster
 from pipeline.storage.reader import Reader
 from pipeline.storage.zarr import open_written
@@ -23,15 +23,10 @@ GAP = 8
 MAX_PANELS = 8
 
 
-def check_quicklook_path(path: str) -> None:
-    """Refuse what is no PNG, or cannot be written, before the run."""
+def check_quicklook(path: str) -> None:
+    """Refuse what is no PNG, before the run."""
     if Path(path).suffix.lower() != ".png":
         raise OutputError(f"{path}: a quicklook is a PNG; give a name that ends in .png")
-    if Path(path).is_dir():
-        raise OutputError(f"{path}: is a folder; give the quicklook another name")
-    parent = next(folder for folder in Path(path).absolute().parents if folder.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise OutputError(f"{path}: {parent} is not a folder that can be written to; give the quicklook another place")
 
 
 def draw(job: Job, path: str) -> str:
@@ -54,7 +49,7 @@ def draw(job: Job, path: str) -> str:
         left += panel.shape[1] + GAP
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_bytes(imagecodecs.png_encode(sheet))
+        replace_file(Path(path), bytes(imagecodecs.png_encode(sheet)))
     except OSError as error:
         raise OutputError(f"{path}: the result {job.output} is complete, but the quicklook failed: {error}") from error
     return path

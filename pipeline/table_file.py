@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 
-from pipeline.errors import OutputError, PipelineError, RunStopped
+from pipeline.errors import PipelineError, RunStopped
 from pipeline.operation import Reduction, TableSpec
 from pipeline.storage.disk import replacing_file
 from pipeline.storage.folder import Folder
@@ -23,34 +22,33 @@ if TYPE_CHECKING:
 
 ROWS = 100_000
 """Rows that are in memory at once."""
+FIRST_COLUMNS = ["label", "pixels"]
+"""Of every table of labels."""
 
 Columns = Mapping[str, np.ndarray]
 
 
-def check_table_files(job: Job, *, overwrite: bool, resume: bool) -> None:
-    """Refuse files that exist or cannot be written, before anything is."""
-    steps: dict[Path, str] = {}
+def check_tables(job: Job) -> None:
+    """Refuse tables that cannot be written for lack of a library, before anything is."""
     for step, path in table_files(job):
-        if (other := steps.setdefault(path.resolve(), step)) != step:
-            raise PipelineError(
-                f"{path}: the tables of steps {other!r} and {step!r} are written to one file; rename one"
-            )
-        if path.is_dir():
-            raise OutputError(f"{path}: is a folder, and the table of step {step!r} is written there; choose a file")
-        folder = path.parent
         if path.suffix == ".parquet":
             _require_pyarrow(step)
-        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-            raise OutputError(
-                f"{path}: the folder {folder} does not exist or is not writable; make it, or choose another"
-            )
-        # what --resume finds may be of the run that it continues only where there is one
-        continues = resume and (job.place.is_begun() or job.place.folder.exists("zarr.json"))
-        if path.exists() and not (overwrite or continues):
-            raise OutputError(f"{path}: the table of step {step!r} exists; --overwrite replaces it")
-        for store in (job.output, *(p for entry in job.pipeline.inputs.values() for p in entry.paths)):
-            if Path(store).resolve() in (path.resolve(), *path.resolve().parents):
-                raise OutputError(f"{path}: lies in {store}; choose a path beside it")
+
+
+def is_table(path: Path) -> bool:
+    """Return whether a file is a table that a run wrote: by the names of its first columns."""
+    if not path.is_file():
+        return False
+    if path.suffix == ".csv":
+        header = ",".join(FIRST_COLUMNS).encode()
+        with path.open("rb") as file:
+            return file.read(len(header)) == header
+    import pyarrow.parquet
+
+    try:
+        return list(pyarrow.parquet.read_schema(path).names[: len(FIRST_COLUMNS)]) == FIRST_COLUMNS
+    except pyarrow.ArrowInvalid:
+        return False
 
 
 def write_table_files(job: Job) -> list[str]:
@@ -127,6 +125,7 @@ def _require_pyarrow(step: str) -> None:
 def _replacing(path: Path, store: Folder, run_id: str) -> Iterator[Path]:
     """Yield where a file is written, under a name that no other run takes, before it is put in its place."""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with replacing_file(path, run_id) as building:
             yield building
     except OSError as error:

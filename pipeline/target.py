@@ -18,7 +18,7 @@ from typing import Any, Literal
 import pipeline
 from pipeline.cluster import look
 from pipeline.errors import OutputError
-from pipeline.journal import Journal, check_work_folder, work_folder
+from pipeline.journal import Journal, work_folder
 from pipeline.planning import format_bytes
 from pipeline.region import Axis, Grid
 from pipeline.storage.disk import sync_path
@@ -27,6 +27,9 @@ from pipeline.storage.zarr_store import root_attributes
 
 TORN = re.compile(r".+\.[0-9a-f]{32}\.partial")
 """Files that are written beside and renamed, by zarr and by us, as long as they are not whole."""
+
+STORE_FILES = ("zarr.json", ".zgroup", ".zarray")
+"""By which a folder is known for a Zarr store, or for a part of one."""
 
 Parts = Mapping[str, Any]
 
@@ -65,46 +68,7 @@ class Target:
     """The run whose result lies at the output and is replaced at the end; None: nothing lies there."""
 
 
-def check_output_path(output: str, inputs: Sequence[str]) -> None:
-    """Refuse an output equal to, inside or around an input, and one that is no store of ours."""
-    try:
-        _check_local_path(output, inputs)
-    except (OSError, ValueError) as error:  # a name too long or with a zero byte, no permission to look
-        reason = getattr(error, "strerror", None) or error
-        raise OutputError(f"{output}: {reason}; choose another output path") from error
-
-
-def _check_local_path(output: str, inputs: Sequence[str]) -> None:
-    path = Path(output).resolve()
-    work = work_folder(str(path))
-    for source in inputs:
-        other = Path(source).resolve()
-        if path == other:
-            raise OutputError(f"{output}: is also an input; choose another output path")
-        if other in path.parents or path in other.parents:
-            word = "inside" if other in path.parents else "around"
-            raise OutputError(f"{output}: lies {word} the input {source}; choose an output path beside it")
-        if work == other or work in other.parents:
-            raise OutputError(f"{output}: the run builds in {work}, which holds the input {source}; move the input")
-    if (link := Path(output)).is_symlink():  # to replace it would lose the link, to follow it what it leads to
-        raise OutputError(f"{output}: is a symbolic link to {os.readlink(link)}; give {path} itself as the output")
-    if work.is_symlink():  # what is written or removed there would be elsewhere
-        raise OutputError(f"{output}: the run needs {work}, a link to {os.readlink(work)}; remove the link")
-    check_work_folder(work)
-    if path == path.parent:
-        raise OutputError(f"{output}: is a root folder; choose a path for a new store")
-    parent = next(p for p in path.parents if p.exists())
-    if not parent.is_dir():
-        raise OutputError(f"{output}: {parent} is a file, not a folder")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise OutputError(f"{output}: the folder {parent} is not writable")
-    if any((p / "zarr.json").exists() or (p / ".zgroup").exists() or (p / ".zarray").exists() for p in path.parents):
-        raise OutputError(f"{output}: lies inside another Zarr store; choose a path outside of it")
-    if path.exists() and provenance_of(path) is None and not _is_empty_folder(path):
-        raise OutputError(f"{output}: exists and is not an output of rasterpipe, so it is never replaced; move it away")
-
-
-def _is_empty_folder(path: Path) -> bool:
+def is_empty_folder(path: Path) -> bool:
     """Return whether a folder holds nothing, or only what a process that was killed there had begun to write."""
     return path.is_dir() and all(TORN.fullmatch(entry.name) for entry in path.iterdir())
 
@@ -114,25 +78,6 @@ def remove_torn(folder: Path) -> None:
     for path in folder.rglob("*.partial"):
         if TORN.fullmatch(path.name):
             path.unlink()
-
-
-def check_file_path(path: Path, others: Sequence[str]) -> None:
-    """Refuse a file of the output that cannot be written, lies in an input or a store, or replaces what is not ours."""
-    try:
-        if path.is_symlink() or path.is_dir():
-            word = "a symbolic link" if path.is_symlink() else "a folder"
-            raise OutputError(f"{path}: is {word}, and a file is written there; move it away")
-        for other in others:
-            if Path(other).resolve() in (path.resolve(), *path.resolve().parents):
-                raise OutputError(f"{path}: lies in {other}; choose a folder beside it")
-        parent = next(p for p in path.absolute().parents if p.exists())
-        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-            raise OutputError(f"{path}: {parent} is not a folder that can be written to; choose another")
-        if path.exists() and provenance_of(path) is None:
-            words = "exists and is not an output of rasterpipe, so it is never replaced"
-            raise OutputError(f"{path}: {words}; move it away")
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{path}: {getattr(error, 'strerror', None) or error}; choose another path") from error
 
 
 def provenance_of(path: Path | Folder) -> dict[str, Any] | None:
@@ -192,7 +137,7 @@ def finish_swap(output: str, header: Mapping[str, Any] | None) -> None:
 def swap_in(output: str, run_id: str, replaces: str | None) -> None:
     """Put a finished store in its place; the one that it replaces is kept until then."""
     path, (new, old) = Path(output), building_paths(output, run_id)
-    if path.exists() and not _is_empty_folder(path):  # somebody may have removed it meanwhile
+    if path.exists() and not is_empty_folder(path):  # somebody may have removed it meanwhile
         here = root_attributes(str(path))
         if here is None or replaces is None or str(here.get("run_id")) != replaces:
             raise OutputError(

@@ -480,7 +480,7 @@ ARGUMENTS: dict[str, tuple[list[str], int, str]] = {
     "quicklook in a file": (
         ["run", "pipeline.yaml", "--quicklook", "notes.txt/look.png"],
         5,
-        "is not a folder that can be written to",
+        "notes.txt is a file, not a folder",
     ),
     "operation to apply": (
         ["apply", "windwo", "scene.zarr", "new.zarr"],

@@ -93,11 +93,12 @@ def test_what_a_table_file_must_not_replace(config: dict[str, Any], tmp_path: Pa
     path = tmp_path / "table.csv"
     config["steps"][0]["table"] = str(path)
     twice = {**config, "steps": [*config["steps"], {**config["steps"][0], "name": "again"}]}
-    with pytest.raises(PipelineError, match="the tables of steps 'zones' and 'again' are written to one file"):
+    with pytest.raises(OutputError, match="the table of step 'zones' and the table of step 'again' would both be"):
         pipeline.run(twice)
     path.write_text("somebody else's")
-    with pytest.raises(OutputError, match="exists; --overwrite replaces it"):
-        pipeline.run(config, resume=True)  # there is nothing to resume
+    for options in ({"resume": True}, {"overwrite": True}):
+        with pytest.raises(OutputError, match="exists and is not a table of rasterpipe"):
+            pipeline.run(config, **options)
     assert path.read_text() == "somebody else's"
     path.unlink()
     path.mkdir()

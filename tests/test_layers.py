@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent / "pipeline"
 LAYERS = (
     {"cli", "__main__"},
     {"api", "verification", "recomputation", "expectation", "conversion"},
-    {"job", "report", "quicklook", "lazy", "notes"},
+    {"job", "report", "quicklook", "lazy", "notes", "writes"},
     {"cluster", "compilation", "execution", "store", "place", "target", "synth", "table_file", "geotiff_file"},
     {"graph", "journal", "object_journal", "progress", "limits", "catalogue"},
     {"worker"},

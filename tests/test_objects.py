@@ -313,6 +313,84 @@ def test_what_is_there_is_kept_unless_it_is_given_up(server: S3, bucket: str, sc
     assert names(server, f"{url}.work") == []
 
 
+SPELLINGS = (
+    "s3://{b}/./r.zarr",
+    "s3://{b}/x/../r.zarr",
+    "s3://{b}/x/%2E%2E/r.zarr",
+    "s3://{b}//r.zarr",
+    "s3://{b}/r%2Ezarr",
+    "s3://{b}/r.zarr/.",
+    "S3://{b}/r.zarr",
+    "s3://{b}:443/r.zarr",
+    "s3://{b}/r.zarr?",
+    "s3://{b}/r.zarr#",
+    "s3://{b}/r.zarr ",
+    "s3://{b}/./r.zarr/inner.zarr",
+    "s3://{b}/r.zarr/x/../inner.zarr",
+)
+"""Of an output, for an input s3://BUCKET/r.zarr and what lies in it."""
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_an_input_by_another_spelling_is_not_destroyed(
+    server: S3, bucket: str, tmp_path: Path, scene: str, spelling: str
+) -> None:
+    url = f"{bucket}/r.zarr"
+    api.run(to_bucket(server, scene, url))  # bears our mark, so that --overwrite --in-place might replace it
+    before = names(server, bucket)
+    other = spelling.format(b=bucket.removeprefix("s3://"))
+    source = {"path": url, "array": "smooth/mean", "storage": server.storage}
+    with pytest.raises(OutputError, match=r"a store takes this for|was given with a user, password or query") as caught:
+        api.run(to_bucket(server, url, other) | {"inputs": {"image": source}}, overwrite=True, in_place=True)
+    assert caught.value.exit_code == 5
+    with pytest.raises(InputError, match=r"a store takes this for|was given with a user, password or query"):
+        api.info(other)
+    assert names(server, bucket) == before
+
+
+def test_a_key_is_what_the_address_shows(server: S3, bucket: str, scene: str) -> None:
+    with pytest.raises(OutputError, match=rf"a%20b\.zarr: a store takes this for {bucket}/a b\.zarr; give that"):
+        api.run(to_bucket(server, scene, f"{bucket}/a%20b.zarr"))
+    key = "a b+é~*[1]100%.zarr"
+    assert api.run(to_bucket(server, scene, f"{bucket}/{key}"))["output"] == f"{bucket}/{key}"
+    assert {name.partition("/")[0] for name in names(server, bucket)} == {key}
+
+
+def test_nothing_is_written_into_another_result(server: S3, bucket: str, scene: str) -> None:
+    api.run(to_bucket(server, scene, f"{bucket}/r.zarr"))
+    before = names(server, bucket)
+    for name in ("inner.zarr", "smooth/mean/c/inner.zarr"):
+        with pytest.raises(OutputError, match=r"lies inside another Zarr store, .*/r\.zarr"):
+            api.run(to_bucket(server, scene, f"{bucket}/r.zarr/{name}"))
+    assert names(server, bucket) == before
+
+
+@pytest.mark.parametrize("is_complete", [True, False])
+@pytest.mark.parametrize("name", ["notes.txt", "mine.zarr/zarr.json", "smooth/mean/notes.txt", "smooth/mine/zarr.json"])
+def test_what_somebody_has_put_below_a_result_is_not_deleted(
+    server: S3, bucket: str, scene: str, name: str, is_complete: bool
+) -> None:
+    url = f"{bucket}/r.zarr"
+    config = to_bucket(server, scene, url)
+    if is_complete:
+        api.run(config)
+    else:
+        if name == "smooth/mine/zarr.json":
+            pytest.skip("an unfinished result has no list of its arrays yet")
+        server.control(failures=10**9, method="PUT", where="/c/2/2")
+        with pytest.raises(RunStopped):
+            api.run(to_bucket(server, scene, url, retries=0))
+        server.control()
+    folder = ObjectFolder(url, Access(**server.storage))
+    folder.put(name, b"{}")
+    before = names(server, url)
+    with pytest.raises(OutputError, match=rf"r\.zarr: is replaced where it lies, and holds {name}, which its run has"):
+        api.run(config, overwrite=True, in_place=True)
+    assert names(server, url) == before
+    folder.remove(name)
+    api.run(config, overwrite=True, in_place=True)
+
+
 def test_what_is_not_ours_is_never_replaced(server: S3, bucket: str, tmp_path: Path, scene: str) -> None:
     url = upload(server, tmp_path / "scene.zarr", f"{bucket}/theirs.zarr")
     before = names(server, url)

@@ -11,7 +11,7 @@ import pytest
 
 import pipeline
 from pipeline.errors import OutputError
-from pipeline.quicklook import GAP, SIDE, check_quicklook_path
+from pipeline.quicklook import GAP, SIDE
 from tests import harness
 
 
@@ -57,9 +57,10 @@ def test_a_raster_without_valid_pixels_is_black(tmp_path: Path) -> None:
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "folder.png").mkdir()
-    with pytest.raises(OutputError, match=r"folder\.png: is a folder; give the quicklook another name"):
-        check_quicklook_path(str(tmp_path / "folder.png"))
+    (first := tmp_path / "first").mkdir()
+    (first / "folder.png").mkdir()
+    with pytest.raises(OutputError, match=r"folder\.png: is a folder, and the quicklook is a file"):
+        draw(np.zeros((5, 5), np.uint8), first, "folder.png")
 
     write_bytes = Path.write_bytes
 
@@ -71,3 +72,4 @@ def test_a_place_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OutputError, match=r"out\.zarr is complete, but the quicklook failed: .*No space left"):
         draw(np.zeros((5, 5), np.uint8), tmp_path)
+    assert not list(tmp_path.glob("*look*"))

@@ -23,6 +23,7 @@ from pipeline.execution import PassCounts, Record
 from pipeline.graph import JOINS, Strip, exchange_strip
 from pipeline.journal import Journal
 from pipeline.planning import Plan
+from pipeline.storage.disk import replacing_file
 from pipeline.storage.folder import Folder
 from pipeline.storage.reader import Evidence
 from pipeline.worker import BlockDone, PassWorker
@@ -254,7 +255,12 @@ class Crew:
             return
         from distributed import performance_report
 
-        with self.client.as_current(), performance_report(filename=os.fspath(path)):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with (
+            replacing_file(Path(path)) as building,
+            self.client.as_current(),
+            performance_report(filename=os.fspath(building)),
+        ):
             yield
 
     def add_facts(self, facts: dict[str, Any]) -> dict[str, Any]:

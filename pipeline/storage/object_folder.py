@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import posixpath
 import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import zarr
 
@@ -215,9 +216,9 @@ class ObjectFolder(Folder):
         with suppress(FileNotFoundError), self._errors_of(name, "delete"):
             obstore.delete(self.objects, name)
 
-    def remove_all(self, but: str = "") -> None:
-        """Delete all objects below the prefix, but one."""
-        self.remove_named([name for name in self.names() if name != but])
+    def remove_all(self) -> None:
+        """Delete all objects below the prefix."""
+        self.remove_named(list(self.names()))
 
     def remove_named(self, names: Sequence[str]) -> None:
         """Delete some objects, in order."""
@@ -322,13 +323,32 @@ def _check_url(url: str) -> None:
     if parts.scheme not in SCHEMES:
         known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
         raise InputError(f"{parts.scheme}://{parts.hostname or ''}...: is no object store that is known ({known})")
-    if "@" in parts.netloc or parts.query or parts.fragment:
+    if "@" in parts.netloc or "?" in url or "#" in url:
         shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
         raise InputError(
             f"{shown}: was given with a user, password or query; credentials come from the environment alone"
         )
     if not parts.netloc:
         raise InputError(f"{url}: names no bucket; give {parts.scheme}://BUCKET/PATH")
+    if url != (plain := plain_url(url)):
+        raise InputError(f"{url}: a store takes this for {plain}; give that, so that all names of it are one")
+
+
+def plain_url(url: str) -> str:
+    """Return an address as a store reads it: escapes of its key and segments of dots resolved; those of the web stay.
+
+    Examples
+    --------
+    >>> plain_url("S3://bucket/./old/../a%20scene.zarr")
+    's3://bucket/a scene.zarr'
+    """
+    scheme, _, rest = re.sub(r"[\t\r\n]", "", url.strip()).partition("://")
+    scheme = scheme.lower()
+    if scheme.startswith("http"):
+        return f"{scheme}://{rest}"
+    bucket, _, key = rest.partition("/")
+    key = posixpath.normpath(f"/{unquote(key).lstrip('/')}")
+    return f"{scheme}://{bucket.partition(':')[0]}{key}".rstrip("/")
 
 
 @functools.lru_cache(maxsize=64)
