@@ -347,7 +347,7 @@ def test_a_layout_that_needs_more_memory_gives_way(
     monkeypatch.setattr(np.random, "default_rng", lambda seed: Most())
     assert check(tmp_path / "result.zarr", **options)["agrees"]
     assert refused
-    assert all("the run may use 348.0 MiB, but needs at least " in text for text in refused)
+    assert all(" may use 348.0 MiB" in text for text in refused), refused
 
 
 def test_chunks_that_gave_way_to_the_memory_agree_within_more(tmp_path: Path) -> None:
