@@ -91,7 +91,7 @@ def main() -> None:
     count = side * side
     execution.PassWorker = Idle  # type: ignore[misc]
     with measured("a small run first, for the imports", 4), tempfile.TemporaryDirectory() as folder:
-        run(plan_blocks(2), begun(folder))
+        run(small := plan_blocks(2), begun(folder, small))
     with measured("planning, blocks chosen", count):
         plan_blocks(side, forced=False)
     with measured("planning, one column of blocks", count):
@@ -100,7 +100,7 @@ def main() -> None:
         planned = plan_blocks(side)
     with tempfile.TemporaryDirectory() as folder:
         with measured("run", count):
-            run(planned, journal := begun(folder))
+            run(planned, journal := begun(folder, planned))
         journal.close()
         print(f"journal: {(work_folder(f'{folder}/a.zarr') / 'journal').stat().st_size / MIB:.1f} MiB")
         _cut(work_folder(f"{folder}/a.zarr") / "journal", count // 2)
@@ -111,9 +111,10 @@ def main() -> None:
         journal.close()
 
 
-def begun(folder: str) -> Journal:
+def begun(folder: str, plan: Plan) -> Journal:
     journal = Journal(f"{folder}/a.zarr")
-    journal.start({"run_id": "benchmark"})
+    passes = [[len(planned.plan.grid), len(planned.plan.writes)] for planned in plan.passes]
+    journal.start({"run_id": "benchmark", "passes": passes})
     return journal
 
 

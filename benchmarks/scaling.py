@@ -79,7 +79,7 @@ def thread_overhead(blocks: int) -> float:
     execution.PassWorker = Idle  # type: ignore[misc]
     planned = plan_blocks(1, blocks)
     with tempfile.TemporaryDirectory() as folder:
-        journal = begun(folder)
+        journal = begun(folder, planned)
         started = time.perf_counter()
         with FileSystems([journal.folder]) as disks, journal.checkpoints(disks):
             execute(planned, unused, unused, journal, Progress(quiet=True))
@@ -105,8 +105,8 @@ def cluster_overhead(blocks: int) -> tuple[float, float, float]:
     execution.PassWorker = Idle  # type: ignore[misc]
     planned = plan_blocks(1, blocks)
     with tempfile.TemporaryDirectory() as folder, crew_of(2) as (crew, _):
-        crew.prepare(planned)
-        journal = begun(folder)
+        crew.prepare(planned, [])
+        journal = begun(folder, planned)
         before, busy = resident_bytes(), time.process_time()  # scheduler and client are threads of this process
         started = time.perf_counter()
         execute(planned, unused, unused, journal, Progress(quiet=True), run_strips=crew.run_strips)

@@ -261,7 +261,7 @@ class Journal:
     def _fits(self, entry: Any, waiting: Sequence[tuple[int, Any]]) -> bool:
         """Return whether a line may be one of the run that the header tells of."""
         header = self.header or (waiting[0][1] if waiting else entry)
-        if header.get("format") != FORMAT:
+        if header.get("format") != FORMAT or not isinstance(header.get("passes"), list):
             return False
         match entry:
             case {} | ["boot", str()] | ["durable", int()] | ["lost"] | ["spoiled", str()]:

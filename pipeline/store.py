@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,8 @@ from pipeline.operation import Reduction, Table
 from pipeline.planning import Plan, PlannedPass, StoredArray
 from pipeline.raster import json_number
 from pipeline.storage.folder import Folder, LocalFolder
+from pipeline.storage.listing import mark_of
+from pipeline.storage.object_folder import ObjectFolder
 from pipeline.storage.reader import Evidence, Reader
 from pipeline.storage.tables import is_whole
 from pipeline.storage.zarr import open_written
@@ -88,9 +90,9 @@ class RunStore:
         lost = self.take_back_lost(journal)
         for folder, is_kept in ((self.target.store, True), (self.intermediates, False)):
             rasters = [array.raster for array in self.job.plan.arrays if array.is_kept == is_kept]
-            if rasters:
+            if rasters and isinstance(folder, ObjectFolder):  # on a disk, the folder bears the run's name
                 ours = self._recorded_files(journal, is_kept)
-                folder.take_over(ours.__contains__, partial(_is_chunk, rasters))
+                folder.take_over(partial(_is_among, ours), partial(_is_chunk, rasters))
         return lost
 
     def take_back_lost(self, journal: Journal) -> int:
@@ -119,9 +121,10 @@ class RunStore:
             for name in array_plan(array).files(region):
                 yield array, name
 
-    def _recorded_files(self, journal: Journal, is_kept: bool) -> set[str]:
+    def _recorded_files(self, journal: Journal, is_kept: bool) -> set[int]:
+        """Return what stands for the names of all files of recorded blocks."""
         return {
-            name
+            mark_of(name)
             for planned in self.job.plan.passes
             for block in journal.passes[planned.plan.number].done
             for array, name in self._files(planned, block)
@@ -203,6 +206,10 @@ class RunStore:
     def tidy(self) -> None:
         """Remove the intermediate results."""
         self.own_folder(self.target.run_id).remove_tree()
+
+
+def _is_among(marks: Container[int], name: str) -> bool:
+    return mark_of(name) in marks
 
 
 def _is_chunk(rasters: Iterable[str], name: str) -> bool:

@@ -134,10 +134,6 @@ class Folder(ABC):
         """Return what tells the mark of a file by its name, another one where it was cut or replaced; None: gone."""
 
     @abstractmethod
-    def take_over(self, is_ours: Callable[[str], bool], is_chunk: Callable[[str], bool]) -> None:
-        """Make what an earlier run of the same plan left this one's, less the chunks that are not of it."""
-
-    @abstractmethod
     def make(self) -> None:
         """Make this folder and those around it, where a store needs them."""
 
@@ -256,9 +252,6 @@ class LocalFolder(Folder):
             return None if size is None else mark_of(str(size))
 
         return mark
-
-    def take_over(self, is_ours: Callable[[str], bool], is_chunk: Callable[[str], bool]) -> None:
-        """Nobody else writes here: the folder bears the run's name."""
 
     def make(self) -> None:
         Path(self.path).mkdir(parents=True, exist_ok=True)

@@ -139,6 +139,7 @@ class ObjectFolder(Folder):
         return None if version is None else mark_of(tag_of(version))
 
     def take_over(self, is_ours: Callable[[str], bool], is_chunk: Callable[[str], bool]) -> None:
+        """Make what an earlier run of the same plan left this one's, less the chunks that are not of it."""
         stale = []
         for entry in self._entries():
             name = str(entry["path"])
