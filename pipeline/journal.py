@@ -127,7 +127,7 @@ class BlockSet:
         return self._count
 
 
-class Partials(NamedTuple):
+class SavedPartials(NamedTuple):
     """Partial tables that are saved."""
 
     blocks: tuple[int, ...]
@@ -148,7 +148,7 @@ class PassRecord:
     """Per step that is measured, of all blocks done."""
     counted: BlockSet = field(default_factory=BlockSet)
     """Blocks whose partial tables are saved."""
-    partials: dict[int, Partials] = field(default_factory=dict)
+    partials: dict[int, SavedPartials] = field(default_factory=dict)
     """The saved ones, by number."""
     _written: array[int] = field(default_factory=lambda: array("Q"))
     _lost: set[int] = field(default_factory=set)
@@ -179,7 +179,7 @@ class PassRecord:
             self.done.discard(block)
             self._lost.add(block)
 
-    def add_partials(self, partials: Partials) -> None:
+    def add_partials(self, partials: SavedPartials) -> None:
         for block in partials.blocks:
             self.counted.add(block)
         self.partials[self._num_partials] = partials
@@ -283,7 +283,7 @@ class Journal:
                 case ["spoiled", reason]:
                     self.spoiled = reason
                 case ["partials", number, blocks, folders]:
-                    self.passes[number].add_partials(Partials(tuple(blocks), folders))
+                    self.passes[number].add_partials(SavedPartials(tuple(blocks), folders))
                 case ["lost partials", number, which]:
                     self.passes[number].lose_partials(which)
                 case ["lost blocks", number, blocks]:
@@ -324,7 +324,7 @@ class Journal:
         """Record that the partial tables of these blocks are saved."""
         with self._mutex:
             self._write(["partials", pass_number, list(blocks), folders])
-            self.passes[pass_number].add_partials(Partials(tuple(blocks), folders))
+            self.passes[pass_number].add_partials(SavedPartials(tuple(blocks), folders))
         self.flush()
 
     def lose(self, pass_number: int, blocks: Sequence[int], partials: Sequence[int] = ()) -> None:

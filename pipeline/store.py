@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pipeline
 from pipeline.errors import OutputError
-from pipeline.journal import Journal, Partials
+from pipeline.journal import Journal, SavedPartials
 from pipeline.operation import Reduction, Table
 from pipeline.planning import Plan, PlannedPass, StoredArray
 from pipeline.raster import json_number
@@ -216,7 +216,7 @@ def _is_chunk(rasters: Iterable[str], name: str) -> bool:
     return any(name.startswith(f"{raster}/c/") for raster in rasters)
 
 
-def _is_saved(planned: PlannedPass, partials: Partials, journal: Journal) -> bool:
+def _is_saved(planned: PlannedPass, partials: SavedPartials, journal: Journal) -> bool:
     """Return whether saved partial tables are there as they were saved, or are in the pass's tables already."""
     folded = [journal.tables / f"{sweep.step.name}.{sweep.number}" for sweep in planned.plan.sweeps]
     if all(map(is_whole, folded)):
