@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import zarr
 
+from pipeline.errors import OutputError
 from pipeline.storage.disk import replace_file, sync_path
 from pipeline.storage.forked import check_not_forked
 from pipeline.storage.listing import Entry, Listing, file_status, mark_of
@@ -127,11 +128,17 @@ class Folder(ABC):
 
     @abstractmethod
     def sizes(self) -> Callable[[str], int | None]:
-        """Return what tells the size of a file here or below by its name, None for one that is not there."""
+        """Return what tells the size of a file here or below by its name, None for one that is not there.
+
+        It raises OutputError where nobody can tell.
+        """
 
     @abstractmethod
     def marks(self) -> Callable[[str], int | None]:
-        """Return what tells the mark of a file by its name, another one where it was cut or replaced; None: gone."""
+        """Return what tells the mark of a file by its name, another one where it was cut or replaced; None: gone.
+
+        It raises OutputError where nobody can tell.
+        """
 
     @abstractmethod
     def make(self) -> None:
@@ -182,11 +189,7 @@ class LocalFolder(Folder):
 
     @property
     def is_there(self) -> bool:
-        try:
-            os.stat(os.path.join(self.path, "zarr.json"))
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        return True
+        return self._status("zarr.json") is not None
 
     def child(self, name: str) -> Folder:
         return LocalFolder(Path(self.path, name))
@@ -237,12 +240,19 @@ class LocalFolder(Folder):
 
     def sizes(self) -> Callable[[str], int | None]:
         def size_of(name: str) -> int | None:
-            try:
-                return os.stat(os.path.join(self.path, name)).st_size
-            except OSError:
-                return None
+            status = self._status(name)
+            return None if status is None else status.st_size
 
         return size_of
+
+    def _status(self, name: str) -> os.stat_result | None:
+        path = os.path.join(self.path, name)
+        try:
+            return os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:  # it may well be there
+            raise OutputError(f"{path}: cannot be looked at: {error.strerror or error}") from error
 
     def marks(self) -> Callable[[str], int | None]:
         size_of = self.sizes()
