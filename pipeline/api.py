@@ -28,9 +28,10 @@ from pipeline.execution import Measured, execute
 from pipeline.geotiff_file import check_geotiffs, geotiffs, is_geotiff, remove_store, write_geotiffs
 from pipeline.job import Job, Source, check_inputs_unchanged, load
 from pipeline.journal import Journal
+from pipeline.limits import peak_rss_bytes
 from pipeline.operation import find_operation
 from pipeline.progress import Progress
-from pipeline.quicklook import check_quicklook, draw
+from pipeline.quicklook import check_quicklook, draw, needed_bytes
 from pipeline.storage.disk import FileSystems
 from pipeline.storage.folder import Folder, LocalFolder, RemoteError, is_url
 from pipeline.storage.inputs import local_paths, open_raster
@@ -106,6 +107,9 @@ def run(
     job = _load_roughly(source, **options)
     if performance_report is not None:
         _check_reportable(job)
+    if quicklook is not None:
+        with _located(job.document):
+            needed = needed_bytes(job)
     ways = _Ways(resume, overwrite, Progress(quiet=quiet), quicklook, performance_report)
     try:
         facts = _run_or_resume(job, lambda **cut: load(source, **{**options, **cut}), ways)
@@ -116,6 +120,8 @@ def run(
     facts["output"] = job.result
     if quicklook is not None:
         facts["quicklook"] = draw(job, str(quicklook))
+        facts["planned_peak_bytes"] = max(facts["planned_peak_bytes"], needed)
+        facts["peak_rss_bytes"] = max(facts["peak_rss_bytes"], peak_rss_bytes())
     _warn(remove_store(job), facts["warnings"], ways.progress)
     return facts
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.errors import OutputError
-from pipeline.raster import RasterSpec, array_slices
+from pipeline.errors import OutputError, PipelineError
+from pipeline.limits import trim_heap
+from pipeline.planning import BASE_BYTES, StoredArray, format_bytes
+from pipeline.raster import RasterSpec
 from pipeline.region import Region
 from pipeline.storage.disk import replace_file
 from pipeline.storage.inputs import open_raster
@@ -21,6 +25,10 @@ if TYPE_CHECKING:
 SIDE = 384
 GAP = 8
 MAX_PANELS = 8
+PIECE_BYTES = 16 * 2**20
+"""What is read of a chunk at once."""
+PANEL_BYTES = 48 * 2**20
+"""Of the panels, what they are stretched with, and the picture."""
 
 
 def check_quicklook(path: str) -> None:
@@ -29,13 +37,36 @@ def check_quicklook(path: str) -> None:
         raise OutputError(f"{path}: a quicklook is a PNG; give a name that ends in .png")
 
 
+def needed_bytes(job: Job) -> int:
+    """Return the memory that drawing takes at most, the process itself counted.
+
+    Raises
+    ------
+    PipelineError
+        Where the run may not use as much.
+    """
+    first = next(iter(job.readers.values()))
+    drawn = [(first.spec, first.chunk), *((array.spec, array.unit) for array in _drawn(job))]
+    chunk = max(math.prod(unit) * spec.pixel_bytes for spec, unit in drawn)
+    piece = max(PIECE_BYTES, *(spec.pixel_bytes for spec, _ in drawn))
+    # a chunk as it is stored, sent and decoded; a piece in the reader's order of bands, in ours, and what is kept of it
+    need, have = BASE_BYTES + 3 * chunk + 3 * piece + PANEL_BYTES, job.plan.settings.memory_bytes
+    if need > have:
+        raise PipelineError(
+            f"the quicklook takes {format_bytes(need)}, the run may use {format_bytes(have)}; set it to "
+            f"{format_bytes(need, up=True)} or more, or leave the quicklook out",
+            ("run", "memory"),
+        )
+    return need
+
+
 def draw(job: Job, path: str) -> str:
     """Draw the first input and up to seven outputs, each stretched between its 2nd and 98th percentile."""
     import imagecodecs
 
-    arrays = list(job.plan.kept.values())
+    trim_heap()  # of what the blocks left
     panels = [_panel(next(iter(job.readers.values())), job.plan.passes[0].plan.grid.region)]
-    for array in arrays[: MAX_PANELS - 1]:
+    for array in _drawn(job):
         folder = job.place.folder  # where the output is a GeoTIFF, its store is gone once that is written
         is_stored = folder.exists("zarr.json")
         reader = open_written(folder, array.raster) if is_stored else open_raster(job.result)
@@ -55,6 +86,10 @@ def draw(job: Job, path: str) -> str:
     return path
 
 
+def _drawn(job: Job) -> list[StoredArray]:
+    return list(job.plan.kept.values())[: MAX_PANELS - 1]
+
+
 def _panel(reader: Reader, region: Region) -> np.ndarray:
     """Return a part of a raster as (rows, columns, 3) bytes: three bands in colour, else the first in grey."""
     spec = reader.spec
@@ -66,23 +101,32 @@ def _panel(reader: Reader, region: Region) -> np.ndarray:
 
 
 def _decimate(reader: Reader, region: Region, step: int, bands: list[int]) -> np.ndarray:
-    """Read every step-th pixel, a row of chunks at a time: the raster may be larger than memory."""
+    """Read every step-th pixel, a piece of a chunk at a time: the raster may be larger than memory."""
     spec = reader.spec
-    rows = range(region.top, region.bottom, step)
-    result = np.empty((len(rows), len(range(region.left, region.right, step)), len(bands)), np.float64)
-    height = reader.chunk[0]
-    for top in range(region.top // height * height, region.bottom, height):
-        strip = Region(top, top + height, region.left, region.right).clip(region)
-        wanted = [i for i, row in enumerate(rows) if strip.top <= row < strip.bottom]
-        if not wanted:
-            continue
-        shape = [len(bands) if dim == "band" else n for dim, n in zip(spec.dims, spec.shape_of(strip), strict=True)]
-        values = np.empty(shape, spec.dtype)
-        reader.read(strip, values, bands)
-        values = values[array_slices(spec.dims, strip, (strip.top, strip.left))]
-        planes = np.moveaxis(values, 0, -1) if spec.dims[0] == "band" else values.reshape((*strip.shape, -1))
-        result[wanted] = planes[[rows[i] - strip.top for i in wanted], ::step]
+    rows, columns = (range(*ends, step) for ends in ((region.top, region.bottom), (region.left, region.right)))
+    result = np.empty((len(rows), len(columns), len(bands)), np.float64)
+    width = min(reader.chunk[1], max(1, PIECE_BYTES // spec.pixel_bytes))
+    height = min(reader.chunk[0], max(1, PIECE_BYTES // (width * spec.pixel_bytes)))
+    # pieces do not cross chunks, so that none is decoded for a part of a piece
+    for top, bottom, i in _pieces(rows, reader.chunk[0], height):
+        for left, right, j in _pieces(columns, reader.chunk[1], width):
+            piece = Region(top, bottom, left, right).clip(region)
+            shape = [len(bands) if dim == "band" else n for dim, n in zip(spec.dims, spec.shape_of(piece), strict=True)]
+            values = np.empty(shape, spec.dtype)
+            reader.read(piece, values, bands)
+            planes = np.moveaxis(values, 0, -1) if spec.dims[0] == "band" else values.reshape((*piece.shape, -1))
+            result[i, j] = planes[rows[i.start] - piece.top :: step, columns[j.start] - piece.left :: step]
     return result
+
+
+def _pieces(places: range, chunk: int, size: int) -> Iterator[tuple[int, int, slice]]:
+    """Yield pieces of chunks in which places lie: where each begins and ends, and which of the places these are."""
+    for first in range(places.start // chunk * chunk, places.stop, chunk):
+        for begin in range(first, min(first + chunk, places.stop), size):
+            end = min(begin + size, first + chunk, places.stop)
+            i, j = (max(0, -(-(at - places.start) // places.step)) for at in (begin, end))
+            if i < j:
+                yield begin, end, slice(i, min(j, len(places)))
 
 
 def _stretch(values: np.ndarray, spec: RasterSpec) -> np.ndarray:

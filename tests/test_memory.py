@@ -70,6 +70,22 @@ def test_measured_peak_is_below_the_planned_one(op: str, halo: str, scene: Path,
     assert facts["peak_rss_bytes"] <= facts["planned_peak_bytes"] <= 1024 * MIB
 
 
+def test_measured_peak_of_a_quicklook(tmp_path: Path) -> None:
+    """Of a raster of few rows, all of which a picture needs."""
+    path = str(tmp_path / "wide.zarr")
+    array = zarr.create_array(
+        path, shape=(512, 40_000, 3), dtype="float32", chunks=(512, 512, 3), dimension_names=("y", "x", "band")
+    )
+    array[...] = np.random.default_rng(0).random((512, 40_000, 3), np.float32)
+    step = {"name": "smooth", "op": "window", "size": 3}
+    document = {"inputs": {"image": path}, "steps": [step], "output": {"path": str(tmp_path / "out.zarr")}}
+    source = RUN.replace("argv[1])", f"argv[1]), quicklook={str(tmp_path / 'look.png')!r}")
+    command = [sys.executable, "-c", source, json.dumps({**document, "run": {"memory": "500 MiB"}})]
+    facts = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert (tmp_path / "look.png").stat().st_size > 0
+    assert facts["peak_rss_bytes"] <= facts["planned_peak_bytes"] <= 500 * MIB
+
+
 @pytest.mark.parametrize("halo", ["read", "exchange"])
 def test_measured_peak_of_a_chain(halo: str, scene: Path, tmp_path: Path) -> None:
     steps = [

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import imagecodecs
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import pipeline
-from pipeline.errors import OutputError
+from pipeline import quicklook
+from pipeline.errors import OutputError, PipelineError
 from pipeline.quicklook import GAP, SIDE
+from pipeline.region import Region
+from pipeline.storage.inputs import open_raster
 from tests import harness
 
 
@@ -40,6 +46,48 @@ def test_a_large_raster_of_thin_chunks_is_decimated(tmp_path: Path) -> None:
     image = draw(values, tmp_path, chunks=(1, 8))
     assert image.shape == (SIDE, 3 + GAP + 3, 3)
     assert (np.diff(image[:, 0, 0].astype(int)) >= 0).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.tuples(st.integers(1, 24), st.integers(1, 24)),
+    st.tuples(st.integers(3, 12), st.integers(3, 12)),
+    st.integers(1, 9),
+    st.integers(1, 500),
+    st.booleans(),
+    st.data(),
+)
+def test_every_step_th_pixel(
+    size: tuple[int, int], chunk: tuple[int, int], step: int, piece: int, bands_first: bool, data: st.DataObject
+) -> None:
+    """Whatever the chunks and the pieces that are read of them."""
+    values = np.arange(size[0] * size[1] * 3, dtype=np.int32).reshape(*size, 3)
+    top, left = (data.draw(st.integers(0, n - 1)) for n in size)
+    bottom, right = (data.draw(st.integers(first + 1, n)) for first, n in zip((top, left), size, strict=True))
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quicklook, "PIECE_BYTES", piece)
+        raster = (
+            harness.Raster(np.moveaxis(values, -1, 0), ("band", "y", "x"), chunks=(3, *chunk))
+            if bands_first
+            else harness.Raster(values, ("y", "x", "band"), chunks=(*chunk, 3))
+        )
+        reader = open_raster(harness.store(raster, Path(folder, "in.zarr")))
+        drawn = quicklook._decimate(reader, Region(top, bottom, left, right), step, [2, 0])
+    np.testing.assert_array_equal(drawn, values[top:bottom:step, left:right:step, [2, 0]])
+
+
+def test_a_chunk_too_large_to_draw(tmp_path: Path) -> None:
+    """A run that takes a part of a chunk may have less memory than the picture of it needs."""
+    source = harness.store(harness.Raster(np.ones((4096, 4096)), ("y", "x"), chunks=(4096, 4096)), tmp_path / "in.zarr")
+    config = {
+        "inputs": {"image": source},
+        "steps": [{"name": "smooth", "op": "window", "size": 1}],
+        "output": {"path": str(tmp_path / "out.zarr")},
+        "run": {"memory": "750 MiB", "workers": 1},
+    }
+    with pytest.raises(PipelineError, match=r"run\.memory: the quicklook takes .*, the run may use 750\.0 MiB; set it"):
+        pipeline.run(config, quicklook=tmp_path / "look.png")
+    assert not list(tmp_path.glob("out*"))
 
 
 def test_invalid_pixels_are_black_and_do_not_stretch(tmp_path: Path) -> None:
