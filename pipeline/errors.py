@@ -5,11 +5,33 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LINE_LENGTH = 1000
+"""Characters of a line of a message; a file may list thousands of names."""
+
+
+def cut(text: str) -> str:
+    """Return a message with what is too long left out from the middle of its lines: its end holds the remedy.
+
+    Examples
+    --------
+    >>> len(cut("a" * 20_000)), cut("short")
+    (1000, 'short')
+    """
+    if len(text) <= LINE_LENGTH:
+        return text
+    return "\n".join(
+        line if len(line) <= LINE_LENGTH else f"{line[: LINE_LENGTH - 305]} ... {line[-300:]}"
+        for line in text.split("\n")
+    )
+
 
 class RasterpipeError(Exception):
     """Base of all our errors; its text is one message: the fact, the value got, the remedy."""
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(cut(message))
 
 
 class UsageError(RasterpipeError):

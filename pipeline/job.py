@@ -23,7 +23,7 @@ from pipeline.config import (
     with_matrices,
 )
 from pipeline.config.place import format_path, look_up
-from pipeline.errors import InputChanged, InputError, OutputError, PipelineError, RunStopped, unknown
+from pipeline.errors import InputChanged, InputError, OutputError, PipelineError, RunStopped, cut, unknown
 from pipeline.geotiff_file import is_geotiff, store_path
 from pipeline.limits import available_cpus, available_memory_bytes
 from pipeline.notes import input_notes, output_notes, reading_notes
@@ -112,8 +112,10 @@ def load(
     matrix_files = tuple(path for step in config.steps for path in step.matrix_files().values())
     try:
         config = with_matrices(document, config, read_matrix)
+        opened: dict[InputOptions, Reader] = {}
         readers = _match(
-            config, {name: _open(name, entry, document, _limits(config)) for name, entry in config.inputs.items()}
+            config,
+            {name: _open(name, entry, document, _limits(config), opened) for name, entry in config.inputs.items()},
         )
         specs = {name: _input_spec(name, reader, config.inputs[name]) for name, reader in readers.items()}
         settings = _settings(config, next(iter(specs.values())).spec, grids, capacity)
@@ -129,7 +131,7 @@ def load(
         except PipelineError as error:
             raise PipelineError(locate(document, error), error.path) from None
     notes = (*input_notes(config, readers), *reading_notes(plan), *output_notes(config, plan))
-    plan = dataclasses.replace(plan, notes=(*notes, *plan.notes))
+    plan = dataclasses.replace(plan, notes=tuple(map(cut, (*notes, *plan.notes))))
     return Job(config, document, readers, plan, _parts(config, readers), matrix_files, in_place)
 
 
@@ -145,10 +147,12 @@ def _check_remote(config: Pipeline, plan: Plan) -> None:
         )
 
 
-def _open(name: str, entry: Input, document: Document, limits: ReadLimits) -> Reader:
+def _open(
+    name: str, entry: Input, document: Document, limits: ReadLimits, opened: dict[InputOptions, Reader]
+) -> Reader:
     """Open an input; errors say where the file names it."""
     try:
-        return open_input(_input_options(entry, limits))
+        return open_input(_input_options(entry, limits), opened)
     except PipelineError as error:
         raise PipelineError(str(error), ("inputs", name, *error.path)) from error.__cause__
     except (InputError, RemoteError) as error:
@@ -296,9 +300,10 @@ def _identify(name: str, reader: Reader) -> dict[str, Any]:
 
 def check_inputs_unchanged(job: Job) -> None:
     """Refuse to call a result complete whose inputs were changed while the run read them."""
+    opened: dict[InputOptions, Reader] = {}
     for name, entry in job.pipeline.inputs.items():
         try:
-            identity = _identify(name, _open(name, entry, job.document, _limits(job.pipeline)))
+            identity = _identify(name, _open(name, entry, job.document, _limits(job.pipeline), opened))
         except InputError as error:
             words = "all blocks are computed, and --resume ends the run once the input is there"
             raise RunStopped(f"{error}; {words}") from error

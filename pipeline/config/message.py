@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -281,7 +281,8 @@ def _length_text(path: KeyPath, kind: str, context: Mapping[str, Any], value: ob
     if path in REMEDIES and not value:
         return f"empty; {REMEDIES[path]}"
     words, count = ("at least", context["min_length"]) if kind == "too_short" else ("at most", context["max_length"])
-    return f"must have {words} {count} {'entry' if count == 1 else 'entries'}, got {show(value)}"
+    got = f"{len(value):,}" if kind == "too_long" and isinstance(value, Sized) else show(value)
+    return f"must have {words} {count:,} {'entry' if count == 1 else 'entries'}, got {got}"
 
 
 def _plain(detail: ErrorDetails) -> str:

@@ -268,11 +268,11 @@ class Pipeline(_Frozen):
 
     version: Annotated[Literal[1], BeforeValidator(parse_version)] = 1
     """Version of the file format."""
-    inputs: Annotated[dict[str, InputField], Field(min_length=1)]
+    inputs: Annotated[dict[str, InputField], Field(min_length=1, max_length=1000)]
     """The rasters to read, by name; a path is short for {path: ...}."""
     region: RegionConfig | None = None
     """Only this part of the result. Default: all."""
-    steps: Annotated[tuple[Step, ...], Field(min_length=1)]
+    steps: Annotated[tuple[Step, ...], Field(min_length=1, max_length=1000)]
     """The operations, in order."""
     output: Output
     """What is written, and where."""

@@ -26,7 +26,7 @@ from pipeline.errors import PipelineError, unknown
 MAX_BYTES = 1 << 20
 """Size of a pipeline file, and of the text that `${VAR}` adds to it."""
 MAX_DEPTH = 50
-MAX_NODES = 100_000
+MAX_NODES = 30_000
 """Values in a file, with every alias counted as often as it is used."""
 TAG = "tag:yaml.org,2002:"
 

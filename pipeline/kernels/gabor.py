@@ -146,17 +146,30 @@ class _Part:
     slack: float
     """Sum of absolute differences up to which another part counts as this one."""
     terms: tuple[Term, ...]
+    mark: float
 
     def sign(self, other: _Part) -> int:
         """Return 1 or -1 if the other part is this one times it, else 0."""
+        if self.values.shape != other.values.shape:
+            return 0
         for sign in (1, -1):
-            if self.values.shape == other.values.shape and _distance(self.values, sign * other.values) <= self.slack:
+            may_be = abs(self.mark - sign * other.mark) <= MARK_SLACK * self.slack
+            if may_be and _distance(self.values, sign * other.values) <= self.slack:
                 return sign
         return 0
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(a - b).sum())
+
+
+MARK_SLACK = 1e6
+"""Times what two arrays may differ by, their marks may: far more than rounding makes of sums of a million values."""
+
+
+def _mark(values: np.ndarray) -> float:
+    """Return a number that differs for two arrays by no more than the sum of their absolute differences."""
+    return float(np.dot(np.cos(np.arange(values.size)), values.ravel()))
 
 
 def _parts(kernel: np.ndarray, tolerance: float) -> list[_Part]:
@@ -178,7 +191,7 @@ def _crosses(values: np.ndarray, allowed: float, slack: float) -> _Part:
         row, column = np.unravel_index(np.abs(rest).argmax(), rest.shape)
         terms.append((rest[:, column] / rest[row, column], rest[row]))
         rest = rest - np.outer(*terms[-1])
-    return _Part(values, slack, tuple(terms))
+    return _Part(values, slack, tuple(terms), _mark(values))
 
 
 def _cost(parts: Sequence[Sequence[_Part]]) -> float:
@@ -194,6 +207,8 @@ class _Group:
         self.filters: list[int] = []
         self.parts: list[tuple[_Part, list[int]]] = []
         self.down: list[np.ndarray] = []
+        self.marks: list[float] = []
+        """Of the column factors."""
         self.terms: list[tuple[int, np.ndarray]] = []
         self.components: list[dict[int, int]] = []
 
@@ -228,14 +243,17 @@ class _Group:
             if column is None:
                 column = len(self.down)
                 self.down.append(down)
+                self.marks.append(_mark(down))
             terms.append(len(self.terms))
             self.terms.append((column, across))
         self.parts.append((part, terms))
         return 1, terms
 
     def _find_column(self, down: np.ndarray) -> int | None:
-        for column, known in enumerate(self.down):
-            if _distance(known, down) <= 8 * np.finfo(np.float64).eps * float(np.abs(known).sum()):
+        mark, eps = _mark(down), float(np.finfo(np.float64).eps)
+        for column, (known, other) in enumerate(zip(self.down, self.marks, strict=True)):
+            may_be = abs(mark - other) <= MARK_SLACK * eps * known.size  # the greatest value is 1
+            if may_be and _distance(known, down) <= 8 * eps * float(np.abs(known).sum()):
                 return column
         return None
 

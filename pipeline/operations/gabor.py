@@ -25,6 +25,8 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Angle = Annotated[float, Field(allow_inf_nan=False)]
 LARGEST_REACH = 500
 """Pixels of a kernel on each side of its centre: beyond, it could not be factored in reasonable time."""
+LARGEST_BANK = 1024
+"""Filters of a bank: each is compared with all others for what they share."""
 Filter = tuple[float, float, tuple[float, float], float, float]
 """Frequency, orientation, sigma along and across, n_stds, offset: the parameters of `gabor_kernel`, in radians."""
 
@@ -130,6 +132,12 @@ class Gabor(Operation):
             raise PipelineError("bandwidth says what sigma is; give one of the two", ("bandwidth",))
         if self.statistics is not None and self.window is None:
             raise PipelineError("statistics are those of a window; add `window: 15`, say", ("statistics",))
+        if (count := len(self.frequencies) * len(self.orientations)) > LARGEST_BANK:
+            raise PipelineError(
+                f"{len(self.frequencies):,} frequencies and {len(self.orientations):,} orientations are {count:,} "
+                f"filters, and a bank has at most {LARGEST_BANK:,}; take fewer, or several steps",
+                ("frequencies",),
+            )
         for number, frequency in enumerate(self.frequencies):
             self._check_size(frequency, ("frequencies", number))
         return self
@@ -267,7 +275,7 @@ class Gabor(Operation):
         compute_bank(self._groups(plane.dtype), band, out, corner, tile)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=256)
 def _bank(filters: tuple[Filter, ...], response: Response, dtype: str, exact: bool) -> tuple[Group, ...]:
     parts = {"real": ("real",), "imag": ("imag",), "magnitude": ("real", "imag")}[response]
     kernels = [gabor_kernel(*parameters) for parameters in filters]

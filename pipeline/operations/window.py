@@ -99,7 +99,7 @@ class Window(Operation):
     """The window's pixels: rectangle, disk (the ellipse within size), or 0 and 1 in a matrix or a file of one."""
     statistics: tuple[Statistic, ...] = ("mean",)
     """What to compute; each is an output. var and std are the population's."""
-    percentiles: tuple[Percentile, ...] = ()
+    percentiles: Annotated[tuple[Percentile, ...], Field(max_length=1000)] = ()
     """Percentiles to compute, from 0 to 100; [10, 90] are the outputs p10 and p90. Statistics may be [] then."""
     boundary: Boundary = "reflect"
     """What lies beyond the raster's edge: scipy.ndimage's modes, or shrink (nothing: only pixels inside count)."""
@@ -185,17 +185,17 @@ class Window(Operation):
             require_exact(self, source)
         if self.cval is not None and not holds(source.dtype, self.cval):
             raise PipelineError(f"{self.cval} cannot occur in {source.dtype.name} pixels", ("cval",))
-        names = (*self.statistics, *map(_percentile_name, self.percentiles))
-        return {name: self._output(name, source) for name in names}
+        names, ordered = (*self.statistics, *map(_percentile_name, self.percentiles)), self.fractions
+        return {name: self._output(name, source, ordered) for name in names}
 
-    def _output(self, name: str, source: RasterSpec) -> RasterSpec:
+    def _output(self, name: str, source: RasterSpec, ordered: Mapping[str, float]) -> RasterSpec:
         if name == "count":
             return replace(source, dtype=np.dtype(np.uint32), nodata=None)
         can_be_invalid = source.can_be_invalid or self._fewest_pixels(source) < self.min_valid
         working = working_dtype(source.dtype)
         if name == "median" and self._is_always_odd(source):
             return source
-        if name in ROUNDED or name in self.fractions:
+        if name in ROUNDED or name in ordered:
             require_exact(self, source)
             dtype = np.dtype(np.float64) if name == "sum" and source.dtype.kind != "f" else working
             return replace(source, dtype=dtype, nodata=float("nan") if can_be_invalid else None)

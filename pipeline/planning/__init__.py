@@ -238,10 +238,8 @@ def _plan_pass(number: int, targets: _Targets, graph: Graph, settings: Settings)
         steps.append(plan)
         specs.update({plan.raster(output): spec for output, spec in plan.declared.items()})
     sweeps = tuple(Sweep(graph.bind(name, specs), sweep) for name, sweep in targets.sweeps)
-    wanted = {
-        plan.name: tuple(o for o in plan.declared if plan.raster(o) in read or plan.raster(o) in targets.writes)
-        for plan in steps
-    }
+    taken = read.union(targets.writes)
+    wanted = {plan.name: tuple(o for o in plan.declared if plan.raster(o) in taken) for plan in steps}
     dims = {raster: stored_spec(raster, settings, graph).dims for raster in targets.writes}
     bands = _read_bands([*steps, *(sweep.step for sweep in sweeps)], {raster: specs[raster] for raster in stored})
     pixel_bytes = {raster: specs[raster].pixel_bytes for raster in stored}

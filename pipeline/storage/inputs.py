@@ -112,11 +112,28 @@ class InputOptions:
     """Whether chunks that are not there are known to be empty, where that is in doubt."""
 
 
-def open_input(options: InputOptions) -> Reader:
-    """Open an input: one raster, or several one-band rasters as bands; then bands, nodata and scale as asked."""
+def open_input(options: InputOptions, opened: dict[InputOptions, Reader] | None = None) -> Reader:
+    """Open an input: one raster, or several one-band rasters as bands; then bands, nodata and scale as asked.
+
+    What was opened before, for this input or another, is found in `opened`.
+    """
+    opened = {} if opened is None else opened
     targets = [(path, array) for path in options.paths for array in options.arrays]
-    readers = [
-        open_raster(
+    readers = [_open_one(options, path, array, opened) for path, array in targets]
+    names = [array or Path(path).name.split(".")[0] for path, array in targets]
+    reader: Reader = readers[0] if len(readers) == 1 else Stack(readers, names)
+    spec, bands = reader.spec.select(options.bands)
+    spec = replace(spec, nodata=_nodata(options, spec), recorded=_recorded(options, spec))
+    if options.bands is not None or spec != reader.spec:
+        reader = Selected(reader, spec, bands if options.bands is not None else None)
+    factor_offset = reader.scale if options.scale == "apply" else options.scale
+    return Scaled(reader, factor_offset) if isinstance(factor_offset, tuple) else reader
+
+
+def _open_one(options: InputOptions, path: str, array: str | None, opened: dict[InputOptions, Reader]) -> Reader:
+    plain = replace(options, paths=(path,), arrays=(array,), bands=None, nodata=None, scale="ignore")
+    if plain not in opened:
+        reader = opened[plain] = open_raster(
             path,
             array,
             dict(options.at),
@@ -127,18 +144,8 @@ def open_input(options: InputOptions) -> Reader:
             options.access,
             options.missing or "away",
         )
-        for path, array in targets
-    ]
-    for (path, _), opened in zip(targets, readers, strict=True):
-        _check_complete(folder_at(path, options.access), opened, fills=options.missing == "fill")
-    names = [array or Path(path).name.split(".")[0] for path, array in targets]
-    reader: Reader = readers[0] if len(readers) == 1 else Stack(readers, names)
-    spec, bands = reader.spec.select(options.bands)
-    spec = replace(spec, nodata=_nodata(options, spec), recorded=_recorded(options, spec))
-    if options.bands is not None or spec != reader.spec:
-        reader = Selected(reader, spec, bands if options.bands is not None else None)
-    factor_offset = reader.scale if options.scale == "apply" else options.scale
-    return Scaled(reader, factor_offset) if isinstance(factor_offset, tuple) else reader
+        _check_complete(folder_at(path, options.access), reader, fills=options.missing == "fill")
+    return opened[plain]
 
 
 def _check_complete(path: Folder, reader: Reader, *, fills: bool) -> None:
