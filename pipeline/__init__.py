@@ -6,13 +6,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # not of typing: a command is to answer Ctrl-C a few milliseconds after it was given
 
 __version__ = "0.1.0"
 
 __all__ = ["__version__", "apply", "info", "plan", "run", "validate", "verify"]
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from pipeline.api import info, plan, run, validate, verify
     from pipeline.lazy import apply
 

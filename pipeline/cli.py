@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import logging
 import math
+import os
 import signal
 import sys
 import threading
@@ -20,6 +22,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from pipeline import __version__
+from pipeline.terminal import say, write
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -32,14 +35,12 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         _quiet_libraries()
+        _check_working_folder()
         try:
-            with _terminable():
+            with _stoppable():
                 return super().invoke(ctx)
         except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise
-        except BrokenPipeError:
-            sys.stderr.close()
-            sys.exit(1)
         except _Terminated:
             _fail("stopped by SIGTERM", 143)
         except KeyboardInterrupt:
@@ -62,20 +63,32 @@ class _Terminated(KeyboardInterrupt):
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM end the command as Ctrl-C does."""
+def _stoppable() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the command, whatever server it waits for."""
 
-    def terminate(number: int, frame: FrameType | None) -> None:
-        raise _Terminated
+    def stop(number: int, frame: FrameType | None) -> None:
+        if "pipeline.storage.object_request" in sys.modules:
+            sys.modules["pipeline.storage.object_request"].hurry()
+        raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.signal(signal.SIGTERM, terminate)
+    # a shell lets what runs in its background ignore Ctrl-C
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _check_working_folder() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        _fail("the folder in which the command was given is gone: somebody has removed it; `cd` to another one", 2)
 
 
 def _quiet_libraries() -> None:
@@ -88,7 +101,7 @@ def _quiet_libraries() -> None:
 def _fail(message: str, code: int) -> NoReturn:
     # what a file says of itself must not steer the terminal
     message = "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in message)
-    click.echo(f"error: {message}" if "\n" not in message else f"error:\n{message}", err=True)
+    say(f"error: {message}" if "\n" not in message else f"error:\n{message}")
     sys.exit(code)
 
 
@@ -183,11 +196,18 @@ def _pairs(texts: Iterable[str], form: str = "NAME=PATH") -> dict[str, str]:
 
 
 def _print(facts: Mapping[str, Any], as_json: bool, lines: Iterable[str]) -> None:
-    if as_json:
-        click.echo(json.dumps(_plain(facts), indent=2, allow_nan=False))
-    else:
-        for line in lines:
-            click.echo(line)
+    """Print what a command found out; where nobody takes it, the command has failed."""
+    if failure := write(json.dumps(_plain(facts), indent=2, allow_nan=False) if as_json else "\n".join(lines)):
+        if failure != os.strerror(errno.EPIPE):  # `| head` has seen enough
+            say(f"error: stdout takes nothing: {failure}")
+        sys.exit(1)
+
+
+def _print_summary(facts: Mapping[str, Any], as_json: bool, lines: Iterable[str]) -> None:
+    """Print what a command has done; where nobody takes it, it is done all the same."""
+    if failure := write(json.dumps(_plain(facts), indent=2, allow_nan=False) if as_json else "\n".join(lines)):
+        place = facts.get("output") or facts["path"]
+        say(f"note: {place} is complete, but stdout takes no summary of it: {failure}")
 
 
 def _plain(value: Any) -> Any:
@@ -233,7 +253,7 @@ def run(file: str, as_json: bool, options: dict[str, Any], **ways: Any) -> None:
     from pipeline import api, report
 
     facts = api.run(file, **ways, **options)
-    _print(facts, as_json, report.format_run(facts))
+    _print_summary(facts, as_json, report.format_run(facts))
 
 
 @main.command()
@@ -324,7 +344,7 @@ def schema() -> None:
     """Print the JSON schema of pipeline files, for editors."""
     from pipeline.config import schema as build
 
-    click.echo(json.dumps(build(), indent=2))
+    _print(build(), True, ())
 
 
 @main.command()
@@ -346,7 +366,7 @@ def synth(path: str, as_json: bool, **options: Any) -> None:
     lines = [f"{facts['path']}: {' x '.join(map(str, facts['shape']))} {facts['dtype']} in {facts['seconds']:.1f} s"]
     if labels := facts["labels"]:
         lines.append(f"{labels['path']}: {labels['num_labels']} labels, {labels['dtype']}")
-    _print(facts, as_json, lines)
+    _print_summary(facts, as_json, lines)
 
 
 @main.command()
@@ -375,7 +395,7 @@ def convert(source: str, target: str, memory: str | None, workers: int | None, a
 
     output = {key: options.pop(key) for key in ("chunks", "shards", "codec", "dims")}
     facts = api.convert(source, target, output=output, limits=_limits(memory=memory, workers=workers), **options)
-    _print(facts, as_json, report.format_run(facts))
+    _print_summary(facts, as_json, report.format_run(facts))
 
 
 @main.command()
@@ -419,4 +439,4 @@ def apply(
         in_place=in_place,
         quiet=quiet,
     )
-    _print(facts, as_json, report.format_run(facts))
+    _print_summary(facts, as_json, report.format_run(facts))

@@ -23,6 +23,7 @@ from pipeline.operation import Table
 from pipeline.planning import TABLES_AT_ONCE, Plan, PlannedPass, StoredArray
 from pipeline.progress import Progress
 from pipeline.reduction import Merger, fold
+from pipeline.storage.object_request import hurry
 from pipeline.storage.reader import BandReader, Reader
 from pipeline.storage.retry import RETRIES
 from pipeline.storage.tables import SavedTable, StoredTable, stored_bytes
@@ -265,6 +266,7 @@ def _signals(stop: threading.Event) -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         received.append(number)
         stop.set()
+        hurry()
         raise KeyboardInterrupt
 
     previous: dict[int, Any] = {}

@@ -7,6 +7,8 @@ import time
 from types import TracebackType
 from typing import Any
 
+from pipeline.terminal import say
+
 PLAIN_SECONDS = 10.0
 
 
@@ -23,7 +25,7 @@ class Progress:
     def start(self, total: int, done: int = 0) -> None:
         self._total, self._count = total, done
         self._started = self._said = time.monotonic()
-        if not self._quiet and sys.stderr.isatty():
+        if not self._quiet and sys.stderr is not None and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
@@ -40,11 +42,11 @@ class Progress:
         elif not self._quiet and time.monotonic() - self._said > PLAIN_SECONDS:
             self._said = time.monotonic()
             elapsed = self._said - self._started
-            print(f"{self._count} of {self._total} blocks after {elapsed:.0f} s", file=sys.stderr, flush=True)
+            say(f"{self._count} of {self._total} blocks after {elapsed:.0f} s")
 
     def say(self, text: str) -> None:
         if not self._quiet:
-            print(text, file=sys.stderr, flush=True)
+            say(text)
 
     def __enter__(self) -> Progress:
         return self

@@ -33,6 +33,7 @@ class Unreliable:
         self.application = application
         self.failures, self.status, self.seconds, self.method, self.where = 0, 503, 0.0, "", ""
         self.is_blind = False
+        self.stalls, self.stalls_within = "", False
         self.log: list[tuple[str, str]] = []
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -43,6 +44,7 @@ class Unreliable:
             self.failures, self.seconds = int(query.get("failures", 0)), float(query.get("seconds", 0))
             self.method, self.where, self.log = query.get("method", ""), query.get("where", ""), []
             self.status, self.is_blind = int(query.get("status", 503)), "blind" in query
+            self.stalls, self.stalls_within = query.get("stalls", ""), "within" in query
             start_response("200 OK", [("Content-Type", "application/json")])
             return [answer]
         self.log.append(("LIST" if "list-type" in query else method, path))
@@ -55,7 +57,19 @@ class Unreliable:
             return [b"not now"]
         if self.is_blind:
             environ = {key: value for key, value in environ.items() if key not in CONDITIONS}
+        if self.stalls and self.stalls in path and meant:
+            return self._stall(environ, start_response)
         return self.application(environ, start_response)
+
+    def _stall(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterator[bytes]:
+        """Answer not at all, or with half of the body and no more, until it is told otherwise."""
+        stalls = self.stalls
+        if self.stalls_within:
+            whole = b"".join(self.application(environ, start_response))
+            yield whole[: len(whole) // 2]
+        while self.stalls == stalls:
+            time.sleep(0.05)
+        raise ConnectionError
 
 
 class S3:
@@ -68,7 +82,8 @@ class S3:
         """Set how the server fails; return the requests (method, path) since the last call.
 
         `failures` requests of a `method` `where` the path holds a text are answered with `status`; all take `seconds`;
-        a `blind` server does not heed conditions.
+        a `blind` server does not heed conditions. A request of the `method` whose path holds the text `stalls` is never
+        answered, or where it stalls `within`, half.
         """
         with urllib.request.urlopen(f"{self.endpoint}{CONTROL}?{urllib.parse.urlencode(settings)}") as answer:
             return [(method, path) for method, path in json.loads(answer.read())]

@@ -25,7 +25,7 @@ LAYERS = (
     {"expression"},
     {"operation"},
     {"kernels"},
-    {"raster", "grid", "region", "read_limits", "errors"},
+    {"raster", "grid", "region", "read_limits", "errors", "terminal"},
 )
 """From the top; a module imports only modules of lower layers, or of its own."""
 

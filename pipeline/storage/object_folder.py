@@ -10,6 +10,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
@@ -20,12 +21,14 @@ from pipeline.errors import InputError, UsageError
 from pipeline.storage.folder import PLAIN_CODECS, REQUESTS, Access, Conflict, Folder, RemoteError
 from pipeline.storage.forked import check_not_forked
 from pipeline.storage.listing import Entry, Listing, mark_of
+from pipeline.storage.object_request import answer_to
 from pipeline.storage.zarr_metadata import METADATA_LIMIT_BYTES
 
 SCHEMES = ("s3", "gs", "az", "http", "https")
 RETRIES = 2
 """Of single requests, at once; what lasts longer is for the retries of the run."""
-TIMEOUT_SECONDS = 60
+CLIENT_SECONDS = 3600
+"""Longer than any request has (see `object_request`)."""
 _PASSING = re.compile(r"status code: (408|429|5\d\d)|error sending request|timed out|connection|HTTP error", re.I)
 
 
@@ -68,13 +71,13 @@ class ObjectFolder(Folder):
         import obstore
 
         with self._errors_of(name, "get"):
-            answer = obstore.get(self.objects, name)
+            answer = answer_to(obstore.get_async, self.objects, name)
             if answer.meta["size"] > METADATA_LIMIT_BYTES:
                 raise InputError(
                     f"{self.path}/{name}: {answer.meta['size']:,} bytes of metadata, at most "
                     f"{METADATA_LIMIT_BYTES:,} are read"
                 )
-            return bytes(answer.bytes())
+            return bytes(answer_to(answer.bytes_async, num_bytes=answer.meta["size"]))
 
     def exists(self, name: str) -> bool:
         try:
@@ -88,7 +91,7 @@ class ObjectFolder(Folder):
         import obstore
 
         with self._errors_of(name, "head"):
-            facts = obstore.head(self.objects, name)
+            facts = answer_to(obstore.head_async, self.objects, name)
         return [facts["size"], tag_of(facts) or str(facts["last_modified"])]
 
     def put(self, name: str, data: bytes) -> None:
@@ -96,7 +99,8 @@ class ObjectFolder(Folder):
 
         with self._errors_of(name, "put"):
             try:
-                self.versions[name] = version_of(obstore.put(self.objects, name, data, **self.condition(name)))
+                put = partial(obstore.put_async, self.objects, name, data, **self.condition(name))
+                self.versions[name] = version_of(answer_to(put, num_bytes=len(data)))
             except conflicts():
                 found = self.read_versioned(name)
                 self.versions[name] = self.same_version(name, data, found)
@@ -157,9 +161,12 @@ class ObjectFolder(Folder):
         import obstore
 
         with self._errors_of("", "list"):
-            for page in obstore.list(self.objects):
-                REQUESTS.add()
-                yield from page
+            pages = obstore.list(self.objects)
+            with suppress(StopAsyncIteration):
+                while True:
+                    page = answer_to(pages.__anext__)
+                    REQUESTS.add()
+                    yield from page
 
     def names(self) -> Iterator[str]:
         """Yield the names of all objects below the prefix."""
@@ -174,8 +181,9 @@ class ObjectFolder(Folder):
 
         try:
             with self._errors_of(name, "get"):
-                answer = obstore.get(self.objects, name)
-                return bytes(answer.bytes()), version_of(answer.meta)
+                answer = answer_to(obstore.get_async, self.objects, name)
+                data = bytes(answer_to(answer.bytes_async, num_bytes=answer.meta["size"]))
+                return data, version_of(answer.meta)
         except FileNotFoundError:
             return None
 
@@ -187,8 +195,8 @@ class ObjectFolder(Folder):
         self.put(clock, b"")
         try:
             with self._errors_of(name, "head"):
-                now, then = (obstore.head(self.objects, each)["last_modified"] for each in (clock, name))
-            return float((now - then).total_seconds())
+                now, then = (answer_to(obstore.head_async, self.objects, each) for each in (clock, name))
+            return float((now["last_modified"] - then["last_modified"]).total_seconds())
         except FileNotFoundError:
             return None
         finally:
@@ -215,7 +223,7 @@ class ObjectFolder(Folder):
 
         self.versions.pop(name, None)
         with suppress(FileNotFoundError), self._errors_of(name, "delete"):
-            obstore.delete(self.objects, name)
+            answer_to(obstore.delete_async, self.objects, name)
 
     def remove_all(self) -> None:
         """Delete all objects below the prefix."""
@@ -228,7 +236,7 @@ class ObjectFolder(Folder):
         with self._errors_of("", "delete"):
             for start in range(0, len(names), 1000):
                 self.confirm()
-                obstore.delete(self.objects, names[start : start + 1000])
+                answer_to(obstore.delete_async, self.objects, names[start : start + 1000])
         for name in names:
             self.versions.pop(name, None)
 
@@ -359,7 +367,7 @@ def _connect(url: str, access: Access) -> Any:
     endpoints = (url, access.endpoint, *(os.environ.get(name) for name in ENDPOINT_VARIABLES))
     plain = any(endpoint is not None and endpoint.startswith("http://") for endpoint in endpoints)
     options: dict[str, Any] = {
-        "client_options": {"timeout": f"{TIMEOUT_SECONDS}s", **({"allow_http": True} if plain else {})},
+        "client_options": {"timeout": f"{CLIENT_SECONDS}s", **({"allow_http": True} if plain else {})},
         "retry_config": {"max_retries": RETRIES},
     }
     if not url.startswith("http"):

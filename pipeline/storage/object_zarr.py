@@ -12,6 +12,7 @@ from zarr.storage import ObjectStore
 from pipeline.errors import InputError
 from pipeline.storage.folder import REQUESTS
 from pipeline.storage.object_folder import ObjectFolder, conflicts, errors_of, object_status, version_of
+from pipeline.storage.object_request import limited
 from pipeline.storage.zarr_metadata import METADATA, METADATA_LIMIT_BYTES, is_plain
 
 if TYPE_CHECKING:
@@ -40,10 +41,10 @@ class CountedStore(ObjectStore[Any]):
         REQUESTS.add()
         try:
             with errors_of(url):
-                answer = await obstore.get_async(self.store, key, options=_options(byte_range))
+                answer = await limited(obstore.get_async(self.store, key, options=_options(byte_range)))
                 start, stop = answer.range
                 self._check_size(key, url, stop - start)
-                data = await answer.bytes_async()
+                data = await limited(answer.bytes_async(), stop - start)
         except FileNotFoundError:
             if self.guard is not None:
                 self.guard.check_status(key, None)
@@ -65,7 +66,7 @@ class CountedStore(ObjectStore[Any]):
         folder, data = self.folder, value.as_buffer_like()
         with errors_of(f"{folder}/{key}"):
             try:
-                answer = await obstore.put_async(self.store, key, data, **folder.condition(key))
+                answer = await limited(obstore.put_async(self.store, key, data, **folder.condition(key)), len(data))
                 folder.versions[key] = version_of(answer)
             except conflicts():
                 found = await self._read_versioned(key)
@@ -73,16 +74,16 @@ class CountedStore(ObjectStore[Any]):
 
     async def _read_versioned(self, key: str) -> tuple[bytes, Any] | None:
         try:
-            answer = await obstore.get_async(self.store, key)
+            answer = await limited(obstore.get_async(self.store, key))
         except FileNotFoundError:
             return None
-        return bytes(await answer.bytes_async()), version_of(answer.meta)
+        return bytes(await limited(answer.bytes_async(), answer.meta["size"])), version_of(answer.meta)
 
     async def exists(self, key: str) -> bool:
         REQUESTS.add()
         try:
             with errors_of(f"{self.folder}/{key}"):
-                await obstore.head_async(self.store, key)
+                await limited(obstore.head_async(self.store, key))
         except FileNotFoundError:
             return False
         return True
