@@ -230,7 +230,10 @@ class Operation(BaseModel):
         return self
 
     def halo(self, specs: Specs) -> dict[str, Halo]:
-        """Return what a block needs around it, per source."""
+        """Return what a block needs around it, per source.
+
+        Each side counts by itself: what a mirrored edge needs from the other side, the engine adds.
+        """
         return dict.fromkeys(specs, Halo())
 
     def edges(self, specs: Specs) -> dict[str, Edge]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.kernels import difference
 from pipeline.operations.label_stats import GEOMETRY_COLUMNS
+from pipeline.region import Region
 from tests.harness import Layout, Raster
 from tests.strategy_pointwise import POINTWISE
 
@@ -50,6 +51,19 @@ def rasters(draw: st.DrawFn, dtypes: tuple[str, ...] = DTYPES, largest: int = 40
 
 
 @st.composite
+def regions(draw: st.DrawFn, raster: Raster) -> Region:
+    """Draw a part of a raster, often one row or column at its edge."""
+    sizes = dict(zip(raster.dims, raster.values.shape, strict=True))
+    spans = []
+    for side in (sizes["y"], sizes["x"]):
+        ends = draw(
+            st.one_of(st.sampled_from([(0, 0), (side - 1, side - 1)]), st.tuples(*[st.integers(0, side - 1)] * 2))
+        )
+        spans += [min(ends), max(ends) + 1]
+    return Region(*spans)
+
+
+@st.composite
 def layouts(draw: st.DrawFn) -> Layout:
     chunks = draw(st.integers(3, 20)), draw(st.integers(3, 20))
     shards = (chunks[0] * 2, chunks[1] * 2) if draw(st.booleans()) else None
@@ -84,6 +98,18 @@ def window_steps(draw: st.DrawFn, name: str = "step", statistics: tuple[str, ...
 
 
 @st.composite
+def sides(draw: st.DrawFn, height: int, width: int) -> np.ndarray:
+    """Draw which pixels of a matrix may be used: all, those on one side of its centre, or a part off the centre."""
+    used = np.zeros((height, width), bool)
+    spans = []
+    for side in (height, width):
+        first, last = draw(st.one_of(st.just((0, side - 1)), st.tuples(*[st.integers(0, side - 1)] * 2)))
+        spans.append(slice(min(first, last), max(first, last) + 1))
+    used[spans[0], spans[1]] = True
+    return used
+
+
+@st.composite
 def footprints(draw: st.DrawFn, step: dict[str, Any]) -> int:
     """Give some steps a disk or a matrix with few or many pixels, and return how many it has."""
     kind = draw(st.sampled_from(["rectangle", "rectangle", "disk", "few", "many"]))
@@ -96,6 +122,8 @@ def footprints(draw: st.DrawFn, step: dict[str, Any]) -> int:
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     matrix = rng.random((height, width)) < (0.2 if kind == "few" else 0.8)
     matrix[rng.integers(height), rng.integers(width)] = True
+    side = draw(sides(height, width))
+    matrix = matrix & side if (matrix & side).any() else side
     step["footprint"] = matrix.astype(int).tolist()
     if draw(st.booleans()):
         del step["size"]
@@ -135,6 +163,8 @@ def convolve_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
     if normalize or draw(st.booleans()):
         kernel = np.abs(kernel)
     kernel[height // 2, width // 2] = kernel[height // 2, width // 2] or 1.0
+    side = draw(sides(height, width))
+    kernel = kernel * side if (kernel * side).any() else np.where(side, 1.0, 0.0)
     return {
         "name": name,
         "op": "convolve",
@@ -262,13 +292,10 @@ def plain(step: dict[str, Any]) -> dict[str, Any]:
         step["edge"] = "nearest"  # a parabola's block holds more than its interior needs
     if step["op"] == "window":
         step |= {"fill_invalid": True, "min_valid": 1, "statistics": ["mean"]}
-        if isinstance(step.get("footprint"), list):  # a halo is as wide on both sides
-            matrix = np.array(step["footprint"])
-            step["footprint"] = (matrix | matrix[::-1, ::-1]).tolist()
     if step["op"] == "gabor" and "window" in step:
         step["statistics"] = ["mean"]  # the variance of one pixel is 0
     if "boundary" in step:
-        step["boundary"] = "reflect"
+        step["boundary"] = "nearest"  # a mirrored edge needs as much on both sides
     return step
 
 

@@ -9,11 +9,13 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import dask.array
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+import pipeline
 from pipeline import api
 from pipeline.errors import PipelineError
 from pipeline.limits import peak_rss_bytes, trim_heap
@@ -196,6 +198,32 @@ def test_exchange_of_halos_gives_the_bits_of_reading_them(op: str, data: st.Data
         expected = harness.run(source, [step], folder, layout)
         exchanged = dataclasses.replace(layout, halo="exchange")
         check_same(harness.run(source, [step], folder, exchanged), expected)
+
+
+@pytest.mark.parametrize("op", MAPS)
+@SLOW
+@given(data=st.data())
+def test_a_region_and_lazy_blocks_have_the_bits_of_the_whole(op: str, data: st.DataObject) -> None:
+    """A region at the edge has no neighbour whose pixels it could share; lazy blocks are as thin as the array's."""
+    raster = data.draw(strategies.rasters())
+    step = data.draw(strategies.STEPS[op]())
+    with harness.workspace() as folder:
+        source = harness.store(raster, folder / "in.zarr")
+        if not loadable(source, [step], folder, raster):
+            return
+        expected = harness.whole(source, [step], folder)
+        rasters = {path: values for path, values in expected.items() if not path.endswith("/quality")}
+        region = data.draw(strategies.regions(raster))
+        config = harness.document(source, [step], folder / "x.zarr")
+        config["region"] = {"rows": [region.top, region.bottom], "columns": [region.left, region.right]}
+        part = harness.compute(api.load(config), lambda planned: [(planned.plan.grid.region, Fresh())])
+    array = dask.array.from_array(raster.values, chunks=raster.chunks)
+    lazy = pipeline.apply(step, array, dims=",".join(raster.dims), nodata=raster.nodata)
+    lazy = lazy if isinstance(lazy, dict) else {next(iter(rasters)): lazy}
+    for path, values in rasters.items():
+        assert same_bits(part[path], values[(slice(None), *region.slices())]), path
+        dims = raster.dims if lazy[path].ndim == len(raster.dims) else ("band", "y", "x")[3 - lazy[path].ndim :]
+        assert same_bits(harness.to_planes(lazy[path].compute(scheduler="synchronous"), dims), values), path
 
 
 @pytest.mark.parametrize("op", MAPS)

@@ -172,9 +172,7 @@ class Window(Operation):
         return {} if self.footprint in SHAPES else super().matrix_files()
 
     def halo(self, specs: Specs) -> dict[str, Halo]:
-        above, below, left, right = self.pixels.reach
-        # as much on both sides: beyond a mirrored edge lie the pixels of the other side
-        return {"input": Halo.around(max(above, below), max(left, right))}
+        return {"input": Halo(*self.pixels.reach)}
 
     def edges(self, specs: Specs) -> dict[str, Edge]:
         return {"input": Edge("invalid" if self.boundary == "shrink" else self.boundary, self.cval or 0)}
@@ -227,7 +225,7 @@ class Window(Operation):
         if all(dtype == source.dtype for dtype in extremes):
             return most
         halo = self.halo(specs)["input"]
-        grown = (shape[0] + 2 * halo.top) * (shape[1] + 2 * halo.left)
+        grown = (shape[0] + 2 * max(halo.top, halo.bottom)) * (shape[1] + 2 * max(halo.left, halo.right))
         return most + grown * source.num_bands * (working_dtype(source.dtype).itemsize + 2)
 
     def apply(

@@ -136,14 +136,22 @@ def bind_step(
     natural = {output: _recorded(operation, spec) for output, spec in operation.output_specs(selected).items()}
     halos, edges = operation.halo(selected), operation.edges(selected)
     uses = tuple(
-        Use(key, raster, selected[key], bands[key], halos.get(key, Halo()), edges.get(key, Edge()))
+        Use(key, raster, selected[key], bands[key], _within_reach(halos.get(key, Halo()), edge), edge)
         for key, raster in sources.items()
+        for edge in (edges.get(key, Edge()),)
     )
     declared = {output: _declare(operation, output, spec) for output, spec in natural.items()}
     makers, read = operation.tables(), dict(selected.tables)
     if isinstance(operation, Reduction) and natural:
         makers, read = makers | {"self": operation.name}, read | {"self": operation.table_spec(selected)}
     return StepPlan(operation.name, operation, uses, natural, declared, makers, read)
+
+
+def _within_reach(halo: Halo, edge: Edge) -> Halo:
+    """Return a halo that holds what lies beyond the raster, too: beyond a mirrored edge, pixels of the other side."""
+    if edge.rule not in ("reflect", "mirror"):
+        return halo
+    return Halo.around(max(halo.top, halo.bottom), max(halo.left, halo.right))
 
 
 def _recorded(operation: Operation, spec: RasterSpec) -> RasterSpec:
