@@ -15,7 +15,7 @@ from tests.harness import Layout, Raster
 from tests.strategy_pointwise import POINTWISE
 
 DIMS = (("y", "x", "band"), ("band", "y", "x"), ("y", "x"))
-DTYPES = ("uint8", "int16", "uint16", "int32", "float32", "float64")
+DTYPES = ("uint8", "int8", "int16", "uint16", "int32", "uint32", "float32", "float64")
 BOUNDARIES = ("reflect", "nearest", "mirror", "constant", "wrap", "shrink")
 LABEL_STATISTICS = ("count", "sum", "mean", "var", "std", "min", "max")
 STATISTICS = ("mean", "sum", "var", "std", "min", "max", "range", "count", "median")
@@ -40,7 +40,8 @@ def rasters(draw: st.DrawFn, dtypes: tuple[str, ...] = DTYPES, largest: int = 40
             values[rng.random(shape) < density] = nodata
     else:
         info = np.iinfo(dtype)
-        values = rng.integers(max(info.min, -(10**6)), min(info.max, 10**6), shape, dtype=dtype, endpoint=True)
+        most = draw(st.sampled_from([10**6, 10**6, 2**32]))
+        values = rng.integers(max(info.min, -most), min(info.max, most), shape, dtype=dtype, endpoint=True)
         if density:
             nodata = draw(st.sampled_from([0, 7, int(info.max)]))
             values[rng.random(shape) < density] = nodata
@@ -244,6 +245,16 @@ def palette_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
         return step | {"values": [[number] for number in draw(st.lists(st.integers(0, 100), min_size=2))], "bands": [1]}
     step |= {"colors": draw(st.sampled_from([2, 7, 300])), "max_cells": draw(st.sampled_from([256, 2**18]))}
     return step | ({"sweeps": 2} if step["method"] == "kmeans" else {})
+
+
+@st.composite
+def declared_dtypes(draw: st.DrawFn, step: dict[str, Any]) -> dict[str, Any]:
+    """Give some steps a dtype, narrower or wider than what they compute in, or than their input."""
+    if step["op"] in ("cast", "palette") or draw(st.booleans()):
+        return step
+    dtype = draw(st.sampled_from(["int16", "int32", "uint32", "int64", "float32", "float64"]))
+    nodata = {"int16": -999, "int32": -(2**31), "uint32": 2**32 - 1, "int64": -(2**63)}
+    return step | {"dtype": dtype} | ({"nodata": nodata[dtype]} if dtype in nodata else {})
 
 
 STEPS = {

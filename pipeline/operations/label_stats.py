@@ -14,7 +14,7 @@ from pipeline.kernels.label_columns import finish, lookup
 from pipeline.kernels.label_table import LabelTable, Patch, merge, partial_table
 from pipeline.kernels.label_width import Width, merged_bytes, width_of, width_of_dtype
 from pipeline.operation import Block, Domain, Reduction, Specs, Table, TableSpec, register
-from pipeline.raster import Number, RasterSpec, holds, working_dtype
+from pipeline.raster import Number, RasterSpec, holds, largest
 from pipeline.region import Region
 from pipeline.storage.tables import STRIPE_BYTES, StoredTable
 
@@ -53,6 +53,8 @@ class LabelStats(Reduction):
         "min": "with recolor; the input's dtype (so max)",
         "count": "with recolor; uint32",
     }
+
+    version: ClassVar[int] = 2
 
     op: Literal["label_stats"]
     labels: StrictStr
@@ -113,7 +115,7 @@ class LabelStats(Reduction):
     def _output(self, name: str, source: RasterSpec) -> RasterSpec:
         if name == "count":
             return replace(source, dtype=np.dtype(np.uint32), nodata=None)
-        dtype = working_dtype(source.dtype)
+        dtype = self.working_dtype(source.dtype)
         if name in ("min", "max"):
             dtype = source.dtype if source.dtype.kind == "f" or self._mark(source) is not None else dtype
         elif name == "sum" and source.dtype.kind != "f":
@@ -125,6 +127,12 @@ class LabelStats(Reduction):
         if self.nodata is not None and holds(source.dtype, self.nodata):
             return int(self.nodata)
         return source.nodata
+
+    def limits(self, specs: Specs) -> dict[str, float]:
+        source = specs["input"]
+        most = largest(source.dtype)
+        larger = {"sum": most * source.height * source.width, "var": most**2}
+        return {name: larger.get(name, most) for name in self.recolor if name not in ("count", "min", "max")}
 
     def table_spec(self, specs: Specs) -> TableSpec:
         columns: dict[str, tuple[str, ...]] = {"label": ("label",), "pixels": ("label",)}
