@@ -14,7 +14,7 @@ import pytest
 import zarr
 
 import pipeline
-from pipeline import execution, reduction
+from pipeline import api, execution, reduction
 from pipeline.errors import OutputError, PipelineError, RunStopped
 from pipeline.job import load
 from pipeline.storage.tables import table_bytes
@@ -192,6 +192,47 @@ def test_wide_sums_go_to_the_disk_before_they_fill_the_memory(
     whole, divided = (zarr.open_group(tmp_path / name, mode="r") for name in ("whole.zarr", "out.zarr"))
     for path in ("zones/mean", "zones/table/label", "zones/table/mean", "zones/table/var"):
         np.testing.assert_array_equal(whole[path][...], divided[path][...])
+
+
+@pytest.mark.parametrize("dims", [("y", "x", "band"), ("band", "y", "x")], ids=",".join)
+@pytest.mark.parametrize("dtype", ["int64", "uint64"])
+def test_extrema_of_64_bit_integers_are_exact(tmp_path: Path, dtype: str, dims: tuple[str, ...]) -> None:
+    """Also the largest and the smallest, and beside labels without a valid pixel, whose extrema are nodata."""
+    info, labels = np.iinfo(dtype), harness.labels(13, 17)
+    values = np.random.default_rng(0).integers(2**60, 2**62, (2, 13, 17)).astype(dtype) + np.array(1, dtype)
+    names = np.unique(labels)
+    values[0][labels == names[0]] = 5
+    values[1, labels == names[1]] = info.max
+    values[1, labels == names[2]] = info.min
+    stored = values if dims[0] == "band" else np.moveaxis(values, 0, -1)
+    raster = Raster(np.ascontiguousarray(stored), dims, 5, tuple(4 if dim != "band" else 1 for dim in dims))
+    source = harness.store(raster, tmp_path / "in.zarr")
+    statistics = ["min", "max"]
+    step = {"name": "s", "op": "label_stats", "labels": "labels", "statistics": statistics, "recolor": statistics}
+    for nodata in (5, 9):
+        got = harness.run(source, [step | ({"nodata": nodata} if nodata == 9 else {})], tmp_path)
+        for name, extremum in (("min", np.min), ("max", np.max)):
+            assert got[f"s/{name}"].dtype == got[f"s/table/{name}"].dtype == dtype
+            for row, label in enumerate(got["s/table/label"].tolist()):
+                for band in range(2):
+                    valid = values[band][(labels == label) & (values[band] != 5)]
+                    expected = int(extremum(valid)) if valid.size else nodata
+                    assert int(got[f"s/table/{name}"][row, band]) == expected
+                    assert set(got[f"s/{name}"][band][labels == label].tolist()) == {expected}
+
+
+def test_extrema_of_64_bit_integers_are_not_painted_as_floating_point_without_a_word(tmp_path: Path) -> None:
+    """Where the raster has no nodata value, a pixel without a label has none."""
+    values = np.full((13, 17), 2**60 + 1, np.int64)
+    source = harness.store(Raster(values, ("y", "x")), tmp_path / "in.zarr")
+    step = {"name": "s", "op": "label_stats", "labels": "labels", "statistics": ["min"], "recolor": ["min"]}
+    with pytest.raises(PipelineError, match=r"int64 has no value; set one that cannot occur, such as `nodata: -92"):
+        api.load(harness.document(source, [step], tmp_path / "x.zarr"))
+    marked = harness.whole(source, [{**step, "nodata": -1, "ignore": [-3, 0]}], tmp_path)
+    assert set(marked["s/min"].ravel().tolist()) <= {2**60 + 1, -1}
+    rounded = harness.whole(source, [{**step, "allow_inexact": True}], tmp_path)
+    assert rounded["s/min"].dtype == np.float64
+    assert harness.whole(source, [{**step, "recolor": []}], tmp_path)["s/table/min"][0, 0] == 2**60 + 1
 
 
 def test_painting_reads_labels_alone(config: dict[str, Any], tmp_path: Path) -> None:
