@@ -312,6 +312,9 @@ def cut_from(plan: PassPlan, block: Region, parts: Mapping[str, np.ndarray]) -> 
     return fetch
 
 
+MOST_COLUMNS = 2**16
+"""Of a region of which a partial table is made."""
+
 Act = Callable[..., Any]
 
 
@@ -436,9 +439,17 @@ class _Work:
             self.release(sweep.step, use)
 
     def collect(self, sweep: Sweep, blocks: Mapping[str, Block], region: Region) -> None:
-        """Hand over the partial table of a region, or of its halves where it could be too large."""
+        """Hand over the partial table of a region, or of its halves where it could be too large.
+
+        Where rows are very long, of some columns after the other: rows are buffers there, and sums of one are digits.
+        """
         collector = self.collector
         assert collector is not None
+        if region.width > MOST_COLUMNS:
+            for left in range(region.left, region.right, MOST_COLUMNS):
+                right = min(left + MOST_COLUMNS, region.right)
+                self.collect(sweep, blocks, replace(region, left=left, right=right))
+            return
         state = self.tables.get(sweep.step.name, {})
         most_bytes = sweep.reduction.most_bytes(blocks, state, sweep.number, region)
         if region.num_pixels > 1 and most_bytes > collector.limit_bytes:
