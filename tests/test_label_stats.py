@@ -15,8 +15,9 @@ import zarr
 
 import pipeline
 from pipeline import api, execution, reduction
-from pipeline.errors import OutputError, PipelineError, RunStopped
+from pipeline.errors import InputError, OutputError, PipelineError, RunStopped
 from pipeline.job import load
+from pipeline.region import Region
 from pipeline.storage.tables import table_bytes
 from tests import harness
 from tests.harness import Raster
@@ -233,6 +234,39 @@ def test_extrema_of_64_bit_integers_are_not_painted_as_floating_point_without_a_
     rounded = harness.whole(source, [{**step, "allow_inexact": True}], tmp_path)
     assert rounded["s/min"].dtype == np.float64
     assert harness.whole(source, [{**step, "recolor": []}], tmp_path)["s/table/min"][0, 0] == 2**60 + 1
+
+
+@pytest.mark.parametrize("nodata", [2**64 - 1, 2**63, 0])
+def test_labels_of_64_bits_are_looked_at_where_they_are_valid(tmp_path: Path, nodata: int) -> None:
+    """Neither the invalid ones, nor what lies in a block beyond the raster or beyond the region."""
+    labels = np.random.default_rng(0).integers(1, 4, (12, 10), np.uint64) * np.uint64(2**61)
+    labels[3:5, 2:9] = nodata
+    labels[11] = 2**64 - 5  # valid, beyond the region
+    values = np.random.default_rng(1).normal(size=(12, 10)).astype(np.float32)
+    inputs = {
+        "image": harness.store(Raster(values, ("y", "x")), tmp_path / "in", with_labels=False),
+        "labels": harness.store(Raster(labels, ("y", "x"), nodata), tmp_path / "labels", with_labels=False),
+    }
+    steps = [
+        {"name": "s", "op": "label_stats", "input": "image", "labels": "labels", "recolor": ["mean"]},
+        {"name": "w", "op": "window", "input": "labels", "size": 3, "statistics": ["max"]},
+    ]
+    document = {"inputs": inputs, "steps": steps, "output": {"path": str(tmp_path / "out.zarr")}}
+    document["region"] = {"rows": [0, 11], "columns": [0, 10]}
+    whole = harness.compute(load(document), lambda planned: [(planned.plan.grid.region, harness.Dirty())])
+    rows = harness.compute(
+        load(document), lambda planned: [(Region(i, i + 1, 0, 10), harness.Dirty()) for i in range(11)]
+    )
+    valid = labels[:11] != nodata
+    assert whole["s/table/label"].tolist() == np.unique(labels[:11][valid]).tolist()
+    for label, mean in zip(whole["s/table/label"].tolist(), whole["s/table/mean"][:, 0].tolist(), strict=True):
+        assert set(whole["s/mean"][0][labels[:11] == label].tolist()) == {float(np.float32(mean))}
+    assert np.isnan(whole["s/mean"][0][~valid]).all()
+    for path, found in whole.items():
+        assert harness.same_bits(found, rows[path]), path
+    document["region"] = {"rows": [4, 12], "columns": [0, 10]}
+    with pytest.raises(InputError, match="labels of step 's' reach 18446744073709551611; labels go up to"):
+        harness.compute(load(document), lambda planned: [(planned.plan.grid.region, harness.Dirty())])
 
 
 def test_painting_reads_labels_alone(config: dict[str, Any], tmp_path: Path) -> None:

@@ -156,16 +156,19 @@ class LabelStats(Reduction):
 
     def partial(self, blocks: Mapping[str, Block], state: Table, sweep: int, region: Region) -> Table:
         labels, source = blocks["labels"], blocks["input"]
-        plane = labels.planes()[0]
-        if plane.dtype == np.uint64 and int(plane.max()) >= 2**63:
-            raise InputError(f"the labels of step {self.name!r} reach {int(plane.max())}; labels go up to 2^63 - 1")
+        plane, mask = labels.planes()[0], _labels_valid(labels)
+        if plane.dtype == np.uint64:
+            there = region.slices(labels.origin)
+            largest_label = int(np.max(plane[there], initial=0, where=True if mask is None else mask[there]))
+            if largest_label >= 2**63:
+                raise InputError(f"the labels of step {self.name!r} reach {largest_label}; labels go up to 2^63 - 1")
         found = partial_table(
             plane,
             source.planes(),
             _patch(labels, source, region),
             (*self.statistics, *self.geometry),
             valid=None if source.valid is None else source.planes(source.valid),
-            labels_valid=_labels_valid(labels),
+            labels_valid=mask,
             ignore=self.ignore,
         )
         return found.to_columns()
