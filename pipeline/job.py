@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pipeline.config import (
     Document,
     Input,
@@ -23,6 +25,7 @@ from pipeline.config import (
     with_matrices,
 )
 from pipeline.config.place import format_path, look_up
+from pipeline.config.reference import References
 from pipeline.errors import InputChanged, InputError, OutputError, PipelineError, RunStopped, cut, unknown
 from pipeline.geotiff_file import is_geotiff, store_path
 from pipeline.limits import available_cpus, available_memory_bytes
@@ -112,15 +115,15 @@ def load(
     matrix_files = tuple(path for step in config.steps for path in step.matrix_files().values())
     try:
         config = with_matrices(document, config, read_matrix)
+        references = resolve(config)
+        wide, limits = _wide_inputs(config, references), _limits(config)
         opened: dict[InputOptions, Reader] = {}
-        readers = _match(
-            config,
-            {name: _open(name, entry, document, _limits(config), opened) for name, entry in config.inputs.items()},
-        )
+        options = {name: _input_options(entry, limits, name in wide) for name, entry in config.inputs.items()}
+        readers = _match(config, {name: _open(name, each, document, opened) for name, each in options.items()})
         specs = {name: _input_spec(name, reader, config.inputs[name]) for name, reader in readers.items()}
         settings = _settings(config, next(iter(specs.values())).spec, grids, capacity)
         settings = dataclasses.replace(settings, economy=economy, tables=tables or {})
-        plan = make_plan(config.steps, resolve(config), specs, settings)
+        plan = make_plan(config.steps, references, specs, settings)
     except PipelineError as error:
         if capacity and error.path == ("run", "memory") and config.run.memory is None:
             error = PipelineError(f"{error} (60 % of the limit of the smallest worker is what it may use)", error.path)
@@ -147,12 +150,16 @@ def _check_remote(config: Pipeline, plan: Plan) -> None:
         )
 
 
-def _open(
-    name: str, entry: Input, document: Document, limits: ReadLimits, opened: dict[InputOptions, Reader]
-) -> Reader:
+def _wide_inputs(config: Pipeline, references: References) -> set[str]:
+    """Return the inputs that a step reads which computes in float64 whatever the pixels are."""
+    narrow = np.dtype(np.uint8)
+    return {ref.name for (step, _), ref in references.items() if config.steps[step].working_dtype(narrow) != np.float32}
+
+
+def _open(name: str, options: InputOptions, document: Document, opened: dict[InputOptions, Reader]) -> Reader:
     """Open an input; errors say where the file names it."""
     try:
-        return open_input(_input_options(entry, limits), opened)
+        return open_input(options, opened)
     except PipelineError as error:
         raise PipelineError(str(error), ("inputs", name, *error.path)) from error.__cause__
     except (InputError, RemoteError) as error:
@@ -174,7 +181,7 @@ def _place_of_input(document: Document, name: str) -> str:
     return f"{origin}: {format_path(path)}" if origin else ""
 
 
-def _input_options(entry: Input, limits: ReadLimits) -> InputOptions:
+def _input_options(entry: Input, limits: ReadLimits, is_wide: bool) -> InputOptions:
     scale = entry.scale
     return InputOptions(
         paths=entry.paths,
@@ -184,6 +191,7 @@ def _input_options(entry: Input, limits: ReadLimits) -> InputOptions:
         bands=entry.bands,
         nodata=entry.nodata,
         scale=(scale.factor, scale.offset) if isinstance(scale, Scale) else scale,
+        is_wide=is_wide,
         limits=limits,
         series=entry.series,
         level=entry.level,
@@ -301,9 +309,10 @@ def _identify(name: str, reader: Reader) -> dict[str, Any]:
 def check_inputs_unchanged(job: Job) -> None:
     """Refuse to call a result complete whose inputs were changed while the run read them."""
     opened: dict[InputOptions, Reader] = {}
+    limits = _limits(job.pipeline)
     for name, entry in job.pipeline.inputs.items():
         try:
-            identity = _identify(name, _open(name, entry, job.document, _limits(job.pipeline), opened))
+            identity = _identify(name, _open(name, _input_options(entry, limits, is_wide=False), job.document, opened))
         except InputError as error:
             words = "all blocks are computed, and --resume ends the run once the input is there"
             raise RunStopped(f"{error}; {words}") from error

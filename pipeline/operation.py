@@ -230,12 +230,29 @@ class Operation(BaseModel):
         return self
 
     def halo(self, specs: Specs) -> dict[str, Halo]:
-        """Return what a block needs around it, per source."""
+        """Return what a block needs around it, per source.
+
+        Each side counts by itself: what a mirrored edge needs from the other side, the engine adds.
+        """
         return dict.fromkeys(specs, Halo())
 
     def edges(self, specs: Specs) -> dict[str, Edge]:
         """Return how the halo is filled beyond the raster, per source."""
         return dict.fromkeys(specs, Edge())
+
+    def working_dtype(self, source: np.dtype) -> np.dtype:
+        """Return the dtype in which results from pixels of this dtype are computed.
+
+        float64 also where the step's own `dtype` has values that float32 does not hold.
+        """
+        return working_dtype(source) if self.dtype is None else working_dtype(source, np.dtype(self.dtype))
+
+    def limits(self, specs: Specs) -> dict[str, float]:
+        """Return bounds of the absolute values that are computed, by output, where those of the sources have some.
+
+        By them, results that float64 rounds are refused where 64-bit integers are asked for.
+        """
+        return {}
 
     def border(self) -> int:
         """Return how many pixels wide a rim of the raster the engine sets to 0 in all outputs, where they are valid."""
@@ -363,7 +380,7 @@ def keep_dtype(operation: Operation, source: RasterSpec, can_be_invalid: bool) -
         return replace(source, nodata=int(operation.nodata))
     if can_be_invalid and source.nodata is None:
         _check_float(operation, source)
-        return replace(source, dtype=working_dtype(source.dtype), nodata=float("nan"))
+        return replace(source, dtype=operation.working_dtype(source.dtype), nodata=float("nan"))
     return source
 
 

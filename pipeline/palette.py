@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.raster import working_dtype
 from pipeline.storage.matrix import SUFFIXES
 
 MAX_COLORS = 65_536
@@ -17,10 +16,10 @@ def is_file(palette: Any) -> bool:
     return isinstance(palette, str) and palette.lower().endswith(SUFFIXES)
 
 
-def color_dtype(colors: np.ndarray, dtype: np.dtype) -> np.dtype:
-    """Return the raster's dtype where all colours occur in it, else its working dtype."""
+def color_dtype(colors: np.ndarray, dtype: np.dtype, working: np.dtype) -> np.dtype:
+    """Return the raster's dtype where all colours occur in it, else the working dtype."""
     if dtype.kind == "f":
-        return dtype
+        return dtype if working.itemsize == 4 else working
     limits = np.iinfo(dtype)
     fits = np.all((colors == np.rint(colors)) & (colors >= limits.min) & (colors <= limits.max))
-    return dtype if fits else working_dtype(dtype)
+    return dtype if fits else working

@@ -19,7 +19,7 @@ from pipeline.kernels import validity
 from pipeline.kernels.edge import fill_edges
 from pipeline.kernels.exact_total import Total
 from pipeline.operation import Block, Edge, Operation, Reduction, Specs, Table, TableSpec
-from pipeline.raster import Number, RasterSpec, array_shape, array_slices, is_nan, working_dtype
+from pipeline.raster import Number, RasterSpec, array_shape, array_slices, is_nan
 from pipeline.region import Grid, Halo, Region
 
 
@@ -312,6 +312,9 @@ def cut_from(plan: PassPlan, block: Region, parts: Mapping[str, np.ndarray]) -> 
     return fetch
 
 
+MOST_COLUMNS = 2**16
+"""Of a region of which a partial table is made."""
+
 Act = Callable[..., Any]
 
 
@@ -436,9 +439,17 @@ class _Work:
             self.release(sweep.step, use)
 
     def collect(self, sweep: Sweep, blocks: Mapping[str, Block], region: Region) -> None:
-        """Hand over the partial table of a region, or of its halves where it could be too large."""
+        """Hand over the partial table of a region, or of its halves where it could be too large.
+
+        Where rows are very long, of some columns after the other: rows are buffers there, and sums of one are digits.
+        """
         collector = self.collector
         assert collector is not None
+        if region.width > MOST_COLUMNS:
+            for left in range(region.left, region.right, MOST_COLUMNS):
+                right = min(left + MOST_COLUMNS, region.right)
+                self.collect(sweep, blocks, replace(region, left=left, right=right))
+            return
         state = self.tables.get(sweep.step.name, {})
         most_bytes = sweep.reduction.most_bytes(blocks, state, sweep.number, region)
         if region.num_pixels > 1 and most_bytes > collector.limit_bytes:
@@ -490,14 +501,14 @@ class _Work:
 
     def view_key(self, step: StepPlan, use: Use) -> Any:
         masked = needs_mask(use, step.operation.domain)
-        return ("view", use.raster, use.periodic, use.bands, view_dtype(use.spec, step.operation.domain), masked)
+        return ("view", use.raster, use.periodic, use.bands, view_dtype(use.spec, step.operation), masked)
 
     def view(self, step: StepPlan, use: Use) -> Block:
         key = self.view_key(step, use)
         if key in self.views:
             return self.views[key]
         source = self.load(use.raster, use.periodic)
-        dtype = view_dtype(use.spec, step.operation.domain)
+        dtype = view_dtype(use.spec, step.operation)
         block = Block(source.values, source.origin, source.dims, raster=self.raster)
         if dtype != source.values.dtype or use.bands is not None:
             block = self.new_block(use.raster, dtype, use.spec.dims, use.spec.num_bands, use.periodic)
@@ -561,8 +572,8 @@ def compute_dtype(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.float32) if dtype == np.float16 else dtype
 
 
-def view_dtype(spec: RasterSpec, domain: str) -> np.dtype:
-    return working_dtype(spec.dtype) if domain == "float" else compute_dtype(spec.dtype)
+def view_dtype(spec: RasterSpec, operation: Operation) -> np.dtype:
+    return operation.working_dtype(spec.dtype) if operation.domain == "float" else compute_dtype(spec.dtype)
 
 
 def needs_mask(use: Use, domain: str) -> bool:
@@ -609,7 +620,8 @@ def convert(values: np.ndarray, block: Block, use: Use) -> None:
             np.ascontiguousarray(values).reshape(-1), values.dtype.type(nodata), block.values.reshape(-1)
         )
     else:
-        np.copyto(block.values, values, casting="unsafe")
+        with np.errstate(invalid="ignore"):  # beyond the raster lies what was in memory
+            np.copyto(block.values, values, casting="unsafe")
 
 
 def fill_block_edges(block: Block, need: Region, use: Use) -> None:

@@ -153,16 +153,23 @@ def array_slices(dims: Dims, region: Region, origin: tuple[int, int] = (0, 0)) -
     return tuple(slices[dim] for dim in dims)
 
 
-def working_dtype(dtype: np.dtype) -> np.dtype:
-    """Return the dtype of computed results: float32 for 8 and 16-bit integers and floats up to 32 bit, else float64.
+def working_dtype(*dtypes: np.dtype) -> np.dtype:
+    """Return the dtype of computed results: float32 where it holds all values of the dtypes exactly, else float64.
+
+    So float32 for 8 and 16-bit integers and floats up to 32 bit.
 
     Examples
     --------
     >>> [working_dtype(np.dtype(name)).name for name in ("uint8", "int16", "float32", "int32", "float64")]
     ['float32', 'float32', 'float32', 'float64', 'float64']
     """
-    limit = 4 if dtype.kind == "f" else 2
-    return np.dtype(np.float32 if dtype.itemsize <= limit else np.float64)
+    fits = all(dtype.itemsize <= (4 if dtype.kind == "f" else 2) for dtype in dtypes)
+    return np.dtype(np.float32 if fits else np.float64)
+
+
+def largest(dtype: np.dtype) -> float:
+    """Return the largest absolute value of a dtype; of floating point infinity."""
+    return math.inf if dtype.kind == "f" else float(max(-int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)))
 
 
 def is_nan(value: Number | None) -> bool:

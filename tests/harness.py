@@ -114,7 +114,13 @@ def labels(height: int, width: int) -> np.ndarray:
         rng.integers(-3, 9, (-(-height // 4), -(-width // 7))).repeat(4, axis=0).repeat(7, axis=1)[:height, :width]
     )
     segments = np.where(rng.random((height, width)) < 0.2, rng.integers(-3, 9, (height, width)), segments)
-    return [segments * 10**15, segments.astype(np.int16), (segments + 3).astype(np.uint8)][(height + width) % 3]
+    kinds = (
+        segments * 10**15,
+        segments.astype(np.int16),
+        (segments + 3).astype(np.uint8),
+        (segments + 3).astype(np.uint64),
+    )
+    return kinds[(height + width) % 4]
 
 
 @contextmanager
@@ -214,10 +220,17 @@ def read(target: Path, path: str, *, is_table: bool = False) -> np.ndarray:
     return to_planes(np.asarray(array[...]), array.metadata.dimension_names)
 
 
+class Dirty(Fresh):
+    """Buffers with what other blocks may have left in them."""
+
+    def take(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        return np.full(int(np.prod(shape)) * dtype.itemsize, 0xFF, np.uint8).view(dtype).reshape(shape)
+
+
 def whole(source: str, steps: Sequence[dict[str, Any]], folder: Path, **output: Any) -> dict[str, np.ndarray]:
     """Compute steps on the whole raster as one block, without a store to write: what every layout must equal."""
     job = api.load(document(source, steps, folder / "never-written.zarr", **output))
-    return compute(job, lambda planned: [(planned.plan.grid.region, Fresh())])
+    return compute(job, lambda planned: [(planned.plan.grid.region, Dirty())])
 
 
 def compute(job: Job, cut: Callable[[PlannedPass], Iterable[tuple[Region, Buffers]]]) -> dict[str, np.ndarray]:

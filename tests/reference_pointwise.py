@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.raster import working_dtype
-
 Expected = Mapping[str, tuple[np.ndarray, np.ndarray | None]]
 
 
 def calc(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
     """The expression as numpy says it in float64, every name standing for the one raster."""
-    eps = float(np.finfo(working_dtype(dtype)).eps)
+    eps = float(np.finfo(step.working_dtype(dtype)).eps)
     with np.errstate(all="ignore"):
         value, terms = EXPRESSIONS[step.expression](planes.copy())
         return {"value": (value, None if terms is None else 4 * eps * np.nan_to_num(terms))}

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.raster import working_dtype
 from tests import harness
 
 Expected = Mapping[str, tuple[np.ndarray, np.ndarray | None]]
@@ -39,7 +38,7 @@ def label_stats(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
         raster = np.full(planes.shape, 0.0 if name == "count" else np.nan)
         for row, label in enumerate(found):
             raster[:, labels == label] = result[f"table/{name}"][0][row][:, np.newaxis]
-        working = np.finfo(np.float64 if name == "sum" and dtype.kind != "f" else working_dtype(dtype)).eps
+        working = np.finfo(np.float64 if name == "sum" and dtype.kind != "f" else step.working_dtype(dtype)).eps
         result[name] = raster, None if name in ("count", "min", "max") else 4 * float(working) * np.abs(raster)
     return result
 
@@ -89,7 +88,7 @@ def quantize(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
     index = np.where(invalid, 0, squared.argmin(axis=0))
     color = np.where(invalid, np.nan, np.moveaxis(palette[index], -1, 0))
     distance = np.where(invalid, np.nan, np.sqrt(np.take_along_axis(squared, index[np.newaxis], axis=0)[0]))
-    bound = 4 * float(np.finfo(working_dtype(dtype)).eps) * np.abs(distance)[np.newaxis]
+    bound = 4 * float(np.finfo(step.working_dtype(dtype)).eps) * np.abs(distance)[np.newaxis]
     known: dict[str, tuple[np.ndarray, np.ndarray | None]] = {
         "index": (np.where(invalid, np.nan, index)[np.newaxis], None),
         "color": (color, None),

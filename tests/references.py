@@ -14,7 +14,6 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from pipeline.operation import Operation
-from pipeline.raster import working_dtype
 from tests.reference_pointwise import POINTWISE
 from tests.reference_reduction import REDUCTIONS
 
@@ -51,7 +50,7 @@ def window(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
     """Every window cut out and reduced by numpy's nan-functions."""
     footprint = footprint_of(step)
     height, width = footprint.shape
-    eps = np.finfo(working_dtype(dtype)).eps
+    eps = np.finfo(step.working_dtype(dtype)).eps
     percents = {"median": 50.0} | {f"p{percent:g}": percent for percent in step.percentiles}
     names = (*step.statistics, *(f"p{percent:g}" for percent in step.percentiles))
     results: dict[str, list[np.ndarray]] = {name: [] for name in names}
@@ -121,7 +120,7 @@ def _window_statistic(name: str, windows: np.ndarray, finite: np.ndarray, eps: f
 
 def difference(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
     """Slices of the padded band; a bound is 4 eps x the largest pixel of the support x the weights of the stencil."""
-    eps = float(np.finfo(working_dtype(dtype)).eps)
+    eps = float(np.finfo(step.working_dtype(dtype)).eps)
     results: dict[str, list[np.ndarray]] = {name: [] for name in step.outputs}
     bounds: dict[str, list[np.ndarray]] = {name: [] for name in step.outputs}
     for plane in planes:
@@ -250,7 +249,7 @@ def _correlate(step: Any, planes: np.ndarray, dtype: np.dtype, kernel: np.ndarra
     The bound is the contract's 4 eps x the largest pixel of the support x the sum of the absolute weights.
     """
     rows, columns = (side // 2 for side in kernel.shape)
-    eps = 4 * np.finfo(working_dtype(dtype)).eps
+    eps = 4 * np.finfo(step.working_dtype(dtype)).eps
     values, bounds = [], []
     for plane in planes:
         padded = pad(plane, rows, columns, step.boundary, step.cval)
@@ -281,7 +280,7 @@ def gabor(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
     """scikit-image's kernels, every product of the convolution, and the window of each response by numpy."""
     from skimage.filters import gabor_kernel
 
-    eps = float(np.finfo(working_dtype(dtype)).eps)
+    eps = float(np.finfo(step.working_dtype(dtype)).eps)
     names = ("response",) if step.window is None else step.statistics or ("mean",)
     results: dict[str, list[np.ndarray]] = {name: [] for name in names}
     bounds: dict[str, list[np.ndarray]] = {name: [] for name in names}

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from pipeline.kernels import difference
 from pipeline.operations.label_stats import GEOMETRY_COLUMNS
+from pipeline.region import Region
 from tests.harness import Layout, Raster
 from tests.strategy_pointwise import POINTWISE
 
 DIMS = (("y", "x", "band"), ("band", "y", "x"), ("y", "x"))
-DTYPES = ("uint8", "int16", "uint16", "int32", "float32", "float64")
+DTYPES = ("uint8", "int8", "int16", "uint16", "int32", "uint32", "float32", "float64")
 BOUNDARIES = ("reflect", "nearest", "mirror", "constant", "wrap", "shrink")
 LABEL_STATISTICS = ("count", "sum", "mean", "var", "std", "min", "max")
 STATISTICS = ("mean", "sum", "var", "std", "min", "max", "range", "count", "median")
@@ -39,7 +40,8 @@ def rasters(draw: st.DrawFn, dtypes: tuple[str, ...] = DTYPES, largest: int = 40
             values[rng.random(shape) < density] = nodata
     else:
         info = np.iinfo(dtype)
-        values = rng.integers(max(info.min, -(10**6)), min(info.max, 10**6), shape, dtype=dtype, endpoint=True)
+        most = draw(st.sampled_from([10**6, 10**6, 2**32]))
+        values = rng.integers(max(info.min, -most), min(info.max, most), shape, dtype=dtype, endpoint=True)
         if density:
             nodata = draw(st.sampled_from([0, 7, int(info.max)]))
             values[rng.random(shape) < density] = nodata
@@ -47,6 +49,19 @@ def rasters(draw: st.DrawFn, dtypes: tuple[str, ...] = DTYPES, largest: int = 40
     zarr_format = draw(st.sampled_from([3, 3, 2]))
     shards = tuple(chunk * 2 for chunk in chunks) if zarr_format == 3 and draw(st.booleans()) else None
     return Raster(values, dims, nodata, chunks, shards, zarr_format)
+
+
+@st.composite
+def regions(draw: st.DrawFn, raster: Raster) -> Region:
+    """Draw a part of a raster, often one row or column at its edge."""
+    sizes = dict(zip(raster.dims, raster.values.shape, strict=True))
+    spans = []
+    for side in (sizes["y"], sizes["x"]):
+        ends = draw(
+            st.one_of(st.sampled_from([(0, 0), (side - 1, side - 1)]), st.tuples(*[st.integers(0, side - 1)] * 2))
+        )
+        spans += [min(ends), max(ends) + 1]
+    return Region(*spans)
 
 
 @st.composite
@@ -84,6 +99,18 @@ def window_steps(draw: st.DrawFn, name: str = "step", statistics: tuple[str, ...
 
 
 @st.composite
+def sides(draw: st.DrawFn, height: int, width: int) -> np.ndarray:
+    """Draw which pixels of a matrix may be used: all, those on one side of its centre, or a part off the centre."""
+    used = np.zeros((height, width), bool)
+    spans = []
+    for side in (height, width):
+        first, last = draw(st.one_of(st.just((0, side - 1)), st.tuples(*[st.integers(0, side - 1)] * 2)))
+        spans.append(slice(min(first, last), max(first, last) + 1))
+    used[spans[0], spans[1]] = True
+    return used
+
+
+@st.composite
 def footprints(draw: st.DrawFn, step: dict[str, Any]) -> int:
     """Give some steps a disk or a matrix with few or many pixels, and return how many it has."""
     kind = draw(st.sampled_from(["rectangle", "rectangle", "disk", "few", "many"]))
@@ -96,6 +123,8 @@ def footprints(draw: st.DrawFn, step: dict[str, Any]) -> int:
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     matrix = rng.random((height, width)) < (0.2 if kind == "few" else 0.8)
     matrix[rng.integers(height), rng.integers(width)] = True
+    side = draw(sides(height, width))
+    matrix = matrix & side if (matrix & side).any() else side
     step["footprint"] = matrix.astype(int).tolist()
     if draw(st.booleans()):
         del step["size"]
@@ -135,6 +164,8 @@ def convolve_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
     if normalize or draw(st.booleans()):
         kernel = np.abs(kernel)
     kernel[height // 2, width // 2] = kernel[height // 2, width // 2] or 1.0
+    side = draw(sides(height, width))
+    kernel = kernel * side if (kernel * side).any() else np.where(side, 1.0, 0.0)
     return {
         "name": name,
         "op": "convolve",
@@ -216,6 +247,16 @@ def palette_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
     return step | ({"sweeps": 2} if step["method"] == "kmeans" else {})
 
 
+@st.composite
+def declared_dtypes(draw: st.DrawFn, step: dict[str, Any]) -> dict[str, Any]:
+    """Give some steps a dtype, narrower or wider than what they compute in, or than their input."""
+    if step["op"] in ("cast", "palette") or draw(st.booleans()):
+        return step
+    dtype = draw(st.sampled_from(["int16", "int32", "uint32", "int64", "float32", "float64"]))
+    nodata = {"int16": -999, "int32": -(2**31), "uint32": 2**32 - 1, "int64": -(2**63)}
+    return step | {"dtype": dtype} | ({"nodata": nodata[dtype]} if dtype in nodata else {})
+
+
 STEPS = {
     "convolve": convolve_steps,
     "gabor": gabor_steps,
@@ -262,13 +303,10 @@ def plain(step: dict[str, Any]) -> dict[str, Any]:
         step["edge"] = "nearest"  # a parabola's block holds more than its interior needs
     if step["op"] == "window":
         step |= {"fill_invalid": True, "min_valid": 1, "statistics": ["mean"]}
-        if isinstance(step.get("footprint"), list):  # a halo is as wide on both sides
-            matrix = np.array(step["footprint"])
-            step["footprint"] = (matrix | matrix[::-1, ::-1]).tolist()
     if step["op"] == "gabor" and "window" in step:
         step["statistics"] = ["mean"]  # the variance of one pixel is 0
     if "boundary" in step:
-        step["boundary"] = "reflect"
+        step["boundary"] = "nearest"  # a mirrored edge needs as much on both sides
     return step
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import pytest
 
 from pipeline import compilation
 from pipeline.config import load_pipeline, resolve
+from pipeline.kernels import compile
 from pipeline.passes import StepPlan, Sweep
 from pipeline.planning import InputSpec, Plan, Settings, make_plan
 from pipeline.raster import RasterSpec
@@ -97,3 +99,36 @@ def test_processes_that_compile_one_kernel_at_once_do_not_mix_their_signatures(t
     at_once = [run_with_cache(tmp_path, code, dtype) for dtype in ("uint8", "float64")]
     assert [process.communicate()[0].split() for process in at_once] == [["8", "0"]] * 2
     assert run_with_cache(tmp_path, code, "uint8", "float64").communicate()[0].split() == ["8", "8", "2"]
+
+
+INNER = "from pipeline.kernels.compile import inner\n\n\n@inner\ndef increased(value):\n    return value + {}\n"
+OUTER = (
+    "from pipeline.kernels.compile import kernel\nfrom pipeline.kernels.inside import increased\n\n\n"
+    "@kernel\ndef increase(values):\n    values[0] = increased(values[0])\n"
+)
+
+
+def test_a_kernel_is_compiled_again_where_a_function_of_another_file_has_changed(tmp_path: Path) -> None:
+    """Of the same length and date, as an update may leave it."""
+    package = tmp_path / "pipeline"
+    shutil.copytree(Path(compilation.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    code = (
+        "import sys\nsys.path.insert(0, sys.argv[1])\n"
+        "import numpy as np\nfrom pipeline.kernels.outside import increase\n"
+        "values = np.array([40])\nincrease(values)\nprint(values[0], sum(increase.stats.cache_hits.values()))"
+    )
+    (package / "kernels" / "outside.py").write_text(OUTER)
+    for step, hits in ((2, 0), (2, 1), (3, 0), (3, 1)):
+        (package / "kernels" / "inside.py").write_text(INNER.format(step))
+        os.utime(package / "kernels" / "inside.py", (0, 0))
+        for file in (package / "kernels" / "__pycache__").glob("inside*.pyc"):
+            file.unlink()
+        process = run_with_cache(tmp_path / "cache", code, str(tmp_path))
+        assert process.communicate()[0].split() == [str(40 + step), str(hits)]
+
+
+@pytest.mark.parametrize("package", ["numba", "llvmlite"])
+def test_a_kernel_is_compiled_again_by_another_compiler(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = compile.stamp.__wrapped__()
+    monkeypatch.setattr(sys.modules[package], "__version__", "999")
+    assert compile.stamp.__wrapped__() != before == compile.stamp()

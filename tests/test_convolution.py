@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+import pipeline
 from pipeline import api
 from pipeline.errors import PipelineError
 from pipeline.kernels.convolution import (
@@ -284,3 +286,18 @@ def test_gaussian_is_that_of_scipy_at_the_edges_of_a_raster(mode: str, tmp_path:
     result = harness.run(source, [step], tmp_path, harness.Layout(chunks=(7, 9), block=(1, 1)))["step/value"][0]
     right = ndimage.gaussian_filter(values, (2, 1.3), order=(0, 1), mode=mode)
     check(result, right, 1, np.abs(gaussian_weights(1.3, 4.0, 1)).sum())
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 7])
+@pytest.mark.parametrize("boundary", ["reflect", "mirror", "nearest", "wrap"])
+@pytest.mark.parametrize("kernel", [[0, 0, 1], [2, 1, 0], [0, 0, 0, 1, 2, 3, 4], [3, 0, 0, 0, 0]])
+def test_weights_on_one_side_see_beyond_the_edge_in_every_block(kernel: list[int], boundary: str, width: int) -> None:
+    """Beyond a mirrored edge lie pixels of the other side, which a block as thin as a pixel does not hold."""
+    values = np.arange(1.0, width + 1)[np.newaxis].astype(np.float32)
+    step = {"op": "convolve", "kernel": [kernel], "correlate": True, "boundary": boundary}
+    expected = ndimage.correlate1d(values.astype(np.float64), kernel, axis=1, mode=boundary)
+    for chunks in (1, 2, width):
+        lazy = pipeline.apply(step, da.from_array(values, chunks=(1, chunks)))
+        np.testing.assert_array_equal(lazy.compute(scheduler="synchronous"), expected.astype(np.float32))
+    turned = pipeline.apply({**step, "kernel": [[weight] for weight in kernel]}, da.from_array(values.T, chunks=1))
+    np.testing.assert_array_equal(turned.compute(scheduler="synchronous").T, expected.astype(np.float32))

@@ -14,9 +14,10 @@ import pytest
 import zarr
 
 import pipeline
-from pipeline import execution, reduction
-from pipeline.errors import OutputError, PipelineError, RunStopped
+from pipeline import api, execution, reduction
+from pipeline.errors import InputError, OutputError, PipelineError, RunStopped
 from pipeline.job import load
+from pipeline.region import Region
 from pipeline.storage.tables import table_bytes
 from tests import harness
 from tests.harness import Raster
@@ -192,6 +193,80 @@ def test_wide_sums_go_to_the_disk_before_they_fill_the_memory(
     whole, divided = (zarr.open_group(tmp_path / name, mode="r") for name in ("whole.zarr", "out.zarr"))
     for path in ("zones/mean", "zones/table/label", "zones/table/mean", "zones/table/var"):
         np.testing.assert_array_equal(whole[path][...], divided[path][...])
+
+
+@pytest.mark.parametrize("dims", [("y", "x", "band"), ("band", "y", "x")], ids=",".join)
+@pytest.mark.parametrize("dtype", ["int64", "uint64"])
+def test_extrema_of_64_bit_integers_are_exact(tmp_path: Path, dtype: str, dims: tuple[str, ...]) -> None:
+    """Also the largest and the smallest, and beside labels without a valid pixel, whose extrema are nodata."""
+    info, labels = np.iinfo(dtype), harness.labels(13, 17)
+    values = np.random.default_rng(0).integers(2**60, 2**62, (2, 13, 17)).astype(dtype) + np.array(1, dtype)
+    names = np.unique(labels)
+    values[0][labels == names[0]] = 5
+    values[1, labels == names[1]] = info.max
+    values[1, labels == names[2]] = info.min
+    stored = values if dims[0] == "band" else np.moveaxis(values, 0, -1)
+    raster = Raster(np.ascontiguousarray(stored), dims, 5, tuple(4 if dim != "band" else 1 for dim in dims))
+    source = harness.store(raster, tmp_path / "in.zarr")
+    statistics = ["min", "max"]
+    step = {"name": "s", "op": "label_stats", "labels": "labels", "statistics": statistics, "recolor": statistics}
+    for nodata in (5, 9):
+        got = harness.run(source, [step | ({"nodata": nodata} if nodata == 9 else {})], tmp_path)
+        for name, extremum in (("min", np.min), ("max", np.max)):
+            assert got[f"s/{name}"].dtype == got[f"s/table/{name}"].dtype == dtype
+            for row, label in enumerate(got["s/table/label"].tolist()):
+                for band in range(2):
+                    valid = values[band][(labels == label) & (values[band] != 5)]
+                    expected = int(extremum(valid)) if valid.size else nodata
+                    assert int(got[f"s/table/{name}"][row, band]) == expected
+                    assert set(got[f"s/{name}"][band][labels == label].tolist()) == {expected}
+
+
+def test_extrema_of_64_bit_integers_are_not_painted_as_floating_point_without_a_word(tmp_path: Path) -> None:
+    """Where the raster has no nodata value, a pixel without a label has none."""
+    values = np.full((13, 17), 2**60 + 1, np.int64)
+    source = harness.store(Raster(values, ("y", "x")), tmp_path / "in.zarr")
+    step = {"name": "s", "op": "label_stats", "labels": "labels", "statistics": ["min"], "recolor": ["min"]}
+    with pytest.raises(PipelineError, match=r"int64 has no value; set one that cannot occur, such as `nodata: -92"):
+        api.load(harness.document(source, [step], tmp_path / "x.zarr"))
+    marked = harness.whole(source, [{**step, "nodata": -1, "ignore": [-3, 0]}], tmp_path)
+    assert set(marked["s/min"].ravel().tolist()) <= {2**60 + 1, -1}
+    rounded = harness.whole(source, [{**step, "allow_inexact": True}], tmp_path)
+    assert rounded["s/min"].dtype == np.float64
+    assert harness.whole(source, [{**step, "recolor": []}], tmp_path)["s/table/min"][0, 0] == 2**60 + 1
+
+
+@pytest.mark.parametrize("nodata", [2**64 - 1, 2**63, 0])
+def test_labels_of_64_bits_are_looked_at_where_they_are_valid(tmp_path: Path, nodata: int) -> None:
+    """Neither the invalid ones, nor what lies in a block beyond the raster or beyond the region."""
+    labels = np.random.default_rng(0).integers(1, 4, (12, 10), np.uint64) * np.uint64(2**61)
+    labels[3:5, 2:9] = nodata
+    labels[11] = 2**64 - 5  # valid, beyond the region
+    values = np.random.default_rng(1).normal(size=(12, 10)).astype(np.float32)
+    inputs = {
+        "image": harness.store(Raster(values, ("y", "x")), tmp_path / "in", with_labels=False),
+        "labels": harness.store(Raster(labels, ("y", "x"), nodata), tmp_path / "labels", with_labels=False),
+    }
+    steps = [
+        {"name": "s", "op": "label_stats", "input": "image", "labels": "labels", "recolor": ["mean"]},
+        {"name": "w", "op": "window", "input": "labels", "size": 3, "statistics": ["max"]},
+    ]
+    document = {"inputs": inputs, "steps": steps, "output": {"path": str(tmp_path / "out.zarr")}}
+    document["region"] = {"rows": [0, 11], "columns": [0, 10]}
+    whole = harness.compute(load(document), lambda planned: [(planned.plan.grid.region, harness.Dirty())])
+    rows = harness.compute(
+        load(document), lambda planned: [(Region(i, i + 1, 0, 10), harness.Dirty()) for i in range(11)]
+    )
+    valid = labels[:11] != nodata
+    assert whole["s/table/label"].tolist() == np.unique(labels[:11][valid]).tolist()
+    for label, mean in zip(whole["s/table/label"].tolist(), whole["s/table/mean"][:, 0].tolist(), strict=True):
+        assert set(whole["s/mean"][0][labels[:11] == label].tolist()) == {float(np.float32(mean))}
+    assert np.isnan(whole["s/mean"][0][~valid]).all()
+    for path, found in whole.items():
+        assert harness.same_bits(found, rows[path]), path
+    document["region"] = {"rows": [4, 12], "columns": [0, 10]}
+    with pytest.raises(InputError, match="labels of step 's' reach 18446744073709551611; labels go up to"):
+        harness.compute(load(document), lambda planned: [(planned.plan.grid.region, harness.Dirty())])
 
 
 def test_painting_reads_labels_alone(config: dict[str, Any], tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from pipeline.kernels.label_block import BlockSums
 from pipeline.kernels.label_columns import finish, lookup
+from pipeline.kernels.label_runs import STRIP
 from pipeline.kernels.label_table import GEOMETRY, STATISTICS, LabelTable, Patch, merge, partial_table
 from pipeline.kernels.label_width import merged_bytes, width_of, width_of_dtype
+from pipeline.limits import peak_rss_bytes, trim_heap
 from pipeline.storage.tables import StoredTable, save_table
 from tests import harness
 
@@ -97,11 +99,12 @@ def check(got: dict[str, float], values: list[Any]) -> None:
     assert got["count"] == len(numbers)
     assert got["sum"] == cast_once(sum(numbers, Fraction(0)))
     if not numbers:
-        assert all(np.isnan(got[name]) for name in ("mean", "var", "std", "min", "max"))
+        assert all(np.isnan(got[name]) for name in ("mean", "var", "std"))
+        assert all(got[name] == 0 if got[name].dtype.kind in "iu" else np.isnan(got[name]) for name in ("min", "max"))
         return
     average = sum(numbers, Fraction(0)) / len(numbers)
     assert got["mean"] == float(average)
-    assert (got["min"], got["max"]) == (float(min(numbers)), float(max(numbers)))
+    assert (Fraction(got["min"].item()), Fraction(got["max"].item())) == (min(numbers), max(numbers))
     expected = sum((number - average) ** 2 for number in numbers) / len(numbers)
     if expected >= Fraction(1.7e308):
         assert got["var"] > 1.6e308
@@ -207,6 +210,49 @@ def test_runs_longer_than_the_buffers() -> None:
     assert finish(table, ["sum", "bbox"])["sum"].tolist() == [[5000.0]]
     assert table.sums is not None
     assert table.sums.words.tolist() == [[5000]]
+
+
+@pytest.mark.parametrize("width", [1, 8, STRIP - 1, STRIP, STRIP + 1, 3 * STRIP + 1029])
+@pytest.mark.parametrize("lanes", [False, True])
+def test_rows_longer_than_a_strip(width: int, lanes: bool) -> None:
+    """Strips are parts of rows; where they end, nothing begins anew but a run."""
+    rng = np.random.default_rng(width)
+    labels = np.repeat(rng.integers(-2, 5, (2, width // 300 + 1)), 300, axis=1)[:, :width].astype(np.int16)
+    values, valid = rng.integers(0, 2**32, (2, 2, width), np.uint32), rng.random((2, 2, width)) < 0.9
+    whole = table_of(labels, values, valid, lanes, ignore=[3])
+    parts = []
+    for left in range(0, width, 7000):
+        cut = np.s_[..., left : left + 7000]
+        parts.append(table_of(labels[cut], values[cut], valid[cut], lanes, ignore=[3], origin=(0, left)))
+    same(whole, merge(parts))
+    count = finish(whole, ["count"])["count"]
+    out = np.zeros((2, 2, width), np.int64)
+    usable = rng.random((2, width)) < 0.9
+    lookup(labels, whole.labels, count, out, Patch((2, width)), -1, labels_valid=usable, ignore=[3])
+    rows = np.minimum(np.searchsorted(whole.labels, labels), len(count) - 1)
+    expected = np.moveaxis(np.where((usable & (labels != 3))[..., None], count[rows], -1), -1, 0)
+    np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize(("dtype", "most"), [("int64", 2**40 - 1), ("uint32", 2**32 - 1), ("float64", 2.0**79)])
+def test_sums_of_a_row_of_millions_of_pixels(dtype: str, most: float) -> None:
+    """Of one label, more than the digits of a sum or of squares can take; in strips whose buffers stay small."""
+    num = 9_000_000
+    values = np.full((1, 1, num), most, dtype)
+    values[..., ::2] -= values.dtype.type(1 if dtype != "float64" else 2.0**70)
+    labels = np.ones((1, num), np.int8)
+    partial_table(labels[:, :9], values[..., :9], Patch((1, 9)), ALL)  # compiles
+    trim_heap()
+    before = harness.reset_peak_bytes()
+    table = partial_table(labels, values, Patch((1, num)), ALL)
+    assert peak_rss_bytes() - before < 8 * 2**20
+    found = finish(table, ALL)
+    numbers = [Fraction(values[0, 0, i].item()) for i in (0, 1)]
+    average, half = sum(numbers) / 2, (numbers[1] - numbers[0]) / 2
+    assert found["count"].tolist() == [[num]]
+    assert found["sum"].tolist() == [[float(average * num)]]
+    assert found["mean"].tolist() == [[float(average)]]
+    assert found["var"].tolist() == [[float(half**2)]]
 
 
 def test_there_is_room_for_labels_however_their_number_grows() -> None:

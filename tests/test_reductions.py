@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -222,3 +223,32 @@ def test_a_mark_for_no_label_that_only_the_dtype_asked_for_can_hold(tmp_path: Pa
     found = zarr.open_array(str(tmp_path / "out.zarr"), path="zones/max", mode="r")[...]
     highest = 6 if nodata == 7 else 7
     np.testing.assert_array_equal(found[::2, ::2], [[-1, highest], [15, 15]])
+
+
+@pytest.mark.parametrize("step", ["label_stats", "median_cut", "kmeans"])
+def test_a_block_with_rows_of_millions_of_pixels(tmp_path: Path, step: str) -> None:
+    """A row has more pixels of a label, or of a colour, than the digits of one sum can take."""
+    num, high = 9_000_000, 2**40 - 1
+    values = np.full((1, num), high)
+    values[:, ::2] = high - 2
+    values[:, -1] = 5
+    source = harness.store(Raster(values, ("y", "x"), chunks=(1, 2**20)), tmp_path / "in", with_labels=False)
+    labels = harness.store(Raster(np.ones((1, num), np.int8), ("y", "x")), tmp_path / "labels", with_labels=False)
+    table = {"op": "label_stats", "labels": "labels", "statistics": ["mean", "var"], "recolor": ["mean"]}
+    cut = {"op": "palette", "colors": 2, "method": step, "allow_inexact": True, "dtype": "float64"}
+    document = {
+        "inputs": {"image": source, "labels": labels} if step == "label_stats" else {"image": source},
+        "steps": [{"name": "s", "input": "image", **(table if step == "label_stats" else cut)}],
+        "output": {"path": str(tmp_path / "out.zarr")},
+    }
+    got = harness.compute(api.load(document), lambda planned: [(planned.plan.grid.region, Fresh())])
+    even, odd = num // 2, num // 2 - 1
+    total = even * (high - 2) + odd * high + 5
+    if step == "label_stats":
+        mean = Fraction(total, num)
+        squares = even * (high - 2 - mean) ** 2 + odd * (high - mean) ** 2 + (5 - mean) ** 2
+        assert got["s/table/mean"].tolist() == [[float(mean)]]
+        assert got["s/table/var"][0, 0] == pytest.approx(float(squares / num), rel=1e-15)
+        assert set(np.unique(got["s/mean"]).tolist()) == {float(mean)}
+    else:
+        assert sorted(got["s/palette"].ravel().tolist()) == [5, float(Fraction(total - 5, num - 1))]

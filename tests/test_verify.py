@@ -487,9 +487,10 @@ def test_inputs_that_are_gone_or_changed(config: Config, simple: Path) -> None:
 
 
 def test_an_operation_of_another_version(simple: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Window, "version", Window.version + 1)
+    was = Window.version
+    monkeypatch.setattr(Window, "version", was + 1)
     with pytest.raises(
-        OutputError, match=r"made by another version .*: operations\.window was 1, is 2; verify it with"
+        OutputError, match=rf"made by another version .*: operations\.window was {was}, is {was + 1}; verify it with"
     ):
         check(simple)
 

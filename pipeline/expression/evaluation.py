@@ -57,7 +57,7 @@ def bind(
     """Bind an expression to the rasters of a step; PipelineError says what does not fit."""
     sources = tuple((key, Source(spec.bands, spec.dtype, spec.can_be_invalid)) for key, spec in specs.items())
     try:
-        compiled = compile_expression(text, Scope(sources, plain, whole))
+        compiled = compile_expression(text, Scope(sources, plain, whole), operation.dtype)
     except ValueError as error:
         raise PipelineError(str(error), (field,)) from None
     for leaf in compiled.leaves:
@@ -65,10 +65,12 @@ def bind(
     return compiled
 
 
-def bind_blocks(text: str, blocks: Mapping[str, Block], plain: str | None, whole: tuple[str, ...]) -> Compiled:
+def bind_blocks(
+    operation: Operation, text: str, blocks: Mapping[str, Block], plain: str | None, whole: tuple[str, ...]
+) -> Compiled:
     """Bind an expression to blocks as `bind` did to their specs."""
     sources = tuple((key, _source(block)) for key, block in blocks.items())
-    return compile_expression(text, Scope(sources, plain, whole))
+    return compile_expression(text, Scope(sources, plain, whole), operation.dtype)
 
 
 def _source(block: Block) -> Source:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -12,7 +13,10 @@ import numpy as np
 from pipeline.expression.grammar import CONDITIONS, Expression, Node, parse
 from pipeline.expression.names import Leaf, Scope
 from pipeline.kernels.expression import Argument, Instruction, Program
-from pipeline.raster import working_dtype
+from pipeline.raster import DTypeName, largest, working_dtype
+
+WHOLE = frozenset({"add", "subtract", "multiply", "power", "negative", "absolute", "minimum", "maximum", "where"})
+"""What makes whole numbers of whole numbers, however large (a power may not, but then is small)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,22 +31,26 @@ class Compiled:
     wide: str | None
     """The first raster taken as a whole that has them."""
     can_be_invalid: bool
+    limit: float
+    """A bound on the absolute value of the result; infinite where nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """What is known of a value beforehand: whether it can be NaN, and a bound on its absolute value."""
+    """What is known of a value beforehand: whether it can be NaN, a bound on its absolute value."""
 
     can_be_nan: bool
     limit: float = math.inf
+    is_whole: bool = False
+    """Whether it is a whole number, made of whole numbers."""
 
 
 @lru_cache(maxsize=256)
-def compile_expression(text: str, scope: Scope) -> Compiled:
+def compile_expression(text: str, scope: Scope, declared: DTypeName | None = None) -> Compiled:
     """Bind an expression to rasters.
 
-    It is computed in one dtype, the promotion of the working dtypes of the rasters that it uses; so differences of
-    unsigned integers do not wrap.
+    It is computed in one dtype, the working dtype of the rasters that it uses and of the dtype that the step
+    declares; so differences of unsigned integers do not wrap.
 
     Raises
     ------
@@ -52,13 +60,16 @@ def compile_expression(text: str, scope: Scope) -> Compiled:
     expression = parse(text)
     found = {name: scope.find(name) for name in expression.names}
     leaves = tuple(dict.fromkeys(found.values()))
-    dtype = np.result_type(*(working_dtype(scope.source(leaf.key).dtype) for leaf in leaves))
+    wanted = [] if declared is None else [np.dtype(declared)]
+    dtype = working_dtype(*(scope.source(leaf.key).dtype for leaf in leaves), *wanted)
     num_bands, wide = _bands(leaves, scope)
     numbers = {index: _to_dtype(expression.nodes[index].number, dtype) for index in _numbers(expression)}
     facts = _facts(expression, found, scope, dtype)
     loads = {name: leaves.index(leaf) for name, leaf in found.items()}
     program = _Writer(expression, dtype, numbers, facts, loads).write()
-    return Compiled(program, leaves, num_bands, wide, facts[expression.root].can_be_nan)
+    root = facts[expression.root]
+    limit = sys.float_info.max if root.is_whole and root.limit == math.inf else root.limit
+    return Compiled(program, leaves, num_bands, wide, root.can_be_nan, limit)
 
 
 def _bands(leaves: Iterable[Leaf], scope: Scope) -> tuple[int, str | None]:
@@ -84,7 +95,7 @@ def _to_dtype(value: float, dtype: np.dtype) -> np.floating:
     with np.errstate(over="ignore", under="ignore"):
         number: np.floating = dtype.type(value)
     if not np.isfinite(number) or (number == 0) != (value == 0):
-        raise ValueError(f"{value:g} does not fit {dtype.name}, in which this is computed; cast the input to float64")
+        raise ValueError(f"{value:g} does not fit {dtype.name}, in which this is computed; say `dtype: float64`")
     return number
 
 
@@ -95,22 +106,20 @@ def _facts(
     expression: Expression, found: Mapping[tuple[str, ...], Leaf], scope: Scope, dtype: np.dtype
 ) -> list[_Facts]:
     facts: list[_Facts] = []
-    largest = float(np.finfo(dtype).max) / 2
+    most = float(np.finfo(dtype).max) / 2
     for node in expression.nodes:
         if node.op == "number":
-            fact = _Facts(False, abs(node.number))
+            fact = _Facts(False, abs(node.number), float(node.number).is_integer())
         elif node.op == "name":
             source = scope.source(found[node.name].key)
-            fact = _Facts(source.can_be_invalid, _largest(source.dtype))
+            fact = _Facts(source.can_be_invalid, largest(source.dtype), source.dtype.kind != "f")
         else:
             last = expression.nodes[node.args[-1]]
-            fact = _derive(node.op, [facts[arg] for arg in node.args], last.number if _is_number(last) else None)
-        facts.append(fact if fact.limit < largest else _Facts(fact.can_be_nan))
+            args = [facts[arg] for arg in node.args]
+            fact = _derive(node.op, args, last.number if _is_number(last) else None)
+            fact = replace(fact, is_whole=node.op in WHOLE and all(arg.is_whole for arg in args))
+        facts.append(fact if fact.limit < most else replace(fact, limit=math.inf))
     return facts
-
-
-def _largest(dtype: np.dtype) -> float:
-    return math.inf if dtype.kind == "f" else float(max(-int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)))
 
 
 def _derive(op: str, args: list[_Facts], number: float | None) -> _Facts:

@@ -6,11 +6,15 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
+import llvmlite
 import numba
 from numba.core import event
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.extending import intrinsic, register_jitable
 
 UNCOUNTED: dict[str, Any] = {"_nrt": False}
@@ -41,11 +45,25 @@ def leave_out_blas() -> None:
             linalg.ensure_blas = look
 
 
+@cache
+def stamp() -> str:
+    """Return a digest of all that machine code depends on: the sources of all kernels, numba and llvmlite."""
+    digest = sha256(f"{numba.__version__} {llvmlite.__version__}".encode())
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(f"{file.name} {sha256(file.read_bytes()).hexdigest()}".encode())
+    return digest.hexdigest()
+
+
 class _SharedCache(FunctionCache):
-    """numba's cache on disk, for processes that fill it at once.
+    """numba's cache on disk, for processes that fill it at once, fresh for as long as no kernel changes.
 
     numba itself would let two of them give one file to two signatures, and hand a third the kernel of the wrong one.
+    Nor does it look at more than the file of the kernel, whose machine code holds inner functions of other files.
     """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)  # type: ignore[no-untyped-call]
+        self._cache_file = IndexDataCacheFile(self.cache_path, self._impl.filename_base, stamp())
 
     def load_overload(self, *arguments: Any) -> Any:
         with _locked(self.cache_path, fcntl.LOCK_SH):
@@ -77,7 +95,7 @@ def kernel(function: Callable[P, T]) -> Callable[P, T]:
     """
     dispatcher = _njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True)(function)
     with suppress(RuntimeError):
-        dispatcher._cache = _SharedCache(function)  # type: ignore[no-untyped-call]  # as numba's own `cache=True` does
+        dispatcher._cache = _SharedCache(function)  # as numba's own `cache=True` does
     return cast("Callable[P, T]", dispatcher)
 
 
@@ -92,9 +110,6 @@ def inner(function: Callable[P, T]) -> Callable[P, T]:
 
     Nor does it get wrappers to be called from Python, where it stays the plain function: of the time to compile all
     kernels, these took a fifth.
-
-    numba looks at the date of the caller's file alone: after a change to an inner function in another file, save the
-    caller's file too, or delete ``__pycache__``.
     """
     options = {"error_model": "numpy", "no_cfunc_wrapper": True} | UNCOUNTED
     return cast("Callable[P, T]", _register(**options)(function))

@@ -67,6 +67,12 @@ class Weights:
     """Column and weight of the taps that each row is summed by before; none for a direct sum."""
 
     @property
+    def size(self) -> float:
+        """The sum of the absolute weights."""
+        _, factors = self.across
+        return float(np.abs(self.taps[2]).sum() * (np.abs(factors).sum() if factors.size else 1))
+
+    @property
     def height(self) -> int:
         return self.reach[0] + self.reach[1] + 1
 

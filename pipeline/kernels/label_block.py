@@ -70,7 +70,10 @@ class BlockSums:
     def add(
         self, values: np.ndarray, valid: np.ndarray | None, where: Where, runs: np.ndarray, borne: np.ndarray, num: int
     ) -> None:
-        """Add a strip whose runs use the first `num` slots; those so far, with it, are borne by so many pixels each."""
+        """Add a strip whose runs use the first `num` slots; those so far, with it, are borne by so many pixels each.
+
+        A strip has fewer pixels than the digits can take, `MOST_PIXELS`.
+        """
         self._reserve(num)
         if self.pixels == 0 and self.floating and self.power > 0:
             for band in range(self.bands):

@@ -14,17 +14,18 @@ from pipeline.kernels.label_table import LabelTable, Patch
 from pipeline.kernels.label_union import places_among
 
 
-def finish(table: LabelTable, statistics: Iterable[str]) -> dict[str, np.ndarray]:
+def finish(table: LabelTable, statistics: Iterable[str], unknown: int | np.ndarray = 0) -> dict[str, np.ndarray]:
     """Return the statistics by label and band, and those of the geometry by label.
 
-    count is int64, all else float64 (bbox int64). Sum and mean are the exact ones rounded once, var and std the
-    population's from exact moments: equal values have exactly their value as mean, and variance 0. Without a valid
-    value: sum 0, the others NaN.
+    count is int64, all else float64 (bbox int64; min and max of 64-bit integers, which float64 does not hold, have
+    their dtype). Sum and mean are the exact ones rounded once, var and std the population's from exact moments: equal
+    values have exactly their value as mean, and variance 0. Without a valid value: sum 0, the others NaN, but min and
+    max of 64-bit integers `unknown`.
     """
-    return dict(_columns(table, set(statistics)))
+    return dict(_columns(table, set(statistics), unknown))
 
 
-def _columns(table: LabelTable, names: set[str]) -> Iterator[tuple[str, np.ndarray]]:
+def _columns(table: LabelTable, names: set[str], unknown: int | np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     shape = len(table.labels), table.num_bands
     if "count" in names:
         yield "count", table.counts
@@ -40,7 +41,9 @@ def _columns(table: LabelTable, names: set[str]) -> Iterator[tuple[str, np.ndarr
             yield "std", np.sqrt(values)
     for name, extremum in (("min", table.lowest), ("max", table.highest)):
         if name in names and extremum is not None:
-            yield name, np.where(table.counts > 0, extremum.astype(np.float64), np.nan)
+            is_long = extremum.dtype.kind != "f" and extremum.itemsize == 8
+            values, mark = (extremum, unknown) if is_long else (extremum.astype(np.float64), np.nan)
+            yield name, np.where(table.counts > 0, values, np.asarray(mark, values.dtype))
     if table.geometry is not None and "centroid" in names:
         yield "centroid", table.geometry[:, :2] / table.pixels[:, None]
     if table.geometry is not None and "bbox" in names:

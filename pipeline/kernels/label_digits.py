@@ -26,7 +26,7 @@ NUM_SQUARES = {SMALL: 1, NARROW: 3, WIDE: 7}
 SUM_SHIFTS = (0, 40)
 SQUARE_SHIFTS = tuple(range(0, 140, 20))
 MOST_PIXELS = {SMALL: 1 << 30, NARROW: 1 << 22, WIDE: 1 << 20}
-"""Pixels that the digits can take before they are carried over: no digit then reaches 2^63."""
+"""Pixels that the digits can take before they are carried over: no digit then reaches 2^63. A strip has fewer."""
 SPAN = {SMALL: 32, NARROW: 39, WIDE: 79}
 """Bits above the unit that a value may have."""
 NO_BITS = (1 << 20, -(1 << 20))

@@ -18,7 +18,7 @@ from pipeline.kernels.vector import lowest_bit
 RUN = 1024
 """Most pixels of a run: what is done run by run then has buffers of this size."""
 STRIP = 32768
-"""Pixels whose runs are listed at a time (at least a row)."""
+"""Pixels whose runs are listed at a time: rows, or of long rows a part."""
 _FIRST_CAPACITY = 4096
 _NO_MASK = np.ones((0, 0), bool)
 
@@ -86,18 +86,21 @@ def hashed_slots(ignore: np.ndarray) -> LabelSlots:
 def strips(
     labels: np.ndarray, valid: np.ndarray | None, place: Place, shape: tuple[int, int], slots: LabelSlots
 ) -> Iterator[np.ndarray]:
-    """Yield the runs (row and column within the region, pixels, slot) of strips of rows; new labels join `slots`.
+    """Yield the runs (row and column within the region, pixels, slot) of strips; new labels join `slots`.
 
-    The array is used again for the next strip. Pixels with an ignored or invalid label belong to no run.
+    A strip has `STRIP` pixels at most. The array is used again for the next one. Pixels with an ignored or invalid
+    label belong to no run.
     """
     height, width = shape
     mask = _NO_MASK if valid is None else valid
-    rows = max(1, min(height, STRIP // max(1, width)))
-    runs = np.empty((rows * width, 4), np.int32)
-    names = np.empty(rows * width, np.int64)
-    flags = np.zeros(-(-width // 8) * 8, np.uint8)
-    for row in range(0, height if width else 0, rows):
-        found = find_runs(labels, mask, (*place, width, row, min(row + rows, height)), flags, names, runs)
+    columns = min(width, STRIP)
+    rows = max(1, min(height, STRIP // max(1, columns)))
+    runs = np.empty((rows * columns, 4), np.int32)
+    names = np.empty(rows * columns, np.int64)
+    flags = np.zeros(-(-columns // 8) * 8, np.uint8)
+    for row, column in ((row, column) for row in range(0, height, rows) for column in range(0, width, STRIP)):
+        part = (column, min(column + columns, width), row, min(row + rows, height))
+        found = find_runs(labels, mask, (*place, *part), flags, names, runs)
         slots.reserve(found)
         if slots.entries.size:
             found, slots.num = hash_slots(names[:found], slots.ignore, slots.entries, slots.labels, slots.num, runs)
@@ -111,12 +114,14 @@ def strips(
 @kernel
 def find_runs(labels: Any, valid: Any, place: Any, flags: Any, names: Any, runs: Any) -> Any:
     """List the runs of rows (row, column, pixels) and their labels; return how many there are."""
-    top, left, width, first, stop = place
-    words = flags.view(np.uint64)
+    top, left, begin, end_column, first, stop = place
+    width = end_column - begin
+    words = flags.view(np.uint64)[: (width + 7) // 8]
+    flags[width : 8 * words.size] = 0
     found = 0
     for row in range(first, stop):
-        line = labels[top + row, left : left + width]
-        mask = valid[top + row, left : left + width] if valid.size else valid[0:0].reshape(-1)
+        line = labels[top + row, left + begin : left + end_column]
+        mask = valid[top + row, left + begin : left + end_column] if valid.size else valid[0:0].reshape(-1)
         flag_starts(line, mask, flags)
         start = 0
         for w in range(words.size):
@@ -127,7 +132,7 @@ def find_runs(labels: Any, valid: Any, place: Any, flags: Any, names: Any, runs:
                 if mask.size == 0 or mask[start]:
                     names[found] = np.int64(line[start])
                     runs[found, 0] = row
-                    runs[found, 1] = start
+                    runs[found, 1] = begin + start
                     runs[found, 2] = end - start
                     found += 1
                 start = end

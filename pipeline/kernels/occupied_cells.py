@@ -59,7 +59,7 @@ class OccupiedCells:
         """
         flags, names, runs = buffers
         height, width = numbers.shape
-        found = find_runs(numbers, _NO_MASK, (0, 0, width, 0, height), flags, names, runs)
+        found = find_runs(numbers, _NO_MASK, (0, 0, 0, width, 0, height), flags, names, runs)
         return runs[: _find_places(names[:found], self._words, before, runs)]
 
 

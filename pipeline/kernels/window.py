@@ -204,7 +204,8 @@ def extrema(values: np.ndarray, valid: np.ndarray | None, out: Mapping[str, np.n
     """Fill any of ``min, max, range`` over the frame's region, in the dtype of `values`.
 
     Infinities are values for min and max; the range is that of the finite values. Where a range does not fit a
-    signed integer dtype (200 in int8) it is the largest value of this dtype.
+    signed integer dtype (200 in int8) it is the largest value of this dtype; it may have another dtype instead that
+    holds all differences.
     """
     if values.dtype == np.float16:  # numba has no arithmetic for it; comparing in float32 is exact
         wide = {name: array.astype(np.float32) for name, array in out.items()}
@@ -216,8 +217,11 @@ def extrema(values: np.ndarray, valid: np.ndarray | None, out: Mapping[str, np.n
     mask = _ALL_VALID if valid is None else valid
     unused = np.empty((0, 0, 0), values.dtype)
     floating = values.dtype.kind == "f"
-    limits = np.array([-np.inf, np.inf, np.nan] if floating else _integer_limits(values.dtype, frame), values.dtype)
     lowest, highest, span = (out.get(name, unused) for name in ("min", "max", "range"))
+    info = None if floating else np.iinfo(values.dtype)
+    ends = np.array([-np.inf, np.inf] if info is None else [info.min, info.max], values.dtype)
+    fills = tuple(np.array([np.nan if floating else frame.fill], array.dtype) for array in (lowest, span))
+    limits = (ends, fills, span.dtype != values.dtype)
 
     def fold(low: np.ndarray, high: np.ndarray, between: np.ndarray, finite: bool) -> None:
         if frame.footprint:
@@ -252,11 +256,6 @@ def scratch_bytes(
     group = max(size[0], DIRECT_ROWS)
     strip = min(shape[1] * lanes, max(STRIP, 8 * reach))
     return (strip + reach + 512) * (20 * (group + 7) + (group + size[0]) * (max(4, itemsize) + 4))
-
-
-def _integer_limits(dtype: np.dtype, frame: Frame) -> list[int]:
-    info = np.iinfo(dtype)
-    return [int(info.min), int(info.max), int(frame.fill)]
 
 
 def _sum_dtype(dtype: np.dtype) -> np.dtype:

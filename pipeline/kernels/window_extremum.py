@@ -29,9 +29,10 @@ def extremum_windows(
 ) -> None:
     """Fill the minima, maxima and ranges, those that are not empty.
 
-    `limits` are the least and the greatest value of the dtype, and what an invalid result is written as. `finite`:
-    infinities are invalid.
+    `limits` are the least and the greatest value of the dtype; what an invalid result is written as, an extremum and
+    a range; and whether ranges have a dtype of their own. `finite`: infinities are invalid.
     """
+    ends, fills, is_wide = limits
     first, phase, rows, begin, length, out_row, out_begin = place
     height, width, lanes, min_valid, fill_invalid = rule
     reach = (width - 1) * lanes
@@ -67,7 +68,7 @@ def extremum_windows(
                     if needed[side] and clean:
                         extremum_down(values[plane], source, shape, side, tile, extremes, spare)
                     elif needed[side]:
-                        clean_rows(values[plane], mask, finite, source, limits[1 - side], cleaned, usable)
+                        clean_rows(values[plane], mask, finite, source, ends[1 - side], cleaned, usable)
                         extremum_down(cleaned, inside, shape, side, tile, extremes, spare)
                 if not clean:
                     sum_down(usable, inside, shape, tile, counts, spare_counts)
@@ -77,16 +78,15 @@ def extremum_windows(
                             extremes = highs if side else lows
                             extremum_across(extremes[i, : num + reach], width, lanes, num, side, spare)
                     at = (plane, out_row + row + i, out_begin + left, num)
-                    write(spare[5, :num], spare[6, :num], limits[1], lowest, highest, span_out, at)
+                    write(spare[5, :num], spare[6, :num], ends[1], is_wide, lowest, highest, span_out, at)
                     if not clean:
                         count_row = spare_counts[0, :num]
                         sum_across(counts[i, : num + reach], width, lanes, count_row, spare_counts)
                         centre = (width // 2) * lanes
                         centre_row = usable[i + height // 2, centre : centre + num]
-                        for out in (lowest, highest, span_out):
-                            if out.size:
-                                out_part = out[at[0], at[1], at[2] : at[2] + num]
-                                blank(count_row, centre_row, min_valid, fill_invalid, limits[2], out_part)
+                        blank_extrema(
+                            count_row, centre_row, min_valid, fill_invalid, fills, lowest, highest, span_out, at
+                        )
                 row += num_rows
 
 
@@ -149,7 +149,28 @@ def fold(a: Any, b: Any, side: Any, out: Any) -> None:
 
 
 @inner
-def write(low: Any, high: Any, greatest: Any, lowest: Any, highest: Any, span_out: Any, at: Any) -> None:
+def blank_extrema(
+    counts: Any,
+    centre: Any,
+    min_valid: Any,
+    fill_invalid: Any,
+    fills: Any,
+    lowest: Any,
+    highest: Any,
+    span_out: Any,
+    at: Any,
+) -> None:
+    """Write what marks an invalid result into a row."""
+    plane, row, left, num = at
+    for out in (lowest, highest):
+        if out.size:
+            blank(counts, centre, min_valid, fill_invalid, fills[0][0], out[plane, row, left : left + num])
+    if span_out.size:
+        blank(counts, centre, min_valid, fill_invalid, fills[1][0], span_out[plane, row, left : left + num])
+
+
+@inner
+def write(low: Any, high: Any, greatest: Any, is_wide: Any, lowest: Any, highest: Any, span_out: Any, at: Any) -> None:
     """Write the minima and maxima of a row, and the ranges."""
     plane, row, left, num = at
     if lowest.size:
@@ -158,7 +179,9 @@ def write(low: Any, high: Any, greatest: Any, lowest: Any, highest: Any, span_ou
         copy(high, highest[plane, row, left : left + num])
     if span_out.size:
         out = span_out[plane, row, left : left + num]
-        for c in range(num):
+        for c in range(num if is_wide else 0):
+            out[c] = out.dtype.type(high[c]) - out.dtype.type(low[c])  # of integers right also where it wraps
+        for c in range(0 if is_wide else num):
             # the difference in the dtype itself, or the greatest value where it would not fit
             fits = (low[c] >= 0) | (high[c] <= low[c] + greatest)
             out[c] = high[c] - low[c] if fits else greatest

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.kernels.compile import inner, kernel
-from pipeline.kernels.window_extremum import extremum_across, fold, write
-from pipeline.kernels.window_row import accumulate, blank, copy, write_masked_sums, write_sums
+from pipeline.kernels.window_extremum import blank_extrema, extremum_across, fold, write
+from pipeline.kernels.window_row import accumulate, copy, write_masked_sums, write_sums
 from pipeline.kernels.window_sum import clean_rows, holds_invalid, scratch, sum_across
 from pipeline.kernels.window_variance import write_masked
 
@@ -118,6 +118,7 @@ def extremum_footprint(
     """Fill the minima, maxima and ranges, those that are not empty; see `extremum_windows` and `sum_footprint`."""
     (first, begin, rows, length, out_row, out_begin, strip), rule = at
     height, width, centre_row, centre, lanes, min_valid, fill_invalid = rule
+    ends, fills, is_wide = limits
     reach = (width - 1) * lanes
     cleaned = scratch(GROUP + height - 1, strip + reach, values.dtype)
     usable = scratch(GROUP + height - 1, strip + reach, np.int32)
@@ -132,19 +133,18 @@ def extremum_footprint(
                 source = (first + row, begin + left, num_rows + height - 1, num + reach)
                 clean = not holds_invalid(values[plane], mask, finite, source)
                 for side in range(2):
-                    clean_rows(values[plane], mask, finite, source, limits[1 - side], cleaned, usable)
+                    clean_rows(values[plane], mask, finite, source, ends[1 - side], cleaned, usable)
                     for i in range(num_rows):
                         fold_runs(cleaned, runs, i, lanes, side, spare, extremes[side * GROUP + i, :num])
                 for i in range(num_rows):
                     to = (plane, out_row + row + i, out_begin + left, num)
-                    write(extremes[i, :num], extremes[GROUP + i, :num], limits[1], lowest, highest, span_out, to)
+                    write(extremes[i, :num], extremes[GROUP + i, :num], ends[1], is_wide, lowest, highest, span_out, to)
                     if not clean:
                         sum_runs(usable, runs, i, lanes, spare_counts, counts[0, :num])
                         centres = usable[i + centre_row, centre * lanes : centre * lanes + num]
-                        for out in (lowest, highest, span_out):
-                            if out.size:
-                                part = out[to[0], to[1], to[2] : to[2] + num]
-                                blank(counts[0, :num], centres, min_valid, fill_invalid, limits[2], part)
+                        blank_extrema(
+                            counts[0, :num], centres, min_valid, fill_invalid, fills, lowest, highest, span_out, to
+                        )
 
 
 @inner

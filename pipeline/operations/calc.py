@@ -52,6 +52,8 @@ class Calc(Operation):
         "value": "as many bands as the rasters taken as a whole, else one; working dtype"
     }
 
+    version: ClassVar[int] = 2
+
     op: Literal["calc"]
     expression: ExpressionText
     """What to compute, e.g. (b8 - b4) / (b8 + b4)."""
@@ -96,13 +98,16 @@ class Calc(Operation):
         )
         return {"value": spec}
 
+    def limits(self, specs: Specs) -> dict[str, float]:
+        return {"value": self._bind(specs).limit}
+
     def scratch_bytes(self, specs: Specs, shape: tuple[int, int]) -> int:
         return self._bind(specs).program.scratch_bytes
 
     def apply(
         self, blocks: Mapping[str, Block], tables: Mapping[str, Any], out: Mapping[str, Block], region: Region
     ) -> None:
-        compiled = bind_blocks(self.expression, blocks, *self._scope)
+        compiled = bind_blocks(self, self.expression, blocks, *self._scope)
         flat = is_flat(compiled, blocks, out["value"])
         target = planes(out["value"], region, flat)
         for plane, rows, columns, values in results(compiled, blocks, region, flat):

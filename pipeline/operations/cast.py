@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from pipeline.errors import PipelineError
 from pipeline.kernels.cast import SCRATCH_BYTES, Conversion, convert
 from pipeline.operation import Block, Domain, Operation, Specs, register, require_exact
-from pipeline.raster import DTypeName, Number, RasterSpec, array_slices, holds, is_nan
+from pipeline.raster import DTypeName, Number, RasterSpec, array_slices, holds, is_nan, largest
 from pipeline.region import Region
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -86,6 +86,13 @@ class Cast(Operation):
     @property
     def _conversion(self) -> Conversion:
         return Conversion(np.dtype(self.dtype), self.scale, self.offset, self.clip, self.rounding)
+
+    def limits(self, specs: Specs) -> dict[str, float]:
+        source = specs["input"]
+        if self._conversion.is_exact(source.dtype):
+            return {}
+        most = largest(source.dtype) * abs(self.scale) + abs(self.offset)
+        return {"value": most if self.clip is None else min(most, max(abs(side) for side in self.clip))}
 
     def scratch_bytes(self, specs: Specs, shape: tuple[int, int]) -> int:
         return SCRATCH_BYTES

@@ -13,7 +13,7 @@ from pydantic import StrictBool, model_validator
 from pipeline.errors import PipelineError
 from pipeline.kernels.convolution import Frame, Weights, correlate, scratch_bytes
 from pipeline.operation import Block, Boundary, Edge, Operation, Specs, require_exact
-from pipeline.raster import Number, RasterSpec, holds, working_dtype
+from pipeline.raster import Number, RasterSpec, holds, largest
 from pipeline.region import Halo, Region
 
 
@@ -42,7 +42,7 @@ class Convolution(Operation):
         raise NotImplementedError(f"{type(self).__name__}.weights")
 
     def halo(self, specs: Specs) -> dict[str, Halo]:
-        reach = self.weights(working_dtype(specs["input"].dtype)).reach
+        reach = self.weights(self.working_dtype(specs["input"].dtype)).reach
         return {"input": Halo(*(max(0, pixels) for pixels in reach))}
 
     def edges(self, specs: Specs) -> dict[str, Edge]:
@@ -51,16 +51,20 @@ class Convolution(Operation):
     def output_specs(self, specs: Specs) -> dict[str, RasterSpec]:
         source = specs["input"]
         require_exact(self, source)
-        dtype = working_dtype(source.dtype)
+        dtype = self.working_dtype(source.dtype)
         if self.cval is not None and not holds(dtype, self.cval):
             raise PipelineError(f"{self.cval} cannot occur in {dtype.name} pixels", ("cval",))
         can_be_invalid = source.can_be_invalid or (self.boundary == "shrink" and bool(self.halo(specs)["input"]))
         return {"value": replace(source, dtype=dtype, nodata=float("nan") if can_be_invalid else None)}
 
+    def limits(self, specs: Specs) -> dict[str, float]:
+        most = max(largest(specs["input"].dtype), abs(self.cval or 0))
+        return {"value": most * (1 if self.normalize else self.weights(np.dtype(np.float64)).size)}
+
     def scratch_bytes(self, specs: Specs, shape: tuple[int, int]) -> int:
         source = specs["input"]
         lanes = source.num_bands if source.dims[-1] == "band" else 1
-        weights = self.weights(working_dtype(source.dtype))
+        weights = self.weights(self.working_dtype(source.dtype))
         return scratch_bytes(shape, weights, lanes)
 
     def apply(

@@ -27,6 +27,8 @@ class Convolve(Convolution):
     outputs_text: ClassVar[Mapping[str, str]] = {"value": "working dtype (float32 for up to 16 bits and float32)"}
     matrices: ClassVar[tuple[str, ...]] = ("kernel",)
 
+    version: ClassVar[int] = 2
+
     op: Literal["convolve"]
     kernel: MatrixOrPath
     """Weights, one row a line: a matrix of odd sides, or a .npy, .csv or .txt file that holds one."""

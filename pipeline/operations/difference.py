@@ -11,9 +11,9 @@ from pydantic import BeforeValidator, field_validator, model_validator
 
 from pipeline.errors import PipelineError
 from pipeline.grid import spacing_metres
-from pipeline.kernels.difference import Frame, differences, reach, scratch_bytes
+from pipeline.kernels.difference import FIRST, Frame, differences, reach, scratch_bytes
 from pipeline.operation import Block, Edge, EdgeRule, Operation, Specs, to_pair
-from pipeline.raster import Number, RasterSpec, holds, working_dtype
+from pipeline.raster import Number, RasterSpec, holds, largest
 from pipeline.region import Halo, Region
 
 DifferenceEdge = Literal[
@@ -128,12 +128,19 @@ class Difference(Operation):
 
     def output_specs(self, specs: Specs) -> dict[str, RasterSpec]:
         source = specs["input"]
-        dtype = working_dtype(source.dtype)
+        dtype = self.working_dtype(source.dtype)
         if self.cval is not None and not holds(dtype, self.cval):
             raise PipelineError(f"{self.cval} cannot occur in {dtype.name} pixels", ("cval",))
         can_be_invalid = source.can_be_invalid or self.edge == "shrink"
         spec = replace(source, dtype=dtype, nodata=float("nan") if can_be_invalid else None)
         return dict.fromkeys(self.outputs, spec)
+
+    def limits(self, specs: Specs) -> dict[str, float]:
+        # a pixel beyond an edge is at most 7 times as large as those that the parabola goes through
+        most = 8 * max(largest(specs["input"].dtype), abs(self.cval or 0))
+        first, second = (most / min(map(float, self.spacing)) ** order for order in (1, 2))
+        larger = {"direction": 180.0, "determinant": 2 * second**2}
+        return {name: larger.get(name, 2 * (first if name in FIRST else second)) for name in self.outputs}
 
     def scratch_bytes(self, specs: Specs, shape: tuple[int, int]) -> int:
         source = specs["input"]

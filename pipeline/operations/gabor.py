@@ -16,7 +16,7 @@ from pipeline.kernels.gabor import Group, bandwidth_sigma, factor_bank, gabor_ke
 from pipeline.kernels.gabor_bank import Band, compute_bank, scratch_bytes
 from pipeline.kernels.gabor_rows import interleave
 from pipeline.operation import Block, Boundary, Edge, IntPair, Operation, Specs, register, require_exact
-from pipeline.raster import Number, RasterSpec, working_dtype
+from pipeline.raster import Number, RasterSpec, largest
 from pipeline.region import Halo, Region
 
 Statistic = Literal["mean", "var", "std"]
@@ -72,7 +72,7 @@ class Gabor(Operation):
         "std": "its standard deviation in the window; working dtype",
     }
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     op: Literal["gabor"]
     frequencies: Annotated[
@@ -205,13 +205,18 @@ class Gabor(Operation):
         dims = source.dims if "band" in source.dims or len(bank) == 1 else ("band", "y", "x")
         spec = replace(
             source,
-            dtype=working_dtype(source.dtype),
+            dtype=self.working_dtype(source.dtype),
             dims=dims,
             nodata=float("nan") if source.can_be_invalid or self.boundary == "shrink" else None,
             bands=tuple(f"{band} f={_number(f)} o={_number(o)}" for band in source.bands for f, o in bank),
             band_coordinates=_coordinates(source, bank) if "band" in dims else (),
         )
         return dict.fromkeys(self.wanted, spec)
+
+    def limits(self, specs: Specs) -> dict[str, float]:
+        # the absolute weights of a kernel sum to 1, but for what the grid of pixels makes of a narrow one
+        most = 2 * max(largest(specs["input"].dtype), abs(self.cval or 0))
+        return {name: most**2 if name == "var" else most for name in self.wanted}
 
     def _tile(self, interleaved: bool) -> tuple[int, int]:
         """Return the rows and columns that are computed at a time: each tile computes its margins anew."""

@@ -30,6 +30,8 @@ class Gaussian(Convolution):
     example: ClassVar[str] = "{name: soft, op: gaussian, input: image, sigma: 2}"
     outputs_text: ClassVar[Mapping[str, str]] = {"value": "working dtype (float32 for up to 16 bits and float32)"}
 
+    version: ClassVar[int] = 2
+
     op: Literal["gaussian"]
     sigma: SigmaPair
     """Standard deviation in pixels: one number or [y, x]; 0 leaves an axis alone."""

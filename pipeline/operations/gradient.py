@@ -26,6 +26,8 @@ class Gradient(Difference):
         "0 where the gradient is 0; working dtype",
     }
 
+    version: ClassVar[int] = 2
+
     op: Literal["gradient"]
     outputs: tuple[Literal["dy", "dx", "magnitude", "direction"], ...] = ("dy", "dx")
     """What to compute; each is an output."""

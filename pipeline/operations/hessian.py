@@ -31,6 +31,8 @@ class Hessian(Difference):
         "eigen_small": "the smaller eigenvalue; working dtype",
     }
 
+    version: ClassVar[int] = 2
+
     op: Literal["hessian"]
     outputs: tuple[Entry, ...] = ("dyy", "dxy", "dxx")
     """What to compute; each is an output."""

@@ -13,8 +13,8 @@ from pipeline.errors import InputError, PipelineError
 from pipeline.kernels.label_columns import finish, lookup
 from pipeline.kernels.label_table import LabelTable, Patch, merge, partial_table
 from pipeline.kernels.label_width import Width, merged_bytes, width_of, width_of_dtype
-from pipeline.operation import Block, Domain, Reduction, Specs, Table, TableSpec, register
-from pipeline.raster import Number, RasterSpec, holds, working_dtype
+from pipeline.operation import Block, Domain, Reduction, Specs, Table, TableSpec, keep_dtype, register
+from pipeline.raster import RasterSpec, holds, largest
 from pipeline.region import Region
 from pipeline.storage.tables import STRIPE_BYTES, StoredTable
 
@@ -47,12 +47,14 @@ class LabelStats(Reduction):
     )
     outputs_text: ClassVar[Mapping[str, str]] = {
         "table": "label (int64, sorted), pixels (int64), and by label and band count (int64), sum, mean, var, std, "
-        "min, max (float64); geometry by label",
+        "min, max (float64; of 64-bit integers their dtype, and without a valid value their nodata); geometry by label",
         "mean": "with recolor: the raster, each pixel its label's mean; working dtype (so sum, var, std; float64 for "
         "sums of integers)",
-        "min": "with recolor; the input's dtype (so max)",
+        "min": "with recolor; the input's dtype (so max); floating point where an integer has no value for nodata",
         "count": "with recolor; uint32",
     }
+
+    version: ClassVar[int] = 2
 
     op: Literal["label_stats"]
     labels: StrictStr
@@ -113,18 +115,17 @@ class LabelStats(Reduction):
     def _output(self, name: str, source: RasterSpec) -> RasterSpec:
         if name == "count":
             return replace(source, dtype=np.dtype(np.uint32), nodata=None)
-        dtype = working_dtype(source.dtype)
         if name in ("min", "max"):
-            dtype = source.dtype if source.dtype.kind == "f" or self._mark(source) is not None else dtype
-        elif name == "sum" and source.dtype.kind != "f":
-            dtype = np.dtype(np.float64)
-        return replace(source, dtype=dtype, nodata=float("nan") if dtype.kind == "f" else self._mark(source))
+            return keep_dtype(self, source, can_be_invalid=True)  # where a pixel has no label
+        is_wide = name == "sum" and source.dtype.kind != "f"
+        dtype = np.dtype(np.float64) if is_wide else self.working_dtype(source.dtype)
+        return replace(source, dtype=dtype, nodata=float("nan"))
 
-    def _mark(self, source: RasterSpec) -> Number | None:
-        """Return the integer for pixels without a label, None where there is none in the source's dtype."""
-        if self.nodata is not None and holds(source.dtype, self.nodata):
-            return int(self.nodata)
-        return source.nodata
+    def limits(self, specs: Specs) -> dict[str, float]:
+        source = specs["input"]
+        most = largest(source.dtype)
+        larger = {"sum": most * source.height * source.width, "var": most**2}
+        return {name: larger.get(name, most) for name in self.recolor if name not in ("count", "min", "max")}
 
     def table_spec(self, specs: Specs) -> TableSpec:
         columns: dict[str, tuple[str, ...]] = {"label": ("label",), "pixels": ("label",)}
@@ -155,22 +156,28 @@ class LabelStats(Reduction):
 
     def partial(self, blocks: Mapping[str, Block], state: Table, sweep: int, region: Region) -> Table:
         labels, source = blocks["labels"], blocks["input"]
-        plane = labels.planes()[0]
-        if plane.dtype == np.uint64 and int(plane.max()) >= 2**63:
-            raise InputError(f"the labels of step {self.name!r} reach {int(plane.max())}; labels go up to 2^63 - 1")
+        plane, mask = labels.planes()[0], _labels_valid(labels)
+        if plane.dtype == np.uint64:
+            there = region.slices(labels.origin)
+            largest_label = int(np.max(plane[there], initial=0, where=True if mask is None else mask[there]))
+            if largest_label >= 2**63:
+                raise InputError(f"the labels of step {self.name!r} reach {largest_label}; labels go up to 2^63 - 1")
         found = partial_table(
             plane,
             source.planes(),
             _patch(labels, source, region),
             (*self.statistics, *self.geometry),
             valid=None if source.valid is None else source.planes(source.valid),
-            labels_valid=_labels_valid(labels),
+            labels_valid=mask,
             ignore=self.ignore,
         )
         return found.to_columns()
 
     def start(self, specs: Specs) -> Table:
-        return {"num_bands": np.array(specs["input"].num_bands)}
+        source = specs["input"]
+        is_named = self.nodata is not None and holds(source.dtype, self.nodata)
+        unknown = self.nodata if is_named else source.nodata
+        return {"num_bands": np.array(source.num_bands), "unknown": np.array(unknown or 0, source.dtype)}
 
     def merge(self, first: Table, second: Table, sweep: int) -> Table:
         if not len(first["label"]) or not len(second["label"]):
@@ -184,7 +191,7 @@ class LabelStats(Reduction):
     def fold(self, partial: Table, state: Table, sweep: int) -> Table:
         table = LabelTable.from_columns(partial, int(state["num_bands"]))
         columns = {"label": table.labels, "pixels": table.pixels}
-        found = finish(table, (*self.statistics, *self.geometry))
+        found = finish(table, (*self.statistics, *self.geometry), state["unknown"])
         columns |= {name: found[name] for name in self.statistics}
         for name in self.geometry:
             columns |= dict(zip(GEOMETRY_COLUMNS[name], _half_open(name, found[name]).T, strict=True))

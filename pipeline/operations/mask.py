@@ -41,6 +41,8 @@ class Mask(Operation):
     example: ClassVar[str] = '{name: clear, op: mask, input: image, inputs: {scl: scl}, where: "scl != 3 and scl != 8"}'
     outputs_text: ClassVar[Mapping[str, str]] = {"value": "the input's dtype"}
 
+    version: ClassVar[int] = 2
+
     op: Literal["mask"]
     where: ExpressionText
     """The condition; what is not 0 is true."""
@@ -75,7 +77,7 @@ class Mask(Operation):
     def apply(
         self, blocks: Mapping[str, Block], tables: Mapping[str, Any], out: Mapping[str, Block], region: Region
     ) -> None:
-        compiled = bind_blocks(self.where, blocks, "input", aliases(self.input))
+        compiled = bind_blocks(self, self.where, blocks, "input", aliases(self.input))
         source, value = blocks["input"], out["value"]
         flat = is_flat(compiled, blocks, value)
         kept, target = planes(source, region, flat), planes(value, region, flat)

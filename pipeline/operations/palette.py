@@ -110,7 +110,7 @@ class Palette(Reduction):
         if self.dtype is not None:
             return np.dtype(self.dtype)
         if self.values is not None:
-            return color_dtype(self._given(source), source.dtype)
+            return color_dtype(self._given(source), source.dtype, working_dtype(source.dtype))
         return working_dtype(source.dtype)
 
     def num_sweeps(self, specs: Specs) -> int:

@@ -27,7 +27,7 @@ from pipeline.operation import (
     require_exact,
 )
 from pipeline.palette import MAX_COLORS, color_dtype, is_file
-from pipeline.raster import RasterSpec, array_slices, holds, working_dtype
+from pipeline.raster import RasterSpec, array_slices, holds, largest
 from pipeline.region import Region
 
 Output = Literal["index", "color", "distance"]
@@ -61,6 +61,8 @@ class Quantize(Operation):
         "color": "the colour; the palette's dtype",
         "distance": "from the pixel to its colour; working dtype; no band axis",
     }
+
+    version: ClassVar[int] = 2
 
     op: Literal["quantize"]
     palette: MatrixOrPath
@@ -107,7 +109,7 @@ class Quantize(Operation):
         known = {
             "index": replace(flat, dtype=index, nodata=nodata),
             "color": self._color(source, dtype),
-            "distance": replace(flat, bands=("distance",), dtype=working_dtype(source.dtype), nodata=float("nan")),
+            "distance": replace(flat, bands=("distance",), dtype=self.working_dtype(source.dtype), nodata=float("nan")),
         }
         return {name: known[name] for name in self.outputs}
 
@@ -117,7 +119,7 @@ class Quantize(Operation):
         for nodata in (self.nodata, source.nodata):
             if nodata is not None and holds(dtype, nodata):
                 return replace(source, dtype=dtype, nodata=int(nodata))
-        return replace(source, dtype=working_dtype(source.dtype), nodata=float("nan"))
+        return replace(source, dtype=self.working_dtype(source.dtype), nodata=float("nan"))
 
     def _palette_facts(self, specs: Specs) -> tuple[int, int, np.dtype]:
         """Return the most colours, the bands and the dtype of the palette."""
@@ -126,8 +128,15 @@ class Quantize(Operation):
             if "palette" not in table.columns:
                 raise PipelineError(f"{self.palette!r} makes no palette; name a palette step", ("palette",))
             return table.most_rows or MAX_COLORS, len(table.bands), table.dtype
-        colors = np.array(self.palette, np.float64)
-        return len(colors), colors.shape[1], color_dtype(colors, specs["input"].dtype)
+        colors, dtype = np.array(self.palette, np.float64), specs["input"].dtype
+        return len(colors), colors.shape[1], color_dtype(colors, dtype, self.working_dtype(dtype))
+
+    def limits(self, specs: Specs) -> dict[str, float]:
+        source = specs["input"]
+        most = largest(source.dtype)
+        if not isinstance(self.palette, str):
+            most += float(np.abs(np.array(self.palette)).max())
+        return {"distance": most * math.sqrt(source.num_bands)}
 
     def table_beside(self, tables: Mapping[str, Table], specs: Specs) -> tuple[Table, TableSpec]:
         colors = tables["palette"]["palette"] if tables else np.array(self.palette, np.float64)

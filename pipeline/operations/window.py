@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal
@@ -30,7 +30,7 @@ from pipeline.operation import (
     require_exact,
     to_matrix,
 )
-from pipeline.raster import Number, RasterSpec, holds, working_dtype
+from pipeline.raster import Number, RasterSpec, holds, largest
 from pipeline.region import Halo, Region
 
 Statistic = Literal["mean", "sum", "var", "std", "min", "max", "range", "count", "median"]
@@ -85,12 +85,15 @@ class Window(Operation):
         "std": "its square root; working dtype",
         "min": "the input's dtype",
         "max": "the input's dtype",
-        "range": "max - min of the finite values; the input's dtype (saturates where that is a signed integer)",
+        "range": "max - min of the finite values; the input's dtype (saturates where that is a signed integer, unless "
+        "`dtype` is wider)",
         "count": "valid pixels in the window, defined everywhere; uint32",
         "median": "the input's dtype where all windows have the same odd number of valid pixels, else working dtype",
         "p10": "of percentiles: [10], and so on; between two pixels linearly, as numpy's; working dtype",
     }
     matrices: ClassVar[tuple[str, ...]] = ("footprint",)
+
+    version: ClassVar[int] = 2
 
     op: Literal["window"]
     size: IntPair | None = None
@@ -172,12 +175,16 @@ class Window(Operation):
         return {} if self.footprint in SHAPES else super().matrix_files()
 
     def halo(self, specs: Specs) -> dict[str, Halo]:
-        above, below, left, right = self.pixels.reach
-        # as much on both sides: beyond a mirrored edge lie the pixels of the other side
-        return {"input": Halo.around(max(above, below), max(left, right))}
+        return {"input": Halo(*self.pixels.reach)}
 
     def edges(self, specs: Specs) -> dict[str, Edge]:
         return {"input": Edge("invalid" if self.boundary == "shrink" else self.boundary, self.cval or 0)}
+
+    def notes(self, specs: Specs) -> Iterator[str]:
+        dtype = specs["input"].dtype
+        if "range" in self.statistics and self.dtype is None and dtype.kind == "i":
+            most, wider = np.iinfo(dtype).max, f"int{16 * dtype.itemsize}" if dtype.itemsize < 8 else "uint64"
+            yield f"a range beyond {most} is written as {most}, the largest {dtype.name}; `dtype: {wider}` holds all"
 
     def output_specs(self, specs: Specs) -> dict[str, RasterSpec]:
         source = specs["input"]
@@ -192,14 +199,32 @@ class Window(Operation):
         if name == "count":
             return replace(source, dtype=np.dtype(np.uint32), nodata=None)
         can_be_invalid = source.can_be_invalid or self._fewest_pixels(source) < self.min_valid
-        working = working_dtype(source.dtype)
+        working = self.working_dtype(source.dtype)
         if name == "median" and self._is_always_odd(source):
             return source
         if name in ROUNDED or name in ordered:
             require_exact(self, source)
             dtype = np.dtype(np.float64) if name == "sum" and source.dtype.kind != "f" else working
             return replace(source, dtype=dtype, nodata=float("nan") if can_be_invalid else None)
-        return keep_dtype(self, source, can_be_invalid)
+        kept = keep_dtype(self, source, can_be_invalid)
+        return kept if name != "range" or self.dtype is None else self._range(source, kept, np.dtype(self.dtype))
+
+    def _range(self, source: RasterSpec, kept: RasterSpec, dtype: np.dtype) -> RasterSpec:
+        """Return the spec of a range for which a dtype is declared: one that holds the largest, if that does."""
+        if dtype.kind == "f" or kept.dtype.kind == "f":
+            require_exact(self, source)
+            working = self.working_dtype(source.dtype)
+            return replace(kept, dtype=working, nodata=float("nan") if kept.can_be_invalid else None)
+        nodata = kept.nodata if self.nodata is None or not kept.can_be_invalid else self.nodata
+        is_wide = holds(dtype, int(np.iinfo(source.dtype).max) - int(np.iinfo(source.dtype).min))
+        if not is_wide or (nodata is not None and not holds(dtype, nodata)):
+            return kept
+        return replace(kept, dtype=dtype, nodata=None if nodata is None else int(nodata))
+
+    def limits(self, specs: Specs) -> dict[str, float]:
+        most = max(largest(specs["input"].dtype), abs(self.cval or 0))
+        larger = {"sum": most * self.pixels.num_pixels, "var": most**2}
+        return {name: larger.get(name, most) for name in self.statistics if name in ROUNDED}
 
     def _fewest_pixels(self, source: RasterSpec) -> int:
         """Return the pixels of the smallest window: one at a corner of the raster, where the boundary shrinks it."""
@@ -224,11 +249,11 @@ class Window(Operation):
         if self.fractions:
             most += order_scratch_bytes(shape, self.pixels, tuple(self.fractions.values()), lanes, itemsize)
         extremes = (spec.dtype for name, spec in self.output_specs(specs).items() if name in ("min", "max", "range"))
-        if all(dtype == source.dtype for dtype in extremes):
+        if source.dtype.kind == "f" or all(dtype.kind != "f" for dtype in extremes):
             return most
         halo = self.halo(specs)["input"]
-        grown = (shape[0] + 2 * halo.top) * (shape[1] + 2 * halo.left)
-        return most + grown * source.num_bands * (working_dtype(source.dtype).itemsize + 2)
+        grown = (shape[0] + 2 * max(halo.top, halo.bottom)) * (shape[1] + 2 * max(halo.left, halo.right))
+        return most + grown * source.num_bands * (self.working_dtype(source.dtype).itemsize + 2)
 
     def apply(
         self, blocks: Mapping[str, Block], tables: Mapping[str, Any], out: Mapping[str, Block], region: Region
@@ -251,14 +276,14 @@ class Window(Operation):
             order_statistics(source.planes(), mask, ordered, self.fractions, frame)
         if sums := {name: planes[name] for name in planes if name in MOMENTS}:
             moments(source.planes(), mask, sums, frame)
-        if others := {name: planes[name] for name in planes if name in ("min", "max", "range")}:
-            dtype = next(iter(others.values())).dtype
-            fill = next(out[name].fill for name in others)
-            values = source.planes()
-            if values.dtype != dtype:  # integers that have no value for an invalid pixel
-                values = _as_float(values, mask, dtype)
-                mask = None
-            extrema(values, mask, others, replace(frame, fill=fill if fill is not None else 0))
+        extremes: dict[tuple[np.dtype, Number], dict[str, np.ndarray]] = {}
+        for name in [name for name in planes if name in ("min", "max", "range")]:
+            extremes.setdefault((planes[name].dtype, out[name].fill or 0), {})[name] = planes[name]
+        for (dtype, fill), some in extremes.items():
+            if source.values.dtype.kind != "f" and dtype.kind == "f":  # integers have no value for an invalid pixel
+                extrema(_as_float(source.planes(), mask, dtype), None, some, frame)
+            else:
+                extrema(source.planes(), mask, some, replace(frame, fill=0 if dtype.kind == "f" else fill))
 
 
 @lru_cache(maxsize=64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -136,14 +137,26 @@ def bind_step(
     natural = {output: _recorded(operation, spec) for output, spec in operation.output_specs(selected).items()}
     halos, edges = operation.halo(selected), operation.edges(selected)
     uses = tuple(
-        Use(key, raster, selected[key], bands[key], halos.get(key, Halo()), edges.get(key, Edge()))
+        Use(key, raster, selected[key], bands[key], _within_reach(halos.get(key, Halo()), edge), edge)
         for key, raster in sources.items()
+        for edge in (edges.get(key, Edge()),)
     )
     declared = {output: _declare(operation, output, spec) for output, spec in natural.items()}
+    if operation.dtype and not operation.allow_inexact:
+        limits = operation.limits(selected)
+        for output, spec in natural.items():
+            _check_exact(output, spec, declared[output].dtype, limits.get(output, 0))
     makers, read = operation.tables(), dict(selected.tables)
     if isinstance(operation, Reduction) and natural:
         makers, read = makers | {"self": operation.name}, read | {"self": operation.table_spec(selected)}
     return StepPlan(operation.name, operation, uses, natural, declared, makers, read)
+
+
+def _within_reach(halo: Halo, edge: Edge) -> Halo:
+    """Return a halo that holds what lies beyond the raster, too: beyond a mirrored edge, pixels of the other side."""
+    if edge.rule not in ("reflect", "mirror"):
+        return halo
+    return Halo.around(max(halo.top, halo.bottom), max(halo.left, halo.right))
 
 
 def _recorded(operation: Operation, spec: RasterSpec) -> RasterSpec:
@@ -182,6 +195,22 @@ def _declare(operation: Operation, output: str, spec: RasterSpec) -> RasterSpec:
             ("dtype",),
         )
     return replace(spec, dtype=dtype, nodata=nodata)
+
+
+WHOLE_LIMIT = 2.0**53
+"""Up to which float64 holds all whole numbers."""
+
+
+def _check_exact(output: str, spec: RasterSpec, dtype: np.dtype, limit: float) -> None:
+    """Refuse a dtype by which 64-bit integers would be rounded to floating point, or have been where it is one."""
+    is_long = spec.dtype.kind != "f" and spec.dtype.itemsize == 8
+    if dtype.kind == "f" and is_long:
+        what = f"{output} is {spec.dtype.name}, and {dtype.name} holds whole numbers only up to 2^53"
+    elif dtype.kind != "f" and dtype.itemsize == 8 and WHOLE_LIMIT < limit < math.inf:
+        what = f"{output} can reach {limit:.3g}; it is computed in float64, which holds whole numbers only up to 2^53"
+    else:
+        return
+    raise PipelineError(f"{what}; set `allow_inexact: true` where rounding does no harm", ("dtype",))
 
 
 def _notes(plan: StepPlan) -> Iterator[str]:

@@ -104,6 +104,8 @@ class InputOptions:
     """A value, "none" to ignore the one recorded, "carry" to hand it on uninterpreted, None to keep it."""
     scale: str | tuple[float, float] = "ignore"
     """"ignore", "apply" (as the file records it), or (factor, offset)."""
+    is_wide: bool = False
+    """Whether scaled pixels are float64 in any case."""
     limits: ReadLimits = field(default_factory=ReadLimits)
     series: int | Literal["mask"] | None = None
     level: int = 0
@@ -127,11 +129,11 @@ def open_input(options: InputOptions, opened: dict[InputOptions, Reader] | None 
     if options.bands is not None or spec != reader.spec:
         reader = Selected(reader, spec, bands if options.bands is not None else None)
     factor_offset = reader.scale if options.scale == "apply" else options.scale
-    return Scaled(reader, factor_offset) if isinstance(factor_offset, tuple) else reader
+    return Scaled(reader, factor_offset, options.is_wide) if isinstance(factor_offset, tuple) else reader
 
 
 def _open_one(options: InputOptions, path: str, array: str | None, opened: dict[InputOptions, Reader]) -> Reader:
-    plain = replace(options, paths=(path,), arrays=(array,), bands=None, nodata=None, scale="ignore")
+    plain = replace(options, paths=(path,), arrays=(array,), bands=None, nodata=None, scale="ignore", is_wide=False)
     if plain not in opened:
         reader = opened[plain] = open_raster(
             path,
@@ -216,14 +218,24 @@ class Selected(Reader):
 
 
 class Scaled(Reader):
-    """A reader whose pixels are stored * factor + offset, in the working dtype, invalid ones as NaN."""
+    """A reader whose pixels are stored * factor + offset, in the working dtype (or float64), invalid ones as NaN."""
 
-    def __init__(self, reader: Reader, factor_offset: tuple[float, float]) -> None:
+    def __init__(self, reader: Reader, factor_offset: tuple[float, float], is_wide: bool = False) -> None:
         self.reader, self.factor_offset = reader, factor_offset
+        stored = reader.spec.dtype
+        if stored.kind != "f" and stored.itemsize == 8:
+            factor, offset = factor_offset
+            raise PipelineError(
+                f"the raster is {stored.name}, and scaled pixels are floating point, which holds whole numbers only up "
+                f"to 2^53; leave `scale` out and scale it where that may round: {{op: cast, dtype: float64, "
+                f"scale: {factor!r}, offset: {offset!r}, allow_inexact: true}}",
+                ("scale",),
+            )
         self.chunk = reader.chunk
         nodata = None if reader.spec.nodata is None else float("nan")
         place = reader.spec.recorded.place if reader.spec.recorded else None
-        self.spec = replace(reader.spec, dtype=working_dtype(reader.spec.dtype), nodata=nodata, recorded=place)
+        dtype = np.dtype(np.float64) if is_wide else working_dtype(stored)
+        self.spec = replace(reader.spec, dtype=dtype, nodata=nodata, recorded=place)
 
     def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:
         stored = np.empty(out.shape, self.reader.spec.dtype)
