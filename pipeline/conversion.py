@@ -47,7 +47,7 @@ def convert(
     entry: dict[str, Any] = {"path": source} | ({"array": array} if array else {})
     step: dict[str, Any] = {"name": STEP, "op": "cast" if dtype else "select", "input": "source"}
     if not dtype and not bands:
-        step["bands"] = list(range(1, _count_bands(source, array) + 1))
+        step["bands"] = list(_bands_of(source, array))
     if not dtype and nodata is None:
         entry["nodata"] = "carry"
     document = {"inputs": {"source": entry}, "steps": [step], "output": {"path": target}}
@@ -63,5 +63,5 @@ def convert(
     return run(document, overrides=[*overrides, *limits], **options)
 
 
-def _count_bands(source: str, array: str | None) -> int:
-    return open_raster(source if "://" in source else str(Path(source).absolute()), array).spec.num_bands
+def _bands_of(source: str, array: str | None) -> tuple[str, ...]:
+    return open_raster(source if "://" in source else str(Path(source).absolute()), array).spec.bands

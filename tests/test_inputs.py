@@ -63,6 +63,28 @@ def scene(tmp_path: Path) -> tuple[str, np.ndarray]:
     return path, values
 
 
+def test_numbers_that_are_names_and_positions(tmp_path: Path) -> None:
+    values = pixels((3, 8, 9))
+    path = group(tmp_path / "a.zarr", image=(("band", "y", "x"), values), band=(("band",), [4, 3, 2]))
+    reader = open_as(path, bands=("2", "4"))
+    np.testing.assert_array_equal(read(reader), values[[2, 0]])
+    with pytest.raises(PipelineError, match="2 is the name of a band, and the band at position 2 is called '3'.*\"2\""):
+        open_as(path, bands=(2,))
+    np.testing.assert_array_equal(read(open_as(path, bands=(1,))), values[:1])  # no band is called 1
+    api.convert(path, str(tmp_path / "b.zarr"), quiet=True)
+    assert open_as(str(tmp_path / "b.zarr")).spec.bands == ("4", "3", "2")
+
+
+def test_files_of_one_name_make_bands_without_names(tmp_path: Path) -> None:
+    paths = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        paths.append(tiff(tmp_path / folder / "B02.tif", pixels((8, 9), "uint8")))
+    reader = open_as(*paths)
+    assert reader.spec.bands == ("b1", "b2")
+    assert reader.describe()["warnings"] == ["the band names are ignored: they are not unique (B02, B02)"]
+
+
 # --- bands, nodata, scale --------------------------------------------------------------------------------------
 
 

@@ -61,6 +61,23 @@ def test_names_of_channels(tmp_path: Path) -> None:
     assert read(path)[0].bands == ("DAPI", "GFP", "Cy5")
 
 
+def test_names_of_channels_that_stand_twice(tmp_path: Path) -> None:
+    metadata = {"axes": "CYX", "Channel": {"Name": ["DAPI", "GFP", "GFP"]}}
+    tifffile.imwrite(tmp_path / "a.ome.tif", stack(3, 16, 20), photometric="minisblack", metadata=metadata)
+    reader = TiffReader.open(tmp_path / "a.ome.tif")
+    assert reader.spec.bands == ("b1", "b2", "b3")
+    assert "the band names are ignored: they are not unique (DAPI, GFP, GFP)" in reader.describe()["warnings"]
+
+
+def test_labels_of_imagej(tmp_path: Path) -> None:
+    path, labels = tmp_path / "a.tif", ["DAPI 0", "GFP 0", "DAPI 1", "GFP 1"]
+    tifffile.imwrite(path, stack(2, 2, 16, 20), imagej=True, metadata={"axes": "ZCYX", "Labels": labels})
+    assert read(path, at={"z": 0})[0].bands == ("DAPI 0", "GFP 0")
+    assert read(path, at={"z": 1})[0].bands == ("DAPI 1", "GFP 1")
+    tifffile.imwrite(path, stack(2, 16, 20), imagej=True, metadata={"axes": "ZYX", "Labels": ["first", "second"]})
+    assert read(path, at={"z": 0})[0].bands == ("b1",)  # the label is of a slice, no name of a channel
+
+
 def test_colours_are_samples(tmp_path: Path) -> None:
     array = stack(16, 20, 3)
     tifffile.imwrite(tmp_path / "a.ome.tif", array, photometric="rgb", metadata={"axes": "YXS"})

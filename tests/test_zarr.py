@@ -293,6 +293,39 @@ def test_a_damaged_coordinate_is_told(tmp_path: Path) -> None:
         ZarrReader(path)
 
 
+def test_names_of_channels_of_ome_zarr(tmp_path: Path) -> None:
+    axes = [{"name": name} for name in "cyx"]
+    scales = [{"axes": axes, "datasets": [{"path": "0"}, {"path": "1"}]}]
+    shown = {"channels": [{"label": "DAPI"}, {"label": "GFP"}, {"color": "00FF00"}]}
+    members: dict[str, Any] = {
+        "0": (("c", "y", "x"), pixels((3, 8, 6))),
+        "1": (("c", "y", "x"), pixels((3, 4, 3))),
+    }
+    old = group(tmp_path / "a.zarr", {"multiscales": scales, "omero": shown}, **members)
+    new = group(tmp_path / "b.zarr", {"ome": {"multiscales": scales, "omero": shown}}, **members)
+    for path in (old, new):
+        assert ZarrReader(path).spec.bands == ("DAPI", "GFP", "b3")
+        assert ZarrReader(path, level=1).spec.bands == ("DAPI", "GFP", "b3")
+    shown["channels"][1]["label"] = "DAPI"
+    reader = ZarrReader(group(tmp_path / "c.zarr", {"multiscales": scales, "omero": shown}, **members))
+    assert reader.spec.bands == ("b1", "b2", "b3")
+    assert reader.describe()["warnings"] == ["the band names are ignored: they are not unique (DAPI, DAPI, b3)"]
+
+
+def test_names_that_rioxarray_writes(tmp_path: Path) -> None:
+    array: Any = (("band", "y", "x"), pixels((2, 8, 6)), {"long_name": ["red", "nir"]})
+    assert ZarrReader(group(tmp_path / "a.zarr", image=array, band=(("band",), [1, 2]))).spec.bands == ("red", "nir")
+    array[2]["long_name"] = "reflectance"
+    assert ZarrReader(group(tmp_path / "b.zarr", image=array)).spec.bands == ("b1", "b2")
+
+
+def test_names_that_stand_twice_are_ignored_aloud(tmp_path: Path) -> None:
+    names = (("band",), ["red", "red", "nir"])
+    reader = ZarrReader(group(tmp_path / "a.zarr", image=(("band", "y", "x"), pixels((3, 5, 6))), band=names))
+    assert reader.spec.bands == ("b1", "b2", "b3")
+    assert reader.describe()["warnings"] == ["the band names are ignored: they are not unique (red, red, nir)"]
+
+
 def test_a_band_may_be_cut_too(tmp_path: Path) -> None:
     values = pixels((3, 5, 6))
     path = group(tmp_path / "a.zarr", image=(("band", "y", "x"), values), band=(("band",), ["B02", "B03", "B04"]))

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.raster import Item, Number, Recorded, fit, printable
+from pipeline.raster import Item, Number, Recorded, default_names, fit, name_bands
 from pipeline.storage.geokeys import ASCII, DIRECTORY, DOUBLES, PIXEL_IS_POINT, RASTER_TYPE, numbers, parse_keys
 
 Tags = Mapping[int, Any]
@@ -123,20 +123,19 @@ def recorded_crs(items: Iterable[Item]) -> str | None:
     return next((item.text for item in items if (item.domain, item.name) == (DOMAIN, "CRS_WKT")), None)
 
 
-def band_names(items: Items, num_bands: int, extra: Sequence[int], warnings: list[str]) -> tuple[str, ...]:
-    """Return the bands' descriptions; `b1`, `b2`, ... where there is none, and everywhere if they are not unique.
+def band_names(
+    channels: Sequence[str], items: Items, num_bands: int, extra: Sequence[int], warnings: list[str]
+) -> tuple[str, ...]:
+    """Return the names of channels or the bands' descriptions; `b1`, `b2`, ... where there is none, or one twice.
 
     A band that is alpha (`extra`, the codes of the last bands) is called so where nothing else is said.
     """
-    default = tuple(f"b{band + 1}" for band in range(num_bands))
+    default = default_names(num_bands)
     if sum(code in ALPHA for code in extra) == 1 and len(extra) < num_bands:
         alpha = num_bands - len(extra) + next(i for i, code in enumerate(extra) if code in ALPHA)
         default = (*default[:alpha], "alpha", *default[alpha + 1 :])
-    names = tuple(printable(items.get(("DESCRIPTION", band)) or default[band]) for band in range(num_bands))
-    if len(set(names)) == num_bands:
-        return names
-    warnings.append(f"the band names are ignored: they are not unique ({', '.join(names[:20])})")
-    return default
+    found = channels or [items.get(("DESCRIPTION", band), "") for band in range(num_bands)]
+    return name_bands(found, default, warnings)
 
 
 def parse_scale(items: Items, num_bands: int, warnings: list[str]) -> tuple[float, float] | None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.errors import InputError, PipelineError
-from pipeline.raster import Dims, RasterSpec, Recorded, fit, grid_difference, working_dtype
+from pipeline.raster import Dims, RasterSpec, Recorded, default_names, fit, grid_difference, name_bands, working_dtype
 from pipeline.read_limits import ReadLimits
 from pipeline.region import Region
 from pipeline.storage.folder import Access, Folder, RemoteError, folder_at, is_url
@@ -256,8 +256,8 @@ class Stack(Reader):
                     f"nodata {spec.nodata}; the rasters of a stack must agree",
                     ("stack",),
                 )
-        if len(set(names)) != len(names):
-            names = [f"b{i + 1}" for i in range(len(names))]
+        self._warnings: list[str] = []
+        names = name_bands(names, default_names(len(names)), self._warnings)
         self.readers = tuple(readers)
         recorded = _stacked([reader.spec.recorded or Recorded() for reader in readers])
         self.spec = replace(first, dims=("band", "y", "x"), bands=tuple(names), band_coordinates=(), recorded=recorded)
@@ -278,7 +278,7 @@ class Stack(Reader):
 
     def describe(self) -> dict[str, Any]:
         facts = [reader.describe() for reader in self.readers]
-        warnings = list(dict.fromkeys(text for fact in facts for text in fact.get("warnings", [])))
+        warnings = [*self._warnings, *dict.fromkeys(text for fact in facts for text in fact.get("warnings", []))]
         if len({reader.scale for reader in self.readers}) > 1:
             warnings.append("the recorded scales and offsets are ignored: they differ between the bands")
         return {**facts[0], "files": len(self.readers), "warnings": warnings}

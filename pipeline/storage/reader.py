@@ -67,7 +67,7 @@ class BandReader(Reader):
     def __init__(self, reader: Reader, bands: Sequence[int]) -> None:
         """`bands` are indices from 0."""
         self._reader, self._bands = reader, tuple(bands)
-        self.spec = reader.spec.select([band + 1 for band in bands])[0]
+        self.spec = reader.spec.pick(self._bands)
         self.chunk, self.scale = reader.chunk, reader.scale
 
     def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:

@@ -106,14 +106,15 @@ class TiffReader(Reader):
         recorded = parse_recorded(selection.origin, messages)
         items = geotiff.by_band(recorded.items)
         dtype = np.dtype(np.uint8) if layout.dtype.kind == "b" else layout.dtype.newbyteorder("=")
-        bands = geotiff.band_names(items, num_bands, recorded.extra, messages)
+        given = selection.names if len(selection.names) == num_bands else ()
+        bands = geotiff.band_names(given, items, num_bands, recorded.extra, messages)
         is_mask = choice.series == "mask"
         spec = RasterSpec(
             height=layout.height,
             width=layout.width,
             dtype=dtype,
             dims=_dims(num_bands, layout),
-            bands=selection.names if len(selection.names) == num_bands else bands,
+            bands=bands,
             nodata=None if is_mask else geotiff.parse_nodata(tags, dtype, messages),
             transform=_scaled(geotiff.parse_transform(tags, messages), selection.origin[0], layout),
             crs=geotiff.recorded_crs(recorded.items) or parse_crs(tags, messages),

@@ -88,7 +88,7 @@ def _image(
         pages = pages_of(stacks[number], every, dict(choice.at))
         if len(groups_of(pages)) > 1 or (pages[0].samplesperpixel > 1 and len(pages) > 1):
             raise InputError(f"{path}: the channels of image {number} are of several kinds; write them as files")
-        return pages, stacks[number].channels
+        return pages, stacks[number].names_of(page.index for page in pages)
     if choice.at:
         raise InputError(f"{path}: `array` and `at` are for Zarr groups; this is a file (and no stack of slices)")
     group = groups[number]

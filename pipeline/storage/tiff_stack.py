@@ -11,16 +11,17 @@ import os
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from tifffile import TiffPage
 
 from pipeline.errors import InputError, unknown
-from pipeline.raster import printable
 from pipeline.storage.tiff_layout import path_of
 
 AXES = ("c", "z", "t")
+IJ_METADATA = 50839
+"""The tag of ImageJ's metadata: among them a label for each page."""
 TEXT_LIMIT = 2**26
 """Characters of an OME-XML: it holds a line for each page."""
 
@@ -49,8 +50,17 @@ class Stack:
 
     sizes: Mapping[str, int]
     pages: Mapping[tuple[int, int, int], int]
-    channels: tuple[str, ...] = field(default=())
-    """Their names; empty where not all have one."""
+    channels: tuple[str, ...] = ()
+    """Their names, "" for those without; empty where none has one."""
+    labels: tuple[str, ...] = ()
+    """Of the pages."""
+
+    def names_of(self, places: Iterable[int]) -> tuple[str, ...]:
+        """Return the names of the channels whose pages are given; a stack without channels has none."""
+        if self.channels or self.sizes["c"] == 1:
+            return self.channels
+        names = tuple(self.labels[page] if page < len(self.labels) else "" for page in places)
+        return names if any(names) else ()
 
 
 def parse_stacks(first: TiffPage, num_pages: int, messages: list[str]) -> list[Stack]:
@@ -80,7 +90,14 @@ def _parse_imagej(text: str, num_pages: int, first: TiffPage) -> list[Stack]:
     if sizes["c"] * sizes["z"] * sizes["t"] != num_pages:
         return []
     order = itertools.product(range(sizes["t"]), range(sizes["z"]), range(sizes["c"]))
-    return [Stack(sizes, {(c, z, t): page for page, (t, z, c) in enumerate(order)})]
+    return [Stack(sizes, {(c, z, t): page for page, (t, z, c) in enumerate(order)}, labels=_labels(first))]
+
+
+def _labels(first: TiffPage) -> tuple[str, ...]:
+    """Return what ImageJ calls each page."""
+    metadata = first.tags.valueof(IJ_METADATA)
+    labels = metadata.get("Labels", ()) if isinstance(metadata, Mapping) else ()
+    return tuple(str(label) for label in labels) if isinstance(labels, list | tuple) else ()
 
 
 def _parse_ome(text: str, file_name: str) -> list[Stack]:
@@ -115,9 +132,8 @@ def _parse_pixels(pixels: Any, own: set[str | None]) -> Stack:
             pages[_place(position + plane, order, sizes)] = page + plane
     if not pages:
         pages = {_place(plane, order, sizes): plane for plane in range(count)}
-    names = tuple(printable(entry.get("Name") or "") for entry in channels)
-    is_named = samples == 1 and len(set(names)) == sizes["c"] and all(names)
-    return Stack(sizes, pages, names if is_named else ())
+    names = tuple(entry.get("Name") or "" for entry in channels)
+    return Stack(sizes, pages, names if samples == 1 and len(names) == sizes["c"] and any(names) else ())
 
 
 def _place(position: int, order: str, sizes: Mapping[str, int]) -> tuple[int, int, int]:

@@ -16,7 +16,7 @@ import zarr
 from zarr.buffer.cpu import NDBuffer
 
 from pipeline.errors import InputChanged, InputError
-from pipeline.raster import DIMS, Dims, RasterSpec, array_slices
+from pipeline.raster import DIMS, Dims, RasterSpec, array_slices, default_names, name_bands
 from pipeline.read_limits import TRUSTED, ReadLimits, check_bands
 from pipeline.region import Region
 from pipeline.storage import cf
@@ -128,21 +128,34 @@ class ZarrReader(Reader):
         dtype = np.dtype(np.uint8) if stored.dtype.kind == "b" else stored.dtype.newbyteorder("=")
         name_of = dict(zip(dims, names, strict=True))
         transform, crs = self._georeference(coordinates, stored, name_of, sizes)
-        names_of_bands = coordinates.band_names(name_of.get("band"), num_bands)
-        if "band" not in dims:
-            names_of_bands = (band_name(attributes_of(stored)) or names_of_bands[0],)
         return RasterSpec(
             height=sizes["y"],
             width=sizes["x"],
             dtype=dtype,
             dims=dims,
-            bands=names_of_bands,
+            bands=self._band_names(coordinates, stored, all_names),
             nodata=cf.parse_nodata(attributes_of(stored), dtype, self.warnings),
             band_coordinates=coordinates.along_bands(stored, name_of.get("band"), num_bands),
             transform=transform,
             crs=crs,
             recorded=from_attributes(attributes_of(stored), num_bands),
         )
+
+    def _band_names(
+        self, coordinates: Coordinates, stored: zarr.Array[Any], all_names: Sequence[str]
+    ) -> tuple[str, ...]:
+        """Return the names of the bands: the band coordinate's, OME-Zarr's, or those of rioxarray's `long_name`."""
+        axis = next((i for i, name in enumerate(all_names) if role_of(name) == "band"), None)
+        if axis is None or axis in self._fixed:
+            return (band_name(attributes_of(stored)) or "b1",)
+        count = stored.shape[axis]
+        given = (
+            coordinates.band_names(all_names[axis], count),
+            multiscales(coordinates.group).get("channels"),
+            attributes_of(stored).get("long_name"),
+        )
+        found = next((n for n in given if isinstance(n, list | tuple) and len(n) == count and any(n)), [""] * count)
+        return name_bands([str(name) for name in found], default_names(count), self.warnings)
 
     def _georeference(
         self, coordinates: Coordinates, stored: zarr.Array[Any], name_of: Mapping[str, str], sizes: Mapping[str, int]

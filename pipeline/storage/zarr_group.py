@@ -113,7 +113,7 @@ def _parent_group(folder: Folder) -> zarr.Group | None:
 
 
 def multiscales(group: zarr.Group | None) -> Mapping[str, Any]:
-    """Return what OME-Zarr says of a group's pyramid: its `datasets`, full resolution first, and `axes`."""
+    """Return what OME-Zarr says of a group's pyramid: its `datasets`, full resolution first, `axes`, and `channels`."""
     attributes: Mapping[str, Any] = attributes_of(group) if group is not None else {}
     holder = attributes.get("ome", attributes)
     scales = holder.get("multiscales") if isinstance(holder, Mapping) else None
@@ -122,7 +122,10 @@ def multiscales(group: zarr.Group | None) -> Mapping[str, Any]:
     levels, axes = (scales[0].get(key) for key in ("datasets", "axes"))
     levels = [level for level in _list(levels) if isinstance(level, Mapping) and "path" in level]
     axes = [str(axis.get("name", "")) if isinstance(axis, Mapping) else str(axis) for axis in _list(axes)]
-    return {"datasets": levels, "axes": axes}
+    rendering = holder.get("omero")
+    shown = _list(rendering.get("channels")) if isinstance(rendering, Mapping) else []
+    channels = [str(channel.get("label") or "") if isinstance(channel, Mapping) else "" for channel in shown]
+    return {"datasets": levels, "axes": axes, "channels": channels}
 
 
 def _list(value: Any) -> list[Any]:
