@@ -36,7 +36,8 @@ def convert(
     array
         The array in a store that holds several.
     bands, dtype, nodata
-        Of the result. Default: as they are. Without `dtype` and `nodata`, pixels are handed on to the bit.
+        Of the result. Default: as they are. Without `dtype` and `nodata`, pixels are handed on to the bit; with
+        `nodata` "none" too, and none is recorded.
     output
         `chunks`, `shards`, `codec`, `dims`, as in a pipeline file; a text is YAML.
     limits
@@ -48,7 +49,9 @@ def convert(
     step: dict[str, Any] = {"name": STEP, "op": "cast" if dtype else "select", "input": "source"}
     if not dtype and not bands:
         step["bands"] = list(_bands_of(source, array))
-    if not dtype and nodata is None:
+    if isinstance(nodata, str) and nodata.lower() == "none":
+        entry["nodata"], nodata = "none", None
+    elif not dtype and nodata is None:
         entry["nodata"] = "carry"
     document = {"inputs": {"source": entry}, "steps": [step], "output": {"path": target}}
     overrides = [

@@ -26,6 +26,7 @@ from pipeline.errors import OutputError, PipelineError, RunStopped
 from pipeline.raster import RasterSpec
 from pipeline.storage import disk, geokeys, geokeys_format, tiff_writer
 from pipeline.storage.geotiff_format import spell
+from pipeline.storage.inputs import open_raster
 from pipeline.storage.tiff import TiffReader
 from pipeline.storage.tiff_writer import TileLayout, plan_tiles
 from pipeline.storage.zarr import ZarrReader
@@ -646,3 +647,24 @@ def test_convert_on_the_command_line(tmp_path: Path) -> None:
     assert "--chunks [0]" in wrong.stderr
     missing = CliRunner().invoke(main, ["convert", str(tmp_path / "none.tif"), str(tmp_path / "c.zarr")])
     assert missing.exit_code == 4
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+@pytest.mark.parametrize("recorded", [None, 7])
+@pytest.mark.parametrize("target", ["a.tif", "a.zarr"])
+def test_nodata_of_a_conversion(tmp_path: Path, dtype: str, recorded: int | None, target: str) -> None:
+    values = np.arange(24, dtype=dtype).reshape(4, 6)
+    tags = [] if recorded is None else [(42113, 2, 2, str(recorded), True)]
+    tifffile.imwrite(tmp_path / "in.tif", values, photometric="minisblack", metadata=None, extratags=tags)
+    for nodata, due in ((0, 0), ("none", None)):
+        for cast in (None, "int32", "float64") if dtype != "float32" else (None, "float64"):  # NaN is no integer
+            facts = api.convert(tmp_path / "in.tif", tmp_path / target, nodata=nodata, dtype=cast, overwrite=True)
+            floating = np.dtype(cast or dtype).kind == "f"
+            path = tmp_path / target
+            found = api.info(path)["nodata"]
+            assert found == due or (due is None and floating and found == "nan"), facts
+            reader = open_raster(str(path))
+            out = np.empty(reader.spec.shape, reader.spec.dtype)
+            reader.read(reader.spec.region, out)
+            marked = np.where(values == recorded, 0, values) if nodata == 0 else values
+            np.testing.assert_array_equal(out, marked)

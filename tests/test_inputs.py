@@ -68,7 +68,7 @@ def test_numbers_that_are_names_and_positions(tmp_path: Path) -> None:
     path = group(tmp_path / "a.zarr", image=(("band", "y", "x"), values), band=(("band",), [4, 3, 2]))
     reader = open_as(path, bands=("2", "4"))
     np.testing.assert_array_equal(read(reader), values[[2, 0]])
-    with pytest.raises(PipelineError, match="2 is the name of a band, and the band at position 2 is called '3'.*\"2\""):
+    with pytest.raises(PipelineError, match=r"2 is the name of a band, and the band at position 2 is called '3'"):
         open_as(path, bands=(2,))
     np.testing.assert_array_equal(read(open_as(path, bands=(1,))), values[:1])  # no band is called 1
     api.convert(path, str(tmp_path / "b.zarr"), quiet=True)
