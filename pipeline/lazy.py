@@ -21,7 +21,7 @@ from pipeline.passes import Fresh, PassPlan, compute_block, cut_from
 from pipeline.planning import InputSpec, Plan, Settings, make_plan
 from pipeline.raster import DIMS, Dims, Number, RasterSpec, are_counted, default_names, fit, name_bands
 from pipeline.region import Region, wrap_pieces
-from pipeline.storage.cf import parse_nodata
+from pipeline.storage.cf import parse_nodata, parse_scales, sign_dtype
 from pipeline.storage.matrix import read_matrix
 
 
@@ -173,9 +173,13 @@ def _fitting(nodata: Any, dtype: np.dtype) -> Number:
 
 
 def _recorded(array: Any) -> Number | None:
-    """Return the nodata that an xarray array records; one that cannot occur is left out aloud, as in a file."""
+    """Return the nodata that an xarray array records; what else it records and is not used is said, as of a file."""
     said: list[str] = []
     nodata = parse_nodata({**array.encoding, **array.attrs}, array.dtype, said)
+    if parse_scales(array.attrs, array.sizes.get("band", 1), said):
+        said.append("the recorded scale and offset are ignored; apply them before (xarray's `mask_and_scale`)")
+    if sign_dtype(array.attrs, array.dtype, said) != array.dtype:
+        said.append(f"`_Unsigned` is ignored, pixels are taken as {array.dtype}; decode them before (xarray.decode_cf)")
     for text in said:
         warnings.warn(text, stacklevel=4)
     return nodata

@@ -154,3 +154,13 @@ def test_nodata_that_xarray_records() -> None:
     with pytest.warns(UserWarning, match="the recorded nodata value -9999 is ignored: uint8 cannot hold it"):
         got = pipeline.apply(STEP, xr.DataArray(PIXELS, dims=("y", "x"), attrs={"_FillValue": -9999}))
     assert not np.isnan(got.values).any()
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [({"scale_factor": 0.1}, "scale and offset are ignored"), ({"_Unsigned": "true"}, "`_Unsigned` is ignored")],
+)
+def test_what_an_xarray_records_and_is_not_used_is_said(attributes: dict[str, Any], message: str) -> None:
+    array = xr.DataArray(np.zeros((6, 8), "int8"), dims=("y", "x"), attrs=attributes)
+    with pytest.warns(UserWarning, match=message):
+        pipeline.apply({"op": "window", "size": 3}, array)

@@ -16,6 +16,7 @@ from typing import Any
 import dask.array
 import numpy as np
 import pytest
+import rioxarray  # noqa: F401
 import xarray as xr
 import zarr
 from hypothesis import HealthCheck, given, settings
@@ -445,6 +446,48 @@ def test_a_fill_value_is_no_nodata_but_xarrays_is_spoken_of(tmp_path: Path) -> N
     reader = ZarrReader(write(tmp_path / "b.zarr", pixels((2, 3)), zarr_format=2, fill_value=-9999))
     assert reader.spec.nodata is None
     assert "say `nodata: -9999.0`" in reader.describe()["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "nodata"),
+    [
+        ({"nodata": 5}, 5),
+        ({"fill_value": 6, "nodata": 5}, 6),
+        ({"nodatavals": [7, 7]}, 7),
+        ({"_FillValue": 4, "nodatavals": [7]}, 4),
+        ({"nodatavals": [None]}, None),
+    ],
+)
+def test_nodata_as_rioxarray_finds_it(tmp_path: Path, attributes: dict[str, Any], nodata: int | None) -> None:
+    values = pixels((2, 3), "int16")
+    assert ZarrReader(write(tmp_path / "a.zarr", values, attributes=attributes)).spec.nodata == nodata
+    array = xr.DataArray(values, dims=("y", "x"), attrs=attributes)
+    if nodata is not None:
+        assert array.rio.nodata == nodata
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize(
+    ("stored", "said", "dtype"), [(">i2", "true", "u2"), ("i1", "true", "u1"), ("u2", "false", "i2")]
+)
+def test_pixels_of_another_sign(
+    tmp_path: Path, codecs: None, zarr_format: int, stored: str, said: str, dtype: str
+) -> None:
+    values = np.arange(-3, 3).astype(stored).reshape(2, 3)
+    path = tmp_path / "a.zarr"
+    fill = int(values[0, 2])  # as the stored dtype has it
+    write(path, values, zarr_format=zarr_format, attributes={"_Unsigned": said, "missing_value": fill})
+    reader = ZarrReader(str(path))
+    assert (reader.spec.dtype, reader.spec.nodata) == (np.dtype(dtype), np.array(fill, stored).astype(dtype))
+    np.testing.assert_array_equal(read(reader), values.astype(dtype))
+    encoded = xr.Variable(("y", "x"), values, {"_Unsigned": said, "_FillValue": values[0, 2]})
+    decoded = xr.conventions.decode_cf_variable("image", encoded)
+    np.testing.assert_array_equal(decoded, np.where(values == fill, np.nan, values.astype(dtype)))
+
+
+def test_a_sign_that_means_nothing_is_said(tmp_path: Path) -> None:
+    reader = ZarrReader(write(tmp_path / "a.zarr", pixels((2, 3)), attributes={"_Unsigned": "true"}))
+    assert reader.describe()["warnings"] == ["`_Unsigned: true` is ignored: the pixels are float32"]
 
 
 @pytest.mark.parametrize(

@@ -138,24 +138,21 @@ def band_names(
     return name_bands(found, default, warnings)
 
 
-def parse_scale(items: Items, num_bands: int, warnings: list[str]) -> tuple[float, float] | None:
-    """Return the scale and offset that all bands share, None where none is recorded or they differ.
+def parse_scales(items: Items, num_bands: int, warnings: list[str]) -> tuple[tuple[float, float], ...]:
+    """Return scale and offset of each band; none where none is recorded, or one is no number.
 
     Examples
     --------
-    >>> parse_scale({("SCALE", 0): "0.5", ("SCALE", 1): "0.5", ("OFFSET", 1): "0"}, 2, [])
-    (0.5, 0.0)
+    >>> parse_scales({("SCALE", 0): "0.5", ("SCALE", 1): "0.25", ("OFFSET", 1): "3"}, 2, [])
+    ((0.5, 0.0), (0.25, 3.0))
     """
     scale = [parse_number(items.get(("SCALE", band), "1")) for band in range(num_bands)]
     offset = [parse_number(items.get(("OFFSET", band), "0")) for band in range(num_bands)]
-    pairs = set(zip(scale, offset, strict=True))
-    if pairs == {(1, 0)}:
-        return None
-    first, second = next(iter(pairs))
-    if len(pairs) > 1 or not _is_finite(first) or not _is_finite(second) or first == 0:
-        warnings.append("the recorded scale and offset are ignored: they differ between the bands or are no numbers")
-        return None
-    return float(first or 0), float(second or 0)
+    if not all(map(_is_finite, [*scale, *offset])) or 0 in scale:
+        warnings.append("the recorded scale and offset are ignored: they are no numbers, or the scale is 0")
+        return ()
+    pairs = tuple((float(a or 0), float(b or 0)) for a, b in zip(scale, offset, strict=True))
+    return pairs if set(pairs) != {(1, 0)} else ()
 
 
 def parse_recorded(tags: Tags, pages: list[Tags], warnings: list[str]) -> Recorded:

@@ -15,7 +15,7 @@ from pipeline.raster import Dims, RasterSpec, Recorded, default_names, fit, grid
 from pipeline.read_limits import ReadLimits
 from pipeline.region import Region
 from pipeline.storage.folder import Access, Folder, RemoteError, folder_at, is_url
-from pipeline.storage.reader import Evidence, Reader
+from pipeline.storage.reader import Evidence, Reader, Scales
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
 REFUSED = {
@@ -135,10 +135,15 @@ def open_input(options: InputOptions) -> Reader:
     reader: Reader = readers[0] if len(readers) == 1 else Stack(readers, names)
     spec, bands = reader.spec.select(options.bands)
     spec = replace(spec, nodata=_nodata(options, spec), recorded=_recorded(options, spec))
-    if options.bands is not None or spec != reader.spec:
-        reader = Selected(reader, spec, bands if options.bands is not None else None)
-    factor_offset = reader.scale if options.scale == "apply" else options.scale
-    return Scaled(reader, factor_offset) if isinstance(factor_offset, tuple) else reader
+    said: tuple[str, ...] = ()
+    if options.scale == "apply" and not reader.scales:
+        said = ("`scale: apply` changes nothing: the file records no scale and offset that can be used",)
+    if options.bands is not None or spec != reader.spec or said:
+        reader = Selected(reader, spec, bands if options.bands is not None else None, said)
+    scales = reader.scales if options.scale == "apply" else ()
+    if isinstance(options.scale, tuple):
+        scales = (options.scale,) * spec.num_bands
+    return Scaled(reader, scales) if scales else reader
 
 
 def _check_complete(path: Folder, reader: Reader, *, fills: bool) -> None:
@@ -186,11 +191,13 @@ def _recorded(options: InputOptions, spec: RasterSpec) -> Recorded | None:
 
 
 class Selected(Reader):
-    """A reader with some of its bands, or with another nodata."""
+    """A reader with some of its bands, or with another nodata; `said` are further warnings."""
 
-    def __init__(self, reader: Reader, spec: RasterSpec, bands: tuple[int, ...] | None) -> None:
-        self.reader, self.spec, self.bands = reader, spec, bands
-        self.chunk, self.scale = reader.chunk, reader.scale
+    def __init__(self, reader: Reader, spec: RasterSpec, bands: tuple[int, ...] | None, said: tuple[str, ...]) -> None:
+        self.reader, self.spec, self.bands, self._said = reader, spec, bands, said
+        self.chunk, self.scales = reader.chunk, reader.scales
+        if bands is not None and self.scales:
+            self.scales = tuple(self.scales[band] for band in bands)
 
     def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:
         own = self.bands
@@ -205,14 +212,15 @@ class Selected(Reader):
         return self.reader.evidence()
 
     def describe(self) -> dict[str, Any]:
-        return self.reader.describe()
+        facts = self.reader.describe()
+        return facts | {"warnings": [*facts.get("warnings", []), *self._said]}
 
 
 class Scaled(Reader):
-    """A reader whose pixels are stored * factor + offset, in the working dtype, invalid ones as NaN."""
+    """A reader whose pixels are stored * factor + offset of their band, in the working dtype, invalid ones as NaN."""
 
-    def __init__(self, reader: Reader, factor_offset: tuple[float, float]) -> None:
-        self.reader, self.factor_offset = reader, factor_offset
+    def __init__(self, reader: Reader, applied: Scales) -> None:
+        self.reader, self._applied = reader, np.array(applied)
         self.chunk = reader.chunk
         nodata = None if reader.spec.nodata is None else float("nan")
         place = reader.spec.recorded.place if reader.spec.recorded else None
@@ -221,7 +229,8 @@ class Scaled(Reader):
     def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:
         stored = np.empty(out.shape, self.reader.spec.dtype)
         self.reader.read(region, stored, bands)
-        factor, offset = self.factor_offset
+        pairs = self._applied if bands is None else self._applied[list(bands)]
+        factor, offset = (pairs.T[..., np.newaxis] if self.spec.dims[0] == "band" else pairs.T).copy()
         axis, nodata = self.spec.dims.index("y"), self.reader.spec.nodata
         for row, scaled in zip(np.moveaxis(stored, axis, 0), np.moveaxis(out, axis, 0), strict=True):
             with np.errstate(over="ignore", invalid="ignore"):  # inf in, inf out
@@ -237,6 +246,9 @@ class Scaled(Reader):
 
     def describe(self) -> dict[str, Any]:
         return self.reader.describe()
+
+
+UNSCALED = ((1.0, 0.0),)
 
 
 class Stack(Reader):
@@ -262,7 +274,8 @@ class Stack(Reader):
         recorded = _stacked([reader.spec.recorded or Recorded() for reader in readers])
         self.spec = replace(first, dims=("band", "y", "x"), bands=tuple(names), band_coordinates=(), recorded=recorded)
         self.chunk = readers[0].chunk
-        self.scale = readers[0].scale if len({reader.scale for reader in readers}) == 1 else None
+        if any(reader.scales for reader in readers):
+            self.scales = tuple((reader.scales or UNSCALED)[0] for reader in readers)
 
     def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:
         for plane, index in enumerate(range(len(self.readers)) if bands is None else bands):
@@ -279,8 +292,6 @@ class Stack(Reader):
     def describe(self) -> dict[str, Any]:
         facts = [reader.describe() for reader in self.readers]
         warnings = [*self._warnings, *dict.fromkeys(text for fact in facts for text in fact.get("warnings", []))]
-        if len({reader.scale for reader in self.readers}) > 1:
-            warnings.append("the recorded scales and offsets are ignored: they differ between the bands")
         return {**facts[0], "files": len(self.readers), "warnings": warnings}
 
 

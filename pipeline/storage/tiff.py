@@ -127,7 +127,7 @@ class TiffReader(Reader):
             "metadata": hash_metadata(tif, pages, spec, layout),
             "sample": _sample(tif.filehandle, status.st_size),
         }
-        scale = None if is_mask else geotiff.parse_scale(items, num_bands, messages)
+        scales = () if is_mask else geotiff.parse_scales(items, num_bands, messages)
         messages += find_sidecars(path, spec.transform is not None)
         facts = (
             selection.facts
@@ -138,7 +138,7 @@ class TiffReader(Reader):
             }
         )
         reader = cls(spec, layout, make_decoder(first, layout), identity, facts, file_status(status))
-        reader.scale = scale
+        reader.scales = scales
         return reader
 
     def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:

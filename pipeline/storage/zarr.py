@@ -16,14 +16,15 @@ import zarr
 from zarr.buffer.cpu import NDBuffer
 
 from pipeline.errors import InputChanged, InputError
-from pipeline.raster import DIMS, Dims, RasterSpec, array_slices, default_names, name_bands
+from pipeline.raster import DIMS, Dims, RasterSpec, Recorded, array_slices, default_names, name_bands
 from pipeline.read_limits import TRUSTED, ReadLimits, check_bands
 from pipeline.region import Region
 from pipeline.storage import cf
 from pipeline.storage.folder import REQUESTS_AT_ONCE, Folder, RemoteError, folder_at
 from pipeline.storage.forked import check_not_forked
+from pipeline.storage.geotiff import by_band, parse_scales
 from pipeline.storage.listing import Expected, Listing, Unlisted, Whole
-from pipeline.storage.reader import Evidence, Reader
+from pipeline.storage.reader import Evidence, Reader, Scales
 from pipeline.storage.recorded import band_name, from_attributes
 from pipeline.storage.thread_buffers import ThreadBuffers
 from pipeline.storage.zarr_coordinate import Coordinates, quiet
@@ -81,7 +82,7 @@ class ZarrReader(Reader):
         self.spec = self._build_spec(coordinates, stored, names, kept)
         sizes = dict(zip(self.spec.dims, (stored.chunks[i] for i in kept), strict=True))
         self.chunk, self._bands_of_chunk = (sizes["y"], sizes["x"]), sizes.get("band", 1)
-        self.scale = cf.parse_scale(attributes_of(stored), self.warnings)
+        self.scales = self._parse_scales(stored)
         self.warnings += _fill_value_note(stored, self.spec)
         levels = max(1, len(multiscales(group).get("datasets", [])))
         self._facts = {**_describe(stored), "stored_dims": list(names), "levels": levels}
@@ -125,7 +126,8 @@ class ZarrReader(Reader):
             raise InputError(f"{self.path}: the raster is empty: shape {stored.shape}")
         num_bands = sizes.get("band", 1)
         check_bands(self.path, num_bands)
-        dtype = np.dtype(np.uint8) if stored.dtype.kind == "b" else stored.dtype.newbyteorder("=")
+        own = np.dtype(np.uint8) if stored.dtype.kind == "b" else stored.dtype.newbyteorder("=")
+        dtype = cf.sign_dtype(attributes_of(stored), own, self.warnings)
         name_of = dict(zip(dims, names, strict=True))
         transform, crs = self._georeference(coordinates, stored, name_of, sizes)
         return RasterSpec(
@@ -134,18 +136,31 @@ class ZarrReader(Reader):
             dtype=dtype,
             dims=dims,
             bands=self._band_names(coordinates, stored, all_names),
-            nodata=cf.parse_nodata(attributes_of(stored), dtype, self.warnings),
+            nodata=cf.parse_nodata(attributes_of(stored), dtype, self.warnings, own),
             band_coordinates=coordinates.along_bands(stored, name_of.get("band"), num_bands),
             transform=transform,
             crs=crs,
-            recorded=from_attributes(attributes_of(stored), num_bands),
+            recorded=self._recorded(stored, all_names),
         )
+
+    def _recorded(self, stored: zarr.Array[Any], all_names: Sequence[str]) -> Recorded | None:
+        """Return what the array says of the file that it was made of: of the bands that are not cut away."""
+        axis = _band_axis(all_names)
+        recorded = from_attributes(attributes_of(stored), 1 if axis is None else stored.shape[axis])
+        return recorded.select([self._fixed[axis]]) if recorded and axis in self._fixed else recorded
+
+    def _parse_scales(self, stored: zarr.Array[Any]) -> Scales:
+        """Return CF's scales; failing these, those of the GeoTIFF that the array was made of."""
+        scales = cf.parse_scales(attributes_of(stored), self.spec.num_bands, self.warnings)
+        if scales is None and self.spec.recorded is not None:
+            scales = parse_scales(by_band(self.spec.recorded.items), self.spec.num_bands, self.warnings)
+        return scales or ()
 
     def _band_names(
         self, coordinates: Coordinates, stored: zarr.Array[Any], all_names: Sequence[str]
     ) -> tuple[str, ...]:
         """Return the names of the bands: the band coordinate's, OME-Zarr's, or those of rioxarray's `long_name`."""
-        axis = next((i for i, name in enumerate(all_names) if role_of(name) == "band"), None)
+        axis = _band_axis(all_names)
         if axis is None or axis in self._fixed:
             return (band_name(attributes_of(stored)) or "b1",)
         count = stored.shape[axis]
@@ -236,7 +251,7 @@ class ZarrReader(Reader):
         try:
             spans = list(map(_span, selection, self._array.shape))
             self._guard.check(spans)
-            native: Any = out.view(bool) if self._array.dtype.kind == "b" else out
+            native: Any = out.view(self._array.dtype.newbyteorder("="))  # of booleans, and of another sign
             self._array.get_basic_selection(tuple(selection), out=NDBuffer.from_ndarray_like(native))
             self._guard.check_again(spans)  # a file that was away or another one for a moment would not be told
         except (InputError, RemoteError) as error:
@@ -331,6 +346,10 @@ class ZarrReader(Reader):
             return []
         fill = np.asarray(self._metadata.fill_value).item()
         return [f"{self.path} lacks {missing}; as Zarr has it, they are read as {fill!r}"]
+
+
+def _band_axis(names: Sequence[str]) -> int | None:
+    return next((i for i, name in enumerate(names) if role_of(name) == "band"), None)
 
 
 def _layout(metadata: Any) -> str:
