@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,7 @@ from pipeline.storage.inputs import open_raster
 from pipeline.storage.tiff import TiffReader
 from pipeline.storage.tiff_writer import TileLayout, plan_tiles
 from pipeline.storage.zarr import ZarrReader
+from pipeline.target import provenance_of
 
 SMALL = [("run.memory=600 MiB", "--memory"), ("run.workers=2", "--workers")]
 PLACE = (33550, 33922, 34264, 34735, 34736, 34737, 50844)
@@ -559,6 +561,59 @@ def test_provenance(scene: Path, tmp_path: Path) -> None:
     record = json.loads(tiff_writer.read_description(tmp_path / "b.tif") or "")["rasterpipe"]
     assert (record["plan_hash"], record["complete"], record["raster"]) == (facts["plan_hash"], True, "part/min")
     assert record["config"]["steps"][0]["size"] == [3, 3] or record["config"]["steps"][0]["size"] == 3
+
+
+def test_the_record_of_a_file_publishes_no_absolute_paths(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    tifffile.imwrite(tmp_path / "data" / "a.tif", np.arange(600, dtype="uint8").reshape(20, 30), metadata=None)
+    (tmp_path / "kernel.csv").write_text("1,2,1\n")
+    document = {
+        "inputs": {"image": str(tmp_path / "data" / "a.tif"), "pair": {"stack": [str(tmp_path / "data" / "a.tif")]}},
+        "steps": [
+            {"name": "a", "op": "convolve", "input": "image", "kernel": str(tmp_path / "kernel.csv")},
+            {"name": "b", "op": "calc", "inputs": {"x": "a", "y": "pair"}, "expression": "x + y"},
+        ],
+        "output": {"path": str(tmp_path / "out.zarr"), "geotiff": str(tmp_path / "maps"), "keep": ["b"]},
+        "run": {"scratch": str(tmp_path / "data")},
+    }
+    pipeline.run(document, quiet=True)
+    path = tmp_path / "maps" / "b_value.tif"
+    text = tiff_writer.read_description(path) or ""
+    assert str(tmp_path) not in text
+    assert json.loads(text)["rasterpipe"]["config"]["inputs"]["image"]["path"] == "${file}/../data/a.tif"
+    (tmp_path / "link").symlink_to(tmp_path / "maps")
+    for place in (path, tmp_path / "link" / "b_value.tif"):
+        record = provenance_of(place)
+        assert record is not None
+        assert record["config"]["inputs"]["image"]["path"] == str(tmp_path / "data" / "a.tif")
+        assert api.verify(str(place))["agrees"]
+    shutil.rmtree(tmp_path / "out.zarr")
+    shutil.move(tmp_path, moved := tmp_path.with_name("moved"))  # a project goes elsewhere, as a whole
+    assert api.verify(str(moved / "maps" / "b_value.tif"))["agrees"]
+
+
+def test_bands_are_described_by_what_they_are(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "a.zarr", bands=2)
+    zarr.open_group(store)["image"].attrs["long_name"] = ["red", "nir"]
+    steps = [
+        {"name": "ndvi", "op": "calc", "input": "image", "expression": "(nir - red) / (nir + red)"},
+        {"name": "texture", "op": "window", "input": "ndvi", "size": 3, "statistics": ["mean", "std"]},
+        {"name": "slope", "op": "gradient", "input": "image", "spacing": 1, "outputs": ["dy"]},
+        {"name": "one", "op": "select", "input": "image", "bands": ["nir"]},
+    ]
+    output = {"path": str(tmp_path / "b.zarr"), "geotiff": str(tmp_path / "maps")}
+    output["keep"] = ["ndvi", "texture", "slope", "one"]  # type: ignore[assignment]
+    pipeline.run({"inputs": {"image": str(store)}, "steps": steps, "output": output}, quiet=True)
+    due = {
+        "ndvi_value": ("ndvi",),
+        "texture_mean": ("ndvi mean",),
+        "texture_std": ("ndvi std",),
+        "slope_dy": ("red dy", "nir dy"),
+        "one_value": ("nir",),
+    }
+    for name, names in due.items():
+        assert TiffReader.open(tmp_path / "maps" / f"{name}.tif").spec.bands == names
+        assert api.verify(str(tmp_path / "maps" / f"{name}.tif"))["agrees"]
 
 
 def test_big_files_are_bigtiff(scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

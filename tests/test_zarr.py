@@ -16,7 +16,6 @@ from typing import Any
 import dask.array
 import numpy as np
 import pytest
-import rioxarray  # noqa: F401
 import xarray as xr
 import zarr
 from hypothesis import HealthCheck, given, settings
@@ -463,6 +462,7 @@ def test_nodata_as_rioxarray_finds_it(tmp_path: Path, attributes: dict[str, Any]
     assert ZarrReader(write(tmp_path / "a.zarr", values, attributes=attributes)).spec.nodata == nodata
     array = xr.DataArray(values, dims=("y", "x"), attrs=attributes)
     if nodata is not None:
+        pytest.importorskip("rioxarray", reason="rioxarray is not installed")
         assert array.rio.nodata == nodata
 
 
