@@ -30,7 +30,7 @@ from pipeline.storage.reader import Evidence, Reader
 from pipeline.storage.tiff_decode import Decoder, make_decoder
 from pipeline.storage.tiff_directory import check_directories
 from pipeline.storage.tiff_file import find_sidecars, input_errors, logged, reason
-from pipeline.storage.tiff_layout import RAW_READ_BYTES, Layout, parse_layout, positive
+from pipeline.storage.tiff_layout import RAW_READ_BYTES, Layout, parse_layout, positive, settle_predictor
 from pipeline.storage.tiff_page import describe_pages, hash_metadata, parse_recorded, select_pages, tags_of
 from pipeline.storage.tiff_stack import Choice
 
@@ -101,7 +101,9 @@ class TiffReader(Reader):
         pages, first = selection.pages, selection.pages[0]
         num_bands = max(len(pages), positive(first.samplesperpixel, "SamplesPerPixel"))
         check_bands(path, num_bands)
-        layout = parse_layout(pages, tif.byteorder, status.st_size, limits)
+        for page in pages:
+            settle_predictor(page, messages if page is first else [])
+        layout = parse_layout(pages, tif.byteorder, status.st_size, limits, messages)
         tags = tags_of(selection.origin[0])
         recorded = parse_recorded(selection.origin, messages)
         items = geotiff.by_band(recorded.items)

@@ -7,10 +7,12 @@ one kind after pages of another.
 from __future__ import annotations
 
 import itertools
+import json
+import math
 import os
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -71,9 +73,22 @@ def parse_stacks(first: TiffPage, num_pages: int, messages: list[str]) -> list[S
             return _parse_ome(text, os.path.basename(path_of(first)))
         if text.startswith("ImageJ="):
             return _parse_imagej(text, num_pages, first)
+        if re.match(r'{"shape": .*"truncated": true', text, re.DOTALL):
+            _refuse_truncated(text, first)
     except (ElementTree.ParseError, ValueError, KeyError, IndexError) as error:
         messages.append(f"what it says of its channels and slices is ignored: {error}; pages are bands")
     return []
+
+
+def _refuse_truncated(text: str, first: TiffPage) -> None:
+    """Refuse what tifffile wrote with `truncate=True`: pages of which only the first has a directory."""
+    shape = json.loads(text)["shape"]
+    count = math.prod(shape) // math.prod(first.shape)
+    if count > 1:
+        raise InputError(
+            f"{path_of(first)}: tifffile wrote {count} images of shape {shape} behind one directory (truncate=True); "
+            "write it without"
+        )
 
 
 def _parse_imagej(text: str, num_pages: int, first: TiffPage) -> list[Stack]:
@@ -170,9 +185,12 @@ def pages_of(stack: Stack, pages: list[TiffPage], at: Mapping[str, int]) -> list
     return [pages[stack.pages[place]] for place in places]
 
 
-def groups_of(pages: Iterable[TiffPage]) -> list[list[TiffPage]]:
-    """Return pages of one kind together, the kinds in their order."""
+def groups_of(pages: Iterable[TiffPage], place_of: Callable[[TiffPage], Any] = lambda _: None) -> list[list[TiffPage]]:
+    """Return pages of one kind and place together, in their order; the first place is that of those without one."""
     groups: dict[Any, list[TiffPage]] = {}
+    first: dict[Any, Any] = {}
     for page in pages:
-        groups.setdefault((page.hash, page.planarconfig), []).append(page)
+        kind, place = (page.hash, page.planarconfig), place_of(page)
+        first.setdefault(kind, place)
+        groups.setdefault((kind, first[kind] if place is None else place), []).append(page)
     return list(groups.values())
