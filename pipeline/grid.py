@@ -116,7 +116,8 @@ def spacing_metres(spec: RasterSpec) -> tuple[tuple[float, float], float]:
 
 def _spacing_of_degrees(spec: RasterSpec, crs: object) -> tuple[tuple[float, float], float]:
     assert spec.transform is not None
-    a, _, c, _, e, f = spec.transform
+    degrees = math.degrees(crs.axis_info[0].unit_conversion_factor)  # type: ignore[attr-defined]
+    a, _, c, _, e, f = (value * degrees for value in spec.transform)  # of grads and arc-seconds, too
     geod = crs.get_geod()  # type: ignore[attr-defined]
     ends = [f, f + e * spec.height]
     middle = sum(ends) / 2

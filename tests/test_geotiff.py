@@ -8,6 +8,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import pipeline
 from pipeline import api
 from pipeline.cli import main
 from pipeline.errors import OutputError, PipelineError, RunStopped
+from pipeline.grid import spacing_metres
 from pipeline.raster import RasterSpec
 from pipeline.storage import disk, geokeys, geokeys_format, tiff_writer
 from pipeline.storage.geotiff_format import spell
@@ -723,3 +725,84 @@ def test_nodata_of_a_conversion(tmp_path: Path, dtype: str, recorded: int | None
             reader.read(reader.spec.region, out)
             marked = np.where(values == recorded, 0, values) if nodata == 0 else values
             np.testing.assert_array_equal(out, marked)
+
+
+# --- what others write of coordinate systems ----------------------------------------------------------------------
+
+
+def parse_keys(**keys: Any) -> tuple[str | None, list[str]]:
+    """Return the CRS of geokeys given by their numbers (``k1024=1``), and what is said of it."""
+    messages: list[str] = []
+    tags = geokeys_format.to_tags({int(key.removeprefix("k")): value for key, value in keys.items()})
+    return geokeys.parse_crs(tags, messages), messages
+
+
+WEB_MERCATOR = (
+    'PROJCS["WGS_1984_Web_Mercator_Auxiliary_Sphere",GEOGCS["GCS_WGS_1984",DATUM["D_WGS_1984",SPHEROID["WGS_1984",'
+    '6378137.0,298.257223563]],PRIMEM["Greenwich",0.0],UNIT["Degree",0.0174532925199433]],PROJECTION['
+    '"Mercator_Auxiliary_Sphere"],PARAMETER["False_Easting",0.0],PARAMETER["False_Northing",0.0],PARAMETER['
+    '"Central_Meridian",0.0],PARAMETER["Standard_Parallel_1",0.0],PARAMETER["Auxiliary_Sphere_Type",0.0],'
+    'UNIT["Meter",1.0]]'
+)
+MERCATOR_KEYS = {"k2048": 4326, "k3074": 32767, "k3075": 7, "k3076": 9001, "k3080": 0.0, "k3082": 0.0, "k3083": 0.0}
+
+
+@pytest.mark.parametrize("keys", [{}, MERCATOR_KEYS])
+@pytest.mark.parametrize("place", ["k1026", "k3073"])
+def test_web_mercator_of_arcgis(place: str, keys: dict[str, Any]) -> None:
+    crs, messages = parse_keys(k1024=1, k3072=32767, **keys, **{place: f"ESRI PE String = {WEB_MERCATOR}"})
+    assert (crs, messages) == ("EPSG:3857", [])
+
+
+@pytest.mark.parametrize("code", [5070, 2056, 27700, 3395, 102001])
+def test_pe_strings_of_projected_systems(code: int) -> None:
+    system = pyproj.CRS(code if code < 100_000 else f"ESRI:{code}")
+    crs, messages = parse_keys(k1024=1, k3072=32767, k1026="x", k3073="ESRI PE String = " + system.to_wkt("WKT1_ESRI"))
+    assert messages == []
+    assert_same_crs(pyproj.CRS(crs), system)
+
+
+def test_pe_strings_of_geographic_systems_and_nonsense() -> None:
+    text = pyproj.CRS(4267).to_wkt("WKT1_ESRI")
+    assert parse_keys(k1024=2, k2048=32767, k2049=f"ESRI PE String = {text}") == ("EPSG:4267", [])
+    crs, messages = parse_keys(k1024=2, k2048=32767, k2050=6267, k2049=f"ESRI PE String = {text[:50]}")
+    assert crs is not None
+    assert "the ESRI PE string is ignored: it cannot be read" in messages[0]
+
+
+@pytest.mark.parametrize("keys", [{"k3072": 26917}, {"k3072": 32767, "k2048": 4269, "k3074": 16017}])
+@pytest.mark.parametrize(
+    ("word", "fits"), [("meters", True), ("international_FeeT", False), ("us_survey_feet", False), ("feet", False)]
+)
+def test_units_in_citations_of_imagine(keys: dict[str, Any], word: str, fits: bool) -> None:
+    citation = f"IMAGINE GeoTIFF Support\nCopyright 1991\nProjection Name = UTM\nUnits = {word}\nGeoTIFF Units = x"
+    for place in ("k1026", "k3073"):
+        crs, messages = parse_keys(k1024=1, **keys, **{place: citation})
+        assert (crs is not None, messages == []) == (fits, fits)
+        assert fits or f"its citation says lengths in {word}" in messages[0]
+
+
+@pytest.mark.parametrize(("unit", "degrees"), [(9101, 180 / math.pi), (9103, 1 / 60), (9104, 1 / 3600), (9105, 0.9)])
+def test_angles_of_user_defined_systems(tmp_path: Path, unit: int, degrees: float) -> None:
+    crs, messages = parse_keys(k1024=2, k2048=32767, k2049="x", k2050=6326, k2054=unit)
+    assert messages == []
+    assert pyproj.CRS(crs).axis_info[0].unit_conversion_factor == pytest.approx(math.radians(degrees), rel=1e-12)
+    keys, is_whole = geokeys_format.format_crs(crs or "")
+    assert (keys[2054], is_whole) == (unit, True)
+    assert parse_keys(k1024=2, k2048=32767, k2050=6326, k2054=32767, k2055=math.radians(degrees))[0] is not None
+    assert "angles are in units of" in parse_keys(k1024=2, k2048=4326, k2054=unit)[1][0]
+    assert parse_keys(k1024=2, k2048=4326, k2054=9122) == ("EPSG:4326", [])
+    place = RasterSpec(9, 9, np.dtype("u1"), transform=(0.001, 0, 10, 0, -0.001, 50), crs="EPSG:4326")
+    other = (0.001 / degrees, 0, 10 / degrees, 0, -0.001 / degrees, 50 / degrees)
+    np.testing.assert_allclose(
+        spacing_metres(replace(place, transform=other, crs=crs))[0], spacing_metres(place)[0], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("text", ["+proj=utm +zone=32 +datum=WGS84 +units=km", "+proj=laea +lat_0=52 +units=km"])
+def test_lengths_in_kilometres(text: str) -> None:
+    keys, is_whole = geokeys_format.format_crs(pyproj.CRS(text).to_wkt())
+    assert (keys[3076], is_whole) == (9036, True)
+    crs, messages = parse_keys(k1024=1, k3072=32767, k2048=4326, k3074=16032, k3076=9036)
+    assert messages == []
+    assert_same_crs(pyproj.CRS(crs), pyproj.CRS("+proj=utm +zone=32 +datum=WGS84 +units=km"))

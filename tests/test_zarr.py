@@ -15,6 +15,7 @@ from typing import Any
 
 import dask.array
 import numpy as np
+import pyproj
 import pytest
 import xarray as xr
 import zarr
@@ -317,6 +318,62 @@ def test_names_that_rioxarray_writes(tmp_path: Path) -> None:
     assert ZarrReader(group(tmp_path / "a.zarr", image=array, band=(("band",), [1, 2]))).spec.bands == ("red", "nir")
     array[2]["long_name"] = "reflectance"
     assert ZarrReader(group(tmp_path / "b.zarr", image=array)).spec.bands == ("b1", "b2")
+
+
+MAPPING = {
+    "grid_mapping_name": "lambert_azimuthal_equal_area",
+    "latitude_of_projection_origin": 52.0,
+    "longitude_of_projection_origin": 10.0,
+    "false_easting": 4321000.0,
+    "false_northing": 3210000.0,
+    "semi_major_axis": 6378137.0,
+    "inverse_flattening": 298.257222101,
+}
+
+
+def mapped(path: Path, mapping: dict[str, Any], unit: str = "m", **attributes: Any) -> ZarrReader:
+    size = 0.5 if unit == "km" else 500.0
+    members: dict[str, Any] = {
+        "image": (("y", "x"), pixels((4, 5)), {"grid_mapping": "crs", **attributes}),
+        "crs": ((), np.int64(0), mapping),
+        "y": (("y",), 900 - size * np.arange(4), {"units": unit}),
+        "x": (("x",), 300 + size * np.arange(5), {"units": unit}),
+    }
+    return ZarrReader(group(path, **members))
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("m", 1), ("km", 1000)])
+def test_a_grid_mapping_without_wkt(tmp_path: Path, unit: str, factor: float) -> None:
+    reader = mapped(tmp_path / "a.zarr", MAPPING, unit)
+    found, due = pyproj.CRS(reader.spec.crs), pyproj.CRS.from_cf(MAPPING)
+    assert reader.describe()["warnings"] == []
+    assert found.axis_info[0].unit_conversion_factor == factor
+    points = [
+        pyproj.Transformer.from_crs(crs.geodetic_crs, crs, always_xy=True).transform(11, 50) for crs in (found, due)
+    ]
+    np.testing.assert_allclose(np.array(points[0]) * factor, points[1], rtol=1e-12)
+
+
+def test_grid_mappings_that_say_little(tmp_path: Path) -> None:
+    plain = mapped(tmp_path / "a.zarr", {"grid_mapping_name": "latitude_longitude"}, "degrees_east")
+    assert plain.spec.crs is not None
+    assert plain.describe()["warnings"] == ["the grid mapping names no ellipsoid; WGS 84 is taken, as pyproj does"]
+    odd = mapped(tmp_path / "b.zarr", {"grid_mapping_name": "flat_earth"})
+    assert odd.spec.crs is None
+    assert "its grid mapping 'flat_earth' cannot be read" in odd.describe()["warnings"][0]
+    angles = mapped(tmp_path / "c.zarr", MAPPING, "rad")
+    assert angles.spec.crs is None
+    assert "it is in lengths, and the coordinates are in 'rad'" in angles.describe()["warnings"][0]
+    esri = mapped(tmp_path / "d.zarr", {"esri_pe_string": pyproj.CRS(5070).to_wkt("WKT1_ESRI")})
+    assert esri.spec.crs == "EPSG:5070"
+
+
+def test_projjson(tmp_path: Path) -> None:
+    document = pyproj.CRS(32633).to_json_dict()
+    reader = mapped(tmp_path / "a.zarr", {}, **{"proj:projjson": document})
+    assert pyproj.CRS(reader.spec.crs).to_epsg() == 32633
+    broken = mapped(tmp_path / "b.zarr", {}, **{"proj:projjson": {"type": "ProjectedCRS"}})
+    assert "`proj:projjson` cannot be read" in broken.describe()["warnings"][0]
 
 
 def test_names_that_stand_twice_are_ignored_aloud(tmp_path: Path) -> None:

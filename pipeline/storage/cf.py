@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.raster import Number, RasterSpec, fit, is_nan, printable
+from pipeline.storage import crs
 
 Attributes = Mapping[str, Any]
 Affine = tuple[float, ...]
@@ -135,8 +136,13 @@ def parse_georeference(
     attributes: Attributes, mapping: Attributes, warnings: list[str]
 ) -> tuple[Affine | None, str | None]:
     """Return transform and CRS as a raster's attributes (its group's included) and its grid mapping's say."""
-    crs = attributes.get("proj:wkt2") or attributes.get("proj:code")
-    crs = crs or mapping.get("crs_wkt") or mapping.get("spatial_ref")
+    system = attributes.get("proj:wkt2") or attributes.get("proj:code")
+    if not system and "proj:projjson" in attributes:
+        system = crs.from_json(attributes["proj:projjson"], warnings)
+    system = system or mapping.get("crs_wkt") or mapping.get("spatial_ref")
+    if not system and isinstance(mapping.get("esri_pe_string"), str):
+        system = crs.from_esri(mapping["esri_pe_string"], warnings)
+    system = system or crs.from_cf(mapping, warnings)
     transform = _six(attributes.get("spatial:transform"))
     if transform is not None and attributes.get("spatial:registration") == "node":
         a, b, c, d, e, f = transform
@@ -147,7 +153,7 @@ def parse_georeference(
     if transform is not None and not is_invertible(transform):
         warnings.append(f"the recorded transform {transform} is ignored: it cannot be inverted")
         transform = None
-    return transform, printable(" ".join(str(crs).splitlines())) if crs else None
+    return transform, printable(" ".join(str(system).splitlines())) if system else None
 
 
 def is_invertible(transform: Affine) -> bool:
@@ -223,17 +229,17 @@ def conventions(spec: RasterSpec) -> dict[str, Any]:
     return attributes
 
 
-def crs_wkt(crs: str) -> str:
+def crs_wkt(system: str) -> str:
     """Return a CRS given as EPSG:n or WKT as WKT; unchanged where pyproj does not know it."""
-    if not crs.upper().startswith("EPSG:"):
-        return crs
+    if not system.upper().startswith("EPSG:"):
+        return system
     import pyproj
     import pyproj.exceptions
 
     try:
-        return str(pyproj.CRS.from_user_input(crs).to_wkt())
+        return str(pyproj.CRS.from_user_input(system).to_wkt())
     except pyproj.exceptions.CRSError:
-        return crs
+        return system
 
 
 # --- coordinates -----------------------------------------------------------------------------------------------

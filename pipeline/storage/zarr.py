@@ -20,6 +20,7 @@ from pipeline.raster import DIMS, Dims, RasterSpec, Recorded, array_slices, defa
 from pipeline.read_limits import TRUSTED, ReadLimits, check_bands
 from pipeline.region import Region
 from pipeline.storage import cf
+from pipeline.storage.crs import in_units
 from pipeline.storage.folder import REQUESTS_AT_ONCE, Folder, RemoteError, folder_at
 from pipeline.storage.forked import check_not_forked
 from pipeline.storage.geotiff import by_band, parse_scales
@@ -188,6 +189,8 @@ class ZarrReader(Reader):
         if transform is None:
             y, x = (coordinates.read(name_of[axis], sizes[axis]) for axis in ("y", "x"))
             transform = cf.transform_of_coordinates(y, x, self.warnings)
+            if transform is not None and crs is not None:
+                crs = in_units(crs, coordinates.unit(name_of["x"], sizes["x"]), self.warnings)
         return transform, crs
 
     def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:

@@ -86,6 +86,11 @@ class Coordinates:
         except Exception as error:
             raise _unreadable(place, error) from error
 
+    def unit(self, name: str | None, size: int) -> str:
+        """Return the unit of a coordinate; empty where it says none."""
+        array = self.array(name, size)
+        return "" if array is None else str(attributes_of(array).get("units", "")).strip()
+
     def labels(self, name: str | None, size: int) -> list[str] | None:
         """Return a coordinate as text."""
         values, array = self.read(name, size, LABEL_BYTES), self.array(name, size)
