@@ -500,3 +500,15 @@ def test_spare_buffers_serve_any_dtype_and_shape(data: st.DataObject) -> None:
     for number in range(12):
         for cached in readers:
             read_block(cached, number)
+
+
+@pytest.mark.parametrize("nodata", [0, "none"])
+def test_arrays_of_different_fill_values_with_nodata(tmp_path: Path, nodata: Any) -> None:
+    values = pixels((2, 4, 5), "int16")
+    each = [(("y", "x"), values[i], {"_FillValue": fill}) for i, fill in enumerate((-1, -2))]
+    path = group(tmp_path / "a.zarr", a=each[0], b=each[1])
+    with pytest.raises(PipelineError, match="the rasters of a stack must agree"):
+        open_as(path, arrays=("a", "b"))
+    reader = open_as(path, arrays=("a", "b"), nodata=nodata)
+    assert reader.spec.nodata == (None if nodata == "none" else 0)
+    np.testing.assert_array_equal(read(reader), values)

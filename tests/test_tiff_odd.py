@@ -292,3 +292,10 @@ def test_a_truncated_stack_is_refused(tmp_path: Path) -> None:
         TiffReader.open(tmp_path / "a.tif")
     tifffile.imwrite(tmp_path / "b.tif", pixels(), **options)
     np.testing.assert_array_equal(read(str(tmp_path / "b.tif"))[0], pixels())
+
+
+def test_old_jpeg_with_tables_apart_is_refused(tmp_path: Path) -> None:
+    tags = {"t259": (3, [6]), "t519": (4, [8]), "t520": (4, [8]), "t521": (4, [8])}
+    path = write_tiff(tmp_path / "a.tif", WIDTH, HEIGHT, [bytes(64)], **tags)
+    with pytest.raises(InputError, match="old-style JPEG with its tables apart"):
+        api.info(path)

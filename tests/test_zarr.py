@@ -847,3 +847,45 @@ def test_rotated_grids_have_no_coordinates(tmp_path: Path) -> None:
     assert set(root) == {"spatial_ref"}
     text = root["spatial_ref"].attrs["GeoTransform"]
     assert text == geo_text((8.0, 6.0, 500022.0, 6.0, -8.0, 5000004.0))
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_arrays_that_stand_in_consolidated_metadata_alone(tmp_path: Path, codecs: None, zarr_format: int) -> None:
+    path, values = tmp_path / "a.zarr", pixels((6, 8), "int16")
+    root = zarr.create_group(path, zarr_format=zarr_format)
+    for name, dims, data in (("image", ("y", "x"), values), ("y", ("y",), np.arange(6) * -10.0)):
+        naming: dict[str, Any] = {"dimension_names": dims}
+        if zarr_format == 2:
+            naming = {"attributes": {"_ARRAY_DIMENSIONS": list(dims)}}
+        root.create_array(name, data=data, chunks=tuple(3 for _ in dims), **naming)
+    quietly(zarr.consolidate_metadata, path)
+    for file in [*path.glob("*/zarr.json"), *path.glob("*/.z*")]:
+        file.unlink()
+    for reader in (ZarrReader(str(path)), pickle.loads(pickle.dumps(ZarrReader(str(path), "image")))):
+        assert reader.spec.dims == ("y", "x")
+        np.testing.assert_array_equal(read(reader), values)
+        assert reader.identity()["metadata"]
+        assert reader.evidence()
+    assert "unknown array 'imag'; did you mean 'image'?" in str(
+        pytest.raises(InputError, ZarrReader, str(path), "imag").value
+    )
+
+
+@pytest.mark.parametrize("location", ["start", "end"])
+@pytest.mark.parametrize("endian", ["big", "little"])
+@pytest.mark.parametrize("checked", [True, False])
+def test_indices_of_shards_in_both_orders(
+    tmp_path: Path, codecs: None, location: Any, endian: Any, checked: bool
+) -> None:
+    inner = [zarr.codecs.BytesCodec(), zarr.codecs.ZstdCodec(), zarr.codecs.Crc32cCodec()]
+    index = [zarr.codecs.BytesCodec(endian=endian), *([zarr.codecs.Crc32cCodec()] if checked else [])]
+    sharding = zarr.codecs.ShardingCodec(chunk_shape=(3, 4), codecs=inner, index_codecs=index, index_location=location)
+    values = pixels((12, 16), "int16")
+    values[:6, :8] = 0  # a shard of the fill value, and of others some chunks
+    path = str(tmp_path / "a.zarr")
+    with zarr.config.set({"codec_pipeline.path": harness.PLAIN_CODECS}):
+        array = quietly(
+            zarr.create, shape=(12, 16), chunks=(6, 8), dtype="int16", store=path, codecs=[sharding], fill_value=0
+        )
+        array[...] = values
+    np.testing.assert_array_equal(read(ZarrReader(path)), values)

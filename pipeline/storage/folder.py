@@ -268,7 +268,14 @@ class LocalFolder(Folder):
         return self.path
 
     def open_array(self, path: str, mode: Literal["r", "r+"] = "r") -> zarr.Array[Any]:
-        return zarr.open_array(self.pixel_store(), path=path, mode=mode)
+        try:
+            return zarr.open_array(self.pixel_store(), path=path, mode=mode)
+        except FileNotFoundError:
+            if not path or mode != "r":
+                raise
+            array = zarr.open_group(self.pixel_store(), mode=mode, use_consolidated=None)[path]  # it may be all there
+            assert isinstance(array, zarr.Array)
+            return array
 
     @property
     def absolute(self) -> str:

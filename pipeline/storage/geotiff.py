@@ -210,6 +210,9 @@ def _matrix(tags: Tags) -> Affine | None:
 
 
 def parse_number(text: str) -> Number | None:
+    """Return a number as files spell it: with a comma, too, or infinite or none as old Microsoft libraries print it."""
+    if special := re.fullmatch(r"([+-]?)(?:1[.,]#(inf|ind|qnan|snan)0*|nan\(.*\))", text.strip().lower()):
+        return float(f"{special[1]}inf" if special[2] == "inf" else "nan")
     for parse in (int, float):
         try:
             return parse(text.replace(",", "."))

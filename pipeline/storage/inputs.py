@@ -131,6 +131,8 @@ def open_input(options: InputOptions) -> Reader:
     ]
     for (path, _), opened in zip(targets, readers, strict=True):
         _check_complete(folder_at(path, options.access), opened, fills=options.missing == "fill")
+    if len(readers) > 1 and options.nodata not in (None, "carry"):  # what each of them records counts no more
+        readers = [Selected(reader, replace(reader.spec, nodata=None), None, ()) for reader in readers]
     names = [array or Path(path).name.split(".")[0] for path, array in targets]
     reader: Reader = readers[0] if len(readers) == 1 else Stack(readers, names)
     spec, bands = reader.spec.select(options.bands)

@@ -21,6 +21,7 @@ RAW_READ_BYTES = 2**20
 YCBCR, PACKBITS = 6, 32773
 BYTES = (1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 34926, 50000, 50013)
 """None, CCITT, LZW, Deflate, PackBits, LZMA, Zstandard, Pixtiff: as much is decoded as asked for."""
+OLD_JPEG, JPEG_STREAM, JPEG_Q_TABLES = 6, 513, 519
 PREDICTED = (5, 8, 32946, 34925, 34926, 50000, 50013)
 COUNTS = (279, 325)
 INTEGERS = (1, 3, 4, 6, 8, 9, 13, 16, 17, 18)
@@ -112,6 +113,7 @@ def parse_layout(
         rows, columns = first.tilelength, first.tilewidth
     dtype = _parse_dtype(first)
     _check_colors(first)
+    _check_jpeg(first)
     layout = Layout(
         word="tile" if first.is_tiled else "strip",
         height=height,
@@ -177,6 +179,15 @@ def settle_predictor(page: TiffPage, messages: list[str]) -> None:
         raise InputError(
             f"{path_of(page)}: Predictor is 2, which is for whole bytes, and its samples have {page.bitspersample} "
             "bits; write the file again"
+        )
+
+
+def _check_jpeg(page: TiffPage) -> None:
+    """Refuse JPEG as in TIFF 6.0 where its tables stand apart from the strips."""
+    if page.compression == OLD_JPEG and not page.tags.valueof(JPEG_STREAM) and page.tags.get(JPEG_Q_TABLES) is not None:
+        raise InputError(
+            f"{path_of(page)}: is old-style JPEG with its tables apart, which is not read; "
+            "write it with another compression: gdal_translate -co COMPRESS=JPEG"
         )
 
 

@@ -33,13 +33,23 @@ def _open(folder: Folder) -> zarr.Group | zarr.Array[Any]:
                 names[0] == "zarr.json" and folder.read_json(names[0])["node_type"] == "array"
             ):
                 return zarr.open_array(store, mode="r")
-            return zarr.open_group(store, mode="r", use_consolidated=None if folder.is_unlisted else False)
+            group = zarr.open_group(store, mode="r", use_consolidated=None if folder.is_unlisted else False)
+            return _gathered(folder, group) if isinstance(folder, LocalFolder) else group
     except (InputError, UsageError):
         raise
     except RemoteError as error:
         raise InputError(str(error)) from error
     except Exception as error:
         raise InputError(f"{folder}: cannot be opened as Zarr: {type(error).__name__}: {error}") from error
+
+
+def _gathered(folder: Folder, group: zarr.Group) -> zarr.Group:
+    """Return a group with its members as its consolidated metadata have them, where these are all there is of some."""
+    gathered = zarr.open_group(folder.metadata_store(), mode="r", use_consolidated=None)
+    known = gathered.metadata.consolidated_metadata
+    names = known.flattened_metadata if known is not None else {}
+    alone = any(not any(folder.exists(f"{name}/{each}") for each in (*METADATA, ".zgroup")) for name in names)
+    return gathered if alone else group
 
 
 def find_array(folder: Folder, name: str | None, level: int = 0) -> tuple[zarr.Group | None, zarr.Array[Any]]:
