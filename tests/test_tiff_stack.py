@@ -13,6 +13,7 @@ import pipeline
 from pipeline import api
 from pipeline.errors import InputError
 from pipeline.raster import RasterSpec
+from pipeline.storage.inputs import open_raster
 from pipeline.storage.tiff import TiffReader
 from pipeline.storage.tiff_stack import Choice
 
@@ -52,6 +53,14 @@ def test_channels_of_a_slice_and_a_time(tmp_path: Path, axes: str, kind: str) ->
         read(path, at={"z": 3, "t": 0})
     with pytest.raises(InputError, match=r"unknown dim 'q'"):
         read(path, at={"q": 3})
+    with pytest.raises(InputError, match="the 4 channels are the bands; pick some with `bands:`"):
+        read(path, at={"c": 0})
+    with pytest.raises(InputError, match="`at` cuts a file at positions, whole numbers from 0; got '2020-06-01'"):
+        open_raster(str(path), at={"t": "2020-06-01"})
+    with pytest.raises(
+        InputError, match=r"`array` and `at` are for Zarr groups \(`at` for stacks of OME-TIFF and ImageJ, too\)"
+    ):
+        open_raster(str(path), "image")
 
 
 def test_names_of_channels(tmp_path: Path) -> None:

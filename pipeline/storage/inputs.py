@@ -61,8 +61,13 @@ def open_raster(
             return ZarrReader(path, array, at, dims, limits, level)
     except OSError as error:  # no permission, a name too long, a share that is gone
         raise InputError(f"{path}: cannot be opened: {error.strerror or error}") from error
-    if array or not all(isinstance(place, int) for place in (at or {}).values()):
-        raise InputError(f"{path}: `array` and `at` are for Zarr groups; this is a file")
+    if array:
+        raise InputError(
+            f"{path}: `array` and `at` are for Zarr groups (`at` for stacks of OME-TIFF and ImageJ, too); this is a "
+            "file, whose images `series:` tells apart"
+        )
+    if labels := [place for place in (at or {}).values() if not isinstance(place, int)]:
+        raise InputError(f"{path}: `at` cuts a file at positions, whole numbers from 0; got {labels[0]!r}")
     from pipeline.storage.tiff import TiffReader
     from pipeline.storage.tiff_stack import Choice
 

@@ -93,7 +93,10 @@ def _image(
             raise InputError(f"{path}: the channels of image {number} are of several kinds; write them as files")
         return pages, stacks[number].names_of(page.index for page in pages)
     if choice.at:
-        raise InputError(f"{path}: `array` and `at` are for Zarr groups; this is a file (and no stack of slices)")
+        raise InputError(
+            f"{path}: `at` cuts the slices and times that OME-TIFF and ImageJ tell of; this is no stack of slices: its "
+            f"{len(full)} pages are told by `bands:` or `series:`"
+        )
     group = groups[number]
     pages = group if group[0].samplesperpixel == 1 else group[:1]
     if len(pages) < len(full) and choice.series is None:

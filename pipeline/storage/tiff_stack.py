@@ -167,6 +167,8 @@ def pages_of(stack: Stack, pages: list[TiffPage], at: Mapping[str, int]) -> list
     path = path_of(pages[0])
     at = {key.lower(): value for key, value in at.items()}
     for axis in at:
+        if axis in ("c", "channel", "channels"):
+            raise InputError(f"{path}: `at`: the {stack.sizes['c']} channels are the bands; pick some with `bands:`")
         if axis not in ("z", "t"):
             raise InputError(f"{path}: `at`: {unknown('dim', axis, [a for a in ('z', 't') if stack.sizes[a] > 1])}")
     for axis in ("z", "t"):

@@ -28,7 +28,7 @@ from pipeline.storage.listing import Expected, Listing, Unlisted, Whole
 from pipeline.storage.reader import Evidence, Reader, Scales
 from pipeline.storage.recorded import band_name, from_attributes
 from pipeline.storage.thread_buffers import ThreadBuffers
-from pipeline.storage.zarr_coordinate import Coordinates, quiet
+from pipeline.storage.zarr_coordinate import Coordinates, quiet, recorded_names
 from pipeline.storage.zarr_group import check_array, dimension_names, find_array, fix_dimensions, multiscales, role_of
 from pipeline.storage.zarr_guard import ChunkGuard
 from pipeline.storage.zarr_metadata import METADATA, attributes_of
@@ -76,6 +76,8 @@ class ZarrReader(Reader):
         self._num_files = tuple(-(-n // s) for n, s in zip(stored.shape, stored.shards or stored.chunks, strict=True))
         coordinates = Coordinates(group, self.limits)
         names = dims or dimension_names(stored, group, path)
+        own = recorded_names(stored)
+        self._labels = dict(zip(names, map(str, own), strict=True)) if len(own) == len(names) and all(own) else {}
         self._fixed = fix_dimensions(stored, coordinates, names, dict(at or {}), path)
         kept = [i for i in range(stored.ndim) if i not in self._fixed]
         full = find_array(self.folder, array)[1].shape if level else ()
@@ -129,7 +131,8 @@ class ZarrReader(Reader):
         check_bands(self.path, num_bands)
         own = np.dtype(np.uint8) if stored.dtype.kind == "b" else stored.dtype.newbyteorder("=")
         dtype = cf.sign_dtype(attributes_of(stored), own, self.warnings)
-        name_of = dict(zip(dims, names, strict=True))
+        # coordinates bear the names that the array gives its dims, whatever `dims:` calls them
+        name_of = {dim: self._labels.get(name, name) for dim, name in zip(dims, names, strict=True)}
         transform, crs = self._georeference(coordinates, stored, name_of, sizes)
         return RasterSpec(
             height=sizes["y"],
@@ -166,7 +169,7 @@ class ZarrReader(Reader):
             return (band_name(attributes_of(stored)) or "b1",)
         count = stored.shape[axis]
         given = (
-            coordinates.band_names(all_names[axis], count),
+            coordinates.band_names(self._labels.get(all_names[axis], all_names[axis]), count),
             multiscales(coordinates.group).get("channels"),
             attributes_of(stored).get("long_name"),
         )

@@ -196,6 +196,7 @@ def fix_dimensions(
             fixed[axis] = _index_at(array.shape[axis], coordinates, name, at.pop(name), path)
         elif role_of(name) not in ("y", "x", "band"):
             if array.shape[axis] != 1:
+                _check_named(names, path)
                 raise InputError(
                     f"{path}: dim {name!r} has {array.shape[axis]} entries; pick one, for instance `at: {{{name}: 0}}`"
                 )
@@ -203,6 +204,22 @@ def fix_dimensions(
     if at:
         raise InputError(f"{path}: `at`: {unknown('dim', next(iter(at)), names)}")
     return fixed
+
+
+def _check_named(names: Sequence[str], path: str) -> None:
+    """Refuse dims among which no y and x are known, with names that say which: a guess, for the user to look at."""
+    roles = [role_of(name) for name in names]
+    if {"y", "x"} <= set(roles):
+        return
+    lacking = iter([role for role in ("x", "y") if role not in roles])
+    for axis in reversed(range(len(roles))):  # x is the last of those whose names say nothing
+        if roles[axis] not in ("y", "x", "band"):
+            roles[axis] = next(lacking, roles[axis])
+    raise InputError(
+        f"{path}: dims are {','.join(names)}, none of which is known for "
+        f"{' or '.join(role for role in ('y', 'x') if role not in map(role_of, names))}; say which they are, for "
+        f"instance `dims: {','.join(roles)}`"
+    )
 
 
 def _index_at(size: int, coordinates: Coordinates, name: str, value: Any, path: str) -> int:
