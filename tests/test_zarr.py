@@ -871,6 +871,20 @@ def test_arrays_that_stand_in_consolidated_metadata_alone(tmp_path: Path, codecs
         ZarrReader(str(path), "imag")
 
 
+@pytest.mark.parametrize("compressor", ["zstd", "gzip", "blosc"])
+@pytest.mark.parametrize("checksum", ["crc32c", "numcodecs.crc32c", "numcodecs.fletcher32"])
+def test_checksums_after_compressors(tmp_path: Path, codecs: None, compressor: str, checksum: str) -> None:
+    compressors = {"zstd": zarr.codecs.ZstdCodec, "gzip": zarr.codecs.GzipCodec, "blosc": zarr.codecs.BloscCodec}
+    named: Any = zarr.registry.get_codec_class(checksum)
+    chain = [zarr.codecs.BytesCodec(), compressors[compressor](), named()]
+    values = np.random.default_rng(0).integers(0, 30_000, (96, 300)).astype("int16")
+    with zarr.config.set({"codec_pipeline.path": harness.PLAIN_CODECS}):
+        path = str(tmp_path / "a.zarr")
+        array = quietly(zarr.create, shape=values.shape, chunks=(50, 300), dtype="int16", store=path, codecs=chain)
+        array[...] = values
+    np.testing.assert_array_equal(read(ZarrReader(path, dims=("y", "x"))), values)
+
+
 @pytest.mark.parametrize("location", ["start", "end"])
 @pytest.mark.parametrize("endian", ["big", "little"])
 @pytest.mark.parametrize("checked", [True, False])
