@@ -12,6 +12,8 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pipeline import api
 from pipeline.errors import InputError
@@ -299,3 +301,65 @@ def test_old_jpeg_with_tables_apart_is_refused(tmp_path: Path) -> None:
     path = write_tiff(tmp_path / "a.tif", WIDTH, HEIGHT, [bytes(64)], **tags)
     with pytest.raises(InputError, match="old-style JPEG with its tables apart"):
         api.info(path)
+
+
+# --- drawn -------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_drawn_files_are_read_as_by_libtiff_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Draw any tags with any strips, also those that do not fit: what GDAL reads are our pixels, or it is said."""
+    rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed")
+    height, width, order = (
+        data.draw(st.integers(1, 24)),
+        data.draw(st.integers(1, 24)),
+        data.draw(st.sampled_from("<>")),
+    )
+    codec, rows = data.draw(st.sampled_from(sorted(CODECS))), data.draw(st.integers(1, 26))
+    kind, bits = data.draw(
+        st.sampled_from([(1, 8), (1, 16), (2, 16), (2, 32), (1, 64), (3, 16), (3, 32), (3, 64), (1, 4), (1, 1)])
+    )
+    predictor, fill_order = data.draw(st.sampled_from([None, 1, 2, 3])), data.draw(st.sampled_from([None, 1, 2]))
+    samples, orientation = data.draw(st.sampled_from([1, 1, 3])), data.draw(st.sampled_from([None, 1, 3]))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    padded = height + (-height % rows if data.draw(st.booleans()) else 0)
+    row_bytes = -(-width * samples * bits // 8)
+    stored = rng.integers(0, 120, (padded, row_bytes), dtype="uint8")  # no NaN, whatever the format
+    pieces = [CODECS[codec](stored[top : top + rows].tobytes()) for top in range(0, padded, rows)]
+    if fill_order == 2:
+        pieces = [imagecodecs.bitorder_encode(piece) for piece in pieces]
+    entry = {"t317": predictor, "t266": fill_order, "t274": orientation}
+    tags: dict[str, Any] = {key: (3, [value]) for key, value in entry.items() if value is not None}
+    tags |= {"t258": (3, [bits] * samples), "t339": (3, [kind] * samples), "t277": (3, [samples])}
+    counts = data.draw(st.sampled_from(["right", "right", "zero", "missing"]))
+    if counts != "right":
+        tags["t279"] = None if counts == "missing" else (4, [0] * len(pieces))
+    path = write_tiff(
+        tmp_path_factory.mktemp("drawn") / "a.tif",
+        width,
+        height,
+        pieces,
+        order,
+        t259=(3, [codec]),
+        t278=(4, [rows]),
+        **tags,
+    )
+    try:
+        with rasterio.open(path) as file:
+            expected = file.read()
+    except rasterio.errors.RasterioError:
+        expected = None
+    try:
+        found, warnings = read(path)
+    except InputError:
+        assert expected is None or counts != "right"
+        return
+    if expected is None or (counts != "right" and len(pieces) > 1):  # GDAL takes what has no bytes for empty
+        return
+    planes = found[np.newaxis] if found.ndim == 2 else np.moveaxis(found, -1, 0)
+    np.testing.assert_array_equal(planes, expected.astype(found.dtype))
+    assert (predictor in (2, 3) and codec not in PREDICTED) == any("Predictor tag" in text for text in warnings)
+    assert (orientation == 3) == any("Orientation is 3" in text for text in warnings)

@@ -57,7 +57,7 @@ def test_channels_of_a_slice_and_a_time(tmp_path: Path, axes: str, kind: str) ->
         read(path, at={"c": 0})
     with pytest.raises(InputError, match="`at` cuts a file at positions, whole numbers from 0; got '2020-06-01'"):
         open_raster(str(path), at={"t": "2020-06-01"})
-    with pytest.raises(InputError, match=r"`array` and `at` are for Zarr groups \(`at` for stacks of OME-TIFF and"):
+    with pytest.raises(InputError, match=r"`array` and `at` are for Zarr groups; this is a file \(of several images"):
         open_raster(str(path), "image")
 
 

@@ -63,8 +63,8 @@ def open_raster(
         raise InputError(f"{path}: cannot be opened: {error.strerror or error}") from error
     if array:
         raise InputError(
-            f"{path}: `array` and `at` are for Zarr groups (`at` for stacks of OME-TIFF and ImageJ, too); this is a "
-            "file, whose images `series:` tells apart"
+            f"{path}: `array` and `at` are for Zarr groups; this is a file (of several images `series:` picks one, and "
+            "`at:` cuts the slices and times of OME-TIFF and ImageJ)"
         )
     if labels := [place for place in (at or {}).values() if not isinstance(place, int)]:
         raise InputError(f"{path}: `at` cuts a file at positions, whole numbers from 0; got {labels[0]!r}")

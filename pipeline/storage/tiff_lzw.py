@@ -27,6 +27,13 @@ class LzwDecoder:
         self._dtype = layout.dtype.newbyteorder("=")
         self._restore: Any = TIFF.UNPREDICTORS[page.predictor] if page.predictor != 1 else None
 
+    @staticmethod
+    def knows(page: TiffPage, layout: Layout) -> bool:
+        """Return whether samples are whole, in an order of bytes and bits in which the predictor can be undone."""
+        is_whole = layout.dtype.kind != "b" and page.bitspersample == layout.dtype.itemsize * 8
+        is_plain = page.predictor in (1, 2) or (page.predictor == 3 and layout.dtype.isnative)
+        return is_whole and is_plain and page.fillorder == 1 and not page.is_subsampled
+
     def __call__(self, data: bytes, index: int, tables: bytes | None) -> np.ndarray:
         layout, rows = self._layout, int(self._rows[index // self._layout.across])
         num_bytes = rows * layout.row_bytes
