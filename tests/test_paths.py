@@ -224,7 +224,7 @@ def test_names_that_are_not_utf8_are_refused(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(folder)
     step = {"name": "s", "op": "window", "size": 3}
     message = r"the byte 0xE9 in '.*' is not UTF-8 \(of a name in Latin-1\?\); rename the file or folder"
-    for source, target in ((str(folder / "a.tif"), "/tmp/o.zarr"), ("a.tif", "o.zarr")):
+    for source, target in ((str(folder / "a.tif"), str(tmp_path / "o.zarr")), ("a.tif", "o.zarr")):
         with pytest.raises(PipelineError, match=message):
             pipeline.run({"inputs": {"image": source}, "steps": [step], "output": {"path": target}}, quiet=True)
     with pytest.raises(PipelineError, match=message):
