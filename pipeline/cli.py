@@ -375,7 +375,7 @@ def synth(path: str, as_json: bool, **options: Any) -> None:
 @click.option("--array", help="The array in a Zarr group that holds several.")
 @click.option("--bands", metavar="LIST", help="Positions from 1, or names: '[4, 3, 2]'.")
 @click.option("--dtype", help="Another dtype: integers are rounded half to even and saturate.")
-@click.option("--nodata", metavar="VALUE", help="Another value for invalid pixels.")
+@click.option("--nodata", metavar="VALUE", help="Another value for invalid pixels; none: all are valid.")
 @click.option("--chunks", metavar="SIDES", help="'[y, x]' or '[y, x, band]'.")
 @click.option("--shards", metavar="SIDES", help="'[y, x]', '[y, x, band]' or none.")
 @click.option("--codec", help="fast, balanced, small or none.")

@@ -36,7 +36,8 @@ def convert(
     array
         The array in a store that holds several.
     bands, dtype, nodata
-        Of the result. Default: as they are. Without `dtype` and `nodata`, pixels are handed on to the bit.
+        Of the result. Default: as they are. Without `dtype` and `nodata`, pixels are handed on to the bit; with
+        `nodata` "none" too, and none is recorded.
     output
         `chunks`, `shards`, `codec`, `dims`, as in a pipeline file; a text is YAML.
     limits
@@ -47,8 +48,10 @@ def convert(
     entry: dict[str, Any] = {"path": source} | ({"array": array} if array else {})
     step: dict[str, Any] = {"name": STEP, "op": "cast" if dtype else "select", "input": "source"}
     if not dtype and not bands:
-        step["bands"] = list(range(1, _count_bands(source, array) + 1))
-    if not dtype and nodata is None:
+        step["bands"] = list(_bands_of(source, array))
+    if isinstance(nodata, str) and nodata.lower() == "none":
+        entry["nodata"], nodata = "none", None
+    elif not dtype and nodata is None:
         entry["nodata"] = "carry"
     document = {"inputs": {"source": entry}, "steps": [step], "output": {"path": target}}
     overrides = [
@@ -63,5 +66,5 @@ def convert(
     return run(document, overrides=[*overrides, *limits], **options)
 
 
-def _count_bands(source: str, array: str | None) -> int:
-    return open_raster(source if "://" in source else str(Path(source).absolute()), array).spec.num_bands
+def _bands_of(source: str, array: str | None) -> tuple[str, ...]:
+    return open_raster(source if "://" in source else str(Path(source).absolute()), array).spec.bands

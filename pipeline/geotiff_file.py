@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,12 @@ from pipeline.errors import OutputError, PipelineError, RunStopped
 from pipeline.journal import remove_work_folder, work_folder
 from pipeline.planning import BASE_BYTES, StoredArray, format_bytes
 from pipeline.progress import Progress
+from pipeline.raster import RasterSpec, default_names
 from pipeline.storage.disk import replacing_file
 from pipeline.storage.folder import is_url
 from pipeline.storage.zarr import open_written
 from pipeline.storage.zarr_store import root_attributes, with_region
-from pipeline.target import check_may_rebuild, hash_parts, provenance_of
+from pipeline.target import beside, check_may_rebuild, hash_parts, provenance_of
 
 if TYPE_CHECKING:
     from pipeline.job import Job
@@ -106,10 +107,22 @@ def _check_memory(job: Job, file: GeoTiff) -> None:
         )
 
 
+def file_spec(array: StoredArray) -> RasterSpec:
+    """Return the spec of a raster as its file has it: bands that have names are those of this output.
+
+    A store tells the mean of a band from its standard deviation by the array's name, a file by its bands' alone.
+    """
+    spec = with_region(array.spec, array.region)
+    output = array.raster.partition("/")[2]
+    plain = (*default_names(spec.num_bands), output)
+    bands = tuple(band if output == "value" or band in plain else f"{band} {output}" for band in spec.bands)
+    return replace(spec, bands=bands)
+
+
 def _layout(job: Job, array: StoredArray) -> Any:
     from pipeline.storage.tiff_writer import plan_tiles
 
-    spec = with_region(array.spec, array.region)
+    spec = file_spec(array)
     settings = job.plan.settings
     # half of the memory: the heap still holds what the blocks left
     return plan_tiles(spec, array.unit, settings.workers, (settings.memory_bytes - BASE_BYTES) // 2)
@@ -142,7 +155,7 @@ def _write(job: Job, file: GeoTiff, record: Mapping[str, Any]) -> list[str]:
     from pipeline.storage.tiff_writer import write_geotiff
 
     reader = open_written(job.place.folder, file.array.raster)
-    shown = json.dumps({"rasterpipe": {**record, "raster": file.array.raster}})
+    shown = json.dumps({"rasterpipe": beside(file.path, {**record, "raster": file.array.raster})})
     software = f"rasterpipe {pipeline.__version__}"
     try:
         file.path.parent.mkdir(parents=True, exist_ok=True)

@@ -67,9 +67,33 @@ def remedy(name: str, raster: RasterSpec, path: str, other: str, grid: RasterSpe
     box = " ".join(repr(value) for value in (xs[0], ys[0], xs[1], ys[1]))
     short = grid.crs if grid.crs and len(grid.crs) < 40 else None
     system = f"-t_srs {short} " if short else "" if not grid.crs else f"-t_srs '(the CRS of {other})' "
+    lies = _overlap(raster, grid)
+    if lies == 0:
+        return (
+            f"{name!r} lies beside {other!r}, not on it: tiles of one band are merged first (gdalwarp TILE TILE "
+            "merged.tif), or each is a run of its own"
+        )
+    rest = f"; it lies on {100 * lies:.2g} % of {other!r}, the rest becomes nodata" if lies and lies < 1 else ""
     stem, _ = os.path.splitext(path or "INPUT.tif")
     warp = f"gdalwarp {system}-te {box} -ts {grid.width} {grid.height} -r near"
-    return f"resample it first: {warp} {shlex.quote(path or 'INPUT.tif')} {shlex.quote(stem + '_matched.tif')}"
+    return f"resample it first: {warp} {shlex.quote(path or 'INPUT.tif')} {shlex.quote(stem + '_matched.tif')}{rest}"
+
+
+def _overlap(raster: RasterSpec, grid: RasterSpec) -> float | None:
+    """Return the share of a grid's area that a raster covers; None where their systems differ, or one is rotated."""
+    assert raster.transform is not None
+    assert grid.transform is not None
+    if raster.transform[1] or raster.transform[3] or not raster.crs or not grid.crs:
+        return None
+    if not same_crs(raster.crs, grid.crs):
+        return None
+    corners = _in_pixels(grid.transform, raster)  # in columns and rows of the grid
+    ends = corners[1] + corners[2] - corners[0]
+    share = 1.0
+    for axis, size in enumerate((grid.width, grid.height)):
+        first, last = sorted((corners[0, axis], ends[axis]))
+        share *= max(0.0, min(last, size) - max(first, 0.0)) / size
+    return 1.0 if share > 1 - NEAR else share if share > NEAR**2 else 0.0
 
 
 LATITUDE_ERROR = 0.05
@@ -116,7 +140,8 @@ def spacing_metres(spec: RasterSpec) -> tuple[tuple[float, float], float]:
 
 def _spacing_of_degrees(spec: RasterSpec, crs: object) -> tuple[tuple[float, float], float]:
     assert spec.transform is not None
-    a, _, c, _, e, f = spec.transform
+    degrees = math.degrees(crs.axis_info[0].unit_conversion_factor)  # type: ignore[attr-defined]
+    a, _, c, _, e, f = (value * degrees for value in spec.transform)  # of grads and arc-seconds, too
     geod = crs.get_geod()  # type: ignore[attr-defined]
     ends = [f, f + e * spec.height]
     middle = sum(ends) / 2

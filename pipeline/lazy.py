@@ -19,9 +19,9 @@ from pipeline.graph import Intervals, Parts, common_dims, new_token, overlap, ow
 from pipeline.operation import Table
 from pipeline.passes import Fresh, PassPlan, compute_block, cut_from
 from pipeline.planning import InputSpec, Plan, Settings, make_plan
-from pipeline.raster import DIMS, Dims, Number, RasterSpec, fit
+from pipeline.raster import DIMS, Dims, Number, RasterSpec, are_counted, default_names, fit, name_bands
 from pipeline.region import Region, wrap_pieces
-from pipeline.storage.cf import parse_nodata
+from pipeline.storage.cf import parse_nodata, parse_scales, sign_dtype
 from pipeline.storage.matrix import read_matrix
 
 
@@ -148,10 +148,19 @@ def _spec(array: Any, data: Any, dims: Dims, nodata: Number | None, is_xarray: b
         nodata = _fitting(nodata, data.dtype)
     elif is_xarray:
         nodata = _recorded(array)
-    num_bands = sizes.get("band", 1)
-    names = [str(name) for name in array.coords["band"].values] if is_xarray and "band" in array.coords else []
-    bands = tuple(names) if len(names) == num_bands else tuple(f"b{i + 1}" for i in range(num_bands))
+    bands = _bands(array, sizes.get("band", 1), is_xarray)
     return RasterSpec(sizes["y"], sizes["x"], data.dtype, dims, bands, nodata)
+
+
+def _bands(array: Any, num_bands: int, is_xarray: bool) -> tuple[str, ...]:
+    """Return the names of the bands: those of the coordinate `band`, unless it does nothing but count."""
+    names = np.ravel(array.coords["band"].values).astype(str).tolist() if is_xarray and "band" in array.coords else []
+    said: list[str] = []
+    default = default_names(num_bands)
+    found = default if len(names) != num_bands or are_counted(names) else name_bands(names, default, said)
+    for text in said:
+        warnings.warn(text, stacklevel=4)
+    return found
 
 
 def _fitting(nodata: Any, dtype: np.dtype) -> Number:
@@ -164,9 +173,13 @@ def _fitting(nodata: Any, dtype: np.dtype) -> Number:
 
 
 def _recorded(array: Any) -> Number | None:
-    """Return the nodata that an xarray array records; one that cannot occur is left out aloud, as in a file."""
+    """Return the nodata that an xarray array records; what else it records and is not used is said, as of a file."""
     said: list[str] = []
     nodata = parse_nodata({**array.encoding, **array.attrs}, array.dtype, said)
+    if parse_scales(array.attrs, array.sizes.get("band", 1), said):
+        said.append("the recorded scale and offset are ignored; apply them before (xarray's `mask_and_scale`)")
+    if sign_dtype(array.attrs, array.dtype, said) != array.dtype:
+        said.append(f"`_Unsigned` is ignored, pixels are taken as {array.dtype}; decode them before (xarray.decode_cf)")
     for text in said:
         warnings.warn(text, stacklevel=4)
     return nodata

@@ -18,10 +18,11 @@ def input_notes(config: Pipeline, readers: Mapping[str, Reader]) -> list[str]:
     """Return what the files say that the pipeline file ignores."""
     notes = []
     for name, reader in readers.items():
-        if reader.scale is not None and config.inputs[name].scale == "ignore":
-            factor, offset = reader.scale
+        if reader.scales and config.inputs[name].scale == "ignore":
+            said = dict.fromkeys(f"scale {factor:g} and offset {offset:g}" for factor, offset in reader.scales)
+            differ = " (they differ between the bands)" if len(said) > 1 else ""
             notes.append(
-                f"input {name}: the file records scale {factor:g} and offset {offset:g}; they are ignored "
+                f"input {name}: the file records {', '.join(list(said)[:5])}{differ}; they are ignored "
                 "(`scale: apply` uses them)"
             )
         facts = reader.describe()

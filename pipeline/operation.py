@@ -158,6 +158,12 @@ def to_matrix(value: Any) -> Any:
     return value
 
 
+def _refuse_none(value: Any) -> Any:
+    if isinstance(value, str) and value.lower() == "none":
+        raise ValueError("must be a number; `nodata: none` stands at an input, all of whose pixels are valid then")
+    return value
+
+
 MatrixOrPath = Annotated[Matrix | str, BeforeValidator(to_matrix, json_schema_input_type=Matrix | str)]
 """A matrix, inline or from a .npy, .csv or .txt file; the field's name stands in `Operation.matrices`."""
 
@@ -195,7 +201,9 @@ class Operation(BaseModel):
     dtype: DTypeName | None = Field(
         default=None, description="dtype of the outputs; integers are rounded half to even and saturate."
     )
-    nodata: Number | None = Field(default=None, description="Value that marks invalid pixels in the outputs.")
+    nodata: Annotated[Number | None, BeforeValidator(_refuse_none)] = Field(
+        default=None, description="Value that marks invalid pixels in the outputs, also where none is invalid yet."
+    )
     allow_inexact: StrictBool = Field(
         default=False, description="Allow 64-bit integers to be rounded to floating point."
     )

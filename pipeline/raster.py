@@ -119,12 +119,16 @@ class RasterSpec:
         indices = tuple(self.band_index(key) for key in keys)
         if len(indices) > 1 and "band" not in self.dims:
             raise PipelineError("the raster has one band and no band axis to repeat it along; name it once", ("bands",))
-        if indices == tuple(range(self.num_bands)):
-            return self, indices
+        return self.pick(indices), indices
+
+    def pick(self, indices: Sequence[int]) -> RasterSpec:
+        """Return the spec of the bands with these indices from 0; itself where that is all of them."""
+        if tuple(indices) == tuple(range(self.num_bands)):
+            return self
         coordinates = tuple((name, tuple(values[i] for i in indices)) for name, values in self.band_coordinates)
         recorded = self.recorded.select(indices) if self.recorded else None
         bands = tuple(self.bands[i] for i in indices)
-        return replace(self, bands=bands, band_coordinates=coordinates, recorded=recorded), indices
+        return replace(self, bands=bands, band_coordinates=coordinates, recorded=recorded)
 
     def band_index(self, key: BandKey) -> int:
         """Return the index from 0 of a band given by its position from 1 or by its name."""
@@ -138,7 +142,37 @@ class RasterSpec:
                 f"(positions from 1 to {self.num_bands}: {', '.join(self.bands)})",
                 ("bands",),
             )
+        if str(key) in self.bands and self.bands[key - 1] != str(key):
+            raise PipelineError(
+                f"{key} is the name of a band, and the band at position {key} is called {self.bands[key - 1]!r}; names "
+                f'stand in quotes: "{key}" or "{self.bands[key - 1]}"',
+                ("bands",),
+            )
         return key - 1
+
+
+def name_bands(found: Sequence[str], default: Sequence[str], warnings: list[str]) -> tuple[str, ...]:
+    """Return the names that a file gives its bands, `default` for those without; all of it where one stands twice.
+
+    Examples
+    --------
+    >>> name_bands(["red", ""], ["b1", "b2"], [])
+    ('red', 'b2')
+    """
+    names = tuple(printable(name) or other for name, other in zip(found, default, strict=True))
+    if len(set(names)) == len(names):
+        return names
+    warnings.append(f"the band names are ignored: they are not unique ({', '.join(names[:20])})")
+    return tuple(default)
+
+
+def default_names(num_bands: int) -> tuple[str, ...]:
+    return tuple(f"b{band + 1}" for band in range(num_bands))
+
+
+def are_counted(names: Sequence[str]) -> bool:
+    """Return whether names are nothing but the numbers of the bands, from 0 or from 1."""
+    return tuple(names) in [tuple(str(i + first) for i in range(len(names))) for first in (0, 1)]
 
 
 def array_shape(dims: Dims, region: Region, num_bands: int) -> tuple[int, ...]:

@@ -182,6 +182,7 @@ def describe_input(path: str, reader: Reader, array: str | None = None) -> Facts
         "num_bands": spec.num_bands,
         "bytes": spec.region.num_pixels * spec.pixel_bytes,
         "scale": [json_number(value) for value in reader.scale] if reader.scale else None,
+        "scales": [list(pair) for pair in reader.scales] if reader.scales and not reader.scale else None,
         "chunk": list(reader.chunk),
         "crs": spec.crs,
         "transform": list(spec.transform) if spec.transform else None,

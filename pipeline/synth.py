@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.config.scalar import check_characters
 from pipeline.errors import OutputError, UsageError, unknown
 from pipeline.raster import DTYPES, RasterSpec
 from pipeline.region import Axis, Grid, Region
@@ -98,6 +99,8 @@ def synth(
         If a path exists and may not be replaced, or cannot be written.
     """
     start = time.perf_counter()
+    for place in (path, labels):
+        check_characters(os.path.abspath(place) if place is not None else "", "")
     products = [_scene_product(Path(path), _checked_size(size), bands, dtype, seed)]
     if labels is not None:
         products.append(_labels_product(Path(labels), _checked_size(size), num_labels, seed))

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -94,7 +94,34 @@ def provenance_of(path: Path | Folder) -> dict[str, Any] | None:
         value = value.get("rasterpipe")
     except (ValueError, AttributeError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None
+    return from_beside(path, value) if isinstance(value, dict) else None
+
+
+BESIDE = "${file}/"
+"""In the record of a file: paths from its folder on. A file goes to others, whom the folders above do not concern."""
+
+
+def beside(file: Path, record: Any) -> Any:
+    """Return a record whose absolute paths are told from a file's folder on."""
+    folder = os.path.realpath(file.absolute().parent)
+    return _with_texts(record, lambda text: BESIDE + os.path.relpath(text, folder) if os.path.isabs(text) else text)
+
+
+def from_beside(file: Path, record: Any) -> Any:
+    """Return a record that `beside` made with absolute paths again."""
+    folder = os.path.realpath(file.absolute().parent)
+    return _with_texts(
+        record,
+        lambda text: os.path.normpath(f"{folder}/{text.removeprefix(BESIDE)}") if text.startswith(BESIDE) else text,
+    )
+
+
+def _with_texts(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _with_texts(item, change) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_texts(item, change) for item in value]
+    return change(value) if isinstance(value, str) else value
 
 
 def check_free_space(output: str, num_bytes: int) -> str | None:

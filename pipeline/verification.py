@@ -17,7 +17,7 @@ import numpy as np
 from pipeline.config import is_in_trusted_folder, load_pipeline
 from pipeline.errors import InputError, OutputError, PipelineError
 from pipeline.expectation import Record, count_problems, document_difference, store_problems
-from pipeline.geotiff_file import is_geotiff
+from pipeline.geotiff_file import file_spec, is_geotiff
 from pipeline.job import Job, load
 from pipeline.progress import Progress
 from pipeline.raster import RasterSpec
@@ -25,7 +25,6 @@ from pipeline.recomputation import Findings, Recomputation, open_output
 from pipeline.storage.folder import RemoteError, folder_at, is_url
 from pipeline.storage.tiff_writer import tag_differences
 from pipeline.storage.zarr import configure
-from pipeline.storage.zarr_store import with_region
 from pipeline.store import RUN_ID
 from pipeline.target import difference, hash_parts, provenance_of
 
@@ -229,7 +228,7 @@ def _file_problems(output: str, job: Job, record: Record) -> Iterator[str]:
     """Yield what is wrong with a GeoTIFF without looking at its pixels."""
     yield from count_problems(output, job, record)
     for raster, array in job.plan.kept.items():
-        stored, due = open_output(output, raster).spec, with_region(array.spec, array.region)
+        stored, due = open_output(output, raster).spec, file_spec(array)
         for word, a, b in (("shape", _sizes(stored), _sizes(due)), ("dtype", stored.dtype, due.dtype)):
             if a != b:
                 yield f"{output}: the {word} of {raster} is {a}, by its plan {b}"

@@ -361,5 +361,7 @@ def chains(draw: st.DrawFn) -> list[dict[str, Any]]:
             step["dtype"], step["nodata"] = draw(
                 st.sampled_from([("int16", -999), ("float32", -1.0), ("float64", 5.0)])
             )
+        elif draw(st.integers(0, 3)) == 0:
+            step["nodata"] = draw(st.sampled_from([0, 5]))
         steps.append(step)
     return steps

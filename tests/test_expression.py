@@ -227,6 +227,9 @@ SENTINEL = ("B02", "B03", "B04", "B05", "B8A", "nir", "B11")
         ("b2", ("SR_B1", "SR_B2"), 1),
         ("b2", ("Band 1", "Band 2"), 1),
         ("b2", ("B4 f=0.15 o=0", "B4 f=0.15 o=45"), 1),
+        ("b2", ("1", "2"), 1),
+        ("b2", ("443", "490"), 1),
+        ("b1", ("2019", "2020"), 0),
     ],
 )
 def test_bands_by_name_and_position(name: str, bands: tuple[str, ...], index: int) -> None:
@@ -241,6 +244,10 @@ def test_bands_by_name_and_position(name: str, bands: tuple[str, ...], index: in
         ("b5", SENTINEL, "'b5' is position 5, and the band there is called 'B8A'; write B8A"),
         ("b2", ("B2", "B8"), "'b2' is position 2, and the band there is called 'B8'; write B8 or B2"),
         ("b1", ("red", "B1"), "'b1' is position 1, and the band there is called 'red'; write red or B1"),
+        ("b2", ("4", "3", "2"), """'b2' is position 2, and the band there is called '3'; pick .*"3".* or .*"2".*"""),
+        ("b1", ("4", "3", "2"), """'b1' is position 1, and the band there is called '4'; pick .*"4".*"""),
+        ("b2", ("02", "01"), "'b2' is position 2, and the band there is called '01'; pick .*"),
+        ("b2", ("2", "443"), "'b2' is position 2, and the band there is called '443'; pick .*"),
         ("Nir", ("nir", "NIR"), "'Nir' could be nir or NIR; write it exactly"),
         ("b9", ("red", "nir"), "unknown name 'b9'"),
         ("rad", ("red", "nir"), "unknown name 'rad'; did you mean 'red'? (valid: image, input, pi, red, nir)"),

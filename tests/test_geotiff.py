@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,15 @@ import pipeline
 from pipeline import api
 from pipeline.cli import main
 from pipeline.errors import OutputError, PipelineError, RunStopped
+from pipeline.grid import spacing_metres
 from pipeline.raster import RasterSpec
 from pipeline.storage import disk, geokeys, geokeys_format, tiff_writer
 from pipeline.storage.geotiff_format import spell
+from pipeline.storage.inputs import open_raster
 from pipeline.storage.tiff import TiffReader
 from pipeline.storage.tiff_writer import TileLayout, plan_tiles
 from pipeline.storage.zarr import ZarrReader
+from pipeline.target import provenance_of
 
 SMALL = [("run.memory=600 MiB", "--memory"), ("run.workers=2", "--workers")]
 PLACE = (33550, 33922, 34264, 34735, 34736, 34737, 50844)
@@ -560,6 +565,59 @@ def test_provenance(scene: Path, tmp_path: Path) -> None:
     assert record["config"]["steps"][0]["size"] == [3, 3] or record["config"]["steps"][0]["size"] == 3
 
 
+def test_the_record_of_a_file_publishes_no_absolute_paths(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    tifffile.imwrite(tmp_path / "data" / "a.tif", np.arange(600, dtype="uint8").reshape(20, 30), metadata=None)
+    (tmp_path / "kernel.csv").write_text("1,2,1\n")
+    document = {
+        "inputs": {"image": str(tmp_path / "data" / "a.tif"), "pair": {"stack": [str(tmp_path / "data" / "a.tif")]}},
+        "steps": [
+            {"name": "a", "op": "convolve", "input": "image", "kernel": str(tmp_path / "kernel.csv")},
+            {"name": "b", "op": "calc", "inputs": {"x": "a", "y": "pair"}, "expression": "x + y"},
+        ],
+        "output": {"path": str(tmp_path / "out.zarr"), "geotiff": str(tmp_path / "maps"), "keep": ["b"]},
+        "run": {"scratch": str(tmp_path / "data")},
+    }
+    pipeline.run(document, quiet=True)
+    path = tmp_path / "maps" / "b_value.tif"
+    text = tiff_writer.read_description(path) or ""
+    assert str(tmp_path) not in text
+    assert json.loads(text)["rasterpipe"]["config"]["inputs"]["image"]["path"] == "${file}/../data/a.tif"
+    (tmp_path / "link").symlink_to(tmp_path / "maps")
+    for place in (path, tmp_path / "link" / "b_value.tif"):
+        record = provenance_of(place)
+        assert record is not None
+        assert record["config"]["inputs"]["image"]["path"] == str(tmp_path / "data" / "a.tif")
+        assert api.verify(str(place))["agrees"]
+    shutil.rmtree(tmp_path / "out.zarr")
+    shutil.move(tmp_path, moved := tmp_path.with_name("moved"))  # a project goes elsewhere, as a whole
+    assert api.verify(str(moved / "maps" / "b_value.tif"))["agrees"]
+
+
+def test_bands_are_described_by_what_they_are(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "a.zarr", bands=2)
+    zarr.open_group(store)["image"].attrs["long_name"] = ["red", "nir"]
+    steps = [
+        {"name": "ndvi", "op": "calc", "input": "image", "expression": "(nir - red) / (nir + red)"},
+        {"name": "texture", "op": "window", "input": "ndvi", "size": 3, "statistics": ["mean", "std"]},
+        {"name": "slope", "op": "gradient", "input": "image", "spacing": 1, "outputs": ["dy"]},
+        {"name": "one", "op": "select", "input": "image", "bands": ["nir"]},
+    ]
+    output = {"path": str(tmp_path / "b.zarr"), "geotiff": str(tmp_path / "maps")}
+    output["keep"] = ["ndvi", "texture", "slope", "one"]  # type: ignore[assignment]
+    pipeline.run({"inputs": {"image": str(store)}, "steps": steps, "output": output}, quiet=True)
+    due = {
+        "ndvi_value": ("ndvi",),
+        "texture_mean": ("ndvi mean",),
+        "texture_std": ("ndvi std",),
+        "slope_dy": ("red dy", "nir dy"),
+        "one_value": ("nir",),
+    }
+    for name, names in due.items():
+        assert TiffReader.open(tmp_path / "maps" / f"{name}.tif").spec.bands == names
+        assert api.verify(str(tmp_path / "maps" / f"{name}.tif"))["agrees"]
+
+
 def test_big_files_are_bigtiff(scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiff_writer, "CLASSIC_BYTES", 200 * 300 - 1)
     api.convert(scene, tmp_path / "b.tif", limits=SMALL)
@@ -646,3 +704,105 @@ def test_convert_on_the_command_line(tmp_path: Path) -> None:
     assert "--chunks [0]" in wrong.stderr
     missing = CliRunner().invoke(main, ["convert", str(tmp_path / "none.tif"), str(tmp_path / "c.zarr")])
     assert missing.exit_code == 4
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+@pytest.mark.parametrize("recorded", [None, 7])
+@pytest.mark.parametrize("target", ["a.tif", "a.zarr"])
+def test_nodata_of_a_conversion(tmp_path: Path, dtype: str, recorded: int | None, target: str) -> None:
+    values = np.arange(24, dtype=dtype).reshape(4, 6)
+    tags = [] if recorded is None else [(42113, 2, 2, str(recorded), True)]
+    tifffile.imwrite(tmp_path / "in.tif", values, photometric="minisblack", metadata=None, extratags=tags)
+    for nodata, due in ((0, 0), ("none", None)):
+        for cast in (None, "int32", "float64") if dtype != "float32" else (None, "float64"):  # NaN is no integer
+            facts = api.convert(tmp_path / "in.tif", tmp_path / target, nodata=nodata, dtype=cast, overwrite=True)
+            floating = np.dtype(cast or dtype).kind == "f"
+            path = tmp_path / target
+            found = api.info(path)["nodata"]
+            assert found == due or (due is None and floating and found == "nan"), facts
+            reader = open_raster(str(path))
+            out = np.empty(reader.spec.shape, reader.spec.dtype)
+            reader.read(reader.spec.region, out)
+            marked = np.where(values == recorded, 0, values) if nodata == 0 else values
+            np.testing.assert_array_equal(out, marked)
+
+
+# --- what others write of coordinate systems ----------------------------------------------------------------------
+
+
+def parse_keys(**keys: Any) -> tuple[str | None, list[str]]:
+    """Return the CRS of geokeys given by their numbers (``k1024=1``), and what is said of it."""
+    messages: list[str] = []
+    tags = geokeys_format.to_tags({int(key.removeprefix("k")): value for key, value in keys.items()})
+    return geokeys.parse_crs(tags, messages), messages
+
+
+WEB_MERCATOR = (
+    'PROJCS["WGS_1984_Web_Mercator_Auxiliary_Sphere",GEOGCS["GCS_WGS_1984",DATUM["D_WGS_1984",SPHEROID["WGS_1984",'
+    '6378137.0,298.257223563]],PRIMEM["Greenwich",0.0],UNIT["Degree",0.0174532925199433]],PROJECTION['
+    '"Mercator_Auxiliary_Sphere"],PARAMETER["False_Easting",0.0],PARAMETER["False_Northing",0.0],PARAMETER['
+    '"Central_Meridian",0.0],PARAMETER["Standard_Parallel_1",0.0],PARAMETER["Auxiliary_Sphere_Type",0.0],'
+    'UNIT["Meter",1.0]]'
+)
+MERCATOR_KEYS = {"k2048": 4326, "k3074": 32767, "k3075": 7, "k3076": 9001, "k3080": 0.0, "k3082": 0.0, "k3083": 0.0}
+
+
+@pytest.mark.parametrize("keys", [{}, MERCATOR_KEYS])
+@pytest.mark.parametrize("place", ["k1026", "k3073"])
+def test_web_mercator_of_arcgis(place: str, keys: dict[str, Any]) -> None:
+    crs, messages = parse_keys(k1024=1, k3072=32767, **keys, **{place: f"ESRI PE String = {WEB_MERCATOR}"})
+    assert (crs, messages) == ("EPSG:3857", [])
+
+
+@pytest.mark.parametrize("code", [5070, 2056, 27700, 3395, 102001])
+def test_pe_strings_of_projected_systems(code: int) -> None:
+    system = pyproj.CRS(code if code < 100_000 else f"ESRI:{code}")
+    crs, messages = parse_keys(k1024=1, k3072=32767, k1026="x", k3073="ESRI PE String = " + system.to_wkt("WKT1_ESRI"))
+    assert messages == []
+    assert_same_crs(pyproj.CRS(crs), system)
+
+
+def test_pe_strings_of_geographic_systems_and_nonsense() -> None:
+    text = pyproj.CRS(4267).to_wkt("WKT1_ESRI")
+    assert parse_keys(k1024=2, k2048=32767, k2049=f"ESRI PE String = {text}") == ("EPSG:4267", [])
+    crs, messages = parse_keys(k1024=2, k2048=32767, k2050=6267, k2049=f"ESRI PE String = {text[:50]}")
+    assert crs is not None
+    assert "the ESRI PE string is ignored: it cannot be read" in messages[0]
+
+
+@pytest.mark.parametrize("keys", [{"k3072": 26917}, {"k3072": 32767, "k2048": 4269, "k3074": 16017}])
+@pytest.mark.parametrize(
+    ("word", "fits"), [("meters", True), ("international_FeeT", False), ("us_survey_feet", False), ("feet", False)]
+)
+def test_units_in_citations_of_imagine(keys: dict[str, Any], word: str, fits: bool) -> None:
+    citation = f"IMAGINE GeoTIFF Support\nCopyright 1991\nProjection Name = UTM\nUnits = {word}\nGeoTIFF Units = x"
+    for place in ("k1026", "k3073"):
+        crs, messages = parse_keys(k1024=1, **keys, **{place: citation})
+        assert (crs is not None, messages == []) == (fits, fits)
+        assert fits or f"its citation says lengths in {word}" in messages[0]
+
+
+@pytest.mark.parametrize(("unit", "degrees"), [(9101, 180 / math.pi), (9103, 1 / 60), (9104, 1 / 3600), (9105, 0.9)])
+def test_angles_of_user_defined_systems(tmp_path: Path, unit: int, degrees: float) -> None:
+    crs, messages = parse_keys(k1024=2, k2048=32767, k2049="x", k2050=6326, k2054=unit)
+    assert messages == []
+    assert pyproj.CRS(crs).axis_info[0].unit_conversion_factor == pytest.approx(math.radians(degrees), rel=1e-12)
+    keys, is_whole = geokeys_format.format_crs(crs or "")
+    assert (keys[2054], is_whole) == (unit, True)
+    assert parse_keys(k1024=2, k2048=32767, k2050=6326, k2054=32767, k2055=math.radians(degrees))[0] is not None
+    assert "angles are in units of" in parse_keys(k1024=2, k2048=4326, k2054=unit)[1][0]
+    assert parse_keys(k1024=2, k2048=4326, k2054=9122) == ("EPSG:4326", [])
+    place = RasterSpec(9, 9, np.dtype("u1"), transform=(0.001, 0, 10, 0, -0.001, 50), crs="EPSG:4326")
+    other = (0.001 / degrees, 0, 10 / degrees, 0, -0.001 / degrees, 50 / degrees)
+    np.testing.assert_allclose(
+        spacing_metres(replace(place, transform=other, crs=crs))[0], spacing_metres(place)[0], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("text", ["+proj=utm +zone=32 +datum=WGS84 +units=km", "+proj=laea +lat_0=52 +units=km"])
+def test_lengths_in_kilometres(text: str) -> None:
+    keys, is_whole = geokeys_format.format_crs(pyproj.CRS(text).to_wkt())
+    assert (keys[3076], is_whole) == (9036, True)
+    crs, messages = parse_keys(k1024=1, k3072=32767, k2048=4326, k3074=16032, k3076=9036)
+    assert messages == []
+    assert_same_crs(pyproj.CRS(crs), pyproj.CRS("+proj=utm +zone=32 +datum=WGS84 +units=km"))

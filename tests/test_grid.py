@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import pipeline
 from pipeline import api
 from pipeline.errors import PipelineError
-from pipeline.grid import repetition, spacing_metres
+from pipeline.grid import remedy, repetition, spacing_metres
 from pipeline.notes import reading_notes
 from pipeline.raster import RasterSpec, array_slices
 from pipeline.region import Region
@@ -198,3 +198,14 @@ def test_a_word_that_is_no_spacing() -> None:
     }
     with pytest.raises(PipelineError, match=r"spacing: must be a number or \[y, x\], got 'metres'"):
         api.validate(document, check_inputs=False)
+
+
+def test_a_tile_beside_is_not_warped_onto_the_first(tmp_path: Path) -> None:
+    first = RasterSpec(20, 24, np.dtype("u1"), transform=(10, 0, 5e5, 0, -10, 6e6), crs="EPSG:32632")
+    beside = replace(first, transform=(10, 0, 5e5 + 240, 0, -10, 6e6))
+    half = replace(first, transform=(10, 0, 5e5 + 120, 0, -10, 6e6))
+    larger = replace(first, height=60, width=72, transform=(10, 0, 5e5 - 100, 0, -10, 6e6 + 100))
+    assert "lies beside 'a', not on it: tiles of one band are merged first" in remedy("b", beside, "b.tif", "a", first)
+    assert "gdalwarp" in remedy("b", half, "b.tif", "a", first)
+    assert remedy("b", half, "b.tif", "a", first).endswith("; it lies on 50 % of 'a', the rest becomes nodata")
+    assert remedy("b", larger, "b.tif", "a", first).endswith(" b.tif b_matched.tif")

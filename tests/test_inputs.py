@@ -63,6 +63,28 @@ def scene(tmp_path: Path) -> tuple[str, np.ndarray]:
     return path, values
 
 
+def test_numbers_that_are_names_and_positions(tmp_path: Path) -> None:
+    values = pixels((3, 8, 9))
+    path = group(tmp_path / "a.zarr", image=(("band", "y", "x"), values), band=(("band",), [4, 3, 2]))
+    reader = open_as(path, bands=("2", "4"))
+    np.testing.assert_array_equal(read(reader), values[[2, 0]])
+    with pytest.raises(PipelineError, match=r"2 is the name of a band, and the band at position 2 is called '3'"):
+        open_as(path, bands=(2,))
+    np.testing.assert_array_equal(read(open_as(path, bands=(1,))), values[:1])  # no band is called 1
+    api.convert(path, str(tmp_path / "b.zarr"), quiet=True)
+    assert open_as(str(tmp_path / "b.zarr")).spec.bands == ("4", "3", "2")
+
+
+def test_files_of_one_name_make_bands_without_names(tmp_path: Path) -> None:
+    paths = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        paths.append(tiff(tmp_path / folder / "B02.tif", pixels((8, 9), "uint8")))
+    reader = open_as(*paths)
+    assert reader.spec.bands == ("b1", "b2")
+    assert reader.describe()["warnings"] == ["the band names are ignored: they are not unique (B02, B02)"]
+
+
 # --- bands, nodata, scale --------------------------------------------------------------------------------------
 
 
@@ -207,12 +229,70 @@ def test_grids_are_compared_in_words() -> None:
     assert grid_difference(spec, larger) == "5 x 6 pixels against 9 x 6; pixels of 10 x -10 against 30 x -30"
 
 
-def test_scales_that_differ_between_bands_are_not_applied(tmp_path: Path) -> None:
-    scales = [{"scale_factor": 0.1}, {"scale_factor": 0.1}, {"scale_factor": 0.2}]
-    paths = [write(tmp_path / f"B{i}.zarr", pixels((4, 5)), attributes=scale) for i, scale in enumerate(scales)]
-    assert open_as(*paths[:2]).scale == (0.1, 0.0)
-    assert open_as(*paths).scale is None
-    assert "differ between the bands" in open_as(*paths).describe()["warnings"][0]
+@pytest.mark.parametrize("kind", ["stack", "arrays", "tiff", "pages", "lists", "from-tiff"])
+@pytest.mark.parametrize("bands", [None, (3, 1)])
+def test_scales_that_differ_between_bands_are_applied_band_by_band(tmp_path: Path, kind: str, bands: Any) -> None:
+    values, scales = pixels((3, 4, 5), "int16"), [(0.1, 0.0), (0.1, -2.0), (0.25, 3.0)]
+    values[1, 0, 0] = -1
+    each = [{"scale_factor": a, "add_offset": b, "_FillValue": -1} for a, b in scales]
+    arrays: dict[str, Any] = {f"B{i}": (("y", "x"), values[i], each[i]) for i in range(3)}
+    items = "".join(
+        f'<Item name="{name}" sample="{i}" role="{name.lower()}">{value}</Item>'
+        for i, pair in enumerate(scales)
+        for name, value in zip(("SCALE", "OFFSET"), pair, strict=True)
+    )
+    tags = [(42112, 2, 0, f"<GDALMetadata>{items}</GDALMetadata>", True), (42113, 2, 2, "-1", True)]
+    options: dict[str, Any] = {"bands": bands, "scale": "apply"}
+    path = str(tmp_path / "a.zarr")
+    match kind:
+        case "stack":
+            paths = [group(tmp_path / f"{name}.zarr", image=array) for name, array in arrays.items()]
+            reader = open_as(*paths, **options)
+        case "arrays":
+            reader = open_as(group(Path(path), **arrays), arrays=tuple(arrays), **options)
+        case "lists":
+            attributes = {"scales": [a for a, _ in scales], "offsets": [b for _, b in scales], "nodata": -1}
+            reader = open_as(group(Path(path), image=(("band", "y", "x"), values, attributes)), **options)
+        case "pages":
+            with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+                for i, (a, b) in enumerate(scales):
+                    text = f'<Item name="SCALE" sample="0">{a}</Item><Item name="OFFSET" sample="0">{b}</Item>'
+                    extra = [(42112, 2, 0, f"<GDALMetadata>{text}</GDALMetadata>", True), tags[1]]
+                    writer.write(values[i], photometric="minisblack", metadata=None, extratags=extra)
+            reader = open_as(str(tmp_path / "a.tif"), **options)
+        case _:
+            source = tiff(tmp_path / "a.tif", values, planarconfig="separate", extratags=tags)
+            if kind == "from-tiff":
+                api.convert(source, path, quiet=True)
+                cut = open_as(path, at=(("band", 2),), scale="apply")
+                np.testing.assert_array_equal(read(cut), (values[2] * 0.25 + 3).astype("float32"))
+            reader = open_as(path if kind == "from-tiff" else source, **options)
+    due = np.stack([plane * a + b for plane, (a, b) in zip(values.astype(float), scales, strict=True)])
+    due[1, 0, 0] = np.nan
+    due = due[[2, 0]] if bands else due
+    found = read(reader)
+    np.testing.assert_array_equal(found, due.astype("float32"))
+    np.testing.assert_array_equal(read(reader, bands=[1]), found[[1]])
+
+
+def test_scales_of_bands_that_lie_side_by_side(tmp_path: Path) -> None:
+    values = pixels((4, 5, 3), "uint8")
+    attributes = {"scale_factor": [0.5, 2.0, 1.0], "add_offset": 1}
+    path = group(tmp_path / "a.zarr", image=(("y", "x", "band"), values, attributes))
+    due = values * np.array([0.5, 2.0, 1.0], "float32") + 1
+    np.testing.assert_array_equal(read(open_as(path, scale="apply")), due)
+    np.testing.assert_array_equal(read(open_as(path, scale="apply"), bands=[2, 0]), due[..., [2, 0]])
+    notes = api.plan(harness.document(path, [{"name": "s", "op": "window", "size": 3}], tmp_path / "out.zarr"))["notes"]
+    assert any("scale 0.5 and offset 1, scale 2 and offset 1, scale 1 and offset 1 (they differ" in n for n in notes)
+    attributes["scale_factor"] = [0.5, 2.0]
+    odd = open_as(group(tmp_path / "b.zarr", image=(("y", "x", "band"), values, attributes)))
+    assert "there are 2 and 1 of them, and the bands are 3" in odd.describe()["warnings"][0]
+
+
+def test_a_scale_that_nothing_records_is_said(tmp_path: Path) -> None:
+    reader = open_as(tiff(tmp_path / "a.tif", pixels((4, 5), "uint8")), scale="apply")
+    assert reader.spec.dtype == np.uint8
+    assert "`scale: apply` changes nothing" in reader.describe()["warnings"][0]
 
 
 def test_an_array_of_a_store_and_a_path_inside_it(scene: Any) -> None:
@@ -420,3 +500,15 @@ def test_spare_buffers_serve_any_dtype_and_shape(data: st.DataObject) -> None:
     for number in range(12):
         for cached in readers:
             read_block(cached, number)
+
+
+@pytest.mark.parametrize("nodata", [0, "none"])
+def test_arrays_of_different_fill_values_with_nodata(tmp_path: Path, nodata: Any) -> None:
+    values = pixels((2, 4, 5), "int16")
+    each = [(("y", "x"), values[i], {"_FillValue": fill}) for i, fill in enumerate((-1, -2))]
+    path = group(tmp_path / "a.zarr", a=each[0], b=each[1])
+    with pytest.raises(PipelineError, match="the rasters of a stack must agree"):
+        open_as(path, arrays=("a", "b"))
+    reader = open_as(path, arrays=("a", "b"), nodata=nodata)
+    assert reader.spec.nodata == (None if nodata == "none" else 0)
+    np.testing.assert_array_equal(read(reader), values)

@@ -36,6 +36,18 @@ def test_nothing_is_computed_until_asked() -> None:
     assert result["spread/std"].shape == (60, 80, 3)
 
 
+def test_names_of_bands_of_an_xarray() -> None:
+    scene = xr.DataArray(da.zeros((3, 6, 8), chunks=(3, 6, 8), dtype="uint8"), dims=("band", "y", "x"))
+    step = {"op": "calc", "expression": "b2"}
+    assert pipeline.apply(step, scene.assign_coords(band=[1, 2, 3])).sizes["band"] == 1
+    with pytest.raises(PipelineError, match="'b2' is position 2, and the band there is called '3'"):
+        pipeline.apply(step, scene.assign_coords(band=[4, 3, 2]))
+    with pytest.warns(UserWarning, match=r"the band names are ignored: they are not unique \(red, red, nir\)"):
+        pipeline.apply(step, scene.assign_coords(band=["red", "red", "nir"]))
+    single = scene.assign_coords(band=[1, 2, 3]).isel(band=0)  # its coordinate has no dim
+    assert pipeline.apply({"op": "window", "size": 3}, single).dims == ("y", "x")
+
+
 @settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_lazy_gives_the_bits_of_a_run(data: st.DataObject) -> None:
@@ -142,3 +154,13 @@ def test_nodata_that_xarray_records() -> None:
     with pytest.warns(UserWarning, match="the recorded nodata value -9999 is ignored: uint8 cannot hold it"):
         got = pipeline.apply(STEP, xr.DataArray(PIXELS, dims=("y", "x"), attrs={"_FillValue": -9999}))
     assert not np.isnan(got.values).any()
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [({"scale_factor": 0.1}, "scale and offset are ignored"), ({"_Unsigned": "true"}, "`_Unsigned` is ignored")],
+)
+def test_what_an_xarray_records_and_is_not_used_is_said(attributes: dict[str, Any], message: str) -> None:
+    array = xr.DataArray(np.zeros((6, 8), "int8"), dims=("y", "x"), attrs=attributes)
+    with pytest.warns(UserWarning, match=message):
+        pipeline.apply({"op": "window", "size": 3}, array)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import obstore
 import pytest
+import tifffile
 import zarr
 
 from pipeline import api, object_journal
@@ -749,6 +750,18 @@ def test_an_input_from_a_web_server(http: str, scene: str, tmp_path: Path) -> No
     named = {"path": f"{http}/local.zarr", "array": "edges/magnitude"}
     api.run({**config, "inputs": {"image": named}, "output": {"path": str(tmp_path / "again.zarr")}})
     assert api.info(f"{http}/local.zarr/edges/magnitude")["shape"] == [SIDE, SIDE, 2]
+
+
+def test_metadata_that_a_group_has_gathered_suffice(http: str, tmp_path: Path) -> None:
+    values = np.arange(48, dtype="int16").reshape(6, 8)
+    root = zarr.create_group(tmp_path / "a.zarr", zarr_format=2)
+    root.create_array("image", data=values, chunks=(3, 8), attributes={"_ARRAY_DIMENSIONS": ["y", "x"]})
+    zarr.consolidate_metadata(tmp_path / "a.zarr")
+    for file in (tmp_path / "a.zarr" / "image").glob(".z*"):
+        file.unlink()
+    facts = api.convert(f"{http}/a.zarr", tmp_path / "b.tif", array="image", quiet=True)
+    assert facts["outputs"][0]["valid_fraction"] == 1
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "b.tif"), values)
 
 
 def test_verify_and_convert_from_a_bucket(

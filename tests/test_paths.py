@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 
+import pipeline
 from pipeline import api
-from pipeline.errors import OutputError
+from pipeline.errors import OutputError, PipelineError
+from pipeline.synth import synth
 from tests import harness
 
 SUFFIXES = {
@@ -209,3 +212,23 @@ def test_a_link_in_the_folder_that_a_run_works_in(here: Path) -> None:
     (here / "out.zarr.work" / "owner").symlink_to(here / "precious")
     (here / "out.zarr.work" / "journal").write_text(json.dumps({"rasterpipe": "journal"})[:-1] + ", ")
     refused(here, "store", here / "out.zarr", "is in the way", overwrite=True)
+
+
+def test_names_that_are_not_utf8_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/f\xe9"))
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names alone")
+    tifffile.imwrite(folder / "a.tif", np.zeros((20, 30), "uint8"), metadata=None)
+    monkeypatch.chdir(folder)
+    step = {"name": "s", "op": "window", "size": 3}
+    message = r"the byte 0xE9 in '.*' is not UTF-8 \(of a name in Latin-1\?\); rename the file or folder"
+    for source, target in ((str(folder / "a.tif"), str(tmp_path / "o.zarr")), ("a.tif", "o.zarr")):
+        with pytest.raises(PipelineError, match=message):
+            pipeline.run({"inputs": {"image": source}, "steps": [step], "output": {"path": target}}, quiet=True)
+    with pytest.raises(PipelineError, match=message):
+        api.convert("a.tif", "o.zarr", quiet=True)
+    with pytest.raises(PipelineError, match=message):
+        synth("s.zarr", size=(20, 30))
+    assert [path.name for path in folder.iterdir()] == ["a.tif"]

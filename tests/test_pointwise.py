@@ -295,3 +295,49 @@ def test_bits_do_not_depend_on_the_block(tmp_path: Path) -> None:
     whole = block(Region(0, HEIGHT, 0, WIDTH))
     for region in (Region(3, 4, 5, 6), Region(0, 1, 0, WIDTH), Region(2, 19, 7, 8), Region(1, 18, 3, 34)):
         assert same_bits(block(region), whole[:, region.top : region.bottom, region.left : region.right])
+
+
+@pytest.mark.parametrize("dims", [("y", "x"), ("y", "x", "band"), ("band", "y", "x")], ids=",".join)
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"op": "select", "bands": [1]},
+        {"op": "cast", "dtype": "int16"},
+        {"op": "cast", "dtype": "float32"},
+        {"op": "window", "size": 1, "dtype": "uint8"},
+        {"op": "calc", "expression": "b1 + 0"},
+    ],
+    ids=lambda step: f"{step['op']}-{step.get('dtype')}",
+)
+def test_nodata_is_given_where_none_is_recorded(tmp_path: Path, step: dict[str, Any], dims: tuple[str, ...]) -> None:
+    source = put(tmp_path, "image", np.arange(24, dtype="uint8").reshape(1, 4, 6), dims)
+    first = {"name": "s", "input": "image", **step, "nodata": 3}
+    facts = api.run(harness.document(source, [first], tmp_path / "a.zarr"), quiet=True)
+    assert facts["outputs"][0]["valid_fraction"] == 23 / 24
+    assert api.info(tmp_path / "a.zarr")["nodata"] == 3
+    api.run(harness.document(source, [first], tmp_path / "a.tif"), quiet=True)
+    assert api.info(tmp_path / "a.tif")["nodata"] == 3
+    count = {"name": "n", "op": "window", "size": 1, "statistics": ["count"]}
+    api.run(harness.document(source, [first, count], tmp_path / "b.zarr"), quiet=True)
+    np.testing.assert_array_equal(harness.read(tmp_path / "b.zarr", "n/count").ravel(), np.arange(24) != 3)
+
+
+def test_nodata_is_given_to_what_can_be_invalid(tmp_path: Path) -> None:
+    source = put(tmp_path, "image", scene("uint8", 1), ("y", "x"), nodata=0)
+    step = {"name": "s", "op": "window", "input": "image", "size": 3, "statistics": ["mean", "count"], "nodata": -1}
+    job = api.load(harness.document(source, [step], tmp_path / "a.zarr"))
+    assert {path: array.spec.nodata for path, array in job.plan.kept.items()} == {"s/mean": -1, "s/count": None}
+
+
+@pytest.mark.parametrize(
+    ("nodata", "message"),
+    [
+        (-1, r"steps\[0\] \(s\)\.nodata: -1 cannot occur in uint8 \(value\); give a value that can"),
+        ("none", r"steps\[0\] \(s\)\.nodata: must be a number; `nodata: none` stands at an input"),
+    ],
+)
+def test_nodata_that_a_step_cannot_give(tmp_path: Path, nodata: Any, message: str) -> None:
+    source = put(tmp_path, "image", scene("uint8", 1), ("y", "x"))
+    step = {"name": "s", "op": "select", "input": "image", "bands": [1], "nodata": nodata}
+    with pytest.raises(PipelineError, match=message):
+        api.load(harness.document(source, [step], tmp_path / "a.zarr"))

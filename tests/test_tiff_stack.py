@@ -13,6 +13,7 @@ import pipeline
 from pipeline import api
 from pipeline.errors import InputError
 from pipeline.raster import RasterSpec
+from pipeline.storage.inputs import open_raster
 from pipeline.storage.tiff import TiffReader
 from pipeline.storage.tiff_stack import Choice
 
@@ -52,6 +53,12 @@ def test_channels_of_a_slice_and_a_time(tmp_path: Path, axes: str, kind: str) ->
         read(path, at={"z": 3, "t": 0})
     with pytest.raises(InputError, match=r"unknown dim 'q'"):
         read(path, at={"q": 3})
+    with pytest.raises(InputError, match="the 4 channels are the bands; pick some with `bands:`"):
+        read(path, at={"c": 0})
+    with pytest.raises(InputError, match="`at` cuts a file at positions, whole numbers from 0; got '2020-06-01'"):
+        open_raster(str(path), at={"t": "2020-06-01"})
+    with pytest.raises(InputError, match=r"`array` and `at` are for Zarr groups; this is a file \(of several images"):
+        open_raster(str(path), "image")
 
 
 def test_names_of_channels(tmp_path: Path) -> None:
@@ -59,6 +66,23 @@ def test_names_of_channels(tmp_path: Path) -> None:
     metadata = {"axes": "CYX", "Channel": {"Name": ["DAPI", "GFP", "Cy5"]}}
     tifffile.imwrite(path, stack(3, 16, 20), photometric="minisblack", metadata=metadata)
     assert read(path)[0].bands == ("DAPI", "GFP", "Cy5")
+
+
+def test_names_of_channels_that_stand_twice(tmp_path: Path) -> None:
+    metadata = {"axes": "CYX", "Channel": {"Name": ["DAPI", "GFP", "GFP"]}}
+    tifffile.imwrite(tmp_path / "a.ome.tif", stack(3, 16, 20), photometric="minisblack", metadata=metadata)
+    reader = TiffReader.open(tmp_path / "a.ome.tif")
+    assert reader.spec.bands == ("b1", "b2", "b3")
+    assert "the band names are ignored: they are not unique (DAPI, GFP, GFP)" in reader.describe()["warnings"]
+
+
+def test_labels_of_imagej(tmp_path: Path) -> None:
+    path, labels = tmp_path / "a.tif", ["DAPI 0", "GFP 0", "DAPI 1", "GFP 1"]
+    tifffile.imwrite(path, stack(2, 2, 16, 20), imagej=True, metadata={"axes": "ZCYX", "Labels": labels})
+    assert read(path, at={"z": 0})[0].bands == ("DAPI 0", "GFP 0")
+    assert read(path, at={"z": 1})[0].bands == ("DAPI 1", "GFP 1")
+    tifffile.imwrite(path, stack(2, 16, 20), imagej=True, metadata={"axes": "ZYX", "Labels": ["first", "second"]})
+    assert read(path, at={"z": 0})[0].bands == ("b1",)  # the label is of a slice, no name of a channel
 
 
 def test_colours_are_samples(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import pickle
+import re
 import shutil
 import struct
 import warnings
@@ -15,6 +16,7 @@ from typing import Any
 
 import dask.array
 import numpy as np
+import pyproj
 import pytest
 import xarray as xr
 import zarr
@@ -293,6 +295,95 @@ def test_a_damaged_coordinate_is_told(tmp_path: Path) -> None:
         ZarrReader(path)
 
 
+def test_names_of_channels_of_ome_zarr(tmp_path: Path) -> None:
+    axes = [{"name": name} for name in "cyx"]
+    scales = [{"axes": axes, "datasets": [{"path": "0"}, {"path": "1"}]}]
+    shown = {"channels": [{"label": "DAPI"}, {"label": "GFP"}, {"color": "00FF00"}]}
+    members: dict[str, Any] = {
+        "0": (("c", "y", "x"), pixels((3, 8, 6))),
+        "1": (("c", "y", "x"), pixels((3, 4, 3))),
+    }
+    old = group(tmp_path / "a.zarr", {"multiscales": scales, "omero": shown}, **members)
+    new = group(tmp_path / "b.zarr", {"ome": {"multiscales": scales, "omero": shown}}, **members)
+    for path in (old, new):
+        assert ZarrReader(path).spec.bands == ("DAPI", "GFP", "b3")
+        assert ZarrReader(path, level=1).spec.bands == ("DAPI", "GFP", "b3")
+    shown["channels"][1]["label"] = "DAPI"
+    reader = ZarrReader(group(tmp_path / "c.zarr", {"multiscales": scales, "omero": shown}, **members))
+    assert reader.spec.bands == ("b1", "b2", "b3")
+    assert reader.describe()["warnings"] == ["the band names are ignored: they are not unique (DAPI, DAPI, b3)"]
+
+
+def test_names_that_rioxarray_writes(tmp_path: Path) -> None:
+    array: Any = (("band", "y", "x"), pixels((2, 8, 6)), {"long_name": ["red", "nir"]})
+    assert ZarrReader(group(tmp_path / "a.zarr", image=array, band=(("band",), [1, 2]))).spec.bands == ("red", "nir")
+    array[2]["long_name"] = "reflectance"
+    assert ZarrReader(group(tmp_path / "b.zarr", image=array)).spec.bands == ("b1", "b2")
+
+
+MAPPING = {
+    "grid_mapping_name": "lambert_azimuthal_equal_area",
+    "latitude_of_projection_origin": 52.0,
+    "longitude_of_projection_origin": 10.0,
+    "false_easting": 4321000.0,
+    "false_northing": 3210000.0,
+    "semi_major_axis": 6378137.0,
+    "inverse_flattening": 298.257222101,
+}
+
+
+def mapped(path: Path, mapping: dict[str, Any], unit: str = "m", **attributes: Any) -> ZarrReader:
+    size = 0.5 if unit == "km" else 500.0
+    members: dict[str, Any] = {
+        "image": (("y", "x"), pixels((4, 5)), {"grid_mapping": "crs", **attributes}),
+        "crs": ((), np.int64(0), mapping),
+        "y": (("y",), 900 - size * np.arange(4), {"units": unit}),
+        "x": (("x",), 300 + size * np.arange(5), {"units": unit}),
+    }
+    return ZarrReader(group(path, **members))
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("m", 1), ("km", 1000)])
+def test_a_grid_mapping_without_wkt(tmp_path: Path, unit: str, factor: float) -> None:
+    reader = mapped(tmp_path / "a.zarr", MAPPING, unit)
+    found, due = pyproj.CRS(reader.spec.crs), pyproj.CRS.from_cf(MAPPING)
+    assert reader.describe()["warnings"] == []
+    assert found.axis_info[0].unit_conversion_factor == factor
+    points = [
+        pyproj.Transformer.from_crs(crs.geodetic_crs, crs, always_xy=True).transform(11, 50) for crs in (found, due)
+    ]
+    np.testing.assert_allclose(np.array(points[0]) * factor, points[1], rtol=1e-12)
+
+
+def test_grid_mappings_that_say_little(tmp_path: Path) -> None:
+    plain = mapped(tmp_path / "a.zarr", {"grid_mapping_name": "latitude_longitude"}, "degrees_east")
+    assert plain.spec.crs is not None
+    assert plain.describe()["warnings"] == ["the grid mapping names no ellipsoid; WGS 84 is taken, as pyproj does"]
+    odd = mapped(tmp_path / "b.zarr", {"grid_mapping_name": "flat_earth"})
+    assert odd.spec.crs is None
+    assert "its grid mapping 'flat_earth' cannot be read" in odd.describe()["warnings"][0]
+    angles = mapped(tmp_path / "c.zarr", MAPPING, "rad")
+    assert angles.spec.crs is None
+    assert "it is in lengths, and the coordinates are in 'rad'" in angles.describe()["warnings"][0]
+    esri = mapped(tmp_path / "d.zarr", {"esri_pe_string": pyproj.CRS(5070).to_wkt("WKT1_ESRI")})
+    assert esri.spec.crs == "EPSG:5070"
+
+
+def test_projjson(tmp_path: Path) -> None:
+    document = pyproj.CRS(32633).to_json_dict()
+    reader = mapped(tmp_path / "a.zarr", {}, **{"proj:projjson": document})
+    assert pyproj.CRS(reader.spec.crs).to_epsg() == 32633
+    broken = mapped(tmp_path / "b.zarr", {}, **{"proj:projjson": {"type": "ProjectedCRS"}})
+    assert "`proj:projjson` cannot be read" in broken.describe()["warnings"][0]
+
+
+def test_names_that_stand_twice_are_ignored_aloud(tmp_path: Path) -> None:
+    names = (("band",), ["red", "red", "nir"])
+    reader = ZarrReader(group(tmp_path / "a.zarr", image=(("band", "y", "x"), pixels((3, 5, 6))), band=names))
+    assert reader.spec.bands == ("b1", "b2", "b3")
+    assert reader.describe()["warnings"] == ["the band names are ignored: they are not unique (red, red, nir)"]
+
+
 def test_a_band_may_be_cut_too(tmp_path: Path) -> None:
     values = pixels((3, 5, 6))
     path = group(tmp_path / "a.zarr", image=(("band", "y", "x"), values), band=(("band",), ["B02", "B03", "B04"]))
@@ -412,6 +503,49 @@ def test_a_fill_value_is_no_nodata_but_xarrays_is_spoken_of(tmp_path: Path) -> N
     reader = ZarrReader(write(tmp_path / "b.zarr", pixels((2, 3)), zarr_format=2, fill_value=-9999))
     assert reader.spec.nodata is None
     assert "say `nodata: -9999.0`" in reader.describe()["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "nodata"),
+    [
+        ({"nodata": 5}, 5),
+        ({"fill_value": 6, "nodata": 5}, 6),
+        ({"nodatavals": [7, 7]}, 7),
+        ({"_FillValue": 4, "nodatavals": [7]}, 4),
+        ({"nodatavals": [None]}, None),
+    ],
+)
+def test_nodata_as_rioxarray_finds_it(tmp_path: Path, attributes: dict[str, Any], nodata: int | None) -> None:
+    values = pixels((2, 3), "int16")
+    assert ZarrReader(write(tmp_path / "a.zarr", values, attributes=attributes)).spec.nodata == nodata
+    array = xr.DataArray(values, dims=("y", "x"), attrs=attributes)
+    if nodata is not None:
+        pytest.importorskip("rioxarray", reason="rioxarray is not installed")
+        assert array.rio.nodata == nodata
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize(
+    ("stored", "said", "dtype"), [(">i2", "true", "u2"), ("i1", "true", "u1"), ("u2", "false", "i2")]
+)
+def test_pixels_of_another_sign(
+    tmp_path: Path, codecs: None, zarr_format: int, stored: str, said: str, dtype: str
+) -> None:
+    values = np.arange(-3, 3).astype(stored).reshape(2, 3)
+    path = tmp_path / "a.zarr"
+    fill = int(values[0, 2])  # as the stored dtype has it
+    write(path, values, zarr_format=zarr_format, attributes={"_Unsigned": said, "missing_value": fill})
+    reader = ZarrReader(str(path))
+    assert (reader.spec.dtype, reader.spec.nodata) == (np.dtype(dtype), np.array(fill, stored).astype(dtype))
+    np.testing.assert_array_equal(read(reader), values.astype(dtype))
+    encoded = xr.Variable(("y", "x"), values, {"_Unsigned": said, "_FillValue": values[0, 2]})
+    decoded = xr.conventions.decode_cf_variable("image", encoded)
+    np.testing.assert_array_equal(decoded, np.where(values == fill, np.nan, values.astype(dtype)))
+
+
+def test_a_sign_that_means_nothing_is_said(tmp_path: Path) -> None:
+    reader = ZarrReader(write(tmp_path / "a.zarr", pixels((2, 3)), attributes={"_Unsigned": "true"}))
+    assert reader.describe()["warnings"] == ["`_Unsigned: true` is ignored: the pixels are float32"]
 
 
 @pytest.mark.parametrize(
@@ -714,3 +848,96 @@ def test_rotated_grids_have_no_coordinates(tmp_path: Path) -> None:
     assert set(root) == {"spatial_ref"}
     text = root["spatial_ref"].attrs["GeoTransform"]
     assert text == geo_text((8.0, 6.0, 500022.0, 6.0, -8.0, 5000004.0))
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_arrays_that_stand_in_consolidated_metadata_alone(tmp_path: Path, codecs: None, zarr_format: int) -> None:
+    path, values = tmp_path / "a.zarr", pixels((6, 8), "int16")
+    root = zarr.create_group(path, zarr_format=zarr_format)
+    for name, dims, data in (("image", ("y", "x"), values), ("y", ("y",), np.arange(6) * -10.0)):
+        naming: dict[str, Any] = {"dimension_names": dims}
+        if zarr_format == 2:
+            naming = {"attributes": {"_ARRAY_DIMENSIONS": list(dims)}}
+        root.create_array(name, data=data, chunks=tuple(3 for _ in dims), **naming)
+    quietly(zarr.consolidate_metadata, path)
+    for file in [*path.glob("*/zarr.json"), *path.glob("*/.z*")]:
+        file.unlink()
+    for reader in (ZarrReader(str(path)), pickle.loads(pickle.dumps(ZarrReader(str(path), "image")))):
+        assert reader.spec.dims == ("y", "x")
+        np.testing.assert_array_equal(read(reader), values)
+        assert reader.identity()["metadata"]
+        assert reader.evidence()
+    with pytest.raises(InputError, match=r"unknown array 'imag'; did you mean 'image'\?"):
+        ZarrReader(str(path), "imag")
+
+
+@pytest.mark.parametrize("compressor", ["zstd", "gzip", "blosc"])
+@pytest.mark.parametrize("checksum", ["crc32c", "numcodecs.crc32c", "numcodecs.fletcher32"])
+def test_checksums_after_compressors(tmp_path: Path, codecs: None, compressor: str, checksum: str) -> None:
+    compressors = {"zstd": zarr.codecs.ZstdCodec, "gzip": zarr.codecs.GzipCodec, "blosc": zarr.codecs.BloscCodec}
+    named: Any = zarr.registry.get_codec_class(checksum)
+    chain = [zarr.codecs.BytesCodec(), compressors[compressor](), quietly(named)]
+    values = np.random.default_rng(0).integers(0, 30_000, (96, 300)).astype("int16")
+    with zarr.config.set({"codec_pipeline.path": harness.PLAIN_CODECS}):
+        path = str(tmp_path / "a.zarr")
+        array = quietly(zarr.create, shape=values.shape, chunks=(50, 300), dtype="int16", store=path, codecs=chain)
+        array[...] = values
+    np.testing.assert_array_equal(read(ZarrReader(path, dims=("y", "x"))), values)
+
+
+@pytest.mark.parametrize("location", ["start", "end"])
+@pytest.mark.parametrize("endian", ["big", "little"])
+@pytest.mark.parametrize("checked", [True, False])
+def test_indices_of_shards_in_both_orders(
+    tmp_path: Path, codecs: None, location: Any, endian: Any, checked: bool
+) -> None:
+    inner = [zarr.codecs.BytesCodec(), zarr.codecs.ZstdCodec(), zarr.codecs.Crc32cCodec()]
+    index = [zarr.codecs.BytesCodec(endian=endian), *([zarr.codecs.Crc32cCodec()] if checked else [])]
+    sharding = zarr.codecs.ShardingCodec(chunk_shape=(3, 4), codecs=inner, index_codecs=index, index_location=location)
+    values = pixels((12, 16), "int16")
+    values[:6, :8] = 0  # a shard of the fill value, and of others some chunks
+    path = str(tmp_path / "a.zarr")
+    with zarr.config.set({"codec_pipeline.path": harness.PLAIN_CODECS}):
+        array = quietly(
+            zarr.create, shape=(12, 16), chunks=(6, 8), dtype="int16", store=path, codecs=[sharding], fill_value=0
+        )
+        array[...] = values
+    np.testing.assert_array_equal(read(ZarrReader(path)), values)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("dim_0", "dim_1"), "`dims: y,x`"),
+        (("rlat", "rlon"), "`dims: y,x`"),
+        (("yc", "xc"), "`dims: y,x`"),
+        (("time", "rlat", "rlon"), "`dims: time,y,x`"),
+        (("rlat", "rlon", "band"), "`dims: y,x,band`"),
+        (("band", "dim_1", "dim_2"), "`dims: band,y,x`"),
+        (
+            ("y", "dim_1"),
+            "dims are y,dim_1, none of which is known for x; say which they are, for",
+        ),
+        (("time", "y", "x"), "dim 'time' has 4 entries; pick one, for instance `at: {time: 0}`"),
+    ],
+)
+def test_dims_of_other_names(tmp_path: Path, names: tuple[str, ...], message: str) -> None:
+    values = pixels((4, 5, 6)[-len(names) :])
+    with pytest.raises(InputError, match=re.escape(message)):
+        ZarrReader(write(tmp_path / "a.zarr", values, names))
+
+
+def test_dims_that_are_renamed_keep_their_coordinates(tmp_path: Path) -> None:
+    values = pixels((2, 3, 5, 6))
+    path = group(
+        tmp_path / "a.zarr",
+        image=(("when", "channel_name", "yc", "xc"), values),
+        when=(("when",), ["first", "second"]),
+        channel_name=(("channel_name",), ["red", "green", "nir"]),
+        yc=(("yc",), 95 - 10.0 * np.arange(5)),
+        xc=(("xc",), 5 + 10.0 * np.arange(6)),
+    )
+    reader = ZarrReader(path, "image", {"time": 1}, ("time", "band", "y", "x"))
+    assert reader.spec.bands == ("red", "green", "nir")
+    assert reader.spec.transform == (10, 0, 0, 0, -10, 100)
+    np.testing.assert_array_equal(read(reader), values[1])

@@ -84,6 +84,7 @@ class Document:
     def put_input(self, name: str, path: str) -> None:
         """Let an input read another file (``--input NAME=PATH``), or add it; its other settings stay."""
         origin = f"--input {name}={path}"
+        check_characters(path, f"--input {name}")
         inputs = self.data.get("inputs")
         if isinstance(inputs, dict) and isinstance(inputs.get(name), dict):
             inputs[name].pop("stack", None)
@@ -133,7 +134,9 @@ class Document:
         """
         if _URL.match(text):
             return text
-        return os.path.abspath(self.base_folder(path) / os.path.expanduser(text))
+        absolute = os.path.abspath(self.base_folder(path) / os.path.expanduser(text))
+        check_characters(absolute, format_path(path))
+        return absolute
 
     def _enter(self, node: Any, part: str | int, path: KeyPath, origin: str) -> Any:
         """Return what is below an entry, made a mapping if there is nothing yet."""

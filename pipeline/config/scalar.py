@@ -38,9 +38,19 @@ _SPECIAL = re.compile(r"(?P<sign>[-+]?)\.(?P<word>inf|Inf|INF)|\.(?:nan|NaN|NAN)
 
 
 def check_characters(text: str, where: str) -> None:
-    """Raise PipelineError for what an escape can put into a text although no file name and no output can hold it."""
+    """Raise PipelineError for what an escape can put into a text although no file name and no output can hold it.
+
+    What is half of a character may also be a byte of a file name that is not UTF-8: Zarr's codecs open no such file.
+    """
     if bad := _NO_TEXT.search(text):
-        raise PipelineError(f"{where}: the character {bad.group()!r} is not allowed; remove it")
+        place = f"{where}: " if where else ""
+        if "\udc80" <= bad.group() <= "\udcff":
+            byte = ord(bad.group()) - 0xDC00
+            raise PipelineError(
+                f"{place}the character {bad.group()!r} is not allowed: the byte 0x{byte:02X} in {text!a} is not "
+                "UTF-8 (of a name in Latin-1?); rename the file or folder"
+            )
+        raise PipelineError(f"{place}the character {bad.group()!r} is not allowed; remove it")
 
 
 def secret_variable(text: str) -> str | None:

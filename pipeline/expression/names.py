@@ -15,6 +15,9 @@ from pipeline.expression.grammar import CONSTANTS, FUNCTIONS
 WHOLE = "input"
 """The name under which the step's `input` can always be had, all its bands."""
 _POSITION = re.compile(r"b([1-9][0-9]{0,6})")
+_NUMBER = re.compile(r"0*([1-9][0-9]*)")
+BAND_NUMBERS = 300
+"""Numbers up to it are those of a sensor's bands (EMIT has 285); wavelengths in nm and years are larger."""
 _NUMBERED = re.compile(r"(?:.*[^a-z])?(?:b|band)[ _-]?0*([0-9]+[a-z]?)", re.IGNORECASE)
 
 
@@ -104,11 +107,25 @@ class Scope:
 
 def _check_position(name: str, bands: tuple[str, ...], index: int, similar: list[int]) -> None:
     """Refuse a position that reads as the name of another band: b4 where the fourth band is B05."""
-    numbered = _NUMBERED.fullmatch(bands[index])
-    if (numbered and numbered[1].casefold() != name[1:]) or similar not in ([], [index]):
-        meant = [bands[i] for i in similar if i != index]
+    numbered = _NUMBERED.fullmatch(bands[index]) or _band_number(bands[index])
+    meant = [band for i, band in enumerate(bands) if i != index and (i in similar or _is_number(band, name[1:]))]
+    if (numbered and numbered[1].casefold() != name[1:]) or meant:
         remedy = f"write {' or '.join([bands[index], *meant])}"
+        if unwritable := [band for band in (bands[index], *meant) if not is_writable(band)]:
+            quoted = " or ".join(f'bands: ["{band}"]' for band in unwritable)
+            remedy = f"pick the band by its name in a step before: `select` with {quoted}"
         raise ValueError(f"{name!r} is position {index + 1}, and the band there is called {bands[index]!r}; {remedy}")
+
+
+def _band_number(band: str) -> re.Match[str] | None:
+    """Return the match of a name that is nothing but the number of a band."""
+    found = _NUMBER.fullmatch(band)
+    return found if found and int(found[1]) <= BAND_NUMBERS else None
+
+
+def _is_number(band: str, number: str) -> bool:
+    found = _NUMBER.fullmatch(band)
+    return found is not None and found[1] == number
 
 
 def _band_names(bands: tuple[str, ...]) -> Iterator[str]:

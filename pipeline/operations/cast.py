@@ -39,6 +39,7 @@ class Cast(Operation):
     """
 
     domain: ClassVar[Domain] = "native"
+    version: ClassVar[int] = 2
     example: ClassVar[str] = "{name: bytes, op: cast, input: image, dtype: uint8, scale: 0.025, nodata: 0}"
     outputs_text: ClassVar[Mapping[str, str]] = {"value": "`dtype`"}
 

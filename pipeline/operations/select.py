@@ -19,6 +19,7 @@ class Select(Operation):
 
     domain: ClassVar[Domain] = "native"
     keeps_values: ClassVar[bool] = True
+    version: ClassVar[int] = 2
     example: ClassVar[str] = "{name: colour, op: select, input: image, bands: [4, 3, 2]}"
     outputs_text: ClassVar[Mapping[str, str]] = {"value": "the input's dtype"}
 

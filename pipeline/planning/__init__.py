@@ -243,7 +243,7 @@ def _plan_pass(number: int, targets: _Targets, graph: Graph, settings: Settings)
     dims = {raster: stored_spec(raster, settings, graph).dims for raster in targets.writes}
     bands = _read_bands([*steps, *(sweep.step for sweep in sweeps)], {raster: specs[raster] for raster in stored})
     pixel_bytes = {raster: specs[raster].pixel_bytes for raster in stored}
-    specs.update({raster: specs[raster].select([i + 1 for i in read])[0] for raster, read in bands.items()})
+    specs.update({raster: specs[raster].pick(read) for raster, read in bands.items()})
     steps = [_narrow(step, bands) for step in steps]
     sweeps = tuple(replace(sweep, step=_narrow(sweep.step, bands)) for sweep in sweeps)
 

@@ -141,7 +141,8 @@ def bind_step(
         for key, raster in sources.items()
         for edge in (edges.get(key, Edge()),)
     )
-    declared = {output: _declare(operation, output, spec) for output, spec in natural.items()}
+    invalid = [output for output, spec in natural.items() if spec.can_be_invalid] or list(natural)
+    declared = {output: _declare(operation, output, spec, output in invalid) for output, spec in natural.items()}
     if operation.dtype and not operation.allow_inexact:
         limits = operation.limits(selected)
         for output, spec in natural.items():
@@ -178,13 +179,18 @@ def check_grids(inputs: Mapping[str, InputSpec]) -> None:
             raise PipelineError(f"{first!r} and {name!r} lie on different grids: {words}; {mend}", ("inputs", name))
 
 
-def _declare(operation: Operation, output: str, spec: RasterSpec) -> RasterSpec:
-    """Return the spec of an output after the step's own `dtype` and `nodata`."""
+def _declare(operation: Operation, output: str, spec: RasterSpec, is_marked: bool) -> RasterSpec:
+    """Return the spec of an output after the step's own `dtype` and, where it `is_marked`, `nodata`.
+
+    That are the outputs that can be invalid; where none can, all of them: from there on, the value means nodata.
+    """
     dtype = np.dtype(operation.dtype) if operation.dtype else spec.dtype
     nodata = spec.nodata
-    if operation.nodata is not None and spec.can_be_invalid:
+    if operation.nodata is not None and is_marked:
         if not holds(dtype, operation.nodata):
-            raise PipelineError(f"{operation.nodata} cannot occur in {dtype.name} ({output})", ("nodata",))
+            raise PipelineError(
+                f"{operation.nodata} cannot occur in {dtype.name} ({output}); give a value that can", ("nodata",)
+            )
         nodata = operation.nodata if dtype.kind == "f" else int(operation.nodata)
     elif nodata is not None and dtype.kind == "f":
         nodata = float("nan") if spec.dtype.kind != "f" else nodata

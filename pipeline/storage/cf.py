@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.raster import Number, RasterSpec, fit, is_nan, printable
+from pipeline.storage import crs
 
 Attributes = Mapping[str, Any]
 Affine = tuple[float, ...]
@@ -28,6 +29,7 @@ CONVENTIONS = (
     ("zarr-experimental/geo-proj", "f17cb550-5864-4468-aeb7-f3180cfb622f", "proj:"),
     ("zarr-conventions/spatial", "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4", "spatial:"),
 )
+SCALES = {"scale_factor", "add_offset", "scales", "offsets"}
 MICROSECONDS = {"day": 86_400e6, "hour": 3_600e6, "minute": 60e6, "second": 1e6, "millisecond": 1e3, "microsecond": 1}
 EPOCH = re.compile(rf"({'|'.join(MICROSECONDS)})s? since (.+)")
 
@@ -35,22 +37,46 @@ EPOCH = re.compile(rf"({'|'.join(MICROSECONDS)})s? since (.+)")
 # --- nodata and scale ------------------------------------------------------------------------------------------
 
 
-def parse_nodata(attributes: Attributes, dtype: np.dtype, warnings: list[str]) -> Number | None:
+def parse_nodata(
+    attributes: Attributes, dtype: np.dtype, warnings: list[str], stored: np.dtype | None = None
+) -> Number | None:
     """Return the recorded nodata as the dtype holds it; a number rather than NaN, which is invalid anyway.
+
+    It is CF's; failing that, what rioxarray takes for it: `fill_value`, `nodata`, or `nodatavals` of the bands. Where
+    pixels are `stored` with another sign (`sign_dtype`), it may be given with that.
 
     Examples
     --------
     >>> parse_nodata({"_FillValue": "AAAAAAAA+H8=", "missing_value": -9999}, np.dtype("float32"), [])
     -9999.0
     """
-    recorded = [value for key in ("_FillValue", "missing_value") for value in _numbers(attributes.get(key))]
-    fitting = [fitted for value in recorded if (fitted := fit(value, dtype)) is not None]
+    groups = (("_FillValue", "missing_value"), ("fill_value",), ("nodata",), ("nodatavals",))
+    given = ([value for key in keys for value in _numbers(attributes.get(key))] for keys in groups)
+    recorded: list[Number] = next(filter(None, given), [])
+    fitting = [fitted for value in recorded if (fitted := _fit(value, dtype, stored or dtype)) is not None]
     numbers = [value for value in fitting if not is_nan(value)]
     if recorded and not fitting:
         warnings.append(f"the recorded nodata value {recorded[0]} is ignored: {dtype} cannot hold it")
     if len(set(numbers)) > 1:
         warnings.append(f"several nodata values are recorded, of which only {numbers[0]} is used: {numbers}")
     return next(iter(numbers or fitting), None)
+
+
+def _fit(value: Number, dtype: np.dtype, stored: np.dtype) -> Number | None:
+    """Return a value as the dtype holds it; one that only the stored dtype holds, as its bytes read in the other."""
+    fitted, other = fit(value, dtype), fit(value, stored)
+    return fitted if fitted is not None or other is None else stored.type(other).view(dtype).item()
+
+
+def sign_dtype(attributes: Attributes, dtype: np.dtype, warnings: list[str]) -> np.dtype:
+    """Return the dtype that `_Unsigned` makes of a stored one: NetCDF 3 and xarray say by it how bytes are read."""
+    said = attributes.get("_Unsigned")
+    kind = {"true": "u", "false": "i"}.get(str(said).lower())
+    if kind is not None and dtype.kind in "iu":
+        return np.dtype(f"{kind}{dtype.itemsize}")
+    if said is not None:
+        warnings.append(f"`_Unsigned: {printable(str(said))[:40]}` is ignored: the pixels are {dtype}")
+    return dtype
 
 
 def format_nodata(spec: RasterSpec) -> int | str | None:
@@ -60,14 +86,27 @@ def format_nodata(spec: RasterSpec) -> int | str | None:
     return base64.standard_b64encode(struct.pack("<d", spec.nodata)).decode()
 
 
-def parse_scale(attributes: Attributes, warnings: list[str]) -> tuple[float, float] | None:
-    """Return scale and offset, None where none is recorded."""
-    factor = (_numbers(attributes.get("scale_factor", 1)) or [math.nan])[0]
-    offset = (_numbers(attributes.get("add_offset", 0)) or [math.nan])[0]
-    if not (math.isfinite(factor) and math.isfinite(offset) and factor):
-        warnings.append("the recorded scale and offset are ignored: they are no numbers, or the scale is 0")
+def parse_scales(attributes: Attributes, num_bands: int, warnings: list[str]) -> tuple[tuple[float, float], ...] | None:
+    """Return scale and offset of each band (CF's, or rioxarray's `scales`, `offsets`); None where no attribute says.
+
+    Empty where those recorded change nothing, or are no use.
+    """
+    if not SCALES & attributes.keys():
         return None
-    return None if (factor, offset) == (1, 0) else (float(factor), float(offset))
+    factors = _numbers(attributes.get("scale_factor", attributes.get("scales", 1)))
+    offsets = _numbers(attributes.get("add_offset", attributes.get("offsets", 0)))
+    if not all(map(math.isfinite, [*factors, *offsets])) or 0 in factors or not factors or not offsets:
+        warnings.append("the recorded scale and offset are ignored: they are no numbers, or the scale is 0")
+        return ()
+    if {len(factors), len(offsets)} - {1, num_bands}:
+        warnings.append(
+            f"the recorded scale and offset are ignored: there are {len(factors)} and {len(offsets)} of them, and the "
+            f"bands are {num_bands}"
+        )
+        return ()
+    each = [values * num_bands if len(values) == 1 else values for values in (factors, offsets)]
+    pairs = tuple((float(factor), float(offset)) for factor, offset in zip(*each, strict=True))
+    return pairs if set(pairs) != {(1, 0)} else ()
 
 
 def _numbers(value: Any) -> list[Number]:
@@ -97,8 +136,13 @@ def parse_georeference(
     attributes: Attributes, mapping: Attributes, warnings: list[str]
 ) -> tuple[Affine | None, str | None]:
     """Return transform and CRS as a raster's attributes (its group's included) and its grid mapping's say."""
-    crs = attributes.get("proj:wkt2") or attributes.get("proj:code")
-    crs = crs or mapping.get("crs_wkt") or mapping.get("spatial_ref")
+    system = attributes.get("proj:wkt2") or attributes.get("proj:code")
+    if not system and "proj:projjson" in attributes:
+        system = crs.from_json(attributes["proj:projjson"], warnings)
+    system = system or mapping.get("crs_wkt") or mapping.get("spatial_ref")
+    if not system and isinstance(mapping.get("esri_pe_string"), str):
+        system = crs.from_esri(mapping["esri_pe_string"], warnings)
+    system = system or crs.from_cf(mapping, warnings)
     transform = _six(attributes.get("spatial:transform"))
     if transform is not None and attributes.get("spatial:registration") == "node":
         a, b, c, d, e, f = transform
@@ -109,7 +153,7 @@ def parse_georeference(
     if transform is not None and not is_invertible(transform):
         warnings.append(f"the recorded transform {transform} is ignored: it cannot be inverted")
         transform = None
-    return transform, printable(" ".join(str(crs).splitlines())) if crs else None
+    return transform, printable(" ".join(str(system).splitlines())) if system else None
 
 
 def is_invertible(transform: Affine) -> bool:
@@ -185,17 +229,17 @@ def conventions(spec: RasterSpec) -> dict[str, Any]:
     return attributes
 
 
-def crs_wkt(crs: str) -> str:
+def crs_wkt(system: str) -> str:
     """Return a CRS given as EPSG:n or WKT as WKT; unchanged where pyproj does not know it."""
-    if not crs.upper().startswith("EPSG:"):
-        return crs
+    if not system.upper().startswith("EPSG:"):
+        return system
     import pyproj
     import pyproj.exceptions
 
     try:
-        return str(pyproj.CRS.from_user_input(crs).to_wkt())
+        return str(pyproj.CRS.from_user_input(system).to_wkt())
     except pyproj.exceptions.CRSError:
-        return crs
+        return system
 
 
 # --- coordinates -----------------------------------------------------------------------------------------------

@@ -278,11 +278,23 @@ class LocalFolder(Folder):
         return self.path
 
     def open_array(self, path: str, mode: Literal["r", "r+"] = "r") -> zarr.Array[Any]:
-        return zarr.open_array(self.pixel_store(), path=path, mode=mode)
+        return open_stored(self.pixel_store(), path, mode)
 
     @property
     def absolute(self) -> str:
         return str(Path(self.path).absolute())
+
+
+def open_stored(store: Any, path: str, mode: Literal["r", "r+"]) -> zarr.Array[Any]:
+    """Open an array by its own metadata, or where it has none, by those that its group has gathered."""
+    try:
+        return zarr.open_array(store, path=path, mode=mode)
+    except FileNotFoundError:
+        if not path or mode != "r":
+            raise
+        array = zarr.open_group(store, mode=mode, use_consolidated=None)[path]
+        assert isinstance(array, zarr.Array)
+        return array
 
 
 def folder_at(path: str | os.PathLike[str] | Folder, access: Access | None = None) -> Folder:

@@ -10,10 +10,13 @@ import contextlib
 import functools
 import itertools
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
+from pipeline.storage import crs
 
 Tags = Mapping[int, Any]
 Value = int | float | str
@@ -22,7 +25,7 @@ Keys = dict[int, Value]
 TAGS = DIRECTORY, DOUBLES, ASCII = 34735, 34736, 34737
 MODEL_TYPE, RASTER_TYPE, CITATION = 1024, 1025, 1026
 GEOGRAPHIC_TYPE, GEOGRAPHIC_CITATION, DATUM, ANGULAR_UNIT = 2048, 2049, 2050, 2054
-ELLIPSOID, SEMI_MAJOR, SEMI_MINOR, INVERSE_FLATTENING, MERIDIAN = 2056, 2057, 2058, 2059, 2061
+ANGULAR_SIZE, ELLIPSOID, SEMI_MAJOR, SEMI_MINOR, INVERSE_FLATTENING, MERIDIAN = 2055, 2056, 2057, 2058, 2059, 2061
 PROJECTED_TYPE, PROJECTED_CITATION, PROJECTION, METHOD, LINEAR_UNIT, LINEAR_SIZE = 3072, 3073, 3074, 3075, 3076, 3077
 VERTICAL_TYPE = 4096
 PROJECTED, GEOGRAPHIC = 1, 2
@@ -61,7 +64,17 @@ METHODS: dict[int, tuple[str, dict[int, str]]] = {
 """Projection method -> PROJ's name of it, and geokey -> PROJ's parameter; lengths in PROJ are metres."""
 LENGTHS = ("x_0", "y_0")
 POLAR, CONIC_1SP, CONIC_2SP, STEREOGRAPHIC = 15, 9, 8, 14
-UNITS = {9001: ("m", 1.0), 9002: ("ft", 0.3048), 9003: ("us-ft", 1200 / 3937)}
+UNITS = {9001: ("m", 1.0), 9002: ("ft", 0.3048), 9003: ("us-ft", 1200 / 3937), 9036: ("km", 1000.0)}
+ANGLES = (DEGREE, 9101, 9103, 9104, 9105)
+"""Degrees, radians, minutes and seconds of arc, grads."""
+ESRI = "ESRI PE String ="
+IMAGINE_UNITS = {
+    **dict.fromkeys(("meters", "meter", "metres", "metre"), 1.0),
+    **dict.fromkeys(("feet", "foot", "international_feet", "international_foot"), 0.3048),
+    **dict.fromkeys(("us_survey_feet", "us_survey_foot", "usfeet"), 1200 / 3937),
+    **dict.fromkeys(("kilometers", "kilometres"), 1000.0),
+}
+"""As ERDAS IMAGINE spells them in citations, in any capitals."""
 
 
 class Unknown(ValueError):
@@ -135,39 +148,69 @@ def parse_crs(tags: Tags, warnings: list[str]) -> str | None:
         if difference := _unlike(code, keys):
             warnings.append(f"the coordinate system is left out: {difference}")
         return None if difference else f"EPSG:{code}"
-    if set(keys) <= {MODEL_TYPE, RASTER_TYPE, CITATION}:  # a transform without a system
+    found = _esri(keys, warnings)
+    if found is None and set(keys) <= {MODEL_TYPE, RASTER_TYPE, CITATION}:  # a transform without a system
         return None
     try:
-        return _user_defined(keys, model == GEOGRAPHIC)
+        found = found or _user_defined(keys, model == GEOGRAPHIC)
+        if difference := _other_citation(keys, found):
+            raise Unknown(difference)
+        return found
     except Exception as error:  # pyproj raises anything where the values make no sense
-        found = f"key {key} is {code}" if code is not None else f"key {key} is missing"
+        given = f"key {key} is {code}" if code is not None else f"key {key} is missing"
         reason = " ".join(str(error).split())[:200]
-        warnings.append(f"the coordinate system is left out: it is not given by an EPSG code ({found}; {reason})")
+        warnings.append(f"the coordinate system is left out: it is not given by an EPSG code ({given}; {reason})")
         return None
+
+
+def _esri(keys: Keys, warnings: list[str]) -> str | None:
+    """Return the CRS of the ESRI PE string that ArcGIS puts into a citation; other keys say less of it."""
+    texts = [str(keys.get(key, "")) for key in (PROJECTED_CITATION, CITATION, GEOGRAPHIC_CITATION)]
+    found = next((text.partition(ESRI)[2].strip() for text in texts if ESRI in text), "")
+    return crs.from_esri(found, warnings) if found else None
+
+
+def _other_citation(keys: Keys, system: str) -> str | None:
+    """Return in words how the unit in IMAGINE's citation differs from that of the CRS; None if it does not."""
+    text = "\n".join(str(keys.get(key, "")) for key in (PROJECTED_CITATION, CITATION))
+    said = re.search(r"^Units = (\w+)", text, re.MULTILINE)
+    size = IMAGINE_UNITS.get(said[1].lower()) if said and "IMAGINE" in text else None
+    own = _unit_of(system)
+    if said is None or size is None or own is None or math.isclose(size, own[1], rel_tol=1e-9):
+        return None
+    return f"its citation says lengths in {said[1]} ({size:.12g} m), its keys in units of {own[1]:.12g} m"
 
 
 def _unlike(code: int, keys: Keys) -> str | None:
     """Return in words why an EPSG code does not say what the keys say; None if it does."""
-    unit = _unit_of(code)
+    unit = _unit_of(f"EPSG:{code}")
     if unit is None:
         return f"EPSG:{code} is in no list of PROJ {_proj_version()}"
-    own = keys.get(LINEAR_UNIT)
-    if PROJECTED_TYPE not in keys or own is None or str(own) == unit[0]:
+    if PROJECTED_TYPE not in keys:
+        with contextlib.suppress(Unknown, ValueError):
+            if ANGULAR_UNIT in keys and not math.isclose(_radians(keys), unit[1], rel_tol=1e-9):
+                size = math.degrees(_radians(keys))
+                return f"angles are in units of {size:.12g} degrees, those of EPSG:{code} are not"
         return None
-    with contextlib.suppress(Unknown):
+    own = keys.get(LINEAR_UNIT)
+    if difference := _other_citation(keys, f"EPSG:{code}"):
+        return difference
+    if own is None or str(own) == unit[0]:
+        return None
+    with contextlib.suppress(Unknown, ValueError):
         if math.isclose(_metres(keys), unit[1], rel_tol=1e-12):
             return None
     return f"lengths are in units of EPSG:{own} (key {LINEAR_UNIT}), those of EPSG:{code} are {unit[1]:.12g} m"
 
 
 @functools.lru_cache
-def _unit_of(code: int) -> tuple[str, float] | None:
+def _unit_of(system: str) -> tuple[str, float] | None:
     """Return the EPSG code and the size of a system's unit; None where PROJ does not know the system."""
     import pyproj
     import pyproj.exceptions
 
     try:
-        axes = pyproj.CRS.from_epsg(code).axis_info
+        axes = pyproj.CRS(system).axis_info
     except pyproj.exceptions.CRSError:
         return None
     return (axes[0].unit_code, axes[0].unit_conversion_factor) if axes else ("", 1.0)
@@ -187,13 +230,16 @@ def _user_defined(keys: Keys, is_geographic: bool) -> str:
 
     base = _base(keys)
     if is_geographic:
-        return str(base.to_wkt())
+        is_degree = math.isclose(_radians(keys), math.radians(1), rel_tol=1e-9)
+        return str(base.to_wkt()) if is_degree else crs.with_unit(base, "AngularUnit", "unknown", _radians(keys))
     method, projection = keys.get(METHOD), keys.get(PROJECTION, USER_DEFINED)
-    if method is None and projection != USER_DEFINED and _metres(keys) == 1:
-        return str(_by_code(int(projection), base, keys).to_wkt())
+    if method is None and projection != USER_DEFINED:
+        found = _by_code(int(projection), base, keys)
+        is_metre = _metres(keys) == 1
+        return str(found.to_wkt()) if is_metre else crs.with_unit(found, "LinearUnit", "unknown", _metres(keys))
     if method not in METHODS:
         raise Unknown(f"projection method {method} is none of those that are read")
-    if keys.get(ANGULAR_UNIT, DEGREE) != DEGREE:
+    if not math.isclose(_radians(keys), math.radians(1), rel_tol=1e-9):
         raise Unknown(f"angles in units of EPSG:{keys[ANGULAR_UNIT]}")
     projected = pyproj.CRS.from_dict(_projection(keys, int(method))).to_json_dict()
     projected["base_crs"] = base.to_json_dict()
@@ -238,7 +284,32 @@ def _metres(keys: Keys) -> float:
         return UNITS[unit][1]
     if unit == USER_DEFINED and LINEAR_SIZE in keys:
         return float(keys[LINEAR_SIZE])
-    raise Unknown(f"lengths in units of EPSG:{unit}")
+    return _size_of(unit, "linear")
+
+
+def angle_unit(size: float) -> dict[int, Value]:
+    """Return the keys of a unit of angles of so many radians."""
+    code = next((code for code in ANGLES if math.isclose(_size_of(code, "angular"), size, rel_tol=1e-9)), None)
+    return {ANGULAR_UNIT: USER_DEFINED, ANGULAR_SIZE: float(size)} if code is None else {ANGULAR_UNIT: code}
+
+
+def _radians(keys: Keys) -> float:
+    unit = int(keys.get(ANGULAR_UNIT, DEGREE))
+    if unit == USER_DEFINED and ANGULAR_SIZE in keys:
+        return float(keys[ANGULAR_SIZE])
+    return _size_of(unit, "angular")
+
+
+@functools.lru_cache
+def _size_of(unit: int, category: str) -> float:
+    """Return the size of one of EPSG's units, in metres or radians."""
+    from pyproj.database import get_units_map
+
+    known = get_units_map(auth_name="EPSG", category=category, allow_deprecated=True).values()
+    size = next((float(each.conv_factor) for each in known if each.code == str(unit)), 0.0)
+    if not size:
+        raise Unknown(f"{'lengths' if category == 'linear' else 'angles'} in units of EPSG:{unit}")
+    return size
 
 
 def _base(keys: Keys) -> Any:

@@ -40,6 +40,7 @@ from pipeline.storage.geokeys import (
     Keys,
     Unknown,
     Value,
+    angle_unit,
     parse_crs,
 )
 
@@ -63,6 +64,9 @@ def format_crs(crs: str) -> tuple[Keys, bool]:
 
 
 def _same(first: Any, second: Any) -> bool:
+    units = [crs.axis_info[0].unit_conversion_factor for crs in (first, second) if crs.axis_info]
+    if len(units) == 2 and not math.isclose(*units, rel_tol=1e-9):
+        return False
     return bool(first.equals(second, ignore_axis_order=True)) or _nameless(first) == _nameless(second)
 
 
@@ -92,6 +96,8 @@ def _format(crs: Any) -> Keys:
         keys[PROJECTED_TYPE if model == PROJECTED else GEOGRAPHIC_TYPE] = code
         return keys
     keys |= dict(_format_base(crs.geodetic_crs if model == PROJECTED else crs))
+    if model == GEOGRAPHIC:
+        keys |= angle_unit(crs.axis_info[0].unit_conversion_factor)
     return keys | dict(_format_projection(crs)) if model == PROJECTED else keys
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.raster import Item, Number, Recorded, fit, printable
+from pipeline.raster import Item, Number, Recorded, default_names, fit, name_bands
 from pipeline.storage.geokeys import ASCII, DIRECTORY, DOUBLES, PIXEL_IS_POINT, RASTER_TYPE, numbers, parse_keys
 
 Tags = Mapping[int, Any]
@@ -123,40 +123,36 @@ def recorded_crs(items: Iterable[Item]) -> str | None:
     return next((item.text for item in items if (item.domain, item.name) == (DOMAIN, "CRS_WKT")), None)
 
 
-def band_names(items: Items, num_bands: int, extra: Sequence[int], warnings: list[str]) -> tuple[str, ...]:
-    """Return the bands' descriptions; `b1`, `b2`, ... where there is none, and everywhere if they are not unique.
+def band_names(
+    channels: Sequence[str], items: Items, num_bands: int, extra: Sequence[int], warnings: list[str]
+) -> tuple[str, ...]:
+    """Return the names of channels or the bands' descriptions; `b1`, `b2`, ... where there is none, or one twice.
 
     A band that is alpha (`extra`, the codes of the last bands) is called so where nothing else is said.
     """
-    default = tuple(f"b{band + 1}" for band in range(num_bands))
+    default = default_names(num_bands)
     if sum(code in ALPHA for code in extra) == 1 and len(extra) < num_bands:
         alpha = num_bands - len(extra) + next(i for i, code in enumerate(extra) if code in ALPHA)
         default = (*default[:alpha], "alpha", *default[alpha + 1 :])
-    names = tuple(printable(items.get(("DESCRIPTION", band)) or default[band]) for band in range(num_bands))
-    if len(set(names)) == num_bands:
-        return names
-    warnings.append(f"the band names are ignored: they are not unique ({', '.join(names[:20])})")
-    return default
+    found = channels or [items.get(("DESCRIPTION", band), "") for band in range(num_bands)]
+    return name_bands(found, default, warnings)
 
 
-def parse_scale(items: Items, num_bands: int, warnings: list[str]) -> tuple[float, float] | None:
-    """Return the scale and offset that all bands share, None where none is recorded or they differ.
+def parse_scales(items: Items, num_bands: int, warnings: list[str]) -> tuple[tuple[float, float], ...]:
+    """Return scale and offset of each band; none where none is recorded, or one is no number.
 
     Examples
     --------
-    >>> parse_scale({("SCALE", 0): "0.5", ("SCALE", 1): "0.5", ("OFFSET", 1): "0"}, 2, [])
-    (0.5, 0.0)
+    >>> parse_scales({("SCALE", 0): "0.5", ("SCALE", 1): "0.25", ("OFFSET", 1): "3"}, 2, [])
+    ((0.5, 0.0), (0.25, 3.0))
     """
     scale = [parse_number(items.get(("SCALE", band), "1")) for band in range(num_bands)]
     offset = [parse_number(items.get(("OFFSET", band), "0")) for band in range(num_bands)]
-    pairs = set(zip(scale, offset, strict=True))
-    if pairs == {(1, 0)}:
-        return None
-    first, second = next(iter(pairs))
-    if len(pairs) > 1 or not _is_finite(first) or not _is_finite(second) or first == 0:
-        warnings.append("the recorded scale and offset are ignored: they differ between the bands or are no numbers")
-        return None
-    return float(first or 0), float(second or 0)
+    if not all(map(_is_finite, [*scale, *offset])) or 0 in scale:
+        warnings.append("the recorded scale and offset are ignored: they are no numbers, or the scale is 0")
+        return ()
+    pairs = tuple((float(a or 0), float(b or 0)) for a, b in zip(scale, offset, strict=True))
+    return pairs if set(pairs) != {(1, 0)} else ()
 
 
 def parse_recorded(tags: Tags, pages: list[Tags], warnings: list[str]) -> Recorded:
@@ -214,6 +210,9 @@ def _matrix(tags: Tags) -> Affine | None:
 
 
 def parse_number(text: str) -> Number | None:
+    """Return a number as files spell it: with a comma, too, or infinite or none as old Microsoft libraries print it."""
+    if special := re.fullmatch(r"([+-]?)(?:1[.,]#(inf|ind|qnan|snan)0*|nan\(.*\))", text.strip().lower()):
+        return float(f"{special[1]}inf" if special[2] == "inf" else "nan")
     for parse in (int, float):
         try:
             return parse(text.replace(",", "."))

@@ -11,11 +11,11 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.errors import InputError, PipelineError
-from pipeline.raster import Dims, RasterSpec, Recorded, fit, grid_difference, working_dtype
+from pipeline.raster import Dims, RasterSpec, Recorded, default_names, fit, grid_difference, name_bands, working_dtype
 from pipeline.read_limits import ReadLimits
 from pipeline.region import Region
 from pipeline.storage.folder import Access, Folder, RemoteError, folder_at, is_url
-from pipeline.storage.reader import Evidence, Reader
+from pipeline.storage.reader import Evidence, Reader, Scales
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
 REFUSED = {
@@ -61,8 +61,13 @@ def open_raster(
             return ZarrReader(path, array, at, dims, limits, level)
     except OSError as error:  # no permission, a name too long, a share that is gone
         raise InputError(f"{path}: cannot be opened: {error.strerror or error}") from error
-    if array or not all(isinstance(place, int) for place in (at or {}).values()):
-        raise InputError(f"{path}: `array` and `at` are for Zarr groups; this is a file")
+    if array:
+        raise InputError(
+            f"{path}: `array` and `at` are for Zarr groups; this is a file (of several images `series:` picks one, and "
+            "`at:` cuts the slices and times of OME-TIFF and ImageJ)"
+        )
+    if labels := [place for place in (at or {}).values() if not isinstance(place, int)]:
+        raise InputError(f"{path}: `at` cuts a file at positions, whole numbers from 0; got {labels[0]!r}")
     from pipeline.storage.tiff import TiffReader
     from pipeline.storage.tiff_stack import Choice
 
@@ -122,14 +127,21 @@ def open_input(options: InputOptions, opened: dict[InputOptions, Reader] | None 
     opened = {} if opened is None else opened
     targets = [(path, array) for path in options.paths for array in options.arrays]
     readers = [_open_one(options, path, array, opened) for path, array in targets]
+    if len(readers) > 1 and options.nodata not in (None, "carry"):  # what each of them records counts no more
+        readers = [Selected(reader, replace(reader.spec, nodata=None), None, ()) for reader in readers]
     names = [array or Path(path).name.split(".")[0] for path, array in targets]
     reader: Reader = readers[0] if len(readers) == 1 else Stack(readers, names)
     spec, bands = reader.spec.select(options.bands)
     spec = replace(spec, nodata=_nodata(options, spec), recorded=_recorded(options, spec))
-    if options.bands is not None or spec != reader.spec:
-        reader = Selected(reader, spec, bands if options.bands is not None else None)
-    factor_offset = reader.scale if options.scale == "apply" else options.scale
-    return Scaled(reader, factor_offset, options.is_wide) if isinstance(factor_offset, tuple) else reader
+    said: tuple[str, ...] = ()
+    if options.scale == "apply" and not reader.scales:
+        said = ("`scale: apply` changes nothing: the file records no scale and offset that can be used",)
+    if options.bands is not None or spec != reader.spec or said:
+        reader = Selected(reader, spec, bands if options.bands is not None else None, said)
+    scales = reader.scales if options.scale == "apply" else ()
+    if isinstance(options.scale, tuple):
+        scales = (options.scale,) * spec.num_bands
+    return Scaled(reader, scales, options.is_wide) if scales else reader
 
 
 def _open_one(options: InputOptions, path: str, array: str | None, opened: dict[InputOptions, Reader]) -> Reader:
@@ -195,11 +207,13 @@ def _recorded(options: InputOptions, spec: RasterSpec) -> Recorded | None:
 
 
 class Selected(Reader):
-    """A reader with some of its bands, or with another nodata."""
+    """A reader with some of its bands, or with another nodata; `said` are further warnings."""
 
-    def __init__(self, reader: Reader, spec: RasterSpec, bands: tuple[int, ...] | None) -> None:
-        self.reader, self.spec, self.bands = reader, spec, bands
-        self.chunk, self.scale = reader.chunk, reader.scale
+    def __init__(self, reader: Reader, spec: RasterSpec, bands: tuple[int, ...] | None, said: tuple[str, ...]) -> None:
+        self.reader, self.spec, self.bands, self._said = reader, spec, bands, said
+        self.chunk, self.scales = reader.chunk, reader.scales
+        if bands is not None and self.scales:
+            self.scales = tuple(self.scales[band] for band in bands)
 
     def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:
         own = self.bands
@@ -214,21 +228,27 @@ class Selected(Reader):
         return self.reader.evidence()
 
     def describe(self) -> dict[str, Any]:
-        return self.reader.describe()
+        facts = self.reader.describe()
+        return facts | {"warnings": [*facts.get("warnings", []), *self._said]}
 
 
 class Scaled(Reader):
-    """A reader whose pixels are stored * factor + offset, in the working dtype (or float64), invalid ones as NaN."""
+    """A reader whose pixels are stored * factor + offset of their band, invalid ones as NaN.
 
-    def __init__(self, reader: Reader, factor_offset: tuple[float, float], is_wide: bool = False) -> None:
-        self.reader, self.factor_offset = reader, factor_offset
+    Their dtype is the working dtype, or float64.
+    """
+
+    def __init__(self, reader: Reader, applied: Scales, is_wide: bool = False) -> None:
+        self.reader, self._applied = reader, np.array(applied)
         stored = reader.spec.dtype
         if stored.kind != "f" and stored.itemsize == 8:
-            factor, offset = factor_offset
+            factor, offset = applied[0]
+            remedy = f"{{op: cast, dtype: float64, scale: {factor!r}, offset: {offset!r}, allow_inexact: true}}"
+            if len(set(applied)) > 1:
+                remedy = "`calc` with `allow_inexact: true` for each band, whose scales differ"
             raise PipelineError(
                 f"the raster is {stored.name}, and scaled pixels are floating point, which holds whole numbers only up "
-                f"to 2^53; leave `scale` out and scale it where that may round: {{op: cast, dtype: float64, "
-                f"scale: {factor!r}, offset: {offset!r}, allow_inexact: true}}",
+                f"to 2^53; leave `scale` out and scale it where that may round: {remedy}",
                 ("scale",),
             )
         self.chunk = reader.chunk
@@ -240,7 +260,8 @@ class Scaled(Reader):
     def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:
         stored = np.empty(out.shape, self.reader.spec.dtype)
         self.reader.read(region, stored, bands)
-        factor, offset = self.factor_offset
+        pairs = self._applied if bands is None else self._applied[list(bands)]
+        factor, offset = (pairs.T[..., np.newaxis] if self.spec.dims[0] == "band" else pairs.T).copy()
         axis, nodata = self.spec.dims.index("y"), self.reader.spec.nodata
         for row, scaled in zip(np.moveaxis(stored, axis, 0), np.moveaxis(out, axis, 0), strict=True):
             with np.errstate(over="ignore", invalid="ignore"):  # inf in, inf out
@@ -256,6 +277,9 @@ class Scaled(Reader):
 
     def describe(self) -> dict[str, Any]:
         return self.reader.describe()
+
+
+UNSCALED = ((1.0, 0.0),)
 
 
 class Stack(Reader):
@@ -275,13 +299,14 @@ class Stack(Reader):
                     f"nodata {spec.nodata}; the rasters of a stack must agree",
                     ("stack",),
                 )
-        if len(set(names)) != len(names):
-            names = [f"b{i + 1}" for i in range(len(names))]
+        self._warnings: list[str] = []
+        names = name_bands(names, default_names(len(names)), self._warnings)
         self.readers = tuple(readers)
         recorded = _stacked([reader.spec.recorded or Recorded() for reader in readers])
         self.spec = replace(first, dims=("band", "y", "x"), bands=tuple(names), band_coordinates=(), recorded=recorded)
         self.chunk = readers[0].chunk
-        self.scale = readers[0].scale if len({reader.scale for reader in readers}) == 1 else None
+        if any(reader.scales for reader in readers):
+            self.scales = tuple((reader.scales or UNSCALED)[0] for reader in readers)
 
     def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:
         for plane, index in enumerate(range(len(self.readers)) if bands is None else bands):
@@ -297,9 +322,7 @@ class Stack(Reader):
 
     def describe(self) -> dict[str, Any]:
         facts = [reader.describe() for reader in self.readers]
-        warnings = list(dict.fromkeys(text for fact in facts for text in fact.get("warnings", [])))
-        if len({reader.scale for reader in self.readers}) > 1:
-            warnings.append("the recorded scales and offsets are ignored: they differ between the bands")
+        warnings = [*self._warnings, *dict.fromkeys(text for fact in facts for text in fact.get("warnings", []))]
         return {**facts[0], "files": len(self.readers), "warnings": warnings}
 
 

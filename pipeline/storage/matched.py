@@ -19,7 +19,7 @@ class Matched(Reader):
     """A reader on a grid whose pixels divide those of the file; regions, blocks and halos are of that grid."""
 
     def __init__(self, reader: Reader, grid: RasterSpec, times: tuple[int, int]) -> None:
-        self.reader, self.times, self.scale = reader, times, reader.scale
+        self.reader, self.times, self.scales = reader, times, reader.scales
         self.chunk = (reader.chunk[0] * times[0], reader.chunk[1] * times[1])
         tags = grid.recorded.tags if grid.recorded else ()
         self.spec = replace(

@@ -18,7 +18,7 @@ import zarr
 
 from pipeline.config.trust import ENDPOINT_VARIABLES
 from pipeline.errors import InputError, UsageError
-from pipeline.storage.folder import PLAIN_CODECS, REQUESTS, Access, Conflict, Folder, RemoteError
+from pipeline.storage.folder import PLAIN_CODECS, REQUESTS, Access, Conflict, Folder, RemoteError, open_stored
 from pipeline.storage.forked import check_not_forked
 from pipeline.storage.listing import Entry, Listing, mark_of
 from pipeline.storage.object_request import answer_to
@@ -259,7 +259,7 @@ class ObjectFolder(Folder):
 
     def open_array(self, path: str, mode: Literal["r", "r+"] = "r") -> zarr.Array[Any]:
         with zarr.config.set({"codec_pipeline.path": PLAIN_CODECS}):  # zarrs would go to the store by itself
-            return zarr.open_array(self.pixel_store(), path=path, mode=mode)
+            return open_stored(self.pixel_store(), path, mode)
 
     @contextmanager
     def _errors_of(self, name: str, kind: str) -> Iterator[None]:

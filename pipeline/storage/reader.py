@@ -13,6 +13,8 @@ from pipeline.raster import RasterSpec
 from pipeline.region import Region
 from pipeline.storage.folder import Folder
 
+Scales = tuple[tuple[float, float], ...]
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -37,8 +39,13 @@ class Reader(ABC):
     """What the file says of itself."""
     chunk: tuple[int, int]
     """Rows and columns that are decoded together; the grid starts at the raster's upper left corner."""
-    scale: tuple[float, float] | None = None
-    """Scale and offset that the file records (value = stored * scale + offset), None where it records none."""
+    scales: Scales = ()
+    """Scale and offset that the file records for each band (value = stored * scale + offset); empty: none."""
+
+    @property
+    def scale(self) -> tuple[float, float] | None:
+        """Scale and offset that all bands share; None where none is recorded, or they differ."""
+        return self.scales[0] if len(set(self.scales)) == 1 else None
 
     @abstractmethod
     def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:
@@ -67,8 +74,9 @@ class BandReader(Reader):
     def __init__(self, reader: Reader, bands: Sequence[int]) -> None:
         """`bands` are indices from 0."""
         self._reader, self._bands = reader, tuple(bands)
-        self.spec = reader.spec.select([band + 1 for band in bands])[0]
-        self.chunk, self.scale = reader.chunk, reader.scale
+        self.spec = reader.spec.pick(self._bands)
+        self.chunk = reader.chunk
+        self.scales = tuple(reader.scales[band] for band in bands) if reader.scales else ()
 
     def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:
         self._reader.read(region, out, self._bands if bands is None else [self._bands[band] for band in bands])

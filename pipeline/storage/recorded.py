@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from pipeline.raster import Item, RasterSpec, Recorded, printable
-from pipeline.storage.geotiff import COLOR_LIMIT, ITEM_LIMIT, PLACE, PLACE_LIMIT, by_band, parse_scale
+from pipeline.storage.geotiff import COLOR_LIMIT, ITEM_LIMIT, PLACE, PLACE_LIMIT, by_band, parse_scales
 
 KEY = "geotiff"
 
@@ -29,8 +29,8 @@ def to_attributes(spec: RasterSpec) -> dict[str, Any]:
         data["band"] = spec.bands[0]  # without an axis, there is no coordinate for the name
     items = by_band(recorded.items)
     attributes: dict[str, Any] = {KEY: data} if data else {}
-    if scale := parse_scale(items, spec.num_bands, []):
-        attributes |= {"scale_factor": scale[0], "add_offset": scale[1]}
+    if len(scales := set(parse_scales(items, spec.num_bands, []))) == 1:  # for several, CF has no word
+        attributes["scale_factor"], attributes["add_offset"] = scales.pop()
     units = {items.get(("UNITTYPE", band), "") for band in range(spec.num_bands)}
     if len(units) == 1 and (unit := units.pop()):
         attributes["units"] = unit
@@ -96,11 +96,14 @@ def printable_lines(text: str) -> str:
 
 
 def _scale_items(attributes: Mapping[str, Any], num_bands: int) -> tuple[Item, ...]:
-    """Return CF's scale, offset and units as GDAL says them, of each band."""
+    """Return CF's scale, offset and units, or rioxarray's lists of them, as GDAL says them, of each band."""
     names = {"scale_factor": ("SCALE", "scale"), "add_offset": ("OFFSET", "offset"), "units": ("UNITTYPE", "unittype")}
-    return tuple(
-        Item(name, repr(value) if isinstance(value, float) else str(value), band, role)
-        for key, (name, role) in names.items()
-        if isinstance(value := attributes.get(key), int | float | str) and not isinstance(value, bool)
-        for band in range(num_bands)
-    )
+    names |= {"scales": names["scale_factor"], "offsets": names["add_offset"]}
+    found = []
+    for key, (name, role) in names.items():
+        value = attributes.get(key)
+        values = value if isinstance(value, list) and len(value) == num_bands else [value] * num_bands
+        for band, each in enumerate(values):
+            if isinstance(each, int | float | str) and not isinstance(each, bool):
+                found.append(Item(name, repr(each) if isinstance(each, float) else str(each), band, role))
+    return tuple(found)

@@ -30,7 +30,7 @@ from pipeline.storage.reader import Evidence, Reader
 from pipeline.storage.tiff_decode import Decoder, make_decoder
 from pipeline.storage.tiff_directory import check_directories
 from pipeline.storage.tiff_file import find_sidecars, input_errors, logged, reason
-from pipeline.storage.tiff_layout import RAW_READ_BYTES, Layout, parse_layout, positive
+from pipeline.storage.tiff_layout import RAW_READ_BYTES, Layout, parse_layout, positive, settle_predictor
 from pipeline.storage.tiff_page import describe_pages, hash_metadata, parse_recorded, select_pages, tags_of
 from pipeline.storage.tiff_stack import Choice
 
@@ -101,19 +101,22 @@ class TiffReader(Reader):
         pages, first = selection.pages, selection.pages[0]
         num_bands = max(len(pages), positive(first.samplesperpixel, "SamplesPerPixel"))
         check_bands(path, num_bands)
-        layout = parse_layout(pages, tif.byteorder, status.st_size, limits)
+        for page in pages:
+            settle_predictor(page, messages if page is first else [])
+        layout = parse_layout(pages, tif.byteorder, status.st_size, limits, messages)
         tags = tags_of(selection.origin[0])
         recorded = parse_recorded(selection.origin, messages)
         items = geotiff.by_band(recorded.items)
         dtype = np.dtype(np.uint8) if layout.dtype.kind == "b" else layout.dtype.newbyteorder("=")
-        bands = geotiff.band_names(items, num_bands, recorded.extra, messages)
+        given = selection.names if len(selection.names) == num_bands else ()
+        bands = geotiff.band_names(given, items, num_bands, recorded.extra, messages)
         is_mask = choice.series == "mask"
         spec = RasterSpec(
             height=layout.height,
             width=layout.width,
             dtype=dtype,
             dims=_dims(num_bands, layout),
-            bands=selection.names if len(selection.names) == num_bands else bands,
+            bands=bands,
             nodata=None if is_mask else geotiff.parse_nodata(tags, dtype, messages),
             transform=_scaled(geotiff.parse_transform(tags, messages), selection.origin[0], layout),
             crs=geotiff.recorded_crs(recorded.items) or parse_crs(tags, messages),
@@ -126,7 +129,7 @@ class TiffReader(Reader):
             "metadata": hash_metadata(tif, pages, spec, layout),
             "sample": _sample(tif.filehandle, status.st_size),
         }
-        scale = None if is_mask else geotiff.parse_scale(items, num_bands, messages)
+        scales = () if is_mask else geotiff.parse_scales(items, num_bands, messages)
         messages += find_sidecars(path, spec.transform is not None)
         facts = (
             selection.facts
@@ -137,7 +140,7 @@ class TiffReader(Reader):
             }
         )
         reader = cls(spec, layout, make_decoder(first, layout), identity, facts, file_status(status))
-        reader.scale = scale
+        reader.scales = scales
         return reader
 
     def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:

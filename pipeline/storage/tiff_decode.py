@@ -7,6 +7,7 @@ header asks for: so that is compared with the tags before.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import struct
 from collections.abc import Callable, Iterator
@@ -19,15 +20,19 @@ from tifffile import TIFF, TiffPage
 from pipeline.errors import InputError
 from pipeline.read_limits import allowed_bytes
 from pipeline.storage.tiff_file import reason
-from pipeline.storage.tiff_layout import Layout, codec_of, path_of
+from pipeline.storage.tiff_layout import BYTES, RAW_READ_BYTES, Layout, codec_of, path_of
 
+CCITT = (2, 3, 4)
 LZW, LERC, WEBP = 5, 34887, (34927, 50001)
 JPEG = (6, 7, 33007, 34892)
 JPEG2000 = (33003, 33004, 33005, 34712)
 IMAGES = (*WEBP, 22610, 34933, 34934, 50002, 52546)
 """WebP, JPEG XR, PNG, JPEG XL: they refuse to decode into an array of another shape."""
-BYTES = (1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 34926, 50000, 50013)
-"""None, CCITT, LZW, Deflate, PackBits, LZMA, Zstandard, Pixtiff: as much is decoded as asked for."""
+JPEG_OF_PLANES = 7
+FLOATING_POINT = 3
+"""The predictor whose bytes are in an order of their own."""
+ROWS_PER_STRIP, PADDED = 278, 8
+"""How many times the raster's rows a single strip may be filled up to."""
 ZSTD_MAGIC, ZLIB_MAGIC = b"\x28\xb5\x2f\xfd", b"\x78"
 """What LERC may be wrapped in."""
 SIZ = b"\xff\x4f\xff\x51"
@@ -65,12 +70,74 @@ def make_decoder(page: TiffPage, layout: Layout) -> Decoder:
         segment: np.ndarray = volume[0]
         return segment
 
+    if codec == JPEG_OF_PLANES and page.planarconfig == 2:
+        return functools.partial(_decode_grey_jpeg, layout)
+    if codec not in BYTES or codec in CCITT or not BytesDecoder.knows(page, layout):
+        return decode_segment
+    decoder = BytesDecoder(page, layout, decode_segment)
     if codec == LZW:
         from pipeline.storage.tiff_lzw import LzwDecoder  # a kernel: numba is imported for files that need it
 
         if LzwDecoder.knows(page, layout):
-            return LzwDecoder(page, layout, decode_segment)
-    return decode_segment
+            return LzwDecoder(page, layout, decoder)
+    return decoder
+
+
+class BytesDecoder:
+    """Decodes codecs of plain bytes; what it finds odd is decoded by tifffile, or is damaged.
+
+    The last strip may be filled up to whole rows, which tifffile does not expect.
+    """
+
+    def __init__(self, page: TiffPage, layout: Layout, otherwise: Decoder) -> None:
+        self._layout, self._otherwise = layout, otherwise
+        self._bits, self._is_reversed = page.bitspersample, page.fillorder == 2
+        self._row_bytes = -(-layout.columns * layout.samples * self._bits // 8)
+        self._rows = layout.rows_stored
+        self._decompress: Callable[..., Any] = TIFF.DECOMPRESSORS[page.compression]
+        self._restore: Any = TIFF.UNPREDICTORS[page.predictor] if page.predictor != 1 else None
+        self._dtype = layout.dtype.newbyteorder("=") if page.predictor == FLOATING_POINT else layout.dtype
+        said = page.tags.valueof(ROWS_PER_STRIP)
+        most = max(PADDED * layout.rows, RAW_READ_BYTES // self._row_bytes)
+        padded = min(said, most) if isinstance(said, int) and not page.is_tiled else 0
+        self._sizes = [rows * self._row_bytes for rows in dict.fromkeys((layout.rows, max(padded, layout.rows)))]
+
+    @staticmethod
+    def knows(page: TiffPage, layout: Layout) -> bool:
+        """Return whether samples are whole bytes or less than one, and the predictor is one of TIFF's."""
+        is_plain = page.bitspersample == layout.dtype.itemsize * 8 or page.bitspersample < 8
+        return is_plain and page.predictor in (1, 2, 3) and not page.is_subsampled
+
+    def __call__(self, data: bytes, index: int, tables: bytes | None) -> np.ndarray:
+        layout, stored = self._layout, imagecodecs.bitorder_decode(data) if self._is_reversed else data
+        for size, piece in itertools.product(self._sizes, (stored, stored[:-1])):  # which may have been made even
+            try:
+                decoded = self._decompress(piece, out=size)[:size]
+            except Exception:  # of any kind, as the codec has it: there is more than due, or it is damaged
+                continue
+            rows = len(decoded) // self._row_bytes
+            if rows >= self._rows[index // layout.across % layout.down]:
+                values = self._unpack(decoded[: rows * self._row_bytes], rows)
+                return values if self._restore is None else self._restore(values, axis=-2)
+        return self._otherwise(data, index, tables)
+
+    def _unpack(self, decoded: bytes, rows: int) -> np.ndarray:
+        """Return whole rows of samples in native order, those of few bits as bytes."""
+        layout = self._layout
+        if self._bits < 8:
+            run = layout.columns * layout.samples
+            values = imagecodecs.packints_decode(decoded, np.uint8, self._bits, runlen=run)
+        else:
+            values = np.frombuffer(decoded, self._dtype).astype(layout.dtype.newbyteorder("="), copy=False)
+        return values.reshape(rows, layout.columns, layout.samples)
+
+
+def _decode_grey_jpeg(layout: Layout, data: bytes, index: int, tables: bytes | None) -> np.ndarray:
+    """Decode one band of several: it has no colour space, whatever the bands mean together."""
+    for height, width in _jpeg_sizes(data):
+        _check_size(height, width, layout)
+    values: np.ndarray = imagecodecs.jpeg_decode(data, bitspersample=8 * layout.dtype.itemsize, tables=tables)
+    return values.reshape(*values.shape[:2], 1)
 
 
 def _check_size(height: int, width: int, layout: Layout) -> None:

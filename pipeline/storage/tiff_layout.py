@@ -18,6 +18,16 @@ RAW_READ_BYTES = 2**20
 """What one read of an uncompressed segment takes at most, and the size of the chunks it is said to have."""
 
 
+YCBCR, PACKBITS = 6, 32773
+BYTES = (1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 34926, 50000, 50013)
+"""None, CCITT, LZW, Deflate, PackBits, LZMA, Zstandard, Pixtiff: as much is decoded as asked for."""
+OLD_JPEG, JPEG_STREAM, JPEG_Q_TABLES = 6, 513, 519
+PREDICTED = (5, 8, 32946, 34925, 34926, 50000, 50013)
+COUNTS = (279, 325)
+INTEGERS = (1, 3, 4, 6, 8, 9, 13, 16, 17, 18)
+"""TIFF's types of whole numbers."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Layout:
     """Where the segments of a raster lie, and how they are stored.
@@ -87,7 +97,9 @@ class Layout:
         return f"{self.word} {index}" + (f" of band {plane + 1}" if len(self.offsets) > 1 else "")
 
 
-def parse_layout(pages: list[TiffPage], byteorder: Literal["<", ">"], file_size: int, limits: ReadLimits) -> Layout:
+def parse_layout(
+    pages: list[TiffPage], byteorder: Literal["<", ">"], file_size: int, limits: ReadLimits, messages: list[str]
+) -> Layout:
     """Return how the pages that are bands are stored; raise InputError where they cannot be read so."""
     first = pages[0]
     height, width = positive(first.imagelength, "ImageLength"), positive(first.imagewidth, "ImageWidth")
@@ -100,6 +112,8 @@ def parse_layout(pages: list[TiffPage], byteorder: Literal["<", ">"], file_size:
     if first.is_tiled:
         rows, columns = first.tilelength, first.tilewidth
     dtype = _parse_dtype(first)
+    _check_colors(first)
+    _check_jpeg(first)
     layout = Layout(
         word="tile" if first.is_tiled else "strip",
         height=height,
@@ -113,7 +127,7 @@ def parse_layout(pages: list[TiffPage], byteorder: Literal["<", ">"], file_size:
         counts=np.empty((0, 0), np.int64),
         tables=tuple(page.jpegtables for page in pages for _ in range(samples if planar == 2 else 1)),
     )
-    layout = _locate(layout, pages, file_size)
+    layout = _locate(layout, pages, file_size, messages)
     if not layout.raw:
         _check_limits(layout, path_of(first), limits)
     return layout
@@ -122,13 +136,59 @@ def parse_layout(pages: list[TiffPage], byteorder: Literal["<", ">"], file_size:
 def _parse_dtype(page: TiffPage) -> np.dtype:
     dtype, bits = page.dtype, page.bitspersample
     name = None if dtype is None else dtype.name
-    if dtype is None or not isinstance(bits, int) or (name not in DTYPES and name != "bool") or 1 < bits < 8:
+    packed = isinstance(bits, int) and 1 < bits < 8 and name != "uint8"
+    if dtype is None or not isinstance(bits, int) or (name not in DTYPES and name != "bool") or packed:
         kind = getattr(page.sampleformat, "name", page.sampleformat)
         raise InputError(
             f"{path_of(page)}: samples of {bits} bits, format {kind}, are not supported; rasters are integers or "
-            f"floating point of 8 to 64 bits, or 1 bit (convert it: gdal_translate -ot Float32)"
+            f"floating point of 8 to 64 bits, or unsigned of fewer (convert it: gdal_translate -ot Float32)"
         )
     return np.dtype(name)  # C has two kinds of 64 bits, of which Zarr knows one
+
+
+def _check_colors(page: TiffPage) -> None:
+    """Refuse samples that are not red, green and blue though the colours are: codecs of images make these of them."""
+    if page.photometric == YCBCR and page.samplesperpixel > 1 and page.compression in BYTES:
+        raise InputError(
+            f"{path_of(page)}: its samples are luminance and differences of colour (YCbCr, {codec_of(page)}), not red, "
+            "green and blue; write these: gdal_translate -co PHOTOMETRIC=RGB, or -co COMPRESS=JPEG"
+        )
+
+
+def settle_predictor(page: TiffPage, messages: list[str]) -> None:
+    """Take the Predictor tag for what it means: libtiff knows it with LZW, Deflate, LZMA and Zstandard alone.
+
+    tifffile undoes it with any codec, and is the one that writes it with PackBits.
+    """
+    predictor, codec = int(page.predictor), int(page.compression)
+    if predictor == 1:
+        return
+    if codec == PACKBITS and "tifffile" in str(page.software):
+        messages.append(
+            "the predictor is undone: tifffile wrote the file and means it so; of PackBits, GDAL ignores it"
+        )
+    elif codec not in PREDICTED:
+        messages.append(f"the Predictor tag ({predictor}) is ignored, as GDAL does: compression {codec_of(page)}")
+        page.predictor = 1
+    elif predictor == 3 and page.dtype is not None and page.dtype.kind != "f":
+        raise InputError(
+            f"{path_of(page)}: Predictor is 3, which is for floating point, and its samples are {page.dtype}; "
+            "write the file again"
+        )
+    elif predictor == 2 and page.bitspersample not in (8, 16, 32, 64):
+        raise InputError(
+            f"{path_of(page)}: Predictor is 2, which is for whole bytes, and its samples have {page.bitspersample} "
+            "bits; write the file again"
+        )
+
+
+def _check_jpeg(page: TiffPage) -> None:
+    """Refuse JPEG as in TIFF 6.0 where its tables stand apart from the strips."""
+    if page.compression == OLD_JPEG and not page.tags.valueof(JPEG_STREAM) and page.tags.get(JPEG_Q_TABLES) is not None:
+        raise InputError(
+            f"{path_of(page)}: is old-style JPEG with its tables apart, which is not read; "
+            "write it with another compression: gdal_translate -co COMPRESS=JPEG"
+        )
 
 
 def _is_raw(page: TiffPage, dtype: np.dtype) -> bool:
@@ -136,13 +196,23 @@ def _is_raw(page: TiffPage, dtype: np.dtype) -> bool:
     return plain and dtype.kind != "b" and page.bitspersample == dtype.itemsize * 8
 
 
-def _locate(layout: Layout, pages: list[TiffPage], file_size: int) -> Layout:
-    """Return the layout with offsets and counts, all of them checked to lie inside the file."""
+def _locate(layout: Layout, pages: list[TiffPage], file_size: int, messages: list[str]) -> Layout:
+    """Return the layout with offsets and counts, all of them checked to lie inside the file.
+
+    Counts that are missing, or 0 where there is an offset, are estimated: the segment ends where the next one begins.
+    """
     planes = len(layout.tables) // len(pages)
     num_segments = layout.across * layout.down
     path = path_of(pages[0])
     offsets = _table([page.dataoffsets for page in pages], planes * num_segments, path).reshape(-1, num_segments)
-    counts = _table([page.databytecounts for page in pages], planes * num_segments, path).reshape(-1, num_segments)
+    listed = [_listed_counts(page, planes * num_segments) for page in pages]
+    counts = _table(listed, planes * num_segments, path).reshape(-1, num_segments)
+    if not layout.raw and ((counts == 0) & (offsets > 0)).any():
+        messages.append("StripByteCounts or TileByteCounts are missing or 0, and estimated as in libtiff")
+        places = [place for page in pages for place in (page.offset, *(tag.valueoffset for tag in page.tags))]
+        ends = np.unique([*offsets.ravel().tolist(), *places, file_size])
+        room = ends[np.searchsorted(ends, offsets, "right").clip(max=len(ends) - 1)] - offsets
+        counts = np.where(counts == 0, room.clip(0, 2 * layout.rows * layout.row_bytes + RAW_READ_BYTES), counts)
     if layout.raw:
         due = np.repeat(layout.rows_stored.astype(object) * layout.row_bytes, layout.across)
         due = np.minimum(due, file_size + 1).astype(np.int64)
@@ -157,6 +227,17 @@ def _locate(layout: Layout, pages: list[TiffPage], file_size: int) -> Layout:
             f"it is truncated; copy it again"
         )
     return replace(layout, offsets=offsets, counts=counts)
+
+
+def _listed_counts(page: TiffPage, length: int) -> list[int]:
+    """Return the counts of a page's segments, 0 where it lists none."""
+    tag = next((page.tags[code] for code in COUNTS if page.tags.get(code) is not None), None)
+    if tag is None:
+        return [0] * length
+    if int(tag.dtype) not in INTEGERS:
+        kind = getattr(tag.dtype, "name", tag.dtype)
+        raise InputError(f"{path_of(page)}: {tag.name} is of type {kind}, no whole numbers: it is damaged")
+    return [int(count) for count in page.databytecounts]
 
 
 def _table(values: list[Any], length: int, path: str) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from tifffile import TiffFile, TiffPage
 
 from pipeline.errors import InputError
-from pipeline.raster import RasterSpec, Recorded
+from pipeline.raster import RasterSpec, Recorded, is_nan
 from pipeline.storage import geotiff
 from pipeline.storage.tiff_layout import Layout, codec_of
 from pipeline.storage.tiff_stack import Choice, groups_of, pages_of, parse_stacks
@@ -18,6 +18,9 @@ from pipeline.storage.tiff_stack import Choice, groups_of, pages_of, parse_stack
 PAGE_LIMIT = 2**15
 """Pages of a file: so many take some five seconds to parse."""
 IDENTITY_TAGS = (256, 257, 258, 259, 262, 266, 274, 277, 278, 284, 317, 322, 323, 338, 339, 347, 530, *geotiff.TAGS)
+
+ORIENTATION = 274
+PLACED = (*geotiff.PLACE, geotiff.GDAL_NODATA)
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def _image(
     """Return the pages of an image, and the names of its channels."""
     assert choice.series != "mask"
     stacks = parse_stacks(every[0], len(every), messages)
-    groups = groups_of(full)
+    groups = groups_of(full, place_of)
     count, number = len(stacks or groups), choice.series or 0
     if not 0 <= number < count:
         raise InputError(f"{path}: `series: {number}`: the file has {count} images, counted from 0")
@@ -88,14 +91,34 @@ def _image(
         pages = pages_of(stacks[number], every, dict(choice.at))
         if len(groups_of(pages)) > 1 or (pages[0].samplesperpixel > 1 and len(pages) > 1):
             raise InputError(f"{path}: the channels of image {number} are of several kinds; write them as files")
-        return pages, stacks[number].channels
+        return pages, stacks[number].names_of(page.index for page in pages)
     if choice.at:
-        raise InputError(f"{path}: `array` and `at` are for Zarr groups; this is a file (and no stack of slices)")
+        raise InputError(
+            f"{path}: `at` cuts the slices and times that OME-TIFF and ImageJ tell of; this is no stack of slices: its "
+            f"{len(full)} pages are told by `bands:` or `series:`"
+        )
     group = groups[number]
     pages = group if group[0].samplesperpixel == 1 else group[:1]
     if len(pages) < len(full) and choice.series is None:
-        messages.append(f"{len(full) - len(pages)} of {len(full)} pages are ignored: bands are pages of one sample")
+        elsewhere = "" if len(groups_of(full)) == len(groups) else ", one place and one nodata value"
+        messages.append(
+            f"{len(full) - len(pages)} of {len(full)} pages are ignored: bands are pages of one sample{elsewhere}"
+        )
+    if (orientation := pages[0].tags.valueof(ORIENTATION)) not in (None, 1):
+        messages.append(
+            f"Orientation is {orientation} and not 1 (the first row on top, the first column on the left): pixels are "
+            "taken in the order in which they are stored, as GDAL does"
+        )
     return pages, ()
+
+
+def place_of(page: TiffPage) -> Any:
+    """Return what a page says of its place and nodata; None where it says nothing, as pages after the first may."""
+    tags = {code: page.tags.valueof(code) for code in PLACED if page.tags.get(code) is not None}
+    text = geotiff.nodata_text(tags)
+    said = [(code, _plain(value)) for code, value in tags.items() if code != geotiff.GDAL_NODATA]
+    number = None if text is None else geotiff.parse_number(text)
+    return (repr(said), text if number is None or is_nan(number) else number) if tags else None
 
 
 def _level(path: str, pages: list[TiffPage], reduced: list[TiffPage], level: int) -> list[TiffPage]:

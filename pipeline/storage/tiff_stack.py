@@ -7,20 +7,23 @@ one kind after pages of another.
 from __future__ import annotations
 
 import itertools
+import json
+import math
 import os
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from tifffile import TiffPage
 
 from pipeline.errors import InputError, unknown
-from pipeline.raster import printable
 from pipeline.storage.tiff_layout import path_of
 
 AXES = ("c", "z", "t")
+IJ_METADATA = 50839
+"""The tag of ImageJ's metadata: among them a label for each page."""
 TEXT_LIMIT = 2**26
 """Characters of an OME-XML: it holds a line for each page."""
 
@@ -49,8 +52,17 @@ class Stack:
 
     sizes: Mapping[str, int]
     pages: Mapping[tuple[int, int, int], int]
-    channels: tuple[str, ...] = field(default=())
-    """Their names; empty where not all have one."""
+    channels: tuple[str, ...] = ()
+    """Their names, "" for those without; empty where none has one."""
+    labels: tuple[str, ...] = ()
+    """Of the pages."""
+
+    def names_of(self, places: Iterable[int]) -> tuple[str, ...]:
+        """Return the names of the channels whose pages are given; a stack without channels has none."""
+        if self.channels or self.sizes["c"] == 1:
+            return self.channels
+        names = tuple(self.labels[page] if page < len(self.labels) else "" for page in places)
+        return names if any(names) else ()
 
 
 def parse_stacks(first: TiffPage, num_pages: int, messages: list[str]) -> list[Stack]:
@@ -61,9 +73,22 @@ def parse_stacks(first: TiffPage, num_pages: int, messages: list[str]) -> list[S
             return _parse_ome(text, os.path.basename(path_of(first)))
         if text.startswith("ImageJ="):
             return _parse_imagej(text, num_pages, first)
+        if re.match(r'{"shape": .*"truncated": true', text, re.DOTALL):
+            _refuse_truncated(text, first)
     except (ElementTree.ParseError, ValueError, KeyError, IndexError) as error:
         messages.append(f"what it says of its channels and slices is ignored: {error}; pages are bands")
     return []
+
+
+def _refuse_truncated(text: str, first: TiffPage) -> None:
+    """Refuse what tifffile wrote with `truncate=True`: pages of which only the first has a directory."""
+    shape = json.loads(text)["shape"]
+    count = math.prod(shape) // math.prod(first.shape)
+    if count > 1:
+        raise InputError(
+            f"{path_of(first)}: tifffile wrote {count} images of shape {shape} behind one directory (truncate=True); "
+            "write it without"
+        )
 
 
 def _parse_imagej(text: str, num_pages: int, first: TiffPage) -> list[Stack]:
@@ -80,7 +105,14 @@ def _parse_imagej(text: str, num_pages: int, first: TiffPage) -> list[Stack]:
     if sizes["c"] * sizes["z"] * sizes["t"] != num_pages:
         return []
     order = itertools.product(range(sizes["t"]), range(sizes["z"]), range(sizes["c"]))
-    return [Stack(sizes, {(c, z, t): page for page, (t, z, c) in enumerate(order)})]
+    return [Stack(sizes, {(c, z, t): page for page, (t, z, c) in enumerate(order)}, labels=_labels(first))]
+
+
+def _labels(first: TiffPage) -> tuple[str, ...]:
+    """Return what ImageJ calls each page."""
+    metadata = first.tags.valueof(IJ_METADATA)
+    labels = metadata.get("Labels", ()) if isinstance(metadata, Mapping) else ()
+    return tuple(str(label) for label in labels) if isinstance(labels, list | tuple) else ()
 
 
 def _parse_ome(text: str, file_name: str) -> list[Stack]:
@@ -115,9 +147,8 @@ def _parse_pixels(pixels: Any, own: set[str | None]) -> Stack:
             pages[_place(position + plane, order, sizes)] = page + plane
     if not pages:
         pages = {_place(plane, order, sizes): plane for plane in range(count)}
-    names = tuple(printable(entry.get("Name") or "") for entry in channels)
-    is_named = samples == 1 and len(set(names)) == sizes["c"] and all(names)
-    return Stack(sizes, pages, names if is_named else ())
+    names = tuple(entry.get("Name") or "" for entry in channels)
+    return Stack(sizes, pages, names if samples == 1 and len(names) == sizes["c"] and any(names) else ())
 
 
 def _place(position: int, order: str, sizes: Mapping[str, int]) -> tuple[int, int, int]:
@@ -136,6 +167,8 @@ def pages_of(stack: Stack, pages: list[TiffPage], at: Mapping[str, int]) -> list
     path = path_of(pages[0])
     at = {key.lower(): value for key, value in at.items()}
     for axis in at:
+        if axis in ("c", "channel", "channels"):
+            raise InputError(f"{path}: `at`: the {stack.sizes['c']} channels are the bands; pick some with `bands:`")
         if axis not in ("z", "t"):
             raise InputError(f"{path}: `at`: {unknown('dim', axis, [a for a in ('z', 't') if stack.sizes[a] > 1])}")
     for axis in ("z", "t"):
@@ -154,9 +187,12 @@ def pages_of(stack: Stack, pages: list[TiffPage], at: Mapping[str, int]) -> list
     return [pages[stack.pages[place]] for place in places]
 
 
-def groups_of(pages: Iterable[TiffPage]) -> list[list[TiffPage]]:
-    """Return pages of one kind together, the kinds in their order."""
+def groups_of(pages: Iterable[TiffPage], place_of: Callable[[TiffPage], Any] = lambda _: None) -> list[list[TiffPage]]:
+    """Return pages of one kind and place together, in their order; the first place is that of those without one."""
     groups: dict[Any, list[TiffPage]] = {}
+    first: dict[Any, Any] = {}
     for page in pages:
-        groups.setdefault((page.hash, page.planarconfig), []).append(page)
+        kind, place = (page.hash, page.planarconfig), place_of(page)
+        first.setdefault(kind, place)
+        groups.setdefault((kind, first[kind] if place is None else place), []).append(page)
     return list(groups.values())

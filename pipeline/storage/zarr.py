@@ -16,17 +16,19 @@ import zarr
 from zarr.buffer.cpu import NDBuffer
 
 from pipeline.errors import InputChanged, InputError
-from pipeline.raster import DIMS, Dims, RasterSpec, array_slices
+from pipeline.raster import DIMS, Dims, RasterSpec, Recorded, array_slices, default_names, name_bands
 from pipeline.read_limits import TRUSTED, ReadLimits, check_bands
 from pipeline.region import Region
 from pipeline.storage import cf
+from pipeline.storage.crs import in_units
 from pipeline.storage.folder import REQUESTS_AT_ONCE, Folder, RemoteError, folder_at
 from pipeline.storage.forked import check_not_forked
+from pipeline.storage.geotiff import by_band, parse_scales
 from pipeline.storage.listing import Expected, Listing, Unlisted, Whole
-from pipeline.storage.reader import Evidence, Reader
+from pipeline.storage.reader import Evidence, Reader, Scales
 from pipeline.storage.recorded import band_name, from_attributes
 from pipeline.storage.thread_buffers import ThreadBuffers
-from pipeline.storage.zarr_coordinate import Coordinates, quiet
+from pipeline.storage.zarr_coordinate import Coordinates, quiet, recorded_names
 from pipeline.storage.zarr_group import check_array, dimension_names, find_array, fix_dimensions, multiscales, role_of
 from pipeline.storage.zarr_guard import ChunkGuard
 from pipeline.storage.zarr_metadata import METADATA, attributes_of
@@ -74,6 +76,8 @@ class ZarrReader(Reader):
         self._num_files = tuple(-(-n // s) for n, s in zip(stored.shape, stored.shards or stored.chunks, strict=True))
         coordinates = Coordinates(group, self.limits)
         names = dims or dimension_names(stored, group, path)
+        own = recorded_names(stored)
+        self._labels = dict(zip(names, map(str, own), strict=True)) if len(own) == len(names) and all(own) else {}
         self._fixed = fix_dimensions(stored, coordinates, names, dict(at or {}), path)
         kept = [i for i in range(stored.ndim) if i not in self._fixed]
         full = find_array(self.folder, array)[1].shape if level else ()
@@ -81,7 +85,7 @@ class ZarrReader(Reader):
         self.spec = self._build_spec(coordinates, stored, names, kept)
         sizes = dict(zip(self.spec.dims, (stored.chunks[i] for i in kept), strict=True))
         self.chunk, self._bands_of_chunk = (sizes["y"], sizes["x"]), sizes.get("band", 1)
-        self.scale = cf.parse_scale(attributes_of(stored), self.warnings)
+        self.scales = self._parse_scales(stored)
         self.warnings += _fill_value_note(stored, self.spec)
         levels = max(1, len(multiscales(group).get("datasets", [])))
         self._facts = {**_describe(stored), "stored_dims": list(names), "levels": levels}
@@ -125,24 +129,52 @@ class ZarrReader(Reader):
             raise InputError(f"{self.path}: the raster is empty: shape {stored.shape}")
         num_bands = sizes.get("band", 1)
         check_bands(self.path, num_bands)
-        dtype = np.dtype(np.uint8) if stored.dtype.kind == "b" else stored.dtype.newbyteorder("=")
-        name_of = dict(zip(dims, names, strict=True))
+        own = np.dtype(np.uint8) if stored.dtype.kind == "b" else stored.dtype.newbyteorder("=")
+        dtype = cf.sign_dtype(attributes_of(stored), own, self.warnings)
+        # coordinates bear the names that the array gives its dims, whatever `dims:` calls them
+        name_of = {dim: self._labels.get(name, name) for dim, name in zip(dims, names, strict=True)}
         transform, crs = self._georeference(coordinates, stored, name_of, sizes)
-        names_of_bands = coordinates.band_names(name_of.get("band"), num_bands)
-        if "band" not in dims:
-            names_of_bands = (band_name(attributes_of(stored)) or names_of_bands[0],)
         return RasterSpec(
             height=sizes["y"],
             width=sizes["x"],
             dtype=dtype,
             dims=dims,
-            bands=names_of_bands,
-            nodata=cf.parse_nodata(attributes_of(stored), dtype, self.warnings),
+            bands=self._band_names(coordinates, stored, all_names),
+            nodata=cf.parse_nodata(attributes_of(stored), dtype, self.warnings, own),
             band_coordinates=coordinates.along_bands(stored, name_of.get("band"), num_bands),
             transform=transform,
             crs=crs,
-            recorded=from_attributes(attributes_of(stored), num_bands),
+            recorded=self._recorded(stored, all_names),
         )
+
+    def _recorded(self, stored: zarr.Array[Any], all_names: Sequence[str]) -> Recorded | None:
+        """Return what the array says of the file that it was made of: of the bands that are not cut away."""
+        axis = _band_axis(all_names)
+        recorded = from_attributes(attributes_of(stored), 1 if axis is None else stored.shape[axis])
+        return recorded.select([self._fixed[axis]]) if recorded and axis in self._fixed else recorded
+
+    def _parse_scales(self, stored: zarr.Array[Any]) -> Scales:
+        """Return CF's scales; failing these, those of the GeoTIFF that the array was made of."""
+        scales = cf.parse_scales(attributes_of(stored), self.spec.num_bands, self.warnings)
+        if scales is None and self.spec.recorded is not None:
+            scales = parse_scales(by_band(self.spec.recorded.items), self.spec.num_bands, self.warnings)
+        return scales or ()
+
+    def _band_names(
+        self, coordinates: Coordinates, stored: zarr.Array[Any], all_names: Sequence[str]
+    ) -> tuple[str, ...]:
+        """Return the names of the bands: the band coordinate's, OME-Zarr's, or those of rioxarray's `long_name`."""
+        axis = _band_axis(all_names)
+        if axis is None or axis in self._fixed:
+            return (band_name(attributes_of(stored)) or "b1",)
+        count = stored.shape[axis]
+        given = (
+            coordinates.band_names(self._labels.get(all_names[axis], all_names[axis]), count),
+            multiscales(coordinates.group).get("channels"),
+            attributes_of(stored).get("long_name"),
+        )
+        found = next((n for n in given if isinstance(n, list | tuple) and len(n) == count and any(n)), [""] * count)
+        return name_bands([str(name) for name in found], default_names(count), self.warnings)
 
     def _georeference(
         self, coordinates: Coordinates, stored: zarr.Array[Any], name_of: Mapping[str, str], sizes: Mapping[str, int]
@@ -160,6 +192,8 @@ class ZarrReader(Reader):
         if transform is None:
             y, x = (coordinates.read(name_of[axis], sizes[axis]) for axis in ("y", "x"))
             transform = cf.transform_of_coordinates(y, x, self.warnings)
+            if transform is not None and crs is not None:
+                crs = in_units(crs, coordinates.unit(name_of["x"], sizes["x"]), self.warnings)
         return transform, crs
 
     def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:
@@ -223,7 +257,7 @@ class ZarrReader(Reader):
         try:
             spans = list(map(_span, selection, self._array.shape))
             self._guard.check(spans)
-            native: Any = out.view(bool) if self._array.dtype.kind == "b" else out
+            native: Any = out.view(self._array.dtype.newbyteorder("="))  # of booleans, and of another sign
             self._array.get_basic_selection(tuple(selection), out=NDBuffer.from_ndarray_like(native))
             self._guard.check_again(spans)  # a file that was away or another one for a moment would not be told
         except (InputError, RemoteError) as error:
@@ -254,6 +288,7 @@ class ZarrReader(Reader):
 
     def identity(self) -> dict[str, Any]:
         metadata = [data for name in METADATA if (data := self._metadata_file(name)) is not None]
+        metadata = metadata or [repr(self._metadata.to_dict()).encode()]  # they stand in the group's alone
         spec = self.spec  # names and georeference lie beside the array
         context = repr((spec.bands, spec.band_coordinates, spec.transform, spec.crs, self._fixed))
         return {
@@ -318,6 +353,10 @@ class ZarrReader(Reader):
             return []
         fill = np.asarray(self._metadata.fill_value).item()
         return [f"{self.path} lacks {missing}; as Zarr has it, they are read as {fill!r}"]
+
+
+def _band_axis(names: Sequence[str]) -> int | None:
+    return next((i for i, name in enumerate(names) if role_of(name) == "band"), None)
 
 
 def _layout(metadata: Any) -> str:

@@ -21,7 +21,7 @@ import imagecodecs
 from pipeline.errors import InputError
 
 COMPRESSORS = ("blosc", "zstd", "gzip", "zlib", "lz4", "bz2", "lzma")
-SUFFIXES = {"crc32c": 4}
+SUFFIXES = {"crc32c": 4, "fletcher32": 4}
 """Checksums that may follow a compressor, and what they append."""
 FILTERS = (
     *("bytes", "endian", "transpose", "shuffle", "delta", "astype", "fixedscaleoffset", "quantize", "bitround"),

@@ -11,6 +11,7 @@ import numpy as np
 import zarr
 
 from pipeline.errors import InputError
+from pipeline.raster import are_counted
 from pipeline.read_limits import ReadLimits
 from pipeline.storage import cf
 from pipeline.storage.zarr_guard import ChunkGuard
@@ -85,16 +86,20 @@ class Coordinates:
         except Exception as error:
             raise _unreadable(place, error) from error
 
+    def unit(self, name: str | None, size: int) -> str:
+        """Return the unit of a coordinate; empty where it says none."""
+        array = self.array(name, size)
+        return "" if array is None else str(attributes_of(array).get("units", "")).strip()
+
     def labels(self, name: str | None, size: int) -> list[str] | None:
         """Return a coordinate as text."""
         values, array = self.read(name, size, LABEL_BYTES), self.array(name, size)
         return None if values is None or array is None else cf.labels(values, attributes_of(array))
 
-    def band_names(self, name: str | None, count: int) -> tuple[str, ...]:
-        default = tuple(f"b{i + 1}" for i in range(count))
-        names = tuple(self.labels(name, count) or ())
-        counted = names in (tuple(str(i + 1) for i in range(count)), tuple(str(i) for i in range(count)))
-        return default if counted or len(set(names)) != count else names
+    def band_names(self, name: str | None, count: int) -> list[str] | None:
+        """Return the entries of a band axis; None where there are none, or they do nothing but count."""
+        names = self.labels(name, count)
+        return None if names is None or are_counted(names) else names
 
     def along_bands(
         self, array: zarr.Array[Any], band: str | None, count: int

@@ -33,13 +33,23 @@ def _open(folder: Folder) -> zarr.Group | zarr.Array[Any]:
                 names[0] == "zarr.json" and folder.read_json(names[0])["node_type"] == "array"
             ):
                 return zarr.open_array(store, mode="r")
-            return zarr.open_group(store, mode="r", use_consolidated=None if folder.is_unlisted else False)
+            group = zarr.open_group(store, mode="r", use_consolidated=None if folder.is_unlisted else False)
+            return _gathered(folder, group) if isinstance(folder, LocalFolder) else group
     except (InputError, UsageError):
         raise
     except RemoteError as error:
         raise InputError(str(error)) from error
     except Exception as error:
         raise InputError(f"{folder}: cannot be opened as Zarr: {type(error).__name__}: {error}") from error
+
+
+def _gathered(folder: Folder, group: zarr.Group) -> zarr.Group:
+    """Return a group with its members as its consolidated metadata have them, where these are all there is of some."""
+    gathered = zarr.open_group(folder.metadata_store(), mode="r", use_consolidated=None)
+    known = gathered.metadata.consolidated_metadata
+    names = known.flattened_metadata if known is not None else {}
+    alone = any(not any(folder.exists(f"{name}/{each}") for each in (*METADATA, ".zgroup")) for name in names)
+    return gathered if alone else group
 
 
 def find_array(folder: Folder, name: str | None, level: int = 0) -> tuple[zarr.Group | None, zarr.Array[Any]]:
@@ -113,7 +123,7 @@ def _parent_group(folder: Folder) -> zarr.Group | None:
 
 
 def multiscales(group: zarr.Group | None) -> Mapping[str, Any]:
-    """Return what OME-Zarr says of a group's pyramid: its `datasets`, full resolution first, and `axes`."""
+    """Return what OME-Zarr says of a group's pyramid: its `datasets`, full resolution first, `axes`, and `channels`."""
     attributes: Mapping[str, Any] = attributes_of(group) if group is not None else {}
     holder = attributes.get("ome", attributes)
     scales = holder.get("multiscales") if isinstance(holder, Mapping) else None
@@ -122,7 +132,10 @@ def multiscales(group: zarr.Group | None) -> Mapping[str, Any]:
     levels, axes = (scales[0].get(key) for key in ("datasets", "axes"))
     levels = [level for level in _list(levels) if isinstance(level, Mapping) and "path" in level]
     axes = [str(axis.get("name", "")) if isinstance(axis, Mapping) else str(axis) for axis in _list(axes)]
-    return {"datasets": levels, "axes": axes}
+    rendering = holder.get("omero")
+    shown = _list(rendering.get("channels")) if isinstance(rendering, Mapping) else []
+    channels = [str(channel.get("label") or "") if isinstance(channel, Mapping) else "" for channel in shown]
+    return {"datasets": levels, "axes": axes, "channels": channels}
 
 
 def _list(value: Any) -> list[Any]:
@@ -183,6 +196,7 @@ def fix_dimensions(
             fixed[axis] = _index_at(array.shape[axis], coordinates, name, at.pop(name), path)
         elif role_of(name) not in ("y", "x", "band"):
             if array.shape[axis] != 1:
+                _check_named(names, path)
                 raise InputError(
                     f"{path}: dim {name!r} has {array.shape[axis]} entries; pick one, for instance `at: {{{name}: 0}}`"
                 )
@@ -190,6 +204,22 @@ def fix_dimensions(
     if at:
         raise InputError(f"{path}: `at`: {unknown('dim', next(iter(at)), names)}")
     return fixed
+
+
+def _check_named(names: Sequence[str], path: str) -> None:
+    """Refuse dims among which no y and x are known, with names that say which: a guess, for the user to look at."""
+    roles = [role_of(name) for name in names]
+    if {"y", "x"} <= set(roles):
+        return
+    lacking = iter([role for role in ("x", "y") if role not in roles])
+    for axis in reversed(range(len(roles))):  # x is the last of those whose names say nothing
+        if roles[axis] not in ("y", "x", "band"):
+            roles[axis] = next(lacking, roles[axis])
+    raise InputError(
+        f"{path}: dims are {','.join(names)}, none of which is known for "
+        f"{' or '.join(role for role in ('y', 'x') if role not in map(role_of, names))}; say which they are, for "
+        f"instance `dims: {','.join(roles)}`"
+    )
 
 
 def _index_at(size: int, coordinates: Coordinates, name: str, value: Any, path: str) -> int:

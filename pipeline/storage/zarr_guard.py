@@ -97,6 +97,8 @@ class ChunkGuard:
         if names not in INDEX_CODECS:
             raise InputError(f"{self.path}: an index of shards in the codecs {names} is not read; write the array anew")
         self._index_suffix = 4 * (len(names) - 1)
+        endian = getattr(sharding.index_codecs[0], "endian", None)
+        self._index_dtype = ">u8" if getattr(endian, "value", endian) == "big" else "<u8"
         self.limits.check_allocation(f"{self.path}: the index of a shard", self._index_bytes)
         location = sharding.index_location  # an enumeration before zarr 3.4, then its text
         return sharding.codecs, getattr(location, "value", location) == "start"
@@ -208,7 +210,8 @@ class ChunkGuard:
         if count > size:
             raise InputError(f"{self.path}: shard {key} has {size} bytes, its index takes {count}; copy it again")
         data = read_at(count, self._index_start(size))
-        table = np.frombuffer(data[: count - self._index_suffix], "<u8").reshape(*self._per_shard, 2)
+        table = np.frombuffer(data[: count - self._index_suffix], self._index_dtype).astype("<u8")
+        table = table.reshape(*self._per_shard, 2)
         first, last = (
             np.uint64(count if self._index_at_start else 0),
             np.uint64(size if self._index_at_start else size - count),
