@@ -211,7 +211,7 @@ def _run_or_resume(job: Job, reload: Callable[..., Job], ways: _Ways) -> dict[st
             _check_room(job)
     with closing(place.open_journal()) as journal:
         try:
-            place.finish_swap(journal)
+            _finish_swap(job, journal)
             target = choose(journal)
             if target.action == "finished":
                 RunStore(job, target).tidy()
@@ -224,6 +224,16 @@ def _run_or_resume(job: Job, reload: Callable[..., Job], ways: _Ways) -> dict[st
             if journal.header is None:  # nothing has begun
                 journal.remove()
             raise
+
+
+def _finish_swap(job: Job, journal: Journal) -> None:
+    try:
+        job.place.finish_swap(journal)
+    except OSError as error:
+        raise OutputError(
+            f"{job.result}: the result of a run that was killed cannot be put in its place: {error}; mend that, or "
+            "choose another output path"
+        ) from error
 
 
 def _export(job: Job, progress: Progress) -> dict[str, Any]:

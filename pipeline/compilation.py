@@ -16,11 +16,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
-from pipeline.kernels.compile import NotCompiledError, cached_only
+from pipeline.kernels.compile import NotCompiledError, cache_fault, cached_only
 from pipeline.operation import Operation
 from pipeline.passes import Act, Fetch, Fresh, StepPlan, Sweep, compute_block, do
 from pipeline.planning import Plan, PlannedPass
@@ -45,8 +46,11 @@ def compile_kernels(plan: Plan, say: Callable[[str], None] = lambda text: None) 
         with cached_only():
             compute_pixels(plan)
     except NotCompiledError:
-        say("compiling kernels, once on this machine")
-        _compile_in_children(plan)
+        if fault := cache_fault():
+            say(f"note: compiled kernels cannot be kept ({fault}), so each run compiles its own")
+        else:
+            say("compiling kernels, once on this machine")
+            _compile_in_children(plan)
         compute_pixels(plan)
     return time.monotonic() - started
 
@@ -123,7 +127,7 @@ def _compile_in_children(plan: Plan) -> None:
     """Fill numba's cache; what fails there is left to this process, which says why."""
     num_children = max(1, min(CHILDREN, plan.settings.workers, plan.settings.memory_bytes // CHILD_BYTES - 1))
     children: list[subprocess.Popen[bytes]] = []
-    with tempfile.TemporaryDirectory(prefix="rasterpipe-compile-") as claims:
+    with suppress(OSError), tempfile.TemporaryDirectory(prefix="rasterpipe-compile-") as claims:
         try:
             payload = pickle.dumps(plan)
             children += (_start_child(claims) for _ in range(num_children))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +116,7 @@ def _check_place(each: Written, inputs: Sequence[str]) -> None:
     parent = next(folder for folder in around if folder.exists())
     if not parent.is_dir():
         raise OutputError(f"{each.path}: {parent} is a file, not a folder")
-    if not os.access(parent, os.W_OK | os.X_OK):
+    if not _may_write_in(parent):
         raise OutputError(f"{each.path}: the folder {parent} is not writable")
     if any((folder / name).exists() for folder in around for name in STORE_FILES):
         raise OutputError(f"{each.path}: lies inside another Zarr store; choose a path outside of it")
@@ -138,6 +139,8 @@ def _check_existing(each: Written, may_replace: bool) -> None:
     path = Path(each.path)
     if each.kind == "work":
         check_work_folder(path)
+    if each.kind != "scratch" and path.exists():
+        _check_rights(each, may_replace)
     if each.kind in ("work", "scratch") or not path.exists():
         return
     if path.is_dir() and each.kind != "store":
@@ -147,6 +150,25 @@ def _check_existing(each: Written, may_replace: bool) -> None:
         raise OutputError(f"{path}: exists and is not {words}, so it is never replaced; move it away")
     if each.kind not in ("store", "GeoTIFF") and not may_replace:  # for those it depends on their plan
         raise OutputError(f"{path}: exists; --overwrite replaces it")
+
+
+def _check_rights(each: Written, may_replace: bool) -> None:
+    """Refuse now what only the end of the run would find out: that what is there cannot be moved away, or removed."""
+    path = Path(each.path)
+    around, status = path.parent.stat(), path.stat()
+    keeps = bool(around.st_mode & stat.S_ISVTX) and os.geteuid() not in (0, around.st_uid, status.st_uid)
+    folders = [path, *(entry for entry in path.iterdir() if entry.is_dir())] if path.is_dir() else []
+    locked = next((folder for folder in folders if not _may_write_in(folder)), None)
+    if (may_replace or each.kind == "work") and (keeps or locked):
+        of = "" if status.st_uid == os.geteuid() else f", which belongs to user {status.st_uid}"
+        raise OutputError(
+            f"{locked or path}: you may not move or remove what is there{of}; choose another output path, or let its "
+            "owner remove it"
+        )
+
+
+def _may_write_in(folder: Path) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _is_store(path: Path) -> bool:

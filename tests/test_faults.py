@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import os
 import re
 import resource
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -411,6 +413,27 @@ def test_a_disk_that_fills_up(small_disk: Path, tmp_path: Path, monkeypatch: pyt
     assert facts["blocks"] + facts["blocks_skipped"] == BLOCKS
     assert harness.stored_files(small_disk / "result.zarr") == undisturbed(config, tmp_path)
     assert sorted(os.listdir(small_disk)) == ["result.zarr"]
+
+
+def test_kernels_that_cannot_be_kept(small_disk: Path, tmp_path: Path) -> None:
+    """The run compiles its own, and says so."""
+    steps = [{"name": "slope", "op": "gradient", "spacing": 1}]
+    config = {"inputs": {"image": scene(tmp_path)}, "steps": steps, "output": {"path": str(tmp_path / "result.zarr")}}
+    (tmp_path / "pipeline.yaml").write_text(json.dumps(config))
+    (small_disk / "ballast").write_bytes(bytes(850_000))
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "run", str(tmp_path / "pipeline.yaml")],
+        env=os.environ | {"NUMBA_CACHE_DIR": str(small_disk)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(
+        r"note: compiled kernels cannot be kept \(.*small.*: No space left on device\), so each run compiles its own\n",
+        done.stderr,
+    )
+    assert api.verify(tmp_path / "result.zarr")["agrees"]
 
 
 def limit_files() -> None:

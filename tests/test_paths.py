@@ -5,7 +5,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-from collections.abc import Callable
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ from pipeline import api
 from pipeline.errors import OutputError, PipelineError
 from pipeline.synth import synth
 from tests import harness
+from tests.process import Run
 
 SUFFIXES = {
     "store": ".zarr",
@@ -99,6 +104,48 @@ def contents(here: Path) -> dict[str, Any]:
         else path.is_file() and (path.read_bytes(), path.stat().st_ino)
         for path in here.rglob("*")
     }
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A folder that all users may write to, unlike pytest's own."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        yield Path(folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
+@pytest.mark.parametrize("case", ["result", "array", "sticky folder", "table in a sticky folder", "work folder"])
+def test_what_belongs_to_another_user(case: str, shared: Path) -> None:
+    """Whether it can be replaced is known before the work, not after it."""
+    source = harness.store(harness.Raster(np.ones((8, 8), np.uint8), ("y", "x")), shared / "scene.zarr")
+    table = {"table": str(shared / "zones.csv")} if "table" in case else {}
+    step = {"name": "zones", "op": "label_stats", "labels": "image", "input": "image", "recolor": ["mean"], **table}
+    output = "new.zarr" if "table" in case else "out.zarr"
+    config = {"inputs": {"image": source}, "steps": [step], "output": {"path": str(shared / output)}}
+    api.run(config)
+    if case == "table in a sticky folder":
+        os.rename(shared / "new.zarr", shared / "moved.zarr")
+        shutil.rmtree(shared / "moved.zarr")
+    if case == "work folder":
+        shutil.rmtree(shared / "out.zarr")
+        (shared / "out.zarr.work").mkdir()
+    if case == "array":
+        os.chown(shared / "out.zarr", 65534, -1)
+    shared.chmod(0o1777 if "sticky" in case else 0o777)
+    if case == "sticky folder":
+        os.chmod(shared / "out.zarr", 0o777)
+        for path in shared.rglob("out.zarr/*"):
+            path.chmod(0o777)
+    before = contents(shared)
+    ended = Run(config, partial(os.seteuid, 65534), overwrite=True).wait()
+    assert ended.code == 5, ended
+    assert re.search(
+        "may not move or remove what is there, which belongs to user 0; choose another", ended.message
+    ) or (
+        case == "array" and re.search("out.zarr/zones: you may not move or remove what is there; choose", ended.message)
+    )
+    assert contents(shared) == before
 
 
 PLACES: dict[str, tuple[str, str]] = {

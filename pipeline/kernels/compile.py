@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
@@ -45,6 +46,12 @@ def leave_out_blas() -> None:
             linalg.ensure_blas = look
 
 
+PROBE_BYTES = 2**20
+"""About what the code of a kernel takes."""
+_folders: dict[str, None] = {}
+"""Where compiled kernels lie; one folder, unless the user's settings change between imports."""
+
+
 @cache
 def stamp() -> str:
     """Return a digest of all that machine code depends on: the sources of all kernels, numba and llvmlite."""
@@ -64,16 +71,31 @@ class _SharedCache(FunctionCache):
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)  # type: ignore[no-untyped-call]
         self._cache_file = IndexDataCacheFile(self.cache_path, self._impl.filename_base, stamp())
+        _folders[self.cache_path] = None
 
     def load_overload(self, *arguments: Any) -> Any:
         with _locked(self.cache_path, fcntl.LOCK_SH):
             return super().load_overload(*arguments)  # type: ignore[no-untyped-call]
 
     def save_overload(self, *arguments: Any) -> None:
-        with suppress(OSError):  # numba says what is wrong with the folder
+        with suppress(OSError), _locked(self.cache_path, fcntl.LOCK_EX):  # the kernel is compiled all the same
             os.makedirs(self.cache_path, exist_ok=True)
-        with _locked(self.cache_path, fcntl.LOCK_EX):
             super().save_overload(*arguments)  # type: ignore[no-untyped-call]
+
+
+def cache_fault() -> str:
+    """Return why compiled kernels cannot be kept, as far as a small file tells; nothing where they can."""
+    folder = next(iter(_folders), None)
+    if folder is None:
+        return "no folder for them can be written; name one in NUMBA_CACHE_DIR"
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix="rasterpipe-") as file:
+            file.write(bytes(PROBE_BYTES))
+            file.flush()
+    except OSError as error:
+        return f"{folder}: {error.strerror or error}"
+    return ""
 
 
 @contextmanager
