@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 import pipeline
 from pipeline import api
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, RunStopped
 from pipeline.operation import TableSpec
+from pipeline.planning import fitting
 from pipeline.raster import RasterSpec
-from pipeline.region import Region
+from pipeline.region import Axis, Grid, Region
 from pipeline.storage import cf
 from pipeline.storage.folder import LocalFolder
 from pipeline.storage.zarr import ZarrReader, configure
@@ -121,6 +122,15 @@ def test_fill_values(tmp_path: Path, dtype: str, nodata: Any, fill: Any, recorde
     create_store(str(tmp_path / "a.zarr"), {}, [ArrayPlan("s/value", spec, (2, 2), None, "fast")])
     array = zarr.open_array(str(tmp_path / "a.zarr"), path="s/value", mode="r")
     np.testing.assert_array_equal(array[...], np.full((4, 5), fill, dtype))
+    assert array.attrs.get("_FillValue") == (fill if recorded is None and np.dtype(dtype).kind != "f" else recorded)
+    opened = xr.open_dataset(str(tmp_path / "a.zarr"), group="s", engine="zarr", consolidated=False)["value"]
+    assert np.isnan(opened).all()
+    finish_store(
+        LocalFolder(tmp_path / "a.zarr"),
+        documents({}, [ArrayPlan("s/value", spec, (2, 2), None, "fast")], of_groups={}),
+        [],
+    )
+    array = zarr.open_array(str(tmp_path / "a.zarr"), path="s/value", mode="r")
     assert array.attrs.get("_FillValue") == recorded
     assert repr(ZarrReader(str(tmp_path / "a.zarr")).spec.nodata) == repr(nodata)
     opened = xr.open_dataset(str(tmp_path / "a.zarr"), group="s", engine="zarr", consolidated=False)["value"]
@@ -452,3 +462,57 @@ def test_nothing_is_lost_with_random_rasters_and_regions(tmp_path: Path) -> None
         (top, bottom), (left, right) = (sorted(rng.choice(n + 1, 2, replace=False).tolist()) for n in (33, 47))
         part = run(source, tmp_path / f"{number}.zarr", region={"rows": [top, bottom], "columns": [left, right]})
         check_part(whole, part, Region(top, bottom, left, right), ["smooth/mean", "smooth/count"])
+
+
+@pytest.mark.parametrize("nodata", [None, 7])
+def test_what_is_not_written_yet_reads_as_nodata(
+    nodata: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where an unfinished result can be seen, no reader takes chunks that are not there for pixels."""
+    values = np.full((8, 8), 3, np.uint8)
+    source = harness.store(harness.Raster(values, ("y", "x"), nodata, chunks=(4, 4)), tmp_path / "scene.zarr")
+    output = tmp_path / "out.zarr"
+    config = {
+        "inputs": {"image": source},
+        "steps": [{"name": "low", "op": "window", "size": 1, "statistics": ["min", "count"]}],
+        "output": {"path": str(output), "chunks": [4, 4]},
+        "run": {"workers": 1, "retries": 0},
+    }
+    write, calls = ZarrWriter.write, itertools.count()
+
+    def failing(writer: ZarrWriter, *arguments: Any) -> Any:
+        if next(calls) >= 2:
+            raise OSError(28, "No space left on device")
+        return write(writer, *arguments)
+
+    monkeypatch.setattr(fitting, "_coarse_unit", lambda chunk, raster, pixel_bytes: chunk)
+    monkeypatch.setattr(ZarrWriter, "write", failing)
+    with pytest.raises(RunStopped):
+        api.run(config, grids=(Grid(Axis(0, 8, 4), Axis(0, 8, 4), 2**31),))
+    building = harness.unfinished(output)
+    with xr.open_dataset(building / "low", engine="zarr", consolidated=False) as found:
+        assert [int(found[name].notnull().sum()) for name in ("min", "count")] == [16, 16]
+    monkeypatch.setattr(ZarrWriter, "write", write)
+    api.run(config, resume=True)
+    with xr.open_dataset(output / "low", engine="zarr", consolidated=False) as found:
+        assert found["count"].dtype == np.uint32
+        assert int(found["min"].notnull().sum()) == 64
+
+
+def test_coordinates_of_all_rasters_of_a_step(tmp_path: Path) -> None:
+    """Also where the first has no bands."""
+    values = np.random.default_rng(0).integers(0, 99, (8, 8, 3)).astype(np.uint8)
+    array = xr.DataArray(values, dims=("y", "x", "band"), coords={"wavelength": ("band", [490.0, 560.0, 665.0])})
+    array.to_dataset(name="scene").to_zarr(tmp_path / "waves.zarr", zarr_format=3, consolidated=False)
+    config = {
+        "inputs": {"image": str(tmp_path / "waves.zarr")},
+        "steps": [
+            {"name": "colors", "op": "palette", "colors": 4},
+            {"name": "poster", "op": "quantize", "input": "image", "palette": "colors", "outputs": ["index", "color"]},
+        ],
+        "output": {"path": str(tmp_path / "out.zarr")},
+    }
+    api.run(config)
+    with xr.open_dataset(tmp_path / "out.zarr/poster", engine="zarr", consolidated=False) as found:
+        assert found["color"].wavelength.values.tolist() == [490.0, 560.0, 665.0]
+        assert found["index"].dims == ("y", "x")

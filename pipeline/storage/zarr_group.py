@@ -76,9 +76,9 @@ def find_array(folder: Folder, name: str | None, level: int = 0) -> tuple[zarr.G
     except InputError:
         raise
     except Exception as error:
-        known = _rasters(node)
-        if name and name not in known and not any(folder.exists(f"{name}/{each}") for each in METADATA):
-            raise InputError(f"{path}: {unknown('array', name, known)}") from None
+        rasters = _rasters(node)
+        if name and name not in rasters and not any(folder.exists(f"{name}/{each}") for each in METADATA):
+            raise InputError(f"{path}: {unknown('array', name, rasters)}") from None
         what = name or "an array in it"
         raise InputError(f"{path}: {what} cannot be opened: {type(error).__name__}: {error}") from error
     if not isinstance(array, zarr.Array):

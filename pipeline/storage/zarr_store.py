@@ -119,10 +119,8 @@ def documents(
             MemoryStore(files), zarr_format=3, attributes={"rasterpipe": dict(attributes)}, overwrite=True
         )
         for plan in _without_clashes(arrays):
-            group_path = plan.path.rpartition("/")[0]
-            if group_path not in root:
-                write_coordinates(root.create_group(group_path), plan.spec, plan.region)
-            create_array(root, plan)
+            write_coordinates(root.require_group(plan.path.rpartition("/")[0]), plan.spec, plan.region)
+            create_array(root, plan, is_complete=of_groups is not None)
         for table in tables:
             _create_table(root, table)
         for name, values in (of_arrays or {}).items():
@@ -161,7 +159,8 @@ def _without_clashes(arrays: Sequence[ArrayPlan]) -> Iterator[ArrayPlan]:
         yield replace(plan, spec=replace(plan.spec, band_coordinates=kept))
 
 
-def create_array(root: zarr.Group, plan: ArrayPlan) -> None:
+def create_array(root: zarr.Group, plan: ArrayPlan, *, is_complete: bool = True) -> None:
+    """Create an array; until it is complete, chunks that are not there yet are nodata for whoever looks at it."""
     spec = plan.stored
     attributes: dict[str, Any] = {}
     coordinates = [name for name, _ in spec.band_coordinates]
@@ -170,8 +169,8 @@ def create_array(root: zarr.Group, plan: ArrayPlan) -> None:
         coordinates.append("spatial_ref")
     if coordinates:
         attributes["coordinates"] = " ".join(coordinates)
-    if spec.nodata is not None:
-        attributes["_FillValue"] = cf.format_nodata(spec)
+    if spec.nodata is not None or (spec.dtype.kind != "f" and not is_complete):
+        attributes["_FillValue"] = cf.format_nodata(replace(spec, nodata=fill_value(spec)))
     attributes |= to_attributes(spec)
     root.create_array(
         plan.path,
@@ -204,7 +203,10 @@ def fill_value(spec: RasterSpec) -> Number:
 
 
 def write_coordinates(group: zarr.Group, spec: RasterSpec, region: Region | None = None) -> None:
-    """Write `y`, `x`, `band` and `spatial_ref` of a raster, or a part of it, as xarray and GDAL read them (CF)."""
+    """Write `y`, `x`, `band` and `spatial_ref` of a raster, or a part of it, as xarray and GDAL read them (CF).
+
+    What the group has already, by another raster of the same step, is left.
+    """
     region = region or spec.region
     part = with_region(spec, region)
     a, b, c, d, e, f = spec.transform or cf.INDEX
@@ -223,6 +225,8 @@ def write_coordinates(group: zarr.Group, spec: RasterSpec, region: Region | None
 def _put(
     group: zarr.Group, name: str, values: Any, dims: tuple[str, ...], attributes: Mapping[str, Any] | None = None
 ) -> None:
+    if name in group:
+        return
     data = np.asarray(values)
     if data.dtype.kind == "U":
         data = np.asarray(values, dtype=np.dtypes.StringDType())
