@@ -197,7 +197,7 @@ def _pairs(texts: Iterable[str], form: str = "NAME=PATH") -> dict[str, str]:
 
 def _print(facts: Mapping[str, Any], as_json: bool, lines: Iterable[str]) -> None:
     """Print what a command found out; where nobody takes it, the command has failed."""
-    if failure := write(json.dumps(_plain(facts), indent=2, allow_nan=False) if as_json else "\n".join(lines)):
+    if failure := write(_text(facts, as_json, lines)):
         if failure != os.strerror(errno.EPIPE):  # `| head` has seen enough
             say(f"error: stdout takes nothing: {failure}")
         sys.exit(1)
@@ -205,9 +205,15 @@ def _print(facts: Mapping[str, Any], as_json: bool, lines: Iterable[str]) -> Non
 
 def _print_summary(facts: Mapping[str, Any], as_json: bool, lines: Iterable[str]) -> None:
     """Print what a command has done; where nobody takes it, it is done all the same."""
-    if failure := write(json.dumps(_plain(facts), indent=2, allow_nan=False) if as_json else "\n".join(lines)):
+    if failure := write(_text(facts, as_json, lines)):
         place = facts.get("output") or facts["path"]
         say(f"note: {place} is complete, but stdout takes no summary of it: {failure}")
+
+
+def _text(facts: Mapping[str, Any], as_json: bool, lines: Iterable[str]) -> str:
+    if as_json:
+        return json.dumps(_plain(facts), indent=2, allow_nan=False) + "\n"
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _plain(value: Any) -> Any:

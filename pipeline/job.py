@@ -232,11 +232,9 @@ def _settings(
     config: Pipeline, spec: RasterSpec, grids: tuple[Grid, ...] | None, capacity: Capacity | None
 ) -> Settings:
     run, output = config.run, config.output
-    if capacity is not None:
-        capacity.check(run.memory)
     threads = capacity.threads if capacity else available_cpus()
     return Settings(
-        memory_bytes=run.memory or (capacity.memory_bytes if capacity else available_memory_bytes() // 2),
+        memory_bytes=capacity.grant(run.memory) if capacity else run.memory or available_memory_bytes() // 2,
         workers=min(run.workers or threads, threads) if capacity else run.workers or threads,
         processes=capacity.processes if capacity else 1,
         keep=output.keep,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.config.output_name import check_output_name
 from pipeline.config.scalar import check_characters
 from pipeline.errors import OutputError, UsageError, unknown
 from pipeline.raster import DTYPES, RasterSpec
@@ -264,6 +265,11 @@ def segment_lattice(height: int, width: int, num_labels: int) -> tuple[int, int]
 
 
 def _check_apart(products: list[_Product]) -> None:
+    for product in products:
+        try:
+            check_output_name(str(product.path))
+        except ValueError as error:
+            raise UsageError(f"{product.path}: {error}") from None
     paths = [Path(os.path.abspath(product.path)) for product in products]
     for i, path in enumerate(paths):
         for other in paths[:i]:

@@ -33,7 +33,7 @@ def say(text: str) -> None:
 def write(text: str) -> str:
     """Write lines to stdout; return why that failed, else nothing."""
     try:
-        print(text, flush=True)
+        print(text, end="", flush=True)
     except (OSError, ValueError) as error:
         close(sys.stdout)
         return getattr(error, "strerror", None) or str(error)

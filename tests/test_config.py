@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -930,3 +931,42 @@ def test_fuzz_overrides(keys: list[str], value: str) -> None:
     with suppress(PipelineError, UsageError):
         document.set(".".join(keys) + "=" + value)
         validate(document, OPERATIONS)
+
+
+def test_names_of_steps_that_differ_in_capitals() -> None:
+    """A group of both lacks one of them in xarray (zarr-python#4226), and some file systems hold one of them."""
+    text = (
+        "inputs: {NDVI: a.zarr}\n"  # an input is no group
+        "steps:\n"
+        "- {name: ndvi, op: window, size: 3}\n"
+        "- {name: Ndvi, op: window, size: 3}\n"
+        "output: {path: o.zarr}\n"
+    )
+    message = refusal(text)
+    assert "steps[1] (Ndvi).name: the name 'Ndvi' differs from that of the step 'ndvi' in capitals alone" in message
+    assert message.count("\n") == 0
+
+
+@pytest.mark.parametrize("key", ["path", "geotiff"])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (
+            "x.png",
+            r"\.png is a picture, and results are Zarr stores or GeoTIFFs; write a \.zarr or \.tif",
+        ),
+        ("x.zarr.ZIP", r"\.zip is an archive"),
+        ("a/b.nc", r"\.nc is NetCDF or HDF"),
+        ("b.jp2", r"\.jp2 is another raster format"),
+        ("b.csv", r"\.csv is a table, .*`table: FILE\.csv`"),
+    ],
+)
+def test_outputs_that_promise_another_format(key: str, name: str, words: str) -> None:
+    path = "" if key == "path" else "path: o.zarr, "
+    message = refusal(smooth(f"inputs: {{a: a.zarr}}\noutput: {{{path}{key}: {name}}}"))
+    assert re.search(rf"output\.{key}: {words}", message)
+
+
+@pytest.mark.parametrize("name", ["x", "x.zarr", "x.tif", "run.2024-11", "v1.2", "s3://b/x.zarr"])
+def test_outputs_of_any_other_name(name: str) -> None:
+    check(smooth(f"inputs: {{a: a.zarr}}\noutput: {{path: '{name}'}}"))

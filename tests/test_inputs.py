@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import pickle
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -27,6 +30,7 @@ from pipeline.planning.fitting import _Touches
 from pipeline.raster import RasterSpec, array_slices, grid_difference
 from pipeline.region import Axis, Grid, Halo, Region
 from pipeline.storage.cache import CachedReader, ChunkCache
+from pipeline.storage.descriptor import Descriptors
 from pipeline.storage.inputs import REFUSED, InputOptions, local_paths, open_input, open_raster
 from pipeline.storage.reader import Evidence, Reader
 from tests import harness, strategies
@@ -512,3 +516,47 @@ def test_arrays_of_different_fill_values_with_nodata(tmp_path: Path, nodata: Any
     reader = open_as(path, arrays=("a", "b"), nodata=nodata)
     assert reader.spec.nodata == (None if nodata == "none" else 0)
     np.testing.assert_array_equal(read(reader), values)
+
+
+def test_a_stack_of_more_files_than_may_be_open(tmp_path: Path) -> None:
+    """Files that were read longest ago are closed, also while threads read."""
+    count, values = 100, np.arange(100 * 64, dtype=np.uint16).reshape(100, 8, 8)
+    paths = [str(tmp_path / f"{number:03}.tif") for number in range(count)]
+    for path, plane in zip(paths, values, strict=True):
+        tifffile.imwrite(path, plane, tile=(16, 16))
+    config = {
+        "inputs": {"image": {"stack": paths}},
+        "steps": [{"name": "same", "op": "cast", "dtype": "uint16"}],
+        "output": {"path": str(tmp_path / "out.zarr"), "chunks": [4, 4, 100]},
+        "run": {"workers": 4},
+    }
+    source = (
+        "import json, resource, sys; import pipeline; config = json.load(open(sys.argv[1]))\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); pipeline.run(config)\n"
+    )
+    (tmp_path / "pipeline.json").write_text(json.dumps(config))
+    done = subprocess.run(
+        [sys.executable, "-c", source, str(tmp_path / "pipeline.json")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-1000:]
+    stored = zarr.open_array(tmp_path / "out.zarr/same/value", mode="r")[...]
+    np.testing.assert_array_equal(stored if stored.shape[0] == count else np.moveaxis(stored, -1, 0), values)
+
+
+def test_descriptors(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc")
+    files = Descriptors(2)
+
+    def opener() -> int:
+        return os.open(tmp_path / "file", os.O_RDONLY)
+
+    first = files.get(1, opener)
+    assert files.get(1, opener) is first
+    number = first.number
+    files.get(2, opener)
+    files.get(3, opener)  # the first is dropped, and held here
+    assert os.pread(number, 3, 0) == b"abc"
+    assert files.get(1, opener) is not first
+    del first
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(number)

@@ -76,7 +76,14 @@ def document(server: S3, source: str, output: str, **run: Any) -> dict[str, Any]
 
 def start(*arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "pipeline", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background ignores it
+    )
 
 
 def wait_for_stall(server: S3, method: str, text: str, **settings: Any) -> None:

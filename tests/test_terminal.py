@@ -81,6 +81,7 @@ def test_an_interrupt_while_modules_are_imported(file: Path) -> None:
     """The signal ends the process, without a traceback."""
     source = (
         "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background ignores it
         "import pipeline.__main__ as command\n"
         "class Finder:\n"
         "    def find_spec(self, name, path, target=None):\n"

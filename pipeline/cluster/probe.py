@@ -24,6 +24,8 @@ PACKAGES = ["rasterpipe", "numpy", "numba", "zarr", "zarrs", "dask", "distribute
 """Whose versions must be the same on workers: on them depend the bits, or the way blocks travel."""
 MEMORY_SHARE = 0.6
 """Of a worker's limit: from there on dask begins to move data to the disk."""
+ROUNDING = 1e-3
+"""Of a limit: dask rounds what it was told, and `2 GiB` of a file is meant to be the 2 GiB of a worker."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +43,18 @@ class Capacity:
         """What each worker may use where nothing else is said."""
         return int(MEMORY_SHARE * self.limit_bytes)
 
-    def check(self, wanted: int | None) -> None:
-        """Refuse more memory than the smallest worker has: it would be killed there."""
-        if wanted is not None and wanted > self.limit_bytes:
+    def grant(self, wanted: int | None) -> int:
+        """Return what each worker may use; more than the smallest has is refused: it would be killed there."""
+        if wanted is None:
+            return self.memory_bytes
+        if wanted > self.limit_bytes * (1 + ROUNDING):
             raise PipelineError(
                 f"{format_bytes(wanted, up=True)} is more than the smallest worker has "
                 f"({format_bytes(self.limit_bytes)}); on a cluster this is what each worker may use: give "
                 f"`--memory` with that or less, or leave run.memory out for {format_bytes(self.memory_bytes)}",
                 ("run", "memory"),
             )
+        return min(wanted, self.limit_bytes)
 
 
 UNKNOWN = Capacity(2**50, 1, 1)

@@ -26,6 +26,7 @@ from pydantic import (
 )
 
 from pipeline.config.message import OPERATION_SYNONYMS, missing, own_error, own_failure, show, unknown_value
+from pipeline.config.output_name import check_output_name
 from pipeline.config.scheduler import THREADS, Cluster, Scheduler, parse_scheduler
 from pipeline.config.value import parse_bytes, parse_dims, parse_input_dims, parse_nodata, parse_sides, parse_version
 from pipeline.errors import PipelineError
@@ -167,7 +168,7 @@ def _is_box(box: tuple[float, float, float, float]) -> bool:
 class Output(_Frozen):
     """The store that the pipeline writes."""
 
-    path: Annotated[StrictStr, Field(min_length=1)]
+    path: Annotated[StrictStr, Field(min_length=1), AfterValidator(check_output_name)]
     """The Zarr store to write; relative to the pipeline file, or a URL. One kept raster may go to a .tif instead."""
     storage: Storage | None = None
     """How the object store is reached, where the path is a URL."""
@@ -189,7 +190,7 @@ class Output(_Frozen):
     """How chunks are compressed."""
     dims: Annotated[Literal["auto", "y,x,band", "band,y,x"], BeforeValidator(parse_dims)] = "auto"
     """Order of the dimensions; auto: as a Zarr input has them, band,y,x from TIFFs."""
-    geotiff: Annotated[StrictStr, Field(min_length=1)] | None = None
+    geotiff: Annotated[StrictStr, Field(min_length=1), AfterValidator(check_output_name)] | None = None
     """A folder for each kept raster as a GeoTIFF too: smooth/mean as smooth_mean.tif."""
 
 

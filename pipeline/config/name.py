@@ -18,6 +18,7 @@ NAME_PATTERN = "[A-Za-z][A-Za-z0-9_-]*"
 def name_problems(document: Document) -> Iterator[Problem]:
     """Yield what is wrong with the names of inputs and steps, looked up in the data: models may not exist yet."""
     taken: dict[str, KeyPath] = {}
+    steps_by_letters: dict[str, str] = {}
     inputs, steps = document.data.get("inputs"), document.data.get("steps")
     for name in inputs if isinstance(inputs, dict) else ():
         taken[name] = ("inputs", name)
@@ -37,6 +38,12 @@ def name_problems(document: Document) -> Iterator[Problem]:
             yield Problem(path, f"the name '{name}' is taken by {words}; names are unique over inputs and steps")
         elif isinstance(name, str):
             taken[name] = path
+            if (other := steps_by_letters.setdefault(name.casefold(), name)) != name:
+                yield Problem(
+                    path,
+                    f"the name '{name}' differs from that of the step '{other}' in capitals alone, and some file "
+                    "systems and readers of Zarr take both for one; choose another",
+                )
 
 
 def _name_fault(name: str) -> str:

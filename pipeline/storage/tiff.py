@@ -10,7 +10,6 @@ import functools
 import hashlib
 import os
 import stat
-import threading
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +22,7 @@ from pipeline.raster import RasterSpec
 from pipeline.read_limits import ReadLimits, check_bands
 from pipeline.region import Region
 from pipeline.storage import geotiff
+from pipeline.storage.descriptor import DESCRIPTORS, Descriptor
 from pipeline.storage.folder import HEAD_BYTES, LocalFolder
 from pipeline.storage.geokeys import parse_crs
 from pipeline.storage.listing import SAMPLES, file_status
@@ -64,8 +64,7 @@ class TiffReader(Reader):
         self._status = status
         """The file's, when it was opened first."""
         self._fill = 0 if spec.nodata is None else spec.nodata
-        self._lock = threading.Lock()
-        self._descriptor: int | None = None
+        weakref.finalize(self, DESCRIPTORS.drop, id(self))
 
     @classmethod
     def open(
@@ -224,33 +223,36 @@ class TiffReader(Reader):
         held = int(layout.counts[plane, index])
         if start + count > held:
             raise InputError(f"{where} is damaged: it has {held} bytes, {start + count} are due; copy the file again")
-        offset, pieces = int(layout.offsets[plane, index]) + start, []
+        offset, pieces, file = int(layout.offsets[plane, index]) + start, [], self._file()
         while count > 0:
             try:
-                piece = os.pread(self._file(), count, offset)
+                piece = os.pread(file.number, count, offset)
             except OSError as error:
                 raise InputError(f"{where} cannot be read: {error.strerror}") from error
             if not piece:
-                _check_status(self._path, self._file(), self._status)
+                _check_status(self._path, file.number, self._status)
                 raise InputError(f"{where} ends beyond the end of the file: it is truncated; copy it again")
             pieces.append(piece)
             count, offset = count - len(piece), offset + len(piece)
-        _check_status(self._path, self._file(), self._status)
+        _check_status(self._path, file.number, self._status)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _file(self) -> int:
-        """Return the descriptor, opened at the first read; it is closed with the reader."""
-        with self._lock:
-            if self._descriptor is None:
-                with input_errors(self._path):
-                    try:
-                        descriptor = os.open(self._path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-                    except (FileNotFoundError, NotADirectoryError):
-                        raise ChunkAway(f"{self._path}: was there when the run began, and is not now") from None
-                weakref.finalize(self, os.close, descriptor)
-                _check_status(self._path, descriptor, self._status)
-                self._descriptor = descriptor
-            return self._descriptor
+    def _file(self) -> Descriptor:
+        """Return the file, open."""
+        return DESCRIPTORS.get(id(self), self._open_file)
+
+    def _open_file(self) -> int:
+        with input_errors(self._path):
+            try:
+                number = os.open(self._path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            except (FileNotFoundError, NotADirectoryError):
+                raise ChunkAway(f"{self._path}: was there when the run began, and is not now") from None
+        try:
+            _check_status(self._path, number, self._status)
+        except BaseException:
+            os.close(number)
+            raise
+        return number
 
 
 @functools.lru_cache(maxsize=256)

@@ -152,10 +152,12 @@ def _create_table(root: zarr.Group, plan: TablePlan) -> None:
 
 def _without_clashes(arrays: Sequence[ArrayPlan]) -> Iterator[ArrayPlan]:
     """Yield the arrays, less the coordinates of their bands that are named as an output of the same step."""
-    paths = {plan.path for plan in arrays}
+    paths = {plan.path.casefold() for plan in arrays}  # some file systems take both for one
     for plan in arrays:
         folder = plan.path.rpartition("/")[0]
-        kept = tuple(entry for entry in plan.spec.band_coordinates if f"{folder}/{entry[0]}".lstrip("/") not in paths)
+        kept = tuple(
+            entry for entry in plan.spec.band_coordinates if f"{folder}/{entry[0]}".lstrip("/").casefold() not in paths
+        )
         yield replace(plan, spec=replace(plan.spec, band_coordinates=kept))
 
 

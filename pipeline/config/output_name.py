@@ -1,0 +1,31 @@
+"""What the name of an output promises: formats that are not written are refused, not taken for a folder's name."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+
+_NOT_WRITTEN = {
+    "a picture": (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".svg", ".pdf"),
+    "NetCDF or HDF": (".nc", ".nc4", ".cdf", ".h5", ".hdf", ".hdf5", ".he5"),
+    "an archive": (".zip", ".gz", ".tgz", ".tar", ".7z", ".bz2", ".xz", ".zst"),
+    "another raster format": (".jp2", ".vrt", ".img", ".ecw", ".sid", ".bil", ".bip", ".bsq", ".asc", ".grd", ".kea"),
+    "an array of numpy": (".npy", ".npz"),
+    "a table": (".csv", ".parquet", ".geoparquet", ".gpkg", ".shp", ".geojson", ".xlsx"),
+    "a text": (".json", ".yaml", ".yml", ".txt", ".xml", ".html", ".md", ".toml"),
+}
+_REMEDIES = {
+    "a picture": "write a .zarr or .tif, and `--quicklook FILE.png` for a picture of it",
+    "NetCDF or HDF": "write a .zarr, which xarray turns into NetCDF: xarray.open_zarr(...).to_netcdf(...)",
+    "an archive": "write a .zarr, and put that into an archive",
+    "a table": "write a .zarr or .tif; a `label_stats` step writes its table with `table: FILE.csv`",
+}
+
+
+def check_output_name(path: str) -> str:
+    """Refuse names that promise a format that is not written: a folder of such a name opens nowhere."""
+    suffix = PurePath(path.rstrip("/")).suffix.lower()
+    kind = next((kind for kind, suffixes in _NOT_WRITTEN.items() if suffix in suffixes), None)
+    if kind is not None:
+        remedy = _REMEDIES.get(kind, "write a .zarr or .tif")
+        raise ValueError(f"{suffix} is {kind}, and results are Zarr stores or GeoTIFFs; {remedy}")
+    return path
