@@ -23,7 +23,16 @@ from pipeline.config import (
     locate,
 )
 from pipeline.config.scheduler import THREADS, Cluster
-from pipeline.errors import InputChanged, OutputError, PipelineError, RasterpipeError, RunStopped, UsageError
+from pipeline.errors import (
+    InputChanged,
+    OutputError,
+    PipelineError,
+    RasterpipeError,
+    RunInterrupted,
+    RunStopped,
+    UsageError,
+    interruption,
+)
 from pipeline.execution import Measured, execute
 from pipeline.geotiff_file import check_geotiffs, geotiffs, is_geotiff, remove_store, write_geotiffs
 from pipeline.job import Job, Source, check_inputs_unchanged, load
@@ -113,6 +122,9 @@ def run(
     ways = _Ways(resume, overwrite, Progress(quiet=quiet), quicklook, performance_report)
     try:
         facts = _run_or_resume(job, lambda **cut: load(source, **{**options, **cut}), ways)
+    except KeyboardInterrupt as error:  # while it waits for blocks, compiles, or writes the files of a complete store
+        name, code = interruption(error)
+        raise RunInterrupted(f"stopped by {name}; --resume continues the run", code) from None
     except OutputError as error:  # the user knows of one output
         raise OutputError(str(error).replace(job.output, job.result)) from error
     except RemoteError as error:  # before the run began, or after it ended

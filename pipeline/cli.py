@@ -22,6 +22,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from pipeline import __version__
+from pipeline.errors import NO_MEMORY, Terminated, interruption
 from pipeline.terminal import say, write
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -41,25 +42,22 @@ class _Group(click.Group):
                 return super().invoke(ctx)
         except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise
-        except _Terminated:
-            _fail("stopped by SIGTERM", 143)
-        except KeyboardInterrupt:
-            _fail("stopped by Ctrl-C", 130)
+        except KeyboardInterrupt as error:
+            name, code = interruption(error)
+            _fail(f"stopped by {name}", code)
         except Exception as error:
             from pipeline.errors import RasterpipeError
 
             if ctx.meta.get(_DEBUG):
                 raise
+            if isinstance(error, MemoryError) or "can't start new thread" in str(error):
+                _fail(f"{NO_MEMORY}; give --memory less, or raise the limit", 1)
             if isinstance(error, RasterpipeError):
                 _fail(str(error), error.exit_code)
             _fail(f"a fault of rasterpipe: {type(error).__name__}: {error}; --debug shows where", 1)
 
 
 _DEBUG = "rasterpipe.debug"
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM: means what Ctrl-C means."""
 
 
 @contextmanager
@@ -69,7 +67,7 @@ def _stoppable() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         if "pipeline.storage.object_request" in sys.modules:
             sys.modules["pipeline.storage.object_request"].hurry()
-        raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+NO_MEMORY = "the machine, or a limit (`ulimit -v`), gives the process no more memory"
 LINE_LENGTH = 1000
 """Characters of a line of a message; a file may list thousands of names."""
 
@@ -69,6 +70,10 @@ class ChunkAway(InputError):
     """A part of an input that was there is not: it may come back."""
 
 
+class InputUnfit(InputError):
+    """The pixels of an input do not fit the pipeline: to continue is in vain until one of the two is another."""
+
+
 class InputChanged(InputError):
     """An input is not the one that the run began with: what is computed cannot be continued."""
 
@@ -85,12 +90,21 @@ class RunStopped(RasterpipeError):
     exit_code = 6
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: means what Ctrl-C means."""
+
+
 class RunInterrupted(RunStopped):
     """Ctrl-C (130) or SIGTERM (143) stopped a started run; ``--resume`` continues it."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def interruption(error: KeyboardInterrupt) -> tuple[str, int]:
+    """Return what stopped a command, and its exit code."""
+    return ("SIGTERM", 143) if isinstance(error, Terminated) else ("Ctrl-C", 130)
 
 
 def unknown(kind: str, value: object, valid: Iterable[object]) -> str:
@@ -104,7 +118,7 @@ def unknown(kind: str, value: object, valid: Iterable[object]) -> str:
     "unknown band '7' (valid: red, nir)"
     """
     names = [str(name) for name in valid]
-    near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.6)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     listed = ", ".join(names) if names else "none"
     return f"unknown {kind} {str(value)!r}{hint} (valid: {listed})"

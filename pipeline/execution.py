@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from pipeline.errors import InputChanged, InputError, RasterpipeError, RunInterrupted, RunStopped
+from pipeline.errors import NO_MEMORY, InputChanged, InputError, InputUnfit, RasterpipeError, RunStopped, Terminated
 from pipeline.graph import Strip, run_strip, split_into_strips
 from pipeline.journal import BlockSet, Journal
 from pipeline.kernels.exact_total import Total
@@ -260,25 +260,24 @@ def run_on_threads(
 
 @contextmanager
 def _signals(stop: threading.Event) -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into RunInterrupted, and a fault of the outside world into RunStopped."""
-    received: list[int] = []
+    """Let Ctrl-C and SIGTERM stop the blocks, and turn a fault of the outside world into RunStopped."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        received.append(number)
         stop.set()
         hurry()
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
     previous: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
-    except KeyboardInterrupt:
-        name, code = ("SIGTERM", 143) if received[-1:] == [signal.SIGTERM] else ("Ctrl-C", 130)
-        raise RunInterrupted(f"stopped by {name}; --resume continues the run", code) from None
     except InputChanged:
         raise
+    except InputUnfit as error:
+        raise InputUnfit(f"{error}; --overwrite starts anew, once the input or the pipeline is mended") from error
+    except MemoryError as error:
+        raise RunStopped(f"{NO_MEMORY}; give --memory less, and --resume continues the run") from error
     except InputError as error:  # mended, it is another input than the one that the finished blocks were made of
         remedy = "--resume continues it if the input is as it was, else --overwrite starts anew"
         raise RunStopped(f"{error}; the run stopped: {remedy}") from error

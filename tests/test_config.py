@@ -970,3 +970,43 @@ def test_outputs_that_promise_another_format(key: str, name: str, words: str) ->
 @pytest.mark.parametrize("name", ["x", "x.zarr", "x.tif", "run.2024-11", "v1.2", "s3://b/x.zarr"])
 def test_outputs_of_any_other_name(name: str) -> None:
     check(smooth(f"inputs: {{a: a.zarr}}\noutput: {{path: '{name}'}}"))
+
+
+@pytest.mark.parametrize("text", ['"${N}"', "${N}", "[3, '${N}']"])
+def test_numbers_of_variables(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inside { } and [ ] a variable needs quotes; in single ones it is text."""
+    monkeypatch.setenv("N", "5")
+
+    head = "inputs: {a: a.zarr}\noutput: {path: o.zarr}\n"
+    if "'" in text:
+        assert "got '5'" in refusal(f"{head}steps: [{{name: smooth, op: window, size: {text}}}]\n")
+        return
+    block = check(f"{head}steps:\n- name: smooth\n  op: window\n  size: {text}\n")
+    assert block.steps[0].size == (5, 5)  # type: ignore[attr-defined]
+    if '"' in text:
+        flow = check(f"{head}steps: [{{name: smooth, op: window, size: {text}}}]\n")
+        assert flow.steps == block.steps
+
+
+@pytest.mark.parametrize("name", ["otsu", "mean", "abcd"])
+def test_a_hint_resembles(name: str) -> None:
+    """No hint is better than one that nobody means."""
+    assert "did you mean" not in unknown("function", name, ["tan", "cos", "sin", "sqrt", "window"])
+    assert "did you mean 'window'" in unknown("operation", "windwo", ["tan", "window"])
+
+
+GABOR = [
+    ("bandwidth: 2000", "bandwidth: must be at most 100.0, got 2000"),
+    ("bandwidth: 1e-17", "bandwidth: must be at least 1e-06, got 1e-17"),
+    ("frequencies: [1e-320]", "frequencies[0]: must be at least 1e-06, got 1e-320"),
+    ("sigma: 1e308", "sigma: must be at most 1000000.0, got 1e+308"),
+    ("sigma: 5e-324", "sigma: must be at least 1e-06"),
+    ("n_stds: 1e308", "n_stds: must be at most 100.0"),
+    ("bandwidth: 1e-6", "rows or columns, and at most 1001 can be computed"),
+]
+
+
+@pytest.mark.parametrize(("setting", "words"), GABOR)
+def test_settings_of_gabor_that_no_pixel_shows(setting: str, words: str) -> None:
+    frequencies = "" if "frequencies" in setting else "frequencies: [0.2], "
+    assert words in refusal(with_steps(f"{{name: g, op: gabor, {frequencies}orientations: [0], {setting}}}"))

@@ -47,7 +47,11 @@ class Builder:
             text = self.expanded(text, node, path)
         if node.tag in ("!", TAG + "str"):
             return text
-        is_value = node.plain and (text is node.text or (variable is not None and not variable["dollar"]))
+        is_variable = variable is not None and not variable["dollar"]
+        # inside { } and [ ] a variable needs quotes, and its value may be a number all the same
+        is_value = (
+            is_variable if node.style == '"' and not node.tag else node.plain and (text is node.text or is_variable)
+        )
         if not is_value and not node.tag:
             return text
         try:

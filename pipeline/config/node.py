@@ -42,6 +42,8 @@ class Node:
     tag: str | None
     text: str = ""
     plain: bool = False
+    style: str | None = None
+    """How a scalar is quoted."""
     children: list[Node] | None = None
     is_mapping: bool = False
     is_open: bool = False
@@ -116,7 +118,9 @@ class _Composer:
 
     def node(self, event: NodeEvent) -> Node:
         if isinstance(event, ScalarEvent):
-            node = Node(_mark(event), event.tag, event.value, plain=event.implicit[0] and not event.tag)
+            node = Node(
+                _mark(event), event.tag, event.value, plain=event.implicit[0] and not event.tag, style=event.style
+            )
         else:
             assert isinstance(event, CollectionStartEvent)
             is_mapping = isinstance(event, MappingStartEvent)

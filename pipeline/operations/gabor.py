@@ -21,7 +21,8 @@ from pipeline.region import Halo, Region
 
 Statistic = Literal["mean", "var", "std"]
 Response = Literal["real", "imag", "magnitude"]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
+"""Beyond, a wave or an envelope is none that pixels can show, and its formulas leave float64."""
 Angle = Annotated[float, Field(allow_inf_nan=False)]
 LARGEST_REACH = 500
 """Pixels of a kernel on each side of its centre: beyond, it could not be factored in reasonable time."""
@@ -85,9 +86,9 @@ class Gabor(Operation):
     """Directions of the waves in degrees, scikit-image's theta: 0 varies along the columns, 90 down the rows."""
     sigma: Annotated[Sigma, BeforeValidator(to_sigma, json_schema_input_type=Positive | Sigma)] | None = None
     """Standard deviation of the envelope in pixels: one number, or {along:, across:} the wave. Default: bandwidth's."""
-    bandwidth: Positive | None = None
+    bandwidth: Annotated[float, Field(ge=1e-6, le=100, allow_inf_nan=False)] | None = None
     """Bandwidth in octaves, from which sigma follows for each frequency; default 1. Not together with sigma."""
-    n_stds: Positive = 3
+    n_stds: Annotated[float, Field(ge=1e-6, le=100, allow_inf_nan=False)] = 3
     """Kernels are cut off at this many standard deviations."""
     offset: Angle = 0
     """Phase of the waves in degrees."""

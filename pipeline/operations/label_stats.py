@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, StrictInt, StrictStr, field_validator, model_validator
 
-from pipeline.errors import InputError, PipelineError
+from pipeline.errors import InputUnfit, PipelineError
 from pipeline.kernels.label_columns import finish, lookup
 from pipeline.kernels.label_table import LabelTable, Patch, merge, partial_table
 from pipeline.kernels.label_width import Width, merged_bytes, width_of, width_of_dtype
@@ -154,14 +154,31 @@ class LabelStats(Reduction):
             return most
         return num_rows * self._row_bytes(num_bands, width_of(source.planes(), _patch(labels, source, region)))
 
+    @property
+    def _ignored(self) -> tuple[int, ...]:
+        """Labels to ignore, as far as 64 bits with a sign hold them."""
+        return tuple(label for label in self.ignore if -(2**63) <= label < 2**63)
+
+    def _labels_valid(self, labels: Block) -> np.ndarray | None:
+        """Return where there are labels: where they are valid, and none of those to ignore that only uint64 holds."""
+        mask = None if labels.valid is None else labels.planes(labels.valid)[0]
+        large = [label for label in self.ignore if 2**63 <= label < 2**64]
+        if not large or labels.values.dtype != np.uint64:
+            return mask
+        plane = labels.planes()[0]
+        kept: np.ndarray = np.ones(plane.shape, bool) if mask is None else mask.copy()
+        for label in large:
+            kept &= plane != np.uint64(label)
+        return kept
+
     def partial(self, blocks: Mapping[str, Block], state: Table, sweep: int, region: Region) -> Table:
         labels, source = blocks["labels"], blocks["input"]
-        plane, mask = labels.planes()[0], _labels_valid(labels)
+        plane, mask = labels.planes()[0], self._labels_valid(labels)
         if plane.dtype == np.uint64:
             there = region.slices(labels.origin)
             largest_label = int(np.max(plane[there], initial=0, where=True if mask is None else mask[there]))
             if largest_label >= 2**63:
-                raise InputError(f"the labels of step {self.name!r} reach {largest_label}; labels go up to 2^63 - 1")
+                raise InputUnfit(f"the labels of step {self.name!r} reach {largest_label}; labels go up to 2^63 - 1")
         found = partial_table(
             plane,
             source.planes(),
@@ -169,7 +186,7 @@ class LabelStats(Reduction):
             (*self.statistics, *self.geometry),
             valid=None if source.valid is None else source.planes(source.valid),
             labels_valid=mask,
-            ignore=self.ignore,
+            ignore=self._ignored,
         )
         return found.to_columns()
 
@@ -201,7 +218,8 @@ class LabelStats(Reduction):
         # the values of the block's labels: as many labels as pixels at worst
         num_rows: int = min(shape[0] * shape[1], 2 ** (8 * specs["labels"].dtype.itemsize))
         row = 48 + 16 * specs["input"].num_bands
-        return num_rows * (row + 24 + 8 * specs["input"].num_bands * len(self.recolor)) + 3 * STRIPE_BYTES
+        masks = 2 * shape[0] * shape[1] if specs["labels"].dtype == np.uint64 else 0
+        return num_rows * (row + 24 + 8 * specs["input"].num_bands * len(self.recolor)) + 3 * STRIPE_BYTES + masks
 
     def apply(
         self, blocks: Mapping[str, Block], tables: Mapping[str, Any], out: Mapping[str, Block], region: Region
@@ -219,8 +237,8 @@ class LabelStats(Reduction):
                 block.planes(),
                 _patch(labels, block, region),
                 fill,
-                labels_valid=_labels_valid(labels),
-                ignore=self.ignore,
+                labels_valid=self._labels_valid(labels),
+                ignore=self._ignored,
             )
 
 
@@ -232,10 +250,6 @@ def _patch(labels: Block, values: Block, region: Region) -> Patch:
         values.lanes,
         (region.top, region.left),
     )
-
-
-def _labels_valid(labels: Block) -> np.ndarray | None:
-    return None if labels.valid is None else labels.planes(labels.valid)[0]
 
 
 def _half_open(name: str, column: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field, StrictInt, model_validator
 
-from pipeline.errors import InputError, PipelineError
+from pipeline.errors import InputUnfit, PipelineError
 from pipeline.kernels.cell_ranges import ranges_of
 from pipeline.kernels.color_cells import (
     MOST_BANDS,
@@ -193,7 +193,7 @@ class Palette(Reduction):
             colors = median_cut(parts, self.colors) if is_first else moved_colors(state["palette"], parts)
         except ValueError:
             message = f"step {self.name!r}: no pixel is valid in all bands; there are no colours to choose"
-            raise InputError(message) from None
+            raise InputUnfit(message) from None
         if sweep + 1 < len(state["kinds"]):
             return {**{name: state[name] for name in ("kinds", "dtype", "num_bands")}, "palette": colors}
         return {"palette": _distinct(_rounded(colors, state["dtype"].dtype))}
