@@ -83,16 +83,22 @@ class _KnownMean(Total):
     """The total of numbers of which the mean alone is known."""
 
     known: float = 0.0
+    psnr: float = 0.0
+    """Recorded beside it: what follows from a mean that is no number of float64, it does not tell."""
 
     def mean(self, per: int = 1) -> float:
         return self.known
 
+    def decibels(self, level: float, per: int = 1) -> float:
+        return Total.decibels(self, level, per) if 0 < self.known < math.inf else self.psnr
+
 
 def _recorded_total(quality: Any) -> Total:
     """Return a total from which the facts of a quality follow that are recorded beside its mean."""
-    mean = quality.get(MEAN) if isinstance(quality, Mapping) else None
+    facts = quality if isinstance(quality, Mapping) else {}
+    mean, psnr = (math.inf if fact == "inf" else fact for fact in (facts.get(MEAN), facts.get("psnr")))
     if isinstance(mean, int | float) and mean >= 0:
-        return _KnownMean(1, known=float(mean))
+        return _KnownMean(1, known=float(mean), psnr=psnr if isinstance(psnr, int | float) else math.inf)
     return Total()
 
 

@@ -22,8 +22,11 @@ STATISTICS = ("mean", "sum", "var", "std", "min", "max", "range", "count", "medi
 
 
 @st.composite
-def rasters(draw: st.DrawFn, dtypes: tuple[str, ...] = DTYPES, largest: int = 40) -> Raster:
-    """Draw a raster with some invalid pixels, chunked at random, of either Zarr format."""
+def rasters(draw: st.DrawFn, dtypes: tuple[str, ...] = DTYPES, largest: int = 40, *, extreme: bool = False) -> Raster:
+    """Draw a raster with some invalid pixels, chunked at random, of either Zarr format.
+
+    An `extreme` one may have values from the ends of float64's range, where naive references overflow.
+    """
     height, width = draw(st.integers(1, largest)), draw(st.integers(1, largest))
     dims = draw(st.sampled_from(DIMS))
     sizes = {"y": height, "x": width, "band": draw(st.integers(1, 3))}
@@ -34,6 +37,9 @@ def rasters(draw: st.DrawFn, dtypes: tuple[str, ...] = DTYPES, largest: int = 40
     density = draw(st.sampled_from([0.0, 0.0, 0.05, 0.5, 1.0]))
     if dtype.kind == "f":
         values = (rng.normal(size=shape) * draw(st.sampled_from([1.0, 1e4]))).astype(dtype)
+        if extreme and dtype.itemsize == 8 and draw(st.booleans()):
+            shifts = draw(st.lists(st.sampled_from([-1050, -700, 0, 700, 1020]), min_size=1, max_size=3))
+            values = np.ldexp(values, rng.choice(shifts, shape))
         values[rng.random(shape) < density] = draw(st.sampled_from([np.nan, np.inf, -np.inf]))
         if density and draw(st.booleans()):
             nodata = -9999.0

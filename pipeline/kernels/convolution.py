@@ -31,11 +31,14 @@ Examples
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline.kernels.correlation import correlate_planes, correlate_valid_planes
+from pipeline.kernels.extreme import Extent, Growth, Target, mend
+from pipeline.region import Halo, Region
 
 RING = 2**17
 """Elements of a kernel's rows together: they fit the second-level cache, and the longer the rows the better."""
@@ -176,8 +179,23 @@ def correlate(values: np.ndarray, weights: Weights, out: np.ndarray, frame: Fram
     """Fill `out` over the frame's region; both arrays are float32 or float64.
 
     With `normalize`, for weights of one sign, sum(w v) / sum(w) over the valid pixels; NaN where the centre is invalid
-    or no pixel under the weights is valid.
+    or no pixel under the weights is valid. Sums do not overflow where their result does not.
     """
+    _correlate(values, weights, out, frame, normalize)
+
+    def again(values: np.ndarray, targets: Mapping[str, Target], extent: Extent, factor: float) -> None:
+        region = extent.region
+        sides, corner = (region.top, region.bottom, region.left, region.right), (region.top, region.left)
+        own = Frame(sides, extent.origin, corner, frame.lanes)
+        _correlate(values, weights, targets["value"][0], own, normalize)
+
+    top, bottom, left, right = frame.region
+    reach = Halo(*(max(0, pixels) for pixels in weights.reach))
+    extent = Extent(Region(top, bottom, left, right), frame.origin, reach, frame.lanes)
+    mend(again, values, {"value": (out, frame.out_origin)}, extent, Growth({"value": 1}))
+
+
+def _correlate(values: np.ndarray, weights: Weights, out: np.ndarray, frame: Frame, normalize: bool) -> None:
     top, bottom, left, right = frame.region
     row, column = frame.origin
     above, _, before, _ = weights.reach

@@ -28,7 +28,7 @@ Examples
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,17 +43,18 @@ from pipeline.kernels.difference_row import (
     magnitudes,
     second_order,
 )
+from pipeline.kernels.extreme import Extent, Growth, Target, mend
 from pipeline.kernels.window_sum import scratch
+from pipeline.region import Halo, Region
 
 FIRST = ("dy", "dx", "magnitude", "direction")
 SECOND = ("dyy", "dxy", "dxx", "laplacian", "determinant", "eigen_large", "eigen_small")
 OUTPUTS = FIRST + SECOND
 
+GROWTH = Growth(dict.fromkeys(OUTPUTS, 1) | {"direction": 0, "determinant": 2})
+
 STRIP = 8192
 """Elements of the strips that rows are cut into: three rows of input and five of output fit the second-level cache."""
-
-Target = tuple[np.ndarray, tuple[int, int]]
-"""An output's planes, and the raster row and column of their first pixel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,21 @@ def differences(values: np.ndarray, out: Mapping[str, Target], frame: Frame) -> 
     """Fill any of `OUTPUTS` over the frame's region, in one sweep over the rows of `values`.
 
     All arrays have one dtype, float32 or float64. The outputs of a gradient and of a Hessian may come together.
+    Nothing overflows on the way to a result that does not.
     """
+    _differences(values, out, frame)
+
+    def again(values: np.ndarray, targets: Mapping[str, Target], extent: Extent, factor: float) -> None:
+        region = extent.region
+        sides = (region.top, region.bottom, region.left, region.right)
+        _differences(values, targets, replace(frame, region=sides, origin=extent.origin))
+
+    top, bottom, left, right = frame.region
+    extent = Extent(Region(top, bottom, left, right), frame.origin, Halo.around(*reach(out)), frame.lanes)
+    mend(again, values, out, extent, GROWTH)
+
+
+def _differences(values: np.ndarray, out: Mapping[str, Target], frame: Frame) -> None:
     top, bottom, left, right = frame.region
     row, column = frame.origin
     unused = np.empty((0, 0, 0), values.dtype), (top, left)

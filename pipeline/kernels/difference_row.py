@@ -132,6 +132,6 @@ def eigenvalues(dyy: Any, dxy: Any, dxx: Any, large: Any, small: Any) -> None:
         longer, shorter = (a, d) if abs(a) > abs(d) else (d, a)
         near = (longer / divisor) * shorter - (b / divisor) * b
         near = -far if total == 0 else near
-        bad = (total - total) + (b - b)
+        bad = (total - total) + (b - b) + (far - far)
         large[c] = max(far, near) + bad
         small[c] = min(far, near) + bad

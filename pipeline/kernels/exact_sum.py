@@ -235,17 +235,17 @@ def mean(sums: ExactSums, counts: np.ndarray) -> np.ndarray:
     return out
 
 
-def variance(sums: ExactSums, squares: ExactSums, counts: np.ndarray) -> np.ndarray:
-    """Return the population's variance (n S2 - S1^2) / n^2 as float64; NaN where the count is 0.
+def variance(sums: ExactSums, squares: ExactSums, counts: np.ndarray, root: bool = False) -> np.ndarray:
+    """Return the population's variance (n S2 - S1^2) / n^2 as float64, or its root; NaN where the count is 0.
 
     The numerator is computed exactly, so the relative error is that of three roundings, whatever the offset of the
-    values; of equal values the variance is 0.
+    values; of equal values the variance is 0. The root is one also where the variance overflows or vanishes.
     """
     out = np.empty(len(sums.words))
     counts = np.repeat(counts, len(out) // max(1, len(counts)))
     low = min(2 * sums.low, squares.low)
     shift_sum, shift_square = 4 * sums.low - 2 * low, 2 * (squares.low - low)
-    _variance(sums.words, shift_sum, squares.words, shift_square, 64 * low, counts, out)
+    _variance(sums.words, shift_sum, squares.words, shift_square, 64 * low, counts, root, out)
     return out
 
 
@@ -277,7 +277,9 @@ def _divide_words(words: Any, limbs: Any, exponent: Any, count: Any) -> Any:
 
 
 @kernel
-def _variance(sums: Any, shift_sum: Any, squares: Any, shift_square: Any, exponent: Any, counts: Any, out: Any) -> None:
+def _variance(
+    sums: Any, shift_sum: Any, squares: Any, shift_square: Any, exponent: Any, counts: Any, root: Any, out: Any
+) -> None:
     sum_limbs = np.empty(2 * sums.shape[1], np.uint64)
     square_limbs = np.empty(2 * squares.shape[1], np.uint64)
     count_limbs = np.empty(2, np.uint64)
@@ -297,4 +299,8 @@ def _variance(sums: Any, shift_sum: Any, squares: Any, shift_square: Any, expone
         divisor = float(counts[entry])
         once, _ = divide_pair(head, tail, divisor)
         twice, _ = divide_pair(once, 0.0, divisor)
-        out[entry] = math.ldexp(twice, exponent + scale)
+        if root:
+            odd = (exponent + scale) & 1
+            out[entry] = math.ldexp(math.sqrt(math.ldexp(twice, odd)), (exponent + scale - odd) // 2)
+        else:
+            out[entry] = math.ldexp(twice, exponent + scale)

@@ -41,7 +41,7 @@ class Total:
         return Total(self.count + other.count, sum(shifted), exponent)
 
     def mean(self, per: int = 1) -> float:
-        """Return sum / (count x per) as float64, rounded once; NaN of no numbers.
+        """Return sum / (count x per) as float64, rounded once; NaN of no numbers, infinity beyond the largest number.
 
         Examples
         --------
@@ -51,9 +51,24 @@ class Total:
         if not self.count:
             return math.nan
         numerator, divisor = self.sum, self.count * per
-        if self.exponent < 0:
-            return numerator / (divisor << -self.exponent)
-        return (numerator << self.exponent) / divisor
+        try:
+            if self.exponent < 0:
+                return numerator / (divisor << -self.exponent)
+            return (numerator << self.exponent) / divisor
+        except OverflowError:
+            return math.inf if numerator > 0 else -math.inf
+
+    def decibels(self, level: float, per: int = 1) -> float:
+        """Return how far the mean, none below 0, lies below the square of a level, which is given by its logarithm.
+
+        Also where float64 does not hold the mean; infinity where that is 0.
+        """
+        mean = self.mean(per)
+        if 0 < mean < math.inf:
+            return 20 * level - 10 * math.log10(mean)
+        if not self.sum:
+            return math.inf
+        return 20 * level - 10 * (math.log10(self.sum) + self.exponent * math.log10(2) - math.log10(self.count * per))
 
 
 def total_of(values: np.ndarray) -> Total:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pipeline.kernels import convolution, window
 from pipeline.kernels.edge import fill_edges
+from pipeline.kernels.extreme import Extent, Growth, Target, mend
 from pipeline.kernels.gabor import Group
 from pipeline.kernels.gabor_rows import CHUNK, respond
 from pipeline.kernels.gabor_vector import LANES
@@ -50,6 +51,19 @@ def compute_bank(
     """
     for group in groups:
         _compute_group(group, band, out, corner, region)
+
+    def again(values: np.ndarray, targets: Mapping[str, Target], extent: Extent, factor: float) -> None:
+        own = replace(band, values=values[0], origin=extent.origin, cval=band.cval * factor)
+        arrays = {name: array for name, (array, _) in targets.items()}
+        for group in groups:
+            _compute_group(group, own, arrays, (extent.region.top, extent.region.left), extent.region)
+
+    rows, columns = (max(group.reach[axis] for group in groups) for axis in (0, 1))
+    extent = Extent(region, band.origin, band.margin + Halo.around(rows, columns))
+    is_root = any(len(group.signs) > len(group.filters) or len(group.direct) > 1 for group in groups)
+    squares = frozenset(out) if is_root else window.GROWTH.squares
+    growth = Growth({"response": 1} | dict(window.GROWTH.powers), squares)
+    mend(again, band.values[np.newaxis], {name: (array, corner) for name, array in out.items()}, extent, growth)
 
 
 def _compute_group(

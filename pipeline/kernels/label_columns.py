@@ -34,11 +34,8 @@ def _columns(table: LabelTable, names: set[str], unknown: int | np.ndarray) -> I
     if "mean" in names and table.sums:
         yield "mean", mean(table.sums, table.divisors).reshape(shape)
     if names & {"var", "std"} and table.sums and table.squares:
-        values = variance(table.sums, table.squares, table.divisors).reshape(shape)
-        if "var" in names:
-            yield "var", values
-        if "std" in names:
-            yield "std", np.sqrt(values)
+        for name in names & {"var", "std"}:
+            yield name, variance(table.sums, table.squares, table.divisors, name == "std").reshape(shape)
     for name, extremum in (("min", table.lowest), ("max", table.highest)):
         if name in names and extremum is not None:
             is_long = extremum.dtype.kind != "f" and extremum.itemsize == 8

@@ -9,6 +9,7 @@ computed from the merged cells in their order: the palette is the same for any b
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from pipeline.kernels.compile import inner, kernel
 from pipeline.kernels.exact_sum import ExactSums, add_groups, mean, scatter_add
+from pipeline.kernels.extreme import LARGE, SMALL
 from pipeline.kernels.label_table import LabelTable, Patch, partial_table
 from pipeline.kernels.nearest_color import ColorSearch, Place, nearest
 
@@ -62,6 +64,9 @@ def _sums_of_boxes(cells: Iterable[LabelTable], groups: np.ndarray, num_boxes: i
 
 def _cut_all(columns: np.ndarray, weights: np.ndarray, num: int) -> np.ndarray:
     """Return the number of each cell's box; `columns` holds the cells' means (band, cell)."""
+    largest = float(np.abs(columns).max())
+    if largest > LARGE or 0 < largest < SMALL:  # squares would overflow or vanish
+        columns = np.ldexp(columns, -math.frexp(largest)[1])
     orders = np.stack([np.argsort(band, kind="stable") for band in columns])
     box = np.zeros(len(weights), np.int64)
     spare = np.empty(len(weights), np.int64)

@@ -9,6 +9,8 @@ equal distances the lowest index wins. The search leads there faster:
   coordinates, the error is at most f(D) = (n + 4) u D + 2 sqrt(D) e + e^2; places along the axis are off by (n + 4) e.
 - If only one D is within 2 f of the least, it is the answer; else all that are within it are compared by the naive
   distance.
+- Where all squares overflow, or some vanish that should not (`ColorSearch.is_fine`), the naive distances are those of
+  differences times a power of two.
 - For 8-bit values in up to four bands, the few colours that can be the nearest are known by cells (`color_grid`), and
   are compared by the naive distance at once.
 """
@@ -24,6 +26,7 @@ import numpy as np
 
 from pipeline.kernels.color_grid import MOST_BANDS, MOST_BYTES, UNSURE, ColorGrid, choose_candidates, color_grid
 from pipeline.kernels.compile import inner, kernel
+from pipeline.kernels.extreme import SHIFT, TINY
 from pipeline.kernels.vector import LANES, UNROLLED, lanes_within, lowest_bit, number_of_bits, squared_distances
 
 TILE = 256
@@ -36,6 +39,9 @@ _FAR = 1e17
 """Where places without a colour lie."""
 _WIDEST = 1e12
 """Pixels farther out than this many lengths of the palette are compared with all colours."""
+FINE = 2.0**-440
+"""Of two colours that differ by as much in a band, only one can have a squared distance below `TINY[2]`."""
+_DOWN, _UP, _VANISHING = 2.0**-SHIFT, 2.0**SHIFT, TINY[2]
 _NO_MASK = np.ones((0, 0, 0), bool)
 _NO_BYTES = np.ones((0, 0, 0), np.uint8)
 _NO_GRID = ColorGrid(0, np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, MOST_BANDS)))
@@ -55,6 +61,8 @@ class ColorSearch:
     `LANES` places without a colour come before and after, at least."""
     buckets: tuple[np.ndarray, float, float]
     """First place to try by bucket of positions; position of the first bucket, buckets per unit."""
+    is_fine: bool = False
+    """Whether colours, or a colour and 0, lie so near each other in a band that the squares of distances vanish."""
     grids: dict[str, ColorGrid] = field(default_factory=dict)
     """Candidates for pixels of 8 bits, by kind of dtype; made when first asked for."""
 
@@ -76,7 +84,7 @@ def search_of(palette: np.ndarray) -> ColorSearch:
     with np.errstate(all="ignore"):
         centre = different.mean(axis=0)
         radius = float(np.sqrt(((different - centre) ** 2).sum(axis=1).max()))
-    # beyond, naive distances overflow or vanish, and the lowest index wins where they do
+    # beyond, naive distances overflow or vanish
     usable = 1e-140 < radius < 1e130
     scale = 2.0 ** -math.frexp(radius)[1] if usable else 0.0  # a power of two: exact
     placed = (different - centre) * scale if usable else np.zeros_like(different)
@@ -87,7 +95,16 @@ def search_of(palette: np.ndarray) -> ColorSearch:
     rows = _sorted_colors(placed[order], names[order], position[order])
     padded_axis = np.zeros(_padded(len(axis)), np.float32)
     padded_axis[: len(axis)] = axis
-    return ColorSearch(colors, (centre, padded_axis, scale, largest), rows, _buckets_of(position[order]))
+    return ColorSearch(
+        colors, (centre, padded_axis, scale, largest), rows, _buckets_of(position[order]), _is_fine(colors)
+    )
+
+
+def _is_fine(colors: np.ndarray) -> bool:
+    bands = np.sort(np.vstack([colors, np.zeros_like(colors[:1])]), axis=0)
+    with np.errstate(over="ignore"):
+        gaps = np.diff(bands, axis=0)
+    return bool(((gaps > 0) & (gaps < FINE)).any())
 
 
 @lru_cache(maxsize=4)
@@ -179,7 +196,7 @@ def nearest(
     where = (*place.shape, *place.values_at, *place.out_at, place.lanes)
     mask = _NO_MASK if valid is None else valid
     far = np.empty((0, 0)) if squared is None else squared
-    palette = (search.colors, search.frame, search.sorted, search.buckets)
+    palette = (search.colors, (*search.frame, search.is_fine), search.sorted, search.buckets)
     _nearest(values, mask, where, palette, buffers, _grid_for(values, search), index, far, sentinel)
 
 
@@ -194,7 +211,7 @@ def _has_grid(dtype: np.dtype, num_bands: int) -> bool:
 
 def _grid_for(values: np.ndarray, search: ColorSearch) -> tuple[Any, ...]:
     """Return values as bytes, the candidates (none where they are not for these values), and buffers."""
-    is_used = _has_grid(values.dtype, search.colors.shape[1]) and search.frame[2] > 0
+    is_used = _has_grid(values.dtype, search.colors.shape[1]) and search.frame[2] > 0 and not search.is_fine
     grid = search.grid(values.dtype) if is_used else _NO_GRID
     return (
         values.view(np.uint8) if is_used else _NO_BYTES,
@@ -239,7 +256,7 @@ def _nearest(
                 for c in range(num):
                     if found[c] == UNSURE and facts[2, c] == 0:
                         take_pixel(values, source, c, pixel)
-                        found[c] = decide(pixel, tile, c, facts, colors, ranked, scores)
+                        found[c] = decide(pixel, tile, c, facts, colors, ranked, scores, frame[4])
             row = index[out_top + i, out_left + begin : out_left + begin + num]
             for c in range(num):
                 row[c] = found[c] if facts[2, c] == 0 else sentinel
@@ -254,7 +271,7 @@ def find_unknown(values: Any, source: Any, palette: Any, grid: Any, buffers: Any
     colors, frame, ranked, buckets = palette
     tile, facts, found, pixel, scores, _, new = buffers
     unknown = grid[9]
-    centre, axis, scale, _ = frame
+    centre, axis, scale, _, _ = frame
     missing = unknown[TILE]
     new[:missing] = UNSURE
     for k in range(missing):
@@ -270,7 +287,7 @@ def find_unknown(values: Any, source: Any, palette: Any, grid: Any, buffers: Any
     for k in range(missing):
         if new[k] == UNSURE:
             take_pixel(values, source, unknown[k], pixel)
-            new[k] = decide(pixel, tile, k, facts, colors, ranked, scores)
+            new[k] = decide(pixel, tile, k, facts, colors, ranked, scores, frame[4])
         found[unknown[k]] = new[k]
 
 
@@ -278,7 +295,7 @@ def find_unknown(values: Any, source: Any, palette: Any, grid: Any, buffers: Any
 def convert(values: Any, valid: Any, source: Any, frame: Any, tile: Any, facts: Any, gathered: Any) -> None:
     """Place pixels as the palette is; facts become squared lengths, positions along the axis, and 0 for valid."""
     row, left, num, lanes = source
-    centre, axis, scale, _ = frame
+    centre, axis, scale, _, _ = frame
     squared, position, invalid = facts[0, :num], facts[1, :num], facts[2, :num]
     facts[:, :num] = 0
     for band in range(centre.size):
@@ -346,8 +363,21 @@ def is_near(gap: Any, bound: Any) -> Any:
 
 
 @inner
-def decide(pixel: Any, tile: Any, c: Any, facts: Any, colors: Any, ranked: Any, scores: Any) -> Any:
+def decide(pixel: Any, tile: Any, c: Any, facts: Any, colors: Any, ranked: Any, scores: Any, is_fine: Any) -> Any:
     """Return the index of the nearest colour by the naive distance, among those within the limit."""
+    best, found = nearest_of(pixel, tile, c, facts, colors, ranked, scores, 1.0, 1.0)
+    if best == np.inf:
+        best, found = nearest_of(pixel, tile, c, facts, colors, ranked, scores, _DOWN, 1.0)
+    elif is_fine and best < _VANISHING:
+        best, found = nearest_of(pixel, tile, c, facts, colors, ranked, scores, 1.0, _UP)
+    return found
+
+
+@inner
+def nearest_of(
+    pixel: Any, tile: Any, c: Any, facts: Any, colors: Any, ranked: Any, scores: Any, before: Any, after: Any
+) -> Any:
+    """Return the least naive distance of differences between numbers times `before`, times `after`; and its index."""
     placed, ids, _ = ranked
     limit = facts[3, c]
     best, found = np.inf, np.int64(2**31)
@@ -358,10 +388,10 @@ def decide(pixel: Any, tile: Any, c: Any, facts: Any, colors: Any, ranked: Any, 
             color = np.int64(ids[place])
             if color < 0 or (limit < np.inf and scores[place] > limit):
                 continue
-            distance = naive_distance(pixel, colors, color)
+            distance = naive_distance(pixel, colors, color, before, after)
             if distance < best or (distance == best and color < found):
                 best, found = distance, color
-    return found
+    return best, found
 
 
 @inner
@@ -389,9 +419,9 @@ def take_pixel(values: Any, source: Any, c: Any, pixel: Any) -> None:
 
 
 @inner
-def naive_distance(pixel: Any, colors: Any, color: Any) -> Any:
+def naive_distance(pixel: Any, colors: Any, color: Any, before: Any, after: Any) -> Any:
     total = 0.0
     for band in range(pixel.size):
-        difference = pixel[band] - colors[color, band]
+        difference = (pixel[band] * before - colors[color, band] * before) * after
         total += difference * difference
     return total

@@ -36,15 +36,17 @@ Examples
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pipeline.kernels.extreme import Extent, Growth, Target, mend
 from pipeline.kernels.footprint import Footprint
 from pipeline.kernels.window_extremum import extremum_windows
 from pipeline.kernels.window_footprint import GROUP, extremum_footprint, sum_footprint
 from pipeline.kernels.window_sum import DIRECT_ROWS, sum_windows
 from pipeline.kernels.window_variance import variance_windows
+from pipeline.region import Halo, Region
 
 Place = tuple[int, int, int, int, int, int, int]
 Rule = tuple[int, int, int, int, bool]
@@ -53,6 +55,7 @@ STRIP = 4096
 """Least elements of the strips that a block is cut into: a group's rows then fit the second-level cache."""
 TILE = 1024
 """Elements that are summed down at a time: a few rows of them fit the first-level cache."""
+GROWTH = Growth({"mean": 1, "sum": 1, "std": 1, "var": 2}, frozenset({"std", "var"}))
 _ALL_VALID = np.ones((0, 0, 0), bool)
 
 
@@ -151,8 +154,23 @@ def moments(values: np.ndarray, valid: np.ndarray | None, out: Mapping[str, np.n
 
     Everything is summed in float64. The mean is sum / count, but for 64-bit input, where sums would be rounded, the
     merged mean of the variance. The variance is the population's, by merging (count, mean, squares about the mean):
-    its error does not grow with the offset of the values.
+    its error does not grow with the offset of the values. Neither overflows where its result does not.
     """
+    _moments(values, valid, out, frame)
+
+    def again(values: np.ndarray, targets: Mapping[str, Target], extent: Extent, factor: float) -> None:
+        region = extent.region
+        sides, corner = (region.top, region.bottom, region.left, region.right), (region.top, region.left)
+        own = replace(frame, region=sides, origin=extent.origin, out_origin=corner)
+        _moments(values, None, {name: array for name, (array, _) in targets.items()}, own)
+
+    sums = {name: (array, frame.out_origin) for name, array in out.items() if name != "count"}
+    top, bottom, left, right = frame.region
+    extent = Extent(Region(top, bottom, left, right), frame.origin, Halo(*frame.pixels.reach), frame.lanes)
+    mend(again, values, sums, extent, GROWTH)
+
+
+def _moments(values: np.ndarray, valid: np.ndarray | None, out: Mapping[str, np.ndarray], frame: Frame) -> None:
     if values.dtype == np.float16:  # numba has no arithmetic for it
         values = values.astype(np.float32)
     exact = values.dtype.itemsize < 8

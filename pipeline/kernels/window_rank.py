@@ -194,9 +194,12 @@ def interpolate(low: Any, high: Any, counts: Any, usable: Any, rule: Any, out: A
 def between(a: Any, b: Any, t: Any) -> Any:
     """Interpolate linearly, by numpy's expression; beside an infinity the result is infinite.
 
-    All cases are computed: without branches the loop takes several pixels at a time.
+    All cases are computed: without branches the loop takes several pixels at a time. A step that overflows is taken
+    by halves.
     """
     step = b - a
-    result = a + step * t if t < 0.5 else b - step * (1.0 - t)
+    share = 1.0 - t
+    result = a + step * t if t < 0.5 else b - step * share
+    result = a * share + b * t if step == np.inf else result
     result = a + b if (np.abs(a) == np.inf) | (np.abs(b) == np.inf) else result
     return a if (t == 0.0) | (a == b) else result

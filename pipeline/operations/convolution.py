@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import StrictBool, model_validator
 
 from pipeline.errors import PipelineError
+from pipeline.kernels import extreme
 from pipeline.kernels.convolution import Frame, Weights, correlate, scratch_bytes
 from pipeline.operation import Block, Boundary, Edge, Operation, Specs, require_exact
 from pipeline.raster import Number, RasterSpec, holds, largest
@@ -64,8 +65,9 @@ class Convolution(Operation):
     def scratch_bytes(self, specs: Specs, shape: tuple[int, int]) -> int:
         source = specs["input"]
         lanes = source.num_bands if source.dims[-1] == "band" else 1
-        weights = self.weights(self.working_dtype(source.dtype))
-        return scratch_bytes(shape, weights, lanes)
+        dtype = self.working_dtype(source.dtype)
+        weights = self.weights(dtype)
+        return scratch_bytes(shape, weights, lanes) + extreme.scratch_bytes(dtype, self.halo(specs)["input"], lanes, 1)
 
     def apply(
         self, blocks: Mapping[str, Block], tables: Mapping[str, Any], out: Mapping[str, Block], region: Region

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, field_validator, model_validator
 
 from pipeline.errors import PipelineError
 from pipeline.grid import spacing_metres
+from pipeline.kernels import extreme
 from pipeline.kernels.difference import FIRST, Frame, differences, reach, scratch_bytes
 from pipeline.operation import Block, Edge, EdgeRule, Operation, Specs, to_pair
 from pipeline.raster import Number, RasterSpec, holds, largest
@@ -144,7 +145,9 @@ class Difference(Operation):
 
     def scratch_bytes(self, specs: Specs, shape: tuple[int, int]) -> int:
         source = specs["input"]
-        return scratch_bytes(shape[1], source.num_bands if source.dims[-1] == "band" else 1)
+        lanes = source.num_bands if source.dims[-1] == "band" else 1
+        again = extreme.scratch_bytes(self.working_dtype(source.dtype), Halo.around(1, 1), lanes, len(self.outputs))
+        return scratch_bytes(shape[1], lanes) + again
 
     def apply(
         self, blocks: Mapping[str, Block], tables: Mapping[str, Any], out: Mapping[str, Block], region: Region

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, field_validator, model_validator
 
 from pipeline.errors import PipelineError
+from pipeline.kernels import extreme
 from pipeline.kernels.gabor import Group, bandwidth_sigma, factor_bank, gabor_kernel, kernel_reach
 from pipeline.kernels.gabor_bank import Band, compute_bank, scratch_bytes
 from pipeline.kernels.gabor_rows import interleave
@@ -230,6 +231,8 @@ class Gabor(Operation):
         interleaved = spec.dims[-1] == "band"
         rows, columns = (min(pair) for pair in zip(shape, self._tile(interleaved), strict=True))
         filters = scratch_bytes(self._groups(spec.dtype), (rows, columns), self.window, spec.dtype)
+        reach = self._reach + self._margin
+        filters += extreme.scratch_bytes(spec.dtype, reach, 1, len(self.wanted) * len(self.filters))
         if not interleaved:
             return filters
         results = rows * columns * len(self.filters) * len(self.wanted)

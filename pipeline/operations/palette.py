@@ -58,6 +58,8 @@ class Palette(Reduction):
         "palette": "(entry, band); the working dtype, or `dtype`; fewer entries where there are fewer colours"
     }
 
+    version: ClassVar[int] = 2
+
     op: Literal["palette"]
     colors: Annotated[StrictInt, Field(ge=2, le=MAX_COLORS)] = 256
     """How many colours at most."""

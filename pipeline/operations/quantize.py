@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from pipeline.errors import PipelineError
+from pipeline.kernels.color_error import LostSquares, lost_squares
 from pipeline.kernels.exact_total import Total, total_of
 from pipeline.kernels.nearest_color import ColorSearch, Place, cached_search, grid_bytes, nearest
 from pipeline.kernels.validity import cast
@@ -147,7 +148,8 @@ class Quantize(Operation):
         num_colors, num_bands, _ = self._palette_facts(specs)
         tile = min(shape[0], TILE_ROWS) * shape[1]
         grid = grid_bytes(specs["input"].dtype, num_bands)
-        return tile * (4 + 8 + 8 + 16 * num_bands) + 4 * num_colors * (num_bands + 16) * 8 + 2**20 + grid
+        again = 32 + 16 * num_bands if specs["input"].dtype == np.float64 else 0
+        return tile * (4 + 8 + 8 + 16 * num_bands + again) + 4 * num_colors * (num_bands + 16) * 8 + 2**20 + grid
 
     def apply(
         self, blocks: Mapping[str, Block], tables: Mapping[str, Any], out: Mapping[str, Block], region: Region
@@ -169,26 +171,32 @@ class Quantize(Operation):
             tile = replace(region, top=top, bottom=min(top + TILE_ROWS, region.bottom))
             part = own.clip(tile)
             squared = np.empty(tile.shape) if part.num_pixels or "distance" in out else None
-            self._fill(blocks["input"], search, out, tile, squared)
+            lost = self._fill(blocks["input"], search, out, tile, squared)
             if squared is not None and part.num_pixels:
-                total += total_of(np.ascontiguousarray(squared[part.slices((tile.top, tile.left))]))
+                there = part.slices((tile.top, tile.left))
+                total += total_of(np.ascontiguousarray(squared[there]))
+                for squares in lost:
+                    total += squares.total(there)
         return total
 
     def quality(self, total: Total, tables: Mapping[str, Table], specs: Specs) -> dict[str, float | None]:
         colors, dtype = self._colors(tables), specs["input"].dtype
         error = total.mean(per=colors.shape[1])
-        peak = float(np.ptp(colors) if dtype.kind == "f" else np.iinfo(dtype).max)
+        half = float(np.max(colors) / 2 - np.min(colors) / 2 if dtype.kind == "f" else np.iinfo(dtype).max / 2)
+        peak = 2 * half
         if not total.count:
             return {"mean_squared_error": None, "psnr": None, "peak": peak}
-        psnr = math.inf if error == 0 else 20 * math.log10(peak) - 10 * math.log10(error) if peak else None
-        return {"mean_squared_error": error, "psnr": psnr, "peak": peak}
+        level = math.log10(peak) if 0 < peak < math.inf else math.log10(half or 1) + math.log10(2)
+        psnr = total.decibels(level, per=colors.shape[1])
+        return {"mean_squared_error": error, "psnr": psnr if half or psnr == math.inf else None, "peak": peak}
 
     def _colors(self, tables: Mapping[str, Any]) -> np.ndarray:
         return np.asarray(tables["palette"]["palette"] if tables else self.palette, np.float64)
 
     def _fill(
         self, source: Block, search: ColorSearch, out: Mapping[str, Block], tile: Region, squared: np.ndarray | None
-    ) -> None:
+    ) -> list[LostSquares]:
+        """Fill a tile of the outputs, and squared distances; return those that these cannot hold."""
         index = np.empty(tile.shape, np.int32)
         nowhere = len(search.colors)
         nearest(
@@ -200,6 +208,11 @@ class Quantize(Operation):
             valid=None if source.valid is None else source.planes(source.valid),
             squared=squared,
         )
+        lost: list[LostSquares] = []
+        if squared is not None:
+            pixels = source.by_band()[(slice(None), *tile.slices(source.origin))]
+            is_fine = search.is_fine or pixels.dtype == np.float64
+            lost = list(lost_squares(pixels, search.colors, index, squared, is_fine))
         for name, block in out.items():
             target = block.values[array_slices(block.dims, tile, block.origin)]
             if name == "index":
@@ -210,6 +223,9 @@ class Quantize(Operation):
                 self._paint(index, search.colors, block, target)
             elif squared is not None:
                 np.copyto(target, np.sqrt(squared), casting="same_kind")
+                for squares in lost:
+                    target[squares.where] = squares.distances
+        return lost
 
     def _paint(self, index: np.ndarray, colors: np.ndarray, block: Block, target: np.ndarray) -> None:
         entries = np.empty((len(colors) + 1, colors.shape[1]), target.dtype)

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import BeforeValidator, Field, StrictBool, StrictInt, field_validator, model_validator
 
 from pipeline.errors import PipelineError, unknown
+from pipeline.kernels import extreme
 from pipeline.kernels.footprint import Footprint
 from pipeline.kernels.validity import cast
 from pipeline.kernels.window import Frame, extrema, moments, scratch_bytes
@@ -246,6 +247,7 @@ class Window(Operation):
         itemsize = source.dtype.itemsize
         footprint = None if self.pixels.is_rectangle else self.pixels
         most = scratch_bytes(shape, self.pixels.extent, lanes, itemsize, footprint)
+        most += extreme.scratch_bytes(source.dtype, Halo(*self.pixels.reach), lanes, len(self.statistics))
         if self.fractions:
             most += order_scratch_bytes(shape, self.pixels, tuple(self.fractions.values()), lanes, itemsize)
         extremes = (spec.dtype for name, spec in self.output_specs(specs).items() if name in ("min", "max", "range"))
