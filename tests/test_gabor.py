@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import skimage.filters as skimage_filters
+import yaml
 import zarr
 
 from pipeline import api
+from pipeline.config import load_pipeline
 from pipeline.errors import PipelineError
 from pipeline.kernels.gabor import Group, factor_bank, gabor_kernel
 from pipeline.kernels.gabor_bank import Band, responses
@@ -309,14 +312,14 @@ def test_sums_of_squares_give_the_variances_that_merging_gives(
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({"frequencies": [0]}, "must be more than 0"),
+        ({"frequencies": [0]}, "must be at least 1e-06"),
         ({"frequencies": []}, "at least 1"),
         ({"frequencies": [0.1, 0.1]}, "once, got 0.1, 0.1"),
         ({"orientations": [45, 45.0]}, "once, got 45, 45"),
         ({"orientations": [math.nan]}, "finite"),
         ({"sigma": 5, "bandwidth": 1}, "give one of the two"),
         ({"sigma": {"along": 3}}, "across"),
-        ({"sigma": 0}, "must be more than 0"),
+        ({"sigma": 0}, "must be at least 1e-06"),
         ({"window": 14}, "must be odd, got 14; try 13 or 15"),
         ({"statistics": ["mean"]}, "add `window: 15`"),
         ({"window": 15, "statistics": ["mean", "mean"]}, "once, got mean, mean"),
@@ -338,3 +341,23 @@ def test_refusals(parameters: dict[str, Any], words: str, tmp_path: Path) -> Non
 def test_waves_faster_than_half_a_cycle_are_told() -> None:
     assert "frequency 0.7" in next(operation(frequencies=[0.2, 0.7]).notes({}))
     assert not list(operation().notes({}))
+
+
+GABOR = [
+    ("bandwidth: 2000", "bandwidth: must be at most 100.0, got 2000"),
+    ("bandwidth: 1e-17", "bandwidth: must be at least 1e-06, got 1e-17"),
+    ("frequencies: [1e-320]", "frequencies[0]: must be at least 1e-06, got 1e-320"),
+    ("sigma: 1e308", "sigma: must be at most 1000000.0, got 1e+308"),
+    ("sigma: 5e-324", "sigma: must be at least 1e-06"),
+    ("n_stds: 1e308", "n_stds: must be at most 100.0"),
+    ("bandwidth: 1e-6", "rows or columns, and at most 1001 can be computed"),
+]
+
+
+@pytest.mark.parametrize(("setting", "words"), GABOR)
+def test_settings_of_gabor_that_no_pixel_shows(setting: str, words: str) -> None:
+    frequencies = "" if "frequencies" in setting else "frequencies: [0.2], "
+    step = f"{{name: g, op: gabor, {frequencies}orientations: [0], {setting}}}"
+    text = f"inputs: {{image: a.zarr}}\nsteps: [{step}]\noutput: {{path: out.zarr}}\n"
+    with pytest.raises(PipelineError, match=re.escape(words)):
+        load_pipeline(yaml.safe_load(text.replace("1e-", "1.0e-").replace("5e-", "5.0e-").replace("1e308", "1.0e+308")))
