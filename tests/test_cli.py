@@ -249,7 +249,8 @@ FILES: dict[str, tuple[str, str, int, str]] = {
     ),
     "two grids": (
         "image: scene.zarr\nsteps:",
-        "image: scene.zarr\n  more: other.zarr\nsteps:\n  - {name: d, op: calc, inputs: {a: image, b: more}, expression: a-b}",
+        "image: scene.zarr\n  more: other.zarr\n"
+        "steps:\n  - {name: d, op: calc, inputs: {a: image, b: more}, expression: a - b}",
         3,
         "inputs.more: 'image' and 'more' lie on different grids: 60 x 70 pixels against 6 x 5",
     ),
