@@ -42,8 +42,8 @@ def apply(
     array
         dask array, numpy array, or xarray DataArray (whose dims are y, x and maybe band).
     dims
-        ``y,x``, ``y,x,band`` or ``band,y,x``; an xarray array names them itself. Default by the number of axes:
-        y,x or y,x,band.
+        ``y,x``, ``y,x,band`` or ``band,y,x``; an xarray array names them itself. Default: y,x, and with three axes
+        y,x,band where the last is the shortest; others need it.
     nodata
         Value of invalid pixels; NaN is always invalid. An xarray array may say it in `_FillValue`.
     keep
@@ -129,10 +129,23 @@ def _dims(array: Any, dims: str | None, is_xarray: bool) -> Dims:
     elif is_xarray:
         names = tuple(str(name) for name in array.dims)
     else:
+        _check_order(array.shape)
         names = ("y", "x", "band")[: array.ndim]
     if names not in DIMS or len(names) != array.ndim:
         raise UsageError(f"dims are {','.join(names)}; they must be y,x or y,x,band or band,y,x: rename or say `dims=`")
     return names
+
+
+def _check_order(shape: tuple[int, ...]) -> None:
+    """Refuse to guess which axis is the band, unless the last one is the shortest: rasterio has it first."""
+    if len(shape) == 2 or shape[2] < min(shape[:2]):
+        return
+    first, middle, last = shape
+    raise UsageError(
+        f"the array has shape {shape}, and nothing says which axis is the band; say "
+        f'`dims="band,y,x"` for {first} band{"s"[: first > 1]} of {middle} x {last} pixels, as rasterio reads them, or '
+        f'`dims="y,x,band"` for {last} band{"s"[: last > 1]} of {first} x {middle}'
+    )
 
 
 def _split(dims: Any) -> tuple[str, ...]:

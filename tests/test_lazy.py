@@ -14,6 +14,7 @@ import xarray as xr
 from affine import Affine
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 import pipeline
 from pipeline.errors import PipelineError, UsageError
@@ -117,6 +118,13 @@ WRONG: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
     "broken nodata": (STEP, PIXELS, {"nodata": 0.5}, "nodata is 0.5, which cannot occur in uint8 pixels"),
     "nan among integers": (STEP, PIXELS, {"nodata": np.nan}, "nodata is nan, which cannot occur in uint8 pixels"),
     "nodata in words": (STEP, PIXELS, {"nodata": "none"}, "nodata is 'none', which cannot occur in uint8 pixels"),
+    "rasterio's order": (STEP, np.zeros((3, 500, 600)), {}, "the array has shape (3, 500, 600), and nothing says which "
+    'axis is the band; say `dims="band,y,x"` for 3 bands of 500 x 600 pixels, as rasterio reads them, or '
+    '`dims="y,x,band"` for 600 bands of 3 x 500'),
+    "rasterio's order, square": (STEP, da.zeros((3, 500, 500)), {}, '`dims="band,y,x"` for 3 bands of 500 x 500'),
+    "one band": (STEP, np.zeros((1, 5, 6)), {}, '`dims="band,y,x"` for 1 band of 5 x 6 pixels'),
+    "a cube": (STEP, np.zeros((4, 4, 4)), {}, '`dims="y,x,band"` for 4 bands of 4 x 4'),
+    "many bands": (STEP, np.zeros((9, 9, 200)), {}, '`dims="y,x,band"` for 200 bands of 9 x 9'),
     "keep": (STEP, PIXELS, {"keep": "step0"}, "keep is a list of names, got 'step0'; write ['step0']"),
 }  # fmt: skip
 
@@ -127,6 +135,15 @@ def test_wrong_arguments_are_refused(case: str) -> None:
     with pytest.raises(UsageError) as caught:
         pipeline.apply(steps, array, **options)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(3, 6, 8), (8, 6, 3), (6, 6, 6), (2, 3, 9), (5, 6, 1)])
+def test_the_order_of_dims_is_that_which_is_said(shape: tuple[int, int, int]) -> None:
+    values = np.random.default_rng(0).random(shape)
+    for dims, axes in (("band,y,x", (1, 2)), ("y,x,band", (0, 1))):
+        got = pipeline.apply({"op": "window", "size": 3, "statistics": ["max"]}, values, dims=dims)
+        size = tuple(3 if axis in axes else 1 for axis in range(3))
+        np.testing.assert_array_equal(got, ndimage.maximum_filter(values, size, mode="reflect"))
 
 
 def test_an_array_is_computed_once_its_chunks_are_known() -> None:
