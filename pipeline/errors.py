@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 NO_MEMORY = "the machine, or a limit (`ulimit -v`), gives the process no more memory"
 LINE_LENGTH = 1000
@@ -118,7 +118,19 @@ def unknown(kind: str, value: object, valid: Iterable[object]) -> str:
     "unknown band '7' (valid: red, nir)"
     """
     names = [str(name) for name in valid]
-    near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.6)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(value, names)
     listed = ", ".join(names) if names else "none"
     return f"unknown {kind} {str(value)!r}{hint} (valid: {listed})"
+
+
+def did_you_mean(value: object, names: Sequence[str]) -> str:
+    """Return the question for the name nearest to a value, empty where none is near.
+
+    Examples
+    --------
+    >>> did_you_mean("imag", ["image", "labels"]), did_you_mean("IMAGE", ["image", "labels"])
+    ("; did you mean 'image'?", "; did you mean 'image'?")
+    """
+    near = [name for name in names if name.lower() == str(value).lower()]
+    near = near or difflib.get_close_matches(str(value), names, n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""

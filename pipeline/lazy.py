@@ -19,9 +19,9 @@ from pipeline.graph import Intervals, Parts, common_dims, new_token, overlap, ow
 from pipeline.operation import Table
 from pipeline.passes import Fresh, PassPlan, compute_block, cut_from
 from pipeline.planning import InputSpec, Plan, Settings, make_plan
-from pipeline.raster import DIMS, Dims, Number, RasterSpec, are_counted, default_names, fit, name_bands
+from pipeline.raster import DIMS, Dims, Number, RasterSpec, default_names, fit
 from pipeline.region import Region, wrap_pieces
-from pipeline.storage.cf import parse_nodata, parse_scales, sign_dtype
+from pipeline.storage import data_array
 from pipeline.storage.matrix import read_matrix
 
 
@@ -42,8 +42,8 @@ def apply(
     array
         dask array, numpy array, or xarray DataArray (whose dims are y, x and maybe band).
     dims
-        ``y,x``, ``y,x,band`` or ``band,y,x``; an xarray array names them itself. Default by the number of axes:
-        y,x or y,x,band.
+        ``y,x``, ``y,x,band`` or ``band,y,x``; an xarray array names them itself. Default: y,x, and with three axes
+        y,x,band where the last is the shortest; others need it.
     nodata
         Value of invalid pixels; NaN is always invalid. An xarray array may say it in `_FillValue`.
     keep
@@ -129,10 +129,23 @@ def _dims(array: Any, dims: str | None, is_xarray: bool) -> Dims:
     elif is_xarray:
         names = tuple(str(name) for name in array.dims)
     else:
+        _check_order(array.shape)
         names = ("y", "x", "band")[: array.ndim]
     if names not in DIMS or len(names) != array.ndim:
         raise UsageError(f"dims are {','.join(names)}; they must be y,x or y,x,band or band,y,x: rename or say `dims=`")
     return names
+
+
+def _check_order(shape: tuple[int, ...]) -> None:
+    """Refuse to guess which axis is the band, unless the last one is the shortest: rasterio has it first."""
+    if len(shape) == 2 or shape[2] < min(shape[:2]):
+        return
+    first, middle, last = shape
+    raise UsageError(
+        f"the array has shape {shape}, and nothing says which axis is the band; say "
+        f'`dims="band,y,x"` for {first} band{"s"[: first > 1]} of {middle} x {last} pixels, as rasterio reads them, or '
+        f'`dims="y,x,band"` for {last} band{"s"[: last > 1]} of {first} x {middle}'
+    )
 
 
 def _split(dims: Any) -> tuple[str, ...]:
@@ -143,24 +156,17 @@ def _split(dims: Any) -> tuple[str, ...]:
 
 
 def _spec(array: Any, data: Any, dims: Dims, nodata: Number | None, is_xarray: bool) -> RasterSpec:
+    """Return the spec of an array; what an xarray one records and is not used is said, as of a file."""
     sizes = dict(zip(dims, data.shape, strict=True))
     if nodata is not None:
         nodata = _fitting(nodata, data.dtype)
-    elif is_xarray:
-        nodata = _recorded(array)
-    bands = _bands(array, sizes.get("band", 1), is_xarray)
-    return RasterSpec(sizes["y"], sizes["x"], data.dtype, dims, bands, nodata)
-
-
-def _bands(array: Any, num_bands: int, is_xarray: bool) -> tuple[str, ...]:
-    """Return the names of the bands: those of the coordinate `band`, unless it does nothing but count."""
-    names = np.ravel(array.coords["band"].values).astype(str).tolist() if is_xarray and "band" in array.coords else []
+    spec = RasterSpec(sizes["y"], sizes["x"], data.dtype, dims, default_names(sizes.get("band", 1)), nodata)
     said: list[str] = []
-    default = default_names(num_bands)
-    found = default if len(names) != num_bands or are_counted(names) else name_bands(names, default, said)
+    if is_xarray:
+        spec = data_array.describe(array, spec, said)
     for text in said:
-        warnings.warn(text, stacklevel=4)
-    return found
+        warnings.warn(text, stacklevel=3)
+    return spec
 
 
 def _fitting(nodata: Any, dtype: np.dtype) -> Number:
@@ -170,19 +176,6 @@ def _fitting(nodata: Any, dtype: np.dtype) -> Number:
     if fitted is None:
         raise UsageError(f"nodata is {show(value)}, which cannot occur in {dtype} pixels; leave it out, or correct it")
     return fitted
-
-
-def _recorded(array: Any) -> Number | None:
-    """Return the nodata that an xarray array records; what else it records and is not used is said, as of a file."""
-    said: list[str] = []
-    nodata = parse_nodata({**array.encoding, **array.attrs}, array.dtype, said)
-    if parse_scales(array.attrs, array.sizes.get("band", 1), said):
-        said.append("the recorded scale and offset are ignored; apply them before (xarray's `mask_and_scale`)")
-    if sign_dtype(array.attrs, array.dtype, said) != array.dtype:
-        said.append(f"`_Unsigned` is ignored, pixels are taken as {array.dtype}; decode them before (xarray.decode_cf)")
-    for text in said:
-        warnings.warn(text, stacklevel=4)
-    return nodata
 
 
 def _plan(steps: Sequence[Mapping[str, Any]], spec: RasterSpec, keep: Sequence[str] | None) -> Plan:

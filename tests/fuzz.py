@@ -347,6 +347,7 @@ region: {rows: [0, 100], columns: [20, 90]}
 steps:
   - &first {name: one, op: window, input: image, size: [3, 5], statistics: [mean, std]}
   - {<<: *first, name: two, input: one/mean}
+  - {name: three, op: calc, inputs: {a: other, b: more}, expression: a + b}
 output: {path: out.zarr, keep: [one/std, two], chunks: [64, 64], shards: [128, 128], codec: small, dims: "y,x,band"}
 run:
   {memory: 1 GiB, workers: 1, halo: read, scratch: "${HOME:-/tmp}", limits: {tile_bytes: 4 MiB, decompression_ratio: 9}}
@@ -358,7 +359,8 @@ def pipeline_files(folder: Path) -> list[Path]:
     texts = {path.stem: path.read_text() for path in sorted((ROOT / "configs").glob("*.yaml"))}
     texts["further"] = FURTHER
     for op, operation in registry().items():
-        inputs = "{image: SAMPLE, labels: {path: SAMPLE, bands: [1]}}"
+        labels = ", labels: {path: SAMPLE, bands: [1]}" if "labels: " in operation.example else ""
+        inputs = f"{{image: SAMPLE{labels}}}"
         texts[op] = f"inputs: {inputs}\nsteps:\n  - {operation.example}\noutput: {{path: out.zarr}}\n"
     files = []
     for name, text in texts.items():

@@ -138,7 +138,7 @@ def difference(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
 
 def _derivatives(plane: np.ndarray, step: Any, eps: float) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Return the five derivatives and the bounds on their errors."""
-    sy, sx = step.spacing
+    sy, sx = step.spacing or (1, 1)
     height, width = plane.shape
     values = _continue(
         plane, step, lambda nodes, weights: sum(w * node for w, node in zip(weights, nodes, strict=True))

@@ -142,7 +142,8 @@ def difference_steps(draw: st.DrawFn, op: str, outputs: tuple[str, ...], name: s
     edge = draw(st.sampled_from(("one_sided", "one_sided_2", "zero", *BOUNDARIES)))
     step: dict[str, Any] = {"name": name, "op": op, "edge": edge}
     step["outputs"] = draw(st.lists(st.sampled_from(outputs), min_size=1, max_size=4, unique=True))
-    step["spacing"] = draw(st.sampled_from([1, 10, [0.1, 30], [2.5, 0.7]]))
+    if spacing := draw(st.sampled_from([None, 1, 10, [0.1, 30], [2.5, 0.7]])):
+        step["spacing"] = spacing
     if edge == "constant":
         step["cval"] = draw(st.integers(0, 100))
     return step

@@ -43,12 +43,12 @@ def test_the_example_of_window_is_planned() -> None:
     assert example["outputs"]["mean"] == {"uint16": "float32", "float32": "float32"}
 
 
-@pytest.mark.parametrize("name", sorted(registry()))
-def test_the_example_of_every_operation_is_valid(name: str) -> None:
-    step = yaml.safe_load(registry()[name].example)
-    assert step["op"] == name
-    inputs = dict.fromkeys(("image", "labels", "scl"), "x.zarr")
-    before = [yaml.safe_load(registry()["palette"].example)] if name == "quantize" else []  # whose colours it reads
+@pytest.mark.parametrize("op", sorted(registry()))
+def test_the_example_of_every_operation_is_valid(op: str) -> None:
+    step = yaml.safe_load(registry()[op].example)
+    assert step["op"] == op
+    inputs = {name: "x.zarr" for name in ("image", "labels", "scl") if name in registry()[op].example}
+    before = [yaml.safe_load(registry()["palette"].example)] if op == "quantize" else []  # whose colours it reads
     load_pipeline({"inputs": inputs, "steps": [*before, step], "output": {"path": "y.zarr"}})
 
 

@@ -248,8 +248,9 @@ FILES: dict[str, tuple[str, str, int, str]] = {
         "pipeline.yaml:2:10: inputs.image: {zoo}/sceen.zarr: no such file or folder",
     ),
     "two grids": (
-        "image: scene.zarr",
-        "image: scene.zarr\n  more: other.zarr",
+        "image: scene.zarr\nsteps:",
+        "image: scene.zarr\n  more: other.zarr\n"
+        "steps:\n  - {name: d, op: calc, inputs: {a: image, b: more}, expression: a - b}",
         3,
         "inputs.more: 'image' and 'more' lie on different grids: 60 x 70 pixels against 6 x 5",
     ),

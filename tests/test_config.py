@@ -92,7 +92,7 @@ class Calc(Operation):
 OPERATIONS: Mapping[str, type[Operation]] = {"window": Window, "bank": Bank, "calc": Calc}
 
 HEAD = """\
-inputs: {image: a.tif, labels: b.tif}
+inputs: {image: {path: a.tif, match: labels}, labels: b.tif}
 output: {path: out.zarr}
 steps:
 """
@@ -578,11 +578,11 @@ def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path.write_text(
         "inputs:\n"
         "  image: ../data/scene.zarr\n"
-        "  labels: {path: s3://bucket/segments.tif, nodata: 0}\n"
+        "  labels: {path: s3://bucket/segments.tif, nodata: 0, match: bands}\n"
         "  bands: {stack: [b2.tif, ~/b3.tif]}\n"
         "steps:\n"
         "  - {name: smooth, op: window, size: 3}\n"
-        "  - {name: texture, op: bank}\n"
+        "  - {name: texture, op: bank, mask: labels}\n"
         "output: {path: ../results/demo.zarr, keep: [smooth, texture]}\n"
         "run: {scratch: tmp}\n"
     )
@@ -631,7 +631,7 @@ def test_overrides(demo: Path, tmp_path: Path) -> None:
 
 def test_inputs_and_output_replaced(demo: Path, tmp_path: Path) -> None:
     inputs = {"image": "new.tif", "labels": "$x.tif", "bands": "stacked.tif", "more": "/abs/more.tif"}
-    pipeline = load_demo(demo, inputs=inputs, output="out.zarr")
+    pipeline = load_demo(demo, "steps.texture.input=more", inputs=inputs, output="out.zarr")
     assert pipeline.inputs["image"].path == f"{tmp_path}/here/new.tif"
     assert pipeline.inputs["labels"].path == f"{tmp_path}/here/$x.tif"
     assert pipeline.inputs["labels"].nodata == 0  # what else the file says of the input stays
@@ -729,7 +729,7 @@ def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------------- references
 
 
-def references(*steps: str, inputs: str = "{image: a, labels: b}") -> dict[tuple[int, str], str]:
+def references(*steps: str, inputs: str = "{image: {path: a, match: labels}, labels: b}") -> dict[tuple[int, str], str]:
     text = f"inputs: {inputs}\noutput: {{path: o}}\nsteps:\n" + "".join(f"  - {step}\n" for step in steps)
     return {key: str(reference) for key, reference in resolve(check(text)).items()}
 
@@ -762,6 +762,39 @@ def test_resolve_raises_the_first_problem() -> None:
     assert caught.value.path == ("steps", 0, "input")
 
 
+def test_an_input_that_no_step_reads_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    text = "inputs:\n  image: a.tif\n  labels: b.tif\nsteps:\n  - {name: t, op: bank, mask: labels}\n"
+    path.write_text(text + "output: {path: o}\n")
+
+    def told(*overrides: str, **inputs: str) -> str:
+        with pytest.raises(PipelineError) as caught:
+            load_demo(path, *overrides, inputs=inputs)
+        return str(caught.value)
+
+    rest = "(read are: image, labels); correct the name, or remove it"
+    nearest = f"inputs: no step reads 'imag'; did you mean 'image'? {rest}"
+    assert told(imag="c.tif") == f"--input imag=c.tif: {nearest}"
+    assert told("inputs.imag=c.tif") == f"--set inputs.imag=c.tif: {nearest}"
+    assert told("inputs.imag.path=c.tif") == f"--set inputs.imag.path=c.tif: {nearest}"
+    assert told(IMAGE="c.tif") == f"--input IMAGE=c.tif: inputs: no step reads 'IMAGE'; did you mean 'image'? {rest}"
+    assert told(qq="c.tif") == f"--input qq=c.tif: inputs: no step reads 'qq' {rest}"
+    # one that would come into being by the setting of something else
+    unknown = "inputs: unknown input 'imag'; did you mean 'image'? (valid: image, labels)"
+    assert told("inputs.imag.nodata=0").splitlines()[0] == f"--set inputs.imag.nodata=0: {unknown}"
+    path.write_text(
+        text.replace("b.tif", "b.tif\n  lables: {path: c.tif, match: spare}\n  spare: d.tif") + "output: {path: o}\n"
+    )
+    assert told() == (
+        f"{path}:4:3: inputs: no step reads 'lables'; did you mean 'labels'? {rest}\n"
+        f"{path}:5:3: inputs: no step reads 'spare' {rest}"
+    )
+
+
+def test_an_input_that_another_has_to_match_is_read() -> None:
+    check(smooth("inputs: {image: {path: a, match: grid}, grid: b}\noutput: {path: o}"))
+
+
 # ---------------------------------------------------------------------------------------------------- round trip
 
 
@@ -773,7 +806,7 @@ inputs:
 region: {rows: [0, 2000], columns: [500, 2500]}
 steps:
   - {name: smooth, op: window, size: 3, statistics: [mean, var], nodata: -.inf}
-  - {name: texture, op: bank, sigma: {along: 1, across: 2}, dtype: float32}
+  - {name: texture, op: bank, mask: labels, sigma: {along: 1, across: 2}, dtype: float32}
   - {name: ratio, op: calc, inputs: {a: smooth/mean, b: texture}}
 output: {path: out $$ 5.zarr, keep: [ratio], chunks: [512, 512], shards: none, codec: none, dims: "band, y, x"}
 run: {memory: 1.5 GB, workers: 2, halo: read}
@@ -799,6 +832,7 @@ def test_normalised() -> None:
     assert pipeline.to_dict()["steps"][1] == {
         "op": "bank",
         "name": "texture",
+        "mask": "labels",
         "dtype": "float32",
         "allow_inexact": False,
         "orientations": [0.0],

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyproj
 import pytest
+import xarray as xr
 
+import pipeline
 from pipeline import api
 from pipeline.config import load_pipeline
 from pipeline.errors import PipelineError
 from pipeline.kernels.difference import FIRST, OUTPUTS, SECOND, Frame, differences
 from pipeline.kernels.difference_row import eigenvalues
-from pipeline.operation import registry
+from pipeline.operation import Specs, registry
 from pipeline.raster import RasterSpec
 from tests import harness
 from tests.harness import Raster, same_bits
@@ -282,16 +286,68 @@ def test_a_value_beyond_the_edge_fits_the_working_dtype(tmp_path: Path) -> None:
         compute(scene((4, 4), "uint8"), "gradient", tmp_path, edge="constant", cval=1e60)
 
 
-@pytest.mark.parametrize(("settings", "said"), [({}, True), ({"spacing": [10, 20]}, False)])
-def test_the_plan_speaks_of_spacing_1_on_a_georeferenced_raster(settings: dict[str, Any], said: bool) -> None:
-    spec = RasterSpec(6, 7, np.dtype("float32"), transform=(20.0, 0.0, 5e5, 0.0, -10.0, 4e6))
-    step = registry()["gradient"].model_validate({"name": "s", "op": "gradient", **settings})
-    notes = list(step.notes({"input": spec}))
-    assert len(notes) == said
-    if said:
-        assert "pixels of 10 x 20, but spacing is 1" in notes[0]
-        assert "`spacing: [10, 20]`" in notes[0]
-    assert not list(step.notes({"input": RasterSpec(6, 7, np.dtype("float32"))}))
+PLACE = (20.0, 0.0, 5e5, 0.0, -10.0, 6e6)
+ROTATED = (20.0, 1.0, 5e5, 1.0, -10.0, 6e6)
+
+
+@pytest.mark.parametrize("op", ["gradient", "hessian"])
+@pytest.mark.parametrize(
+    ("transform", "crs", "offer"),
+    [
+        (
+            PLACE,
+            "EPSG:32632",
+            r"of 10 x 20; .*`spacing: geo` \(per metre; a pixel is 10 x 20 m\), or `spacing: 1`",
+        ),
+        ((1, 0, 5e5, 0, -1, 6e6), "EPSG:32632", r"`spacing: geo` .*, or `spacing: 1`"),
+        ((0.01, 0, 8, 0, -0.01, 47), "EPSG:4326", r"`spacing: geo` \(per metre; a pixel is 1111\.\d+ x 76\d\.\d+ m\)"),
+        (PLACE, None, r"`spacing: \[10, 20\]` .*`spacing: geo` is refused: .* no coordinate system.*, or `spacing: 1`"),
+        (ROTATED, "EPSG:32632", r"`spacing: \[10\.0498\d*, 20\.0249\d*\]` .*the raster is rotated.*, or `spacing: 1`"),
+    ],
+)
+def test_a_georeferenced_raster_needs_a_spacing(op: str, transform: Any, crs: str | None, offer: str) -> None:
+    spec = RasterSpec(6, 7, np.dtype("float32"), transform=transform, crs=crs)
+    for given in ({}, {"spacing": None}):
+        step = registry()[op].model_validate({"name": "s", "op": op, **given})
+        with pytest.raises(
+            PipelineError, match=rf"^not given, and the raster is georeferenced, with .*{offer}"
+        ) as caught:
+            step.placed(Specs({"input": spec}), [])
+        assert caught.value.path == ("spacing",)
+    assert step.placed(Specs({"input": replace(spec, transform=None)}), []).spacing == (1, 1)
+    one = registry()[op].model_validate({"name": "s", "op": op, "spacing": 1})
+    notes: list[str] = []
+    assert one.placed(Specs({"input": spec}), notes).spacing == (1, 1)
+    assert not notes
+
+
+def test_a_slope_of_one_in_five(tmp_path: Path) -> None:
+    """Metres down and across, of a step computed from the raster, too; the angle is 11.3 degrees, not 73.9."""
+    heights = (2.0 * np.arange(7) + np.zeros((6, 1))).astype(np.float32)
+    source = str(tmp_path / "dem.zarr")
+    array = xr.DataArray(
+        heights, dims=("y", "x"), coords={"y": 6e6 - 10.0 * np.arange(6), "x": 5e5 + 10.0 * np.arange(7)}, name="dem"
+    )
+    array.coords["spatial_ref"] = xr.DataArray(0, attrs={"crs_wkt": pyproj.CRS("EPSG:32632").to_wkt()})
+    array.to_dataset().to_zarr(source, zarr_format=3, consolidated=False)
+    steps: list[dict[str, Any]] = [
+        {"name": "same", "op": "cast", "input": "image", "dtype": "float32"},
+        {"name": "s", "op": "gradient", "input": "same", "outputs": ["dx"]},
+    ]
+    found = {}
+    for spacing in ("geo", 1):
+        step = {**steps[1], "spacing": spacing}
+        api.run(harness.document(source, [steps[0], step], tmp_path / f"{spacing}.zarr"))
+        found[spacing] = harness.read(tmp_path / f"{spacing}.zarr", "s/dx")
+        lazy = pipeline.apply([steps[0] | {"input": "image"}, step], array)
+        assert harness.same_bits(lazy.values[np.newaxis], found[spacing])
+    assert np.degrees(np.arctan(found["geo"])).max() == pytest.approx(11.31, abs=0.01)
+    assert (found[1] == 2).all()
+    message = r"\(s\)\.spacing: not given, and the raster is georeferenced, with pixels of 10 x 10; say"
+    with pytest.raises(PipelineError, match=message):
+        api.load(harness.document(source, steps, tmp_path / "x.zarr"))
+    with pytest.raises(PipelineError, match=message):
+        pipeline.apply(steps, array)
 
 
 def test_64_bit_integers_are_refused(tmp_path: Path) -> None:

@@ -317,6 +317,7 @@ def test_recolor1(config: dict[str, Any], tmp_path: Path) -> None:
 def test_refusals(config: dict[str, Any], change: dict[str, Any], message: str) -> None:
     config["steps"].insert(0, {"name": "ratio", "op": "calc", "input": "image", "expression": "b1 / b2"})
     config["steps"][1] |= change
+    config["steps"].append({"name": "read", "op": "window", "input": "marks", "size": 3})
     with pytest.raises(PipelineError, match=message):
         pipeline.plan(config)
 

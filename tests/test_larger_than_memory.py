@@ -24,8 +24,8 @@ SIZE, BANDS, BAND = 20_000, 16, 8
 GIB = 2**30
 STEPS: list[dict[str, Any]] = [
     {"name": "smooth", "op": "window", "input": "image", "size": 9},
-    {"name": "slope", "op": "gradient", "input": "smooth", "outputs": ["magnitude"]},
-    {"name": "bend", "op": "hessian", "input": "smooth", "outputs": ["laplacian"]},
+    {"name": "slope", "op": "gradient", "input": "smooth", "spacing": 1, "outputs": ["magnitude"]},
+    {"name": "bend", "op": "hessian", "input": "smooth", "spacing": 1, "outputs": ["laplacian"]},
     {"name": "rough", "op": "gabor", "input": "image", "frequencies": [0.1], "orientations": [30], "sigma": 3}
     | {"window": 15, "statistics": ["var"]},
 ]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import dask
 import dask.array as da
 import numpy as np
 import pytest
+import rioxarray  # noqa: F401
 import xarray as xr
+from affine import Affine
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 import pipeline
 from pipeline.errors import PipelineError, UsageError
@@ -114,6 +118,13 @@ WRONG: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
     "broken nodata": (STEP, PIXELS, {"nodata": 0.5}, "nodata is 0.5, which cannot occur in uint8 pixels"),
     "nan among integers": (STEP, PIXELS, {"nodata": np.nan}, "nodata is nan, which cannot occur in uint8 pixels"),
     "nodata in words": (STEP, PIXELS, {"nodata": "none"}, "nodata is 'none', which cannot occur in uint8 pixels"),
+    "rasterio's order": (STEP, np.zeros((3, 500, 600)), {}, "the array has shape (3, 500, 600), and nothing says which "
+    'axis is the band; say `dims="band,y,x"` for 3 bands of 500 x 600 pixels, as rasterio reads them, or '
+    '`dims="y,x,band"` for 600 bands of 3 x 500'),
+    "rasterio's order, square": (STEP, da.zeros((3, 500, 500)), {}, '`dims="band,y,x"` for 3 bands of 500 x 500'),
+    "one band": (STEP, np.zeros((1, 5, 6)), {}, '`dims="band,y,x"` for 1 band of 5 x 6 pixels'),
+    "a cube": (STEP, np.zeros((4, 4, 4)), {}, '`dims="y,x,band"` for 4 bands of 4 x 4'),
+    "many bands": (STEP, np.zeros((9, 9, 200)), {}, '`dims="y,x,band"` for 200 bands of 9 x 9'),
     "keep": (STEP, PIXELS, {"keep": "step0"}, "keep is a list of names, got 'step0'; write ['step0']"),
 }  # fmt: skip
 
@@ -124,6 +135,15 @@ def test_wrong_arguments_are_refused(case: str) -> None:
     with pytest.raises(UsageError) as caught:
         pipeline.apply(steps, array, **options)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(3, 6, 8), (8, 6, 3), (6, 6, 6), (2, 3, 9), (5, 6, 1)])
+def test_the_order_of_dims_is_that_which_is_said(shape: tuple[int, int, int]) -> None:
+    values = np.random.default_rng(0).random(shape)
+    for dims, axes in (("band,y,x", (1, 2)), ("y,x,band", (0, 1))):
+        got = pipeline.apply({"op": "window", "size": 3, "statistics": ["max"]}, values, dims=dims)
+        size = tuple(3 if axis in axes else 1 for axis in range(3))
+        np.testing.assert_array_equal(got, ndimage.maximum_filter(values, size, mode="reflect"))
 
 
 def test_an_array_is_computed_once_its_chunks_are_known() -> None:
@@ -164,3 +184,66 @@ def test_what_an_xarray_records_and_is_not_used_is_said(attributes: dict[str, An
     array = xr.DataArray(np.zeros((6, 8), "int8"), dims=("y", "x"), attrs=attributes)
     with pytest.warns(UserWarning, match=message):
         pipeline.apply({"op": "window", "size": 3}, array)
+
+
+# --- georeference ------------------------------------------------------------------------------------------------
+
+
+def placed(height: int = 6, width: int = 8) -> xr.DataArray:
+    """Return a plane of slope 2 across, of pixels of 20 x 10 m."""
+    values = 20.0 * np.arange(width) + np.zeros((height, 1))
+    coordinates = {"y": 6e6 - 20.0 * np.arange(height), "x": 5e5 + 10.0 * np.arange(width)}
+    return xr.DataArray(values, dims=("y", "x"), coords=coordinates)
+
+
+def with_transform(array: xr.DataArray, height: float = 20) -> xr.DataArray:
+    return array.rio.write_crs(32632).rio.write_transform(Affine(10, 0, 5e5 - 5, 0, -height, 6e6 + height / 2))
+
+
+def every_other_row(array: xr.DataArray) -> xr.DataArray:
+    """Return the raster as a part of one of rows of 10 m, whose transform is still recorded."""
+    whole = xr.concat([array, array], "y").assign_coords(y=6e6 - 10.0 * np.arange(12))
+    return with_transform(whole, 10)[::2]
+
+
+def in_kilometres(array: xr.DataArray) -> xr.DataArray:
+    placed = array.rio.write_crs(32632).assign_coords(y=array.y / 1000, x=array.x / 1000)
+    placed.x.attrs["units"] = placed.y.attrs["units"] = "km"
+    return placed
+
+
+GEOREFERENCED: dict[str, Callable[[xr.DataArray], xr.DataArray]] = {
+    "rio.write_crs": lambda array: array.rio.write_crs(32632),
+    "another grid mapping": lambda array: array.rio.write_crs(32632, grid_mapping_name="crs"),
+    "transform alone": lambda array: with_transform(array.drop_vars(["y", "x"])),
+    "both": with_transform,
+    "a part": every_other_row,
+    "kilometres": in_kilometres,
+    "legacy attributes": lambda array: array.drop_vars(["y", "x"]).assign_attrs(
+        crs="+init=epsg:32632", transform=(10.0, 0.0, 5e5, 0.0, -20.0, 6e6)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", GEOREFERENCED)
+def test_geo_sees_the_georeference_of_an_xarray(kind: str) -> None:
+    array = GEOREFERENCED[kind](placed())
+    step = {"name": "s", "op": "gradient", "outputs": ["dy", "dx"]}
+    with pytest.raises(PipelineError, match=r"raster is georeferenced, .*`spacing: geo`.*`spacing: 1`"):
+        pipeline.apply(step, array)
+    got = pipeline.apply(step | {"spacing": "geo"}, array)
+    expected = pipeline.apply(step | {"spacing": [20, 10]}, array)
+    for name, values in got.items():
+        np.testing.assert_allclose(values, expected[name], rtol=1e-12, atol=0)
+    np.testing.assert_allclose(got["s/dx"], 2, rtol=1e-12)
+
+
+def test_without_a_georeference_spacing_is_1() -> None:
+    array = placed()
+    counted = array.assign_coords(y=np.arange(6), x=np.arange(8))
+    for plain in (array.values, array.drop_vars(["y", "x"]), counted):
+        got = pipeline.apply({"op": "gradient", "outputs": ["dx"]}, plain)
+        np.testing.assert_array_equal(got, 20)
+    uneven = array.assign_coords(x=np.arange(8) ** 2)
+    with pytest.warns(UserWarning, match="the coordinates are ignored: they are not regular"):
+        pipeline.apply({"op": "gradient", "outputs": ["dx"]}, uneven)

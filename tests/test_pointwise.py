@@ -229,6 +229,7 @@ def rasters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_refuses(case: str, rasters: dict[str, str]) -> None:
     step, message = REFUSED[case]
     steps = [{"name": "step", "op": "calc", **step}]
+    steps += [{"name": f"read_{name}", "op": "window", "input": name, "size": 3} for name in rasters]
     with pytest.raises(PipelineError) as caught:
         api.load({"inputs": rasters, "steps": steps, "output": {"path": "never.zarr"}})
     assert message in str(caught.value)
@@ -267,7 +268,8 @@ def test_a_result_of_one_band_is_named_after_its_step(rasters: dict[str, str]) -
         {"name": "both", "op": "calc", "inputs": {"f": "floats", "i": "image"}, "expression": "f + i"},
         {"name": "one", "op": "calc", "inputs": {"f": "floats", "i": "image"}, "expression": "f + i.b1"},
     ]
-    job = api.load({"inputs": rasters, "steps": steps, "output": {"path": "never.zarr"}})
+    inputs = {name: rasters[name] for name in ("image", "floats")}
+    job = api.load({"inputs": inputs, "steps": steps, "output": {"path": "never.zarr"}})
     specs = {path: array.spec for path, array in job.plan.kept.items()}
     assert {path: (spec.bands, spec.dims) for path, spec in specs.items()} == {
         "ndvi/value": (("ndvi",), ("y", "x", "band")),

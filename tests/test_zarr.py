@@ -226,7 +226,10 @@ def test_dims_without_names_are_guessed_where_the_shape_is_clear(
     tmp_path: Path, shape: tuple[int, ...], expected: tuple[str, ...], dims: tuple[str, ...] | None
 ) -> None:
     names = dims and tuple(None for _ in shape)  # Zarr v3 allows null for single dims
-    assert ZarrReader(write(tmp_path / "a.zarr", pixels(shape), names)).spec.dims == expected
+    reader = ZarrReader(write(tmp_path / "a.zarr", pixels(shape), names))
+    assert reader.spec.dims == expected
+    guess = f"the array names no dims; by its shape {shape} they are taken as `dims: {','.join(expected)}`"
+    assert (guess in reader.warnings) == (len(shape) == 3)
 
 
 @pytest.mark.parametrize("shape", [(5, 5, 5), (5, 3, 6), (2, 3, 4, 5)])

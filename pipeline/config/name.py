@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.config.document import Document
 from pipeline.config.message import Problem, missing, show
 from pipeline.config.place import KeyPath, format_path
+from pipeline.errors import unknown
 
 RESERVED = ("y", "x", "band", "label", "spatial_ref", "table", "palette", "report")
 """Names that mean something inside an output store."""
@@ -22,7 +23,7 @@ def name_problems(document: Document) -> Iterator[Problem]:
     inputs, steps = document.data.get("inputs"), document.data.get("steps")
     for name in inputs if isinstance(inputs, dict) else ():
         taken[name] = ("inputs", name)
-        if text := _name_fault(name):
+        if text := _name_fault(name) or _mistyped(name, document):
             yield Problem(("inputs", name), text, of_key=True)
     for index, step in enumerate(steps if isinstance(steps, list) else ()):
         if not isinstance(step, dict):
@@ -50,6 +51,17 @@ def _name_fault(name: str) -> str:
     if not re.fullmatch(NAME_PATTERN, name):
         return f"a name begins with a letter and holds letters, digits, _ and -, got {show(name)}"
     return f"the name '{name}' is reserved ({', '.join(RESERVED)}); choose another" if name in RESERVED else ""
+
+
+def _mistyped(name: str, document: Document) -> str:
+    """Return what is wrong with an input that the command line sets something of, and nothing says where it lies."""
+    inputs = document.data["inputs"]
+    entry = inputs[name]
+    if not isinstance(entry, dict) or not entry or entry.keys() & {"path", "stack"}:
+        return ""
+    if not all(document.is_from_outside(("inputs", name, key)) for key in entry):
+        return ""
+    return unknown("input", name, [other for other in inputs if other != name])
 
 
 def _free_name(op: Any, index: int, taken: Mapping[str, Any]) -> str:

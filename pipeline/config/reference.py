@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.config.message import Problem
 from pipeline.config.model import Pipeline
-from pipeline.errors import PipelineError, unknown
+from pipeline.errors import PipelineError, did_you_mean, unknown
 from pipeline.operation import Reduction
 
 
@@ -52,7 +52,19 @@ def kept(pipeline: Pipeline) -> tuple[Ref, ...]:
 
 def check_references(pipeline: Pipeline) -> list[Problem]:
     """Return what is wrong with references and `keep`; outputs of steps are the planner's to check."""
-    return [*_follow(pipeline)[1], *_keep_problems(pipeline)]
+    references, problems = _follow(pipeline)
+    unread = [] if problems else _unread_problems(pipeline, {reference.name for reference in references.values()})
+    return [*problems, *unread, *_keep_problems(pipeline)]
+
+
+def _unread_problems(pipeline: Pipeline, read: Collection[str]) -> Iterator[Problem]:
+    """Yield the inputs that no step reads, nor one that is read has to match: as a rule the name is mistyped."""
+    used = [name for name in pipeline.inputs if name in read]
+    used += [entry.match for name, entry in pipeline.inputs.items() if name in used and entry.match]
+    for name in pipeline.inputs:
+        if name not in used:
+            text = f"no step reads '{name}'{did_you_mean(name, used)} (read are: {', '.join(dict.fromkeys(used))})"
+            yield Problem(("inputs", name), f"{text}; correct the name, or remove it", of_key=True)
 
 
 def _follow(pipeline: Pipeline) -> tuple[dict[tuple[int, str], Ref], list[Problem]]:

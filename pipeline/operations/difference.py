@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -51,13 +51,32 @@ Spacing = Annotated[
 ]
 
 
+def _check_unplaced(spec: RasterSpec) -> None:
+    """Refuse to choose the unit of derivatives where a georeference makes pixels lengths."""
+    if spec.transform is None:
+        return
+    a, b, _, d, e, _ = spec.transform
+    height, width = math.hypot(b, e), math.hypot(a, d)
+    try:
+        (down, across), _ = spacing_metres(spec)
+        lengths = f"`spacing: geo` (per metre; a pixel is {down:.10g} x {across:.10g} m)"
+    except PipelineError as error:
+        lengths = f"`spacing: [{height:.10g}, {width:.10g}]` (per unit of its CRS; `spacing: geo` is refused: {error})"
+    raise PipelineError(
+        f"not given, and the raster is georeferenced, with pixels of {height:.10g} x {width:.10g}; say what "
+        f"derivatives are per: {lengths}, or `spacing: 1` (per pixel)",
+        ("spacing",),
+    )
+
+
 class Difference(Operation):
     """Base of the operations by finite differences; one-sided differences at the edge are padding too."""
 
     outputs: tuple[str, ...]
-    spacing: Spacing = (1.0, 1.0)
+    spacing: Spacing | None = None
     """Distance between neighbouring pixels, [y, x] or one number for both, in the unit that derivatives are per; or
-    geo: metres, as the georeference says (in degrees: at the latitude of the raster's middle)."""
+    geo: metres, as the georeference says (in degrees: at the latitude of the raster's middle). A raster with a
+    georeference needs it; default of others: 1."""
     edge: DifferenceEdge = "one_sided"
     """At the raster's edge: one_sided and one_sided_2 (numpy.gradient's edge_order 1 and 2: the line or parabola
     through the outermost 2 or 3 pixels goes on; fewer pixels give a lower order, one pixel derivatives of 0), zero (a
@@ -78,7 +97,7 @@ class Difference(Operation):
     @field_validator("spacing")
     @classmethod
     def _check_spacing(cls, spacing: Any) -> Any:
-        for side in () if spacing == "geo" else spacing:
+        for side in () if spacing in ("geo", None) else spacing:
             if not FINEST <= side <= COARSEST:
                 raise ValueError(f"must be positive (from {FINEST:g} to {COARSEST:g}), got {side:g}; try 1")
         return spacing
@@ -94,6 +113,9 @@ class Difference(Operation):
         return self
 
     def placed(self, specs: Specs, notes: list[str]) -> Operation:
+        if self.spacing is None:
+            _check_unplaced(specs["input"])
+            return self.model_copy(update={"spacing": (1.0, 1.0)})
         if self.spacing != "geo":
             return self
         try:
@@ -103,6 +125,12 @@ class Difference(Operation):
         rough = f", in the middle of the raster; its width is off by up to {100 * off:.2g} % elsewhere" if off else ""
         notes.append(f"{self.name}: a pixel is {spacing[0]:.10g} m high and {spacing[1]:.10g} m wide{rough}")
         return self.model_copy(update={"spacing": spacing})
+
+    @property
+    def _sides(self) -> tuple[float, float]:
+        """Height and width of a pixel; known once the step is placed."""
+        assert isinstance(self.spacing, tuple), "the step is not placed"
+        return self.spacing
 
     def halo(self, specs: Specs) -> dict[str, Halo]:
         rows, columns = reach(self.outputs)
@@ -114,18 +142,6 @@ class Difference(Operation):
 
     def border(self) -> int:
         return 1 if self.edge == "zero" else 0
-
-    def notes(self, specs: Specs) -> Iterator[str]:
-        transform = specs["input"].transform
-        if transform is None or self.spacing != (1, 1):
-            return
-        a, b, _, d, e, _ = transform
-        height, width = math.hypot(b, e), math.hypot(a, d)
-        if (height, width) != (1, 1):
-            yield (
-                f"the raster is georeferenced with pixels of {height:.10g} x {width:.10g}, but spacing is 1: "
-                f"derivatives are per pixel; `spacing: [{height:.10g}, {width:.10g}]` makes them per unit of its CRS"
-            )
 
     def output_specs(self, specs: Specs) -> dict[str, RasterSpec]:
         source = specs["input"]
@@ -139,7 +155,7 @@ class Difference(Operation):
     def limits(self, specs: Specs) -> dict[str, float]:
         # a pixel beyond an edge is at most 7 times as large as those that the parabola goes through
         most = 8 * max(largest(specs["input"].dtype), abs(self.cval or 0))
-        first, second = (most / min(map(float, self.spacing)) ** order for order in (1, 2))
+        first, second = (most / min(self._sides) ** order for order in (1, 2))
         larger = {"direction": 180.0, "determinant": 2 * second**2}
         return {name: larger.get(name, 2 * (first if name in FIRST else second)) for name in self.outputs}
 
@@ -158,7 +174,7 @@ class Difference(Operation):
             region=(region.top, region.bottom, region.left, region.right),
             origin=source.origin,
             lanes=source.lanes,
-            spacing=(float(self.spacing[0]), float(self.spacing[1])),
+            spacing=self._sides,
             straight_rows=rows,
             straight_columns=columns,
         )

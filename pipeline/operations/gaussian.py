@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, StrictInt, model_validator
 
 from pipeline.errors import PipelineError
 from pipeline.kernels.convolution import Weights, gaussian_radius, gaussian_weights, separable
-from pipeline.operation import register, to_pair
+from pipeline.operation import Specs, register, to_pair
 from pipeline.operations.convolution import Convolution
 
 Sigma = Annotated[float, Field(ge=0, le=10_000)]
@@ -52,6 +52,10 @@ class Gaussian(Convolution):
         if self.normalize and any(self.order):
             raise PipelineError("is for smoothing; the weights of a derivative sum to 0", ("normalize",))
         return self
+
+    def notes(self, specs: Specs) -> Iterator[str]:
+        if any(self.order) and specs["input"].transform is not None:
+            yield "the raster is georeferenced; sigma counts pixels, and the derivatives are per pixel"
 
     def weights(self, dtype: np.dtype) -> Weights:
         pairs = zip(self.sigma, self.order, strict=True)

@@ -75,7 +75,7 @@ class ZarrReader(Reader):
         ChunkGuard(stored, path, self.limits)  # chunks of no pixels end here
         self._num_files = tuple(-(-n // s) for n, s in zip(stored.shape, stored.shards or stored.chunks, strict=True))
         coordinates = Coordinates(group, self.limits)
-        names = dims or dimension_names(stored, group, path)
+        names = dims or dimension_names(stored, group, path, self.warnings)
         own = recorded_names(stored)
         self._labels = dict(zip(names, map(str, own), strict=True)) if len(own) == len(names) and all(own) else {}
         self._fixed = fix_dimensions(stored, coordinates, names, dict(at or {}), path)

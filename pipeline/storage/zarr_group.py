@@ -158,8 +158,10 @@ def check_array(array: zarr.Array[Any], path: str) -> None:
 # --- dims ------------------------------------------------------------------------------------------------------
 
 
-def dimension_names(array: zarr.Array[Any], group: zarr.Group | None, path: str) -> tuple[str, ...]:
-    """Return the dims' names: as the array or OME-Zarr says, else guessed where the shape leaves no doubt."""
+def dimension_names(
+    array: zarr.Array[Any], group: zarr.Group | None, path: str, warnings: list[str]
+) -> tuple[str, ...]:
+    """Return the dims' names: as the array or OME-Zarr says, else guessed aloud where the shape leaves no doubt."""
     for names in (recorded_names(array), multiscales(group).get("axes", ())):
         if len(names) == array.ndim and all(names):
             return tuple(str(name) for name in names)
@@ -167,10 +169,10 @@ def dimension_names(array: zarr.Array[Any], group: zarr.Group | None, path: str)
         return ("y", "x")
     if array.ndim == 3:
         first, middle, last = array.shape
-        if last < min(first, middle):
-            return ("y", "x", "band")
-        if first < min(middle, last):
-            return ("band", "y", "x")
+        guess = "y,x,band" if last < min(first, middle) else "band,y,x" if first < min(middle, last) else ""
+        if guess:
+            warnings.append(f"the array names no dims; by its shape {array.shape} they are taken as `dims: {guess}`")
+            return tuple(guess.split(","))
     raise InputError(
         f"{path}: the array of shape {array.shape} names no dims, and they cannot be told from the shape; "
         f"say them, for instance `dims: y,x,band`"

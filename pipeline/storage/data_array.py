@@ -1,0 +1,51 @@
+"""What an xarray array says of its raster: names of bands, nodata, georeference; xarray itself is not imported."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from pipeline.raster import RasterSpec, are_counted, name_bands
+from pipeline.storage import cf
+from pipeline.storage.crs import in_units
+
+
+def describe(array: Any, spec: RasterSpec, said: list[str]) -> RasterSpec:
+    """Return a spec (size, dtype, dims) with what an xarray array records; `said` gets what of it is not used."""
+    transform, crs = _georeference(array, spec, said)
+    nodata = _nodata(array, said) if spec.nodata is None else spec.nodata
+    return replace(spec, bands=_bands(array, spec.bands, said), nodata=nodata, transform=transform, crs=crs)
+
+
+def _bands(array: Any, default: tuple[str, ...], said: list[str]) -> tuple[str, ...]:
+    """Return the names of the bands: those of the coordinate `band`, unless it does nothing but count."""
+    names = np.ravel(array.coords["band"].values).astype(str).tolist() if "band" in array.coords else []
+    return default if len(names) != len(default) or are_counted(names) else name_bands(names, default, said)
+
+
+def _nodata(array: Any, said: list[str]) -> float | int | None:
+    nodata = cf.parse_nodata({**array.encoding, **array.attrs}, array.dtype, said)
+    if cf.parse_scales(array.attrs, array.sizes.get("band", 1), said):
+        said.append("the recorded scale and offset are ignored; apply them before (xarray's `mask_and_scale`)")
+    if cf.sign_dtype(array.attrs, array.dtype, said) != array.dtype:
+        said.append(f"`_Unsigned` is ignored, pixels are taken as {array.dtype}; decode them before (xarray.decode_cf)")
+    return nodata
+
+
+def _georeference(array: Any, spec: RasterSpec, said: list[str]) -> tuple[cf.Affine | None, str | None]:
+    """Return transform and CRS; of a part of a raster its coordinates tell, not what rioxarray records of the whole."""
+    attributes = {**array.encoding, **array.attrs}
+    mapping = array.coords.get(str(attributes.get("grid_mapping", "spatial_ref")))
+    recorded, crs = cf.parse_georeference(attributes, {} if mapping is None else mapping.attrs, said)
+    axes = dict(zip(spec.dims, array.dims, strict=True))
+    y, x = (array.coords.get(axes[name]) for name in ("y", "x"))
+    transform = None
+    if y is not None and x is not None:
+        transform = cf.transform_of_coordinates(np.asarray(y), np.asarray(x), said)
+    if recorded and (transform is None or np.allclose(transform, recorded, rtol=1e-6)):
+        return recorded, crs  # without what coordinates lose by rounding
+    if transform and crs:
+        crs = in_units(crs, str(x.attrs.get("units", "")).strip(), said)
+    return transform, crs
