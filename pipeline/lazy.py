@@ -75,6 +75,7 @@ def apply(
     listed = _listed(steps)
     if isinstance(array, str | os.PathLike):
         raise UsageError(f"apply takes an array, got the path {str(array)!r}; open it first, or use pipeline.run")
+    _check_kind(array)
     is_xarray = hasattr(array, "dims") and hasattr(array, "coords")
     if not hasattr(array, "shape"):
         array = np.asarray(array)
@@ -103,6 +104,18 @@ def _listed(steps: Any) -> list[Mapping[str, Any]]:
         if not isinstance(step, Mapping):
             raise UsageError(f"a step is a mapping such as {{'op': 'window', 'size': 3}}, got {show(step)}")
     return listed
+
+
+def _check_kind(array: Any) -> None:
+    """Refuse what holds arrays and is none."""
+    if hasattr(array, "data_vars"):
+        names = ", ".join(map(str, array.data_vars)) or "nothing"
+        raise UsageError(
+            f"apply takes one raster, got a Dataset (of {names}); give one of its variables, or all of one dtype as "
+            "bands: `dataset.to_dataarray('band')`"
+        )
+    if hasattr(array, "iloc"):
+        raise UsageError(f"apply takes an array, got a {type(array).__name__}; give `.to_numpy()` of it")
 
 
 def _check_shape(shape: tuple[float, ...]) -> None:

@@ -247,3 +247,14 @@ def test_without_a_georeference_spacing_is_1() -> None:
     uneven = array.assign_coords(x=np.arange(8) ** 2)
     with pytest.warns(UserWarning, match="the coordinates are ignored: they are not regular"):
         pipeline.apply({"op": "gradient", "outputs": ["dx"]}, uneven)
+
+
+def test_what_holds_arrays_is_none() -> None:
+    dataset = xr.Dataset({"red": (("y", "x"), np.ones((4, 4))), "nir": (("y", "x"), np.ones((4, 4)))})
+    step = {"name": "smooth", "op": "window", "size": 3}
+    with pytest.raises(UsageError, match=r"got a Dataset \(of red, nir\); give one of its variables, or all .*bands"):
+        pipeline.apply(step, dataset)
+    with pytest.raises(UsageError, match=r"got a DataFrame; give `\.to_numpy\(\)` of it"):
+        pipeline.apply(step, dataset.red.to_pandas())
+    smooth = pipeline.apply(step, dataset.to_dataarray("band"))
+    assert smooth.dims == ("band", "y", "x")
