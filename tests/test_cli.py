@@ -115,6 +115,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (zoo / "stub.tif").write_bytes(whole[:6])
     (zoo / "empty.tif").write_bytes(b"")
     (zoo / "notes.txt").write_text("mine")
+    (zoo / "notes").write_text("mine")
     for suffix in ("vrt", "jp2", "nc", "hdf"):
         (zoo / f"image.{suffix}").write_bytes(b"something")
     (zoo / "pipeline.yaml").write_text(PIPELINE)
@@ -169,7 +170,7 @@ FILES: dict[str, tuple[str, str, int, str]] = {
         3,
         "bands: band 3 does not exist: the raster has 2 (positions from 1 to 2: b1, b2)",
     ),
-    "band name": ("size: 3", "size: 3, bands: [b3]", 3, "bands: unknown band 'b3'; did you mean 'b2'? (valid: b1, b2)"),
+    "band name": ("size: 3", "size: 3, bands: [b3]", 3, "bands: unknown band 'b3' (valid: b1, b2)"),
     "band of an input": (
         "image: scene.zarr",
         "image: {path: scene.zarr, bands: [9]}",
@@ -371,7 +372,7 @@ OUTPUTS = {
     "small.zarr": "small.zarr: exists and is not an output of rasterpipe, so it is never replaced; move it away",
     "small.zarr/new.zarr": "small.zarr/new.zarr: lies inside another Zarr store; choose a path outside of it",
     "folder": "folder: exists and is not an output of rasterpipe",
-    "notes.txt": "notes.txt: exists and is not an output of rasterpipe",
+    "notes": "notes: exists and is not an output of rasterpipe",
     "notes.txt/new.zarr": "{zoo}/notes.txt is a file, not a folder",
     "ftp://host/new.zarr": "ftp://host...: is no object store that is known (s3://, gs://, az://, http://, https://)",
 }

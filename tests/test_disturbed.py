@@ -21,7 +21,7 @@ import tifffile
 import zarr
 
 from pipeline import api, target
-from pipeline.errors import InputChanged, InputError, OutputError, RunStopped
+from pipeline.errors import InputChanged, InputError, OutputError, RunInterrupted, RunStopped
 from pipeline.journal import Journal, work_folder
 from pipeline.planning import fitting
 from pipeline.region import Axis, Grid
@@ -521,7 +521,7 @@ def test_killed_while_the_documents_of_a_table_are_written(
             finish(*args)
 
         patch.setattr("pipeline.store.finish_store", armed)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(RunInterrupted):
             api.run(config)
     api.run(config, resume=True)
     assert harness.stored_files(output) == expected

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 import pipeline
 from pipeline import api
 from pipeline.cli import main
-from pipeline.errors import OutputError, PipelineError, RunStopped
+from pipeline.errors import OutputError, PipelineError, RunInterrupted, RunStopped
 from pipeline.grid import spacing_metres
 from pipeline.raster import RasterSpec
 from pipeline.storage import disk, geokeys, geokeys_format, tiff_writer
@@ -532,7 +532,7 @@ def test_what_was_killed_is_never_taken_for_whole(scene: Path, tmp_path: Path, m
                 patch.setattr(Path, "unlink", lambda *_, **__: None)
                 patch.setattr(disk, "sync_path", lambda path: die() if path.name.startswith(".b.tif") else None)
             patch.setattr(api, "remove_store", die)
-            with pytest.raises(KeyboardInterrupt):
+            with pytest.raises(RunInterrupted):
                 pipeline.run(document, resume=True)
         assert (tmp_path / "b.tif").exists() == (name == "remove_store")
         assert len(list(tmp_path.glob(".b.tif.*.partial"))) == (name == "sync_path")

@@ -191,7 +191,7 @@ def test_inputs_are_not_written_over(here: Path, writer: str) -> None:
         linked = here / f"linked{SUFFIXES[writer]}"
         linked.symlink_to(here / name)
         for path in (linked, here / name):
-            if path.suffix == SUFFIXES[writer] or writer in ("store", "report"):
+            if path.suffix == SUFFIXES[writer] or writer == "report" or (writer == "store" and path.suffix != ".csv"):
                 refused(here, writer, path, "is also an input|lies inside the input", overwrite=True)
         linked.unlink()
 

@@ -76,8 +76,8 @@ def find_array(folder: Folder, name: str | None, level: int = 0) -> tuple[zarr.G
     except InputError:
         raise
     except Exception as error:
-        rasters = _rasters(node)
-        if name and name not in rasters and not any(folder.exists(f"{name}/{each}") for each in METADATA):
+        is_there = name and any(folder.exists(f"{name}/{each}") for each in METADATA)
+        if name and not is_there and name not in (rasters := _rasters(node)):
             raise InputError(f"{path}: {unknown('array', name, rasters)}") from None
         what = name or "an array in it"
         raise InputError(f"{path}: {what} cannot be opened: {type(error).__name__}: {error}") from error
