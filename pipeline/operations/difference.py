@@ -74,8 +74,8 @@ class Difference(Operation):
     outputs: tuple[str, ...]
     spacing: Spacing | None = None
     """Distance between neighbouring pixels, [y, x] or one number for both, in the unit that derivatives are per; or
-    geo: metres, as the georeference says (in degrees: at the latitude of the raster's middle). A raster with a
-    georeference needs it; default of others: 1."""
+    geo: metres, as the georeference says (in degrees and in projections that are not true to scale: those on the
+    ellipsoid in the middle of the raster). A raster with a georeference needs it; default of others: 1."""
     edge: DifferenceEdge = "one_sided"
     """At the raster's edge: one_sided and one_sided_2 (numpy.gradient's edge_order 1 and 2: the line or parabola
     through the outermost 2 or 3 pixels goes on; fewer pixels give a lower order, one pixel derivatives of 0), zero (a
@@ -121,7 +121,7 @@ class Difference(Operation):
             spacing, off = spacing_metres(specs["input"])
         except PipelineError as error:
             raise PipelineError(str(error), ("spacing",)) from None
-        rough = f", in the middle of the raster; its width is off by up to {100 * off:.2g} % elsewhere" if off else ""
+        rough = f", in the middle of the raster; elsewhere that is off by up to {100 * off:.2g} %" if off else ""
         notes.append(f"{self.name}: a pixel is {spacing[0]:.10g} m high and {spacing[1]:.10g} m wide{rough}")
         return self.model_copy(update={"spacing": spacing})
 
