@@ -152,6 +152,18 @@ def spacing_metres(spec: RasterSpec) -> tuple[tuple[float, float], float]:
     return (height, width), off
 
 
+def spacing_text(spacing: tuple[float, float], off: float) -> str:
+    """Return what `spacing_metres` found as words.
+
+    Examples
+    --------
+    >>> spacing_text((5.0, 2.5), 0.012)
+    'a pixel is 5 m high and 2.5 m wide, in the middle of the raster; elsewhere that is off by up to 1.2 %'
+    """
+    rough = f", in the middle of the raster; elsewhere that is off by up to {100 * off:.2g} %" if off else ""
+    return f"a pixel is {spacing[0]:.10g} m high and {spacing[1]:.10g} m wide{rough}"
+
+
 def _systems(spec: RasterSpec) -> tuple[pyproj.CRS, pyproj.CRS | None]:
     """Return the CRS of a raster that is not rotated, and the geographic one below it."""
     if spec.transform is None or spec.crs is None:

@@ -252,6 +252,9 @@ def test_slopes_in_web_mercator_are_those_on_the_ground() -> None:
         assert any("a pixel is 5.004" in note and "in the middle of the raster" in note for note in facts["warnings"])
         for name, values in got.items():
             assert same_bits(values.values[np.newaxis], harness.read(folder / "out.zarr", name))
+    middling = array.assign_coords(y=y - 2e4 * np.arange(6), x=2e4 * np.arange(8))
+    with pytest.warns(UserWarning, match=r"in the middle of the raster; elsewhere that is off by up to 0\.8\d %"):
+        pipeline.apply(step, middling)
     large = array.assign_coords(y=y - 2e5 * np.arange(6), x=2e5 * np.arange(8))
     with pytest.raises(PipelineError, match=r"spacing: `geo`: a pixel is .* m wide between latitudes .*; reproject"):
         pipeline.apply(step, large)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, field_validator, model_validator
 
 from pipeline.errors import PipelineError
-from pipeline.grid import spacing_metres
+from pipeline.grid import spacing_metres, spacing_text
 from pipeline.kernels.difference import FIRST, Frame, differences, reach, scratch_bytes
 from pipeline.operation import Block, Edge, EdgeRule, Operation, Specs, to_pair
 from pipeline.raster import Number, RasterSpec, holds, largest
@@ -121,8 +121,7 @@ class Difference(Operation):
             spacing, off = spacing_metres(specs["input"])
         except PipelineError as error:
             raise PipelineError(str(error), ("spacing",)) from None
-        rough = f", in the middle of the raster; elsewhere that is off by up to {100 * off:.2g} %" if off else ""
-        notes.append(f"{self.name}: a pixel is {spacing[0]:.10g} m high and {spacing[1]:.10g} m wide{rough}")
+        notes.append(f"{self.name}: {spacing_text(spacing, off)}")
         return self.model_copy(update={"spacing": spacing})
 
     @property
