@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 import os
 import shlex
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.errors import PipelineError
 from pipeline.raster import RasterSpec, same_crs
+
+if TYPE_CHECKING:
+    import pyproj
 
 NEAR = 1e-4
 """Of a pixel: how far corners may be apart that are taken for the same."""
@@ -96,26 +100,72 @@ def _overlap(raster: RasterSpec, grid: RasterSpec) -> float | None:
     return 1.0 if share > 1 - NEAR else share if share > NEAR**2 else 0.0
 
 
-LATITUDE_ERROR = 0.05
-"""What the width of a pixel in degrees may differ from that in the middle of the raster."""
+SCALE_ERROR = 0.05
+"""What height and width of a pixel may differ, as a share, from those in the middle of the raster."""
+TRUE_TO_SCALE = 0.005
+"""Up to which a projection counts as true to scale: where they are meant for, UTM's is within 0.1 %."""
+NUM_SAMPLES = 9
+"""Places down and across the raster at which pixels are measured."""
 
 
 def spacing_metres(spec: RasterSpec) -> tuple[tuple[float, float], float]:
-    """Return height and width of a pixel in metres, and how far, as a share, the width is off anywhere.
+    """Return height and width of a pixel in metres, and how far, as a share, they are off anywhere.
 
-    In a projected CRS they are those of the transform in metres; in degrees, those on the ellipsoid at the raster's
-    middle.
+    They are those on the ellipsoid at the raster's middle, by geodesics (Karney 2013, in PROJ); where a projection is
+    true to scale, those of the transform.
 
     Raises
     ------
     PipelineError
-        Where there is no georeference, the grid is rotated, or one width cannot stand for all of a raster in degrees.
+        Where there is no georeference, the grid is rotated, or one height and width cannot stand for all of the raster.
 
     Examples
     --------
-    >>> spacing_metres(RasterSpec(9, 9, np.dtype("u1"), transform=(10, 0, 0, 0, -20, 0), crs="EPSG:32632"))
+    >>> spacing_metres(RasterSpec(9, 9, np.dtype("u1"), transform=(10, 0, 500000, 0, -20, 0), crs="EPSG:32632"))
     ((20.0, 10.0), 0.0)
+    >>> (height, width), off = spacing_metres(
+    ...     RasterSpec(9, 9, np.dtype("u1"), transform=(10, 0, 0, 0, -10, 8399738), crs="EPSG:3857")
+    ... )
+    >>> round(height, 2), round(width, 2)  # at 60 degrees north
+    (5.0, 5.01)
     """
+    crs, base = _systems(spec)
+    assert spec.transform is not None
+    unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
+    planar = abs(spec.transform[4]) * unit, abs(spec.transform[0]) * unit
+    if base is None or not base.is_geographic:
+        return planar, 0.0
+    sides, skew, latitudes = _measure(spec, crs, base)
+    if crs.is_projected and np.abs(sides / planar - 1).max() <= TRUE_TO_SCALE >= skew:
+        return planar, 0.0
+    middle = sides[NUM_SAMPLES // 2, NUM_SAMPLES // 2]
+    off = max(float(np.abs(sides / middle - 1).max()), skew)
+    if off > SCALE_ERROR:
+        (lowest, left), (highest, right) = sides.min(axis=(0, 1)), sides.max(axis=(0, 1))
+        crossed = f", its sides up to {math.degrees(math.asin(min(skew, 1))):.2g} degrees off a right angle"
+        raise PipelineError(
+            f"`geo`: a pixel is {lowest:.4g} to {highest:.4g} m high and {left:.4g} to {right:.4g} m wide between "
+            f"latitudes {latitudes.min():g} and {latitudes.max():g}{crossed if skew > SCALE_ERROR else ''}; "
+            "reproject the raster (gdalwarp -t_srs EPSG:326xx), or give numbers"
+        )
+    height, width = (float(f"{side:.9g}") for side in middle)  # further digits differ between versions of PROJ
+    return (height, width), off
+
+
+def spacing_text(spacing: tuple[float, float], off: float) -> str:
+    """Return what `spacing_metres` found as words.
+
+    Examples
+    --------
+    >>> spacing_text((5.0, 2.5), 0.012)
+    'a pixel is 5 m high and 2.5 m wide, in the middle of the raster; elsewhere that is off by up to 1.2 %'
+    """
+    rough = f", in the middle of the raster; elsewhere that is off by up to {100 * off:.2g} %" if off else ""
+    return f"a pixel is {spacing[0]:.10g} m high and {spacing[1]:.10g} m wide{rough}"
+
+
+def _systems(spec: RasterSpec) -> tuple[pyproj.CRS, pyproj.CRS | None]:
+    """Return the CRS of a raster that is not rotated, and the geographic one below it."""
     if spec.transform is None or spec.crs is None:
         lacks = "georeference" if spec.transform is None else "coordinate system"
         raise PipelineError(f"`geo` needs a georeference, and the raster has no {lacks}; give numbers")
@@ -132,27 +182,43 @@ def spacing_metres(spec: RasterSpec) -> tuple[tuple[float, float], float]:
         crs = pyproj.CRS(spec.crs)
     except pyproj.exceptions.CRSError as error:
         raise PipelineError(f"`geo`: the CRS cannot be read ({str(error)[:100]}); give numbers") from None
-    if crs.is_geographic:
-        return _spacing_of_degrees(spec, crs)
-    unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
-    return (abs(e) * unit, abs(a) * unit), 0.0
+    return crs, crs.geodetic_crs
 
 
-def _spacing_of_degrees(spec: RasterSpec, crs: object) -> tuple[tuple[float, float], float]:
+def _measure(spec: RasterSpec, crs: pyproj.CRS, base: pyproj.CRS) -> tuple[np.ndarray, float, np.ndarray]:
+    """Return sides of pixels all over a raster in metres, the largest cosine between two sides, and latitudes.
+
+    Sides are (row, column, 2): heights and widths; latitudes are in degrees.
+    """
+    import pyproj
+    import pyproj.exceptions
+
     assert spec.transform is not None
-    degrees = math.degrees(crs.axis_info[0].unit_conversion_factor)  # type: ignore[attr-defined]
-    a, _, c, _, e, f = (value * degrees for value in spec.transform)  # of grads and arc-seconds, too
-    geod = crs.get_geod()  # type: ignore[attr-defined]
-    ends = [f, f + e * spec.height]
-    middle = sum(ends) / 2
-    if max(map(abs, ends)) > 90:
-        raise PipelineError(f"`geo`: the raster spans latitudes {min(ends):g} to {max(ends):g}; give numbers")
-    widths = [geod.inv(c, latitude, c + abs(a), latitude)[2] for latitude in (*ends, middle)]
-    height = geod.inv(c, middle - abs(e) / 2, c, middle + abs(e) / 2)[2]
-    off = max(abs(width / widths[2] - 1) for width in widths[:2])
-    if off > LATITUDE_ERROR:
-        raise PipelineError(
-            f"`geo`: a pixel is {min(widths):.4g} to {max(widths):.4g} m wide between latitudes {min(ends):g} and "
-            f"{max(ends):g}; reproject the raster (gdalwarp -t_srs EPSG:326xx), or give numbers"
-        )
-    return (height, widths[2]), off
+    a, _, c, _, e, f = spec.transform
+    rows, columns = np.meshgrid(
+        *(np.linspace(0, size, NUM_SAMPLES) for size in (spec.height, spec.width)), indexing="ij"
+    )
+    top, left = (np.clip(at - 0.5, 0, size - 1) for at, size in ((rows, spec.height), (columns, spec.width)))
+    try:
+        to_base = pyproj.Transformer.from_crs(crs, base, always_xy=True)
+    except pyproj.exceptions.ProjError as error:
+        raise PipelineError(f"`geo`: the CRS has no way to degrees ({str(error)[:100]}); give numbers") from None
+    degrees = math.degrees(base.axis_info[0].unit_conversion_factor)  # of grads and arc-seconds, too
+
+    def place(row: np.ndarray, column: np.ndarray) -> np.ndarray:
+        return np.array(to_base.transform(c + a * column, f + e * row)) * degrees
+
+    ends = [place(top, columns), place(top + 1, columns), place(rows, left), place(rows, left + 1)]
+    latitudes = place(rows, columns)[1]
+    if not np.isfinite(ends).all() or not np.isfinite(latitudes).all():
+        raise PipelineError("`geo`: the raster reaches to where its projection is not defined; give numbers")
+    if np.abs(latitudes).max() > 90:
+        text = f"spans latitudes {latitudes.min():g} to {latitudes.max():g}"
+        raise PipelineError(f"`geo`: the raster {text}; give numbers")
+    geod = base.get_geod()
+    assert geod is not None
+    (*down, heights), (*across, widths) = (geod.inv(*one, *two) for one, two in (ends[:2], ends[2:]))
+    # azimuths at both ends, the second looking back; the direction in the middle is between them
+    first, second = (np.exp(1j * np.radians(start)) - np.exp(1j * np.radians(end)) for start, end in (down, across))
+    skew = np.abs(np.cos(np.angle(first) - np.angle(second)))
+    return np.stack([heights, widths], axis=-1), float(skew.max()), latitudes

@@ -16,7 +16,8 @@ from pipeline.config.message import show
 from pipeline.config.value import parse_dims
 from pipeline.errors import PipelineError, UsageError
 from pipeline.graph import Intervals, Parts, common_dims, new_token, overlap, own_dims, rim_edges
-from pipeline.operation import Table
+from pipeline.grid import TRUE_TO_SCALE, spacing_metres, spacing_text
+from pipeline.operation import Operation, Table
 from pipeline.passes import Fresh, PassPlan, compute_block, cut_from
 from pipeline.planning import InputSpec, Plan, Settings, make_plan
 from pipeline.raster import DIMS, Dims, Number, RasterSpec, default_names, fit
@@ -203,9 +204,18 @@ def _plan(steps: Sequence[Mapping[str, Any]], spec: RasterSpec, keep: Sequence[s
         config = with_matrices(document, config, read_matrix)
         plan = make_plan(config.steps, resolve(config), inputs, settings)
         _refuse_sweeps(plan)
-        return plan
     except PipelineError as error:
         raise PipelineError(locate(document, error), error.path) from None
+    _say_rough_spacing(config.steps, spec)
+    return plan
+
+
+def _say_rough_spacing(steps: Sequence[Operation], spec: RasterSpec) -> None:
+    """Warn where pixels have not the same size in metres all over the array; a run notes it."""
+    if any(getattr(step, "spacing", None) == "geo" for step in steps):
+        spacing, off = spacing_metres(spec)
+        if off > TRUE_TO_SCALE:
+            warnings.warn(spacing_text(spacing, off), stacklevel=4)
 
 
 def _refuse_sweeps(plan: Plan) -> None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyproj
 import pytest
 import tifffile
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import pipeline
 from pipeline import api
 from pipeline.errors import PipelineError
-from pipeline.grid import remedy, repetition, spacing_metres
+from pipeline.grid import SCALE_ERROR, TRUE_TO_SCALE, remedy, repetition, spacing_metres
 from pipeline.notes import reading_notes
 from pipeline.raster import RasterSpec, array_slices
 from pipeline.region import Region
@@ -160,14 +162,88 @@ def test_metres_of_a_pixel() -> None:
     assert 0 < off < 0.002
 
 
+def around(crs: str, longitude: float, latitude: float, sides: tuple[float, float], size: int = 20) -> RasterSpec:
+    """Return a raster of so many pixels down and across, of these sides in metres of the CRS, around a place."""
+    x, y = pyproj.Transformer.from_crs(pyproj.CRS(crs).geodetic_crs, crs, always_xy=True).transform(longitude, latitude)
+    height, width = sides
+    return spec((width, 0, x - width * size / 2, 0, -height, y + height * size / 2), crs, size)
+
+
+@pytest.mark.parametrize(
+    ("crs", "latitude", "expected"),
+    [
+        ("EPSG:3857", 60, (5.00417, 5.01260)),  # a cos(latitude) on a sphere, on the ellipsoid M and N cos(latitude)
+        ("EPSG:3857", -60, (5.00417, 5.01260)),
+        ("EPSG:3395", 60, (5.01260, 5.01260)),
+        ("EPSG:6933", 59.2112630814359, (16.8910, 5.92031)),
+        ("EPSG:4087", 60, (10.00834, 5.01260)),
+        ("EPSG:32632", 50, (10, 10)),
+    ],
+)
+def test_metres_in_projections_that_are_not_true_to_scale(
+    crs: str, latitude: float, expected: tuple[float, float]
+) -> None:
+    found, off = spacing_metres(around(crs, 9, latitude, (10, 10)))
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert off < 1e-4
+
+
+@given(
+    st.sampled_from(("EPSG:3395", "EPSG:6933", "EPSG:3035", "EPSG:3413", "EPSG:2154", "EPSG:32632", "EPSG:5070")),
+    st.floats(-30, 40),
+    st.floats(35, 75),
+    st.tuples(st.floats(1, 100), st.floats(1, 100)),
+)
+@settings(max_examples=100, deadline=None)
+def test_metres_are_those_of_the_scale_factors_of_proj(
+    crs: str, longitude: float, latitude: float, sides: tuple[float, float]
+) -> None:
+    """The inverse of the derivatives of x and y by longitude and latitude, in metres on the ellipsoid."""
+    ellipsoid = pyproj.CRS(crs).ellipsoid
+    factors = pyproj.Proj(crs).get_factors(longitude, latitude)
+    e2 = 1 - (ellipsoid.semi_minor_metre / ellipsoid.semi_major_metre) ** 2
+    root = math.sqrt(1 - e2 * math.sin(math.radians(latitude)) ** 2)
+    parallel, meridian = math.cos(math.radians(latitude)) / root, (1 - e2) / root**3
+    forward = [
+        [factors.dx_dlam / parallel, factors.dx_dphi / meridian],
+        [factors.dy_dlam / parallel, factors.dy_dphi / meridian],
+    ]
+    across, down = np.linalg.inv(forward).T * np.array([[sides[1]], [sides[0]]])
+    height, width = np.hypot(*down), np.hypot(*across)
+    skew = abs(across @ down) / (height * width)
+    assume(abs(skew - SCALE_ERROR) > 0.002)
+    raster = around(crs, longitude, latitude, sides)
+    if skew > SCALE_ERROR:
+        with pytest.raises(PipelineError, match="degrees off a right angle; reproject"):
+            spacing_metres(raster)
+        return
+    found, off = spacing_metres(raster)
+    if off:
+        assert found == pytest.approx((height, width), rel=1e-4)
+        assert skew <= off + 1e-3 <= SCALE_ERROR + 1e-3
+    else:
+        assert found == sides
+        assert sides == pytest.approx((height, width), rel=TRUE_TO_SCALE)
+
+
 @pytest.mark.parametrize(
     ("transform", "crs", "message"),
     [
+        (
+            (10_000, 0, 0, 0, -10_000, 8.9e6),
+            "EPSG:3857",
+            r"4680 to 5360 m wide between latitudes 57\.\d+ and 62\.\d+; reproject",
+        ),
+        ((400, 0, 2e6, 0, -400, 6e6), "+proj=sinu +R=6371007.181 +units=m", "degrees off a right angle; reproject"),
+        ((3000, 0, -5.5e6, 0, -3000, 5.5e6), "+proj=geos +h=35785831", "its projection is not defined; give numbers"),
         (None, "EPSG:32632", "no georeference"),
         ((10, 0, 0, 0, -10, 0), None, "no coordinate system"),
         ((10, 1, 0, 1, -10, 0), "EPSG:32632", r"rotated.*\[10\.04987562, 10\.04987562\]"),
         ((0.5, 0, 0, 0, -0.5, 80), "EPSG:4326", "m wide between latitudes 30 and 80; reproject"),
         ((1, 0, 0, 0, -1, 95), "EPSG:4326", "spans latitudes"),
+        ((0.0001, 0, 0, 0, -0.0001, 90), "EPSG:4326", "0 to .* m wide between latitudes 89.99 and 90, its sides up to"),
+        ((0.0001, 0, 0, 0, 0.0001, -90), "EPSG:4326", "0 to .* m wide between latitudes -90 and -89.99"),
+        ((10, 0, 0, 0, -10, 0), "no such system", "the CRS cannot be read"),
     ],
 )
 def test_where_metres_are_not_defined(transform: Any, crs: str | None, message: str) -> None:

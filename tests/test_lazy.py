@@ -8,6 +8,7 @@ from typing import Any
 import dask
 import dask.array as da
 import numpy as np
+import pyproj
 import pytest
 import rioxarray  # noqa: F401
 import xarray as xr
@@ -236,6 +237,27 @@ def test_geo_sees_the_georeference_of_an_xarray(kind: str) -> None:
     for name, values in got.items():
         np.testing.assert_allclose(values, expected[name], rtol=1e-12, atol=0)
     np.testing.assert_allclose(got["s/dx"], 2, rtol=1e-12)
+
+
+def test_slopes_in_web_mercator_are_those_on_the_ground() -> None:
+    """At 60 degrees north a pixel of 10 m is one of 5: as a run says it, to the bit, and refused where that changes."""
+    _, y = pyproj.Transformer.from_crs(4326, 3857, always_xy=True).transform(9, 60)
+    array = placed().assign_coords(y=y - 10.0 * np.arange(6), x=1e6 + 10.0 * np.arange(8)).rio.write_crs(3857)
+    step = {"name": "s", "op": "gradient", "outputs": ["dx", "dy"], "spacing": "geo"}
+    got = pipeline.apply(step, array)
+    np.testing.assert_allclose(got["s/dx"], 20 / 5.0126, rtol=1e-4)
+    with harness.workspace() as folder:
+        array.rename("dem").to_dataset().to_zarr(folder / "in.zarr", zarr_format=3, consolidated=False)
+        facts = pipeline.run(harness.document(str(folder / "in.zarr"), [step], folder / "out.zarr"))
+        assert any("a pixel is 5.004" in note and "in the middle of the raster" in note for note in facts["warnings"])
+        for name, values in got.items():
+            assert same_bits(values.values[np.newaxis], harness.read(folder / "out.zarr", name))
+    middling = array.assign_coords(y=y - 2e4 * np.arange(6), x=2e4 * np.arange(8))
+    with pytest.warns(UserWarning, match=r"in the middle of the raster; elsewhere that is off by up to 0\.8\d %"):
+        pipeline.apply(step, middling)
+    large = array.assign_coords(y=y - 2e5 * np.arange(6), x=2e5 * np.arange(8))
+    with pytest.raises(PipelineError, match=r"spacing: `geo`: a pixel is .* m wide between latitudes .*; reproject"):
+        pipeline.apply(step, large)
 
 
 def test_without_a_georeference_spacing_is_1() -> None:

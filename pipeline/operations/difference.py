@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, field_validator, model_validator
 
 from pipeline.errors import PipelineError
-from pipeline.grid import spacing_metres
+from pipeline.grid import spacing_metres, spacing_text
 from pipeline.kernels import extreme
 from pipeline.kernels.difference import FIRST, Frame, differences, reach, scratch_bytes
 from pipeline.operation import Block, Edge, EdgeRule, Operation, Specs, to_pair
@@ -75,8 +75,8 @@ class Difference(Operation):
     outputs: tuple[str, ...]
     spacing: Spacing | None = None
     """Distance between neighbouring pixels, [y, x] or one number for both, in the unit that derivatives are per; or
-    geo: metres, as the georeference says (in degrees: at the latitude of the raster's middle). A raster with a
-    georeference needs it; default of others: 1."""
+    geo: metres, as the georeference says (in degrees and in projections that are not true to scale: those on the
+    ellipsoid in the middle of the raster). A raster with a georeference needs it; default of others: 1."""
     edge: DifferenceEdge = "one_sided"
     """At the raster's edge: one_sided and one_sided_2 (numpy.gradient's edge_order 1 and 2: the line or parabola
     through the outermost 2 or 3 pixels goes on; fewer pixels give a lower order, one pixel derivatives of 0), zero (a
@@ -122,8 +122,7 @@ class Difference(Operation):
             spacing, off = spacing_metres(specs["input"])
         except PipelineError as error:
             raise PipelineError(str(error), ("spacing",)) from None
-        rough = f", in the middle of the raster; its width is off by up to {100 * off:.2g} % elsewhere" if off else ""
-        notes.append(f"{self.name}: a pixel is {spacing[0]:.10g} m high and {spacing[1]:.10g} m wide{rough}")
+        notes.append(f"{self.name}: {spacing_text(spacing, off)}")
         return self.model_copy(update={"spacing": spacing})
 
     @property

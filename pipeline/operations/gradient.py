@@ -26,7 +26,7 @@ class Gradient(Difference):
         "0 where the gradient is 0; working dtype",
     }
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     op: Literal["gradient"]
     outputs: tuple[Literal["dy", "dx", "magnitude", "direction"], ...] = ("dy", "dx")

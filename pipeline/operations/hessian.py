@@ -31,7 +31,7 @@ class Hessian(Difference):
         "eigen_small": "the smaller eigenvalue; working dtype",
     }
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     op: Literal["hessian"]
     outputs: tuple[Entry, ...] = ("dyy", "dxy", "dxx")
