@@ -122,6 +122,12 @@ def run(
     ways = _Ways(resume, overwrite, Progress(quiet=quiet), quicklook, performance_report)
     try:
         facts = _run_or_resume(job, lambda **cut: load(source, **{**options, **cut}), ways)
+        facts["output"] = job.result
+        if quicklook is not None:
+            facts["quicklook"] = draw(job, str(quicklook))
+            facts["planned_peak_bytes"] = max(facts["planned_peak_bytes"], needed)
+            facts["peak_rss_bytes"] = max(facts["peak_rss_bytes"], peak_rss_bytes())
+        _warn(remove_store(job), facts["warnings"], ways.progress)
     except KeyboardInterrupt as error:  # while it waits for blocks, compiles, or writes the files of a complete store
         name, code = interruption(error)
         raise RunInterrupted(f"stopped by {name}; --resume continues the run", code) from None
@@ -129,12 +135,6 @@ def run(
         raise OutputError(str(error).replace(job.output, job.result)) from error
     except RemoteError as error:  # before the run began, or after it ended
         raise OutputError(str(error)) from error
-    facts["output"] = job.result
-    if quicklook is not None:
-        facts["quicklook"] = draw(job, str(quicklook))
-        facts["planned_peak_bytes"] = max(facts["planned_peak_bytes"], needed)
-        facts["peak_rss_bytes"] = max(facts["peak_rss_bytes"], peak_rss_bytes())
-    _warn(remove_store(job), facts["warnings"], ways.progress)
     return facts
 
 
