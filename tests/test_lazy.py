@@ -220,6 +220,7 @@ GEOREFERENCED: dict[str, Callable[[xr.DataArray], xr.DataArray]] = {
     "both": with_transform,
     "a part": every_other_row,
     "kilometres": in_kilometres,
+    "dims of other names": lambda array: array.rename(y="lat", x="lon").rio.write_crs(32632),
     "legacy attributes": lambda array: array.drop_vars(["y", "x"]).assign_attrs(
         crs="+init=epsg:32632", transform=(10.0, 0.0, 5e5, 0.0, -20.0, 6e6)
     ),
@@ -231,9 +232,9 @@ def test_geo_sees_the_georeference_of_an_xarray(kind: str) -> None:
     array = GEOREFERENCED[kind](placed())
     step = {"name": "s", "op": "gradient", "outputs": ["dy", "dx"]}
     with pytest.raises(PipelineError, match=r"raster is georeferenced, .*`spacing: geo`.*`spacing: 1`"):
-        pipeline.apply(step, array)
-    got = pipeline.apply(step | {"spacing": "geo"}, array)
-    expected = pipeline.apply(step | {"spacing": [20, 10]}, array)
+        pipeline.apply(step, array, dims="y,x")
+    got = pipeline.apply(step | {"spacing": "geo"}, array, dims="y,x")
+    expected = pipeline.apply(step | {"spacing": [20, 10]}, array, dims="y,x")
     for name, values in got.items():
         np.testing.assert_allclose(values, expected[name], rtol=1e-12, atol=0)
     np.testing.assert_allclose(got["s/dx"], 2, rtol=1e-12)
@@ -266,6 +267,8 @@ def test_without_a_georeference_spacing_is_1() -> None:
     for plain in (array.values, array.drop_vars(["y", "x"]), counted):
         got = pipeline.apply({"op": "gradient", "outputs": ["dx"]}, plain)
         np.testing.assert_array_equal(got, 20)
+    with pytest.warns(UserWarning, match="the attribute `crs` is ignored: it cannot be read"):
+        pipeline.apply({"op": "gradient", "outputs": ["dx"]}, counted.assign_attrs(crs="that of the map"))
     uneven = array.assign_coords(x=np.arange(8) ** 2)
     with pytest.warns(UserWarning, match="the coordinates are ignored: they are not regular"):
         pipeline.apply({"op": "gradient", "outputs": ["dx"]}, uneven)

@@ -601,6 +601,15 @@ def geo_text(transform: tuple[float, ...]) -> str:
     return f"{c} {a} {b} {f} {d} {e}"
 
 
+def test_georeference_by_the_attributes_of_xarrays_first_reader(tmp_path: Path) -> None:
+    attributes = {"transform": list(UTM), "crs": "+init=epsg:32633"}
+    reader = ZarrReader(write(tmp_path / "a.zarr", pixels((5, 6)), attributes=attributes))
+    assert (reader.spec.transform, reader.spec.crs, reader.warnings) == (UTM, "EPSG:32633", [])
+    reader = ZarrReader(write(tmp_path / "b.zarr", pixels((5, 6)), attributes={"crs": "of the map"}))
+    assert reader.spec.crs is None
+    assert "the attribute `crs` is ignored: it cannot be read" in reader.warnings[0]
+
+
 @pytest.mark.parametrize("transform", [UTM, ROTATED])
 def test_georeference_by_cf_and_by_the_zarr_conventions(tmp_path: Path, transform: tuple[float, ...]) -> None:
     image = (("y", "x"), pixels((5, 6)))

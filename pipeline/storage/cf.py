@@ -142,7 +142,9 @@ def parse_georeference(
     system = system or mapping.get("crs_wkt") or mapping.get("spatial_ref")
     if not system and isinstance(mapping.get("esri_pe_string"), str):
         system = crs.from_esri(mapping["esri_pe_string"], warnings)
-    system = system or crs.from_cf(mapping, warnings) or _plain_crs(attributes)
+    system = system or crs.from_cf(mapping, warnings)
+    if not system and isinstance(attributes.get("crs"), str):  # as xarray's first reader of rasters wrote it
+        system = crs.from_text(attributes["crs"], warnings)
     transform = _six(attributes.get("spatial:transform"))
     if transform is not None and attributes.get("spatial:registration") == "node":
         a, b, c, d, e, f = transform
@@ -150,21 +152,12 @@ def parse_georeference(
     if transform is None and (numbers := _six(str(mapping.get("GeoTransform", "")).split())):
         c, a, b, f, d, e = numbers
         transform = (a, b, c, d, e, f)
-    if transform is None:  # of xarray's first reader of rasters; rioxarray knows it too
+    if transform is None:  # of the same reader; rioxarray knows both
         transform = _six(attributes.get("transform"))
     if transform is not None and not is_invertible(transform):
         warnings.append(f"the recorded transform {transform} is ignored: it cannot be inverted")
         transform = None
     return transform, printable(" ".join(str(system).splitlines())) if system else None
-
-
-def _plain_crs(attributes: Attributes) -> str | None:
-    """Return the CRS in the attribute `crs`, as xarray's first reader of rasters wrote it: '+init=epsg:32632'."""
-    text = attributes.get("crs")
-    if not isinstance(text, str):
-        return None
-    code = text.lower().removeprefix("+init=")
-    return code.upper() if code.startswith("epsg:") else text
 
 
 def is_invertible(transform: Affine) -> bool:

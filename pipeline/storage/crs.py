@@ -40,6 +40,19 @@ def from_esri(text: str, warnings: list[str]) -> str | None:
         return None
 
 
+def from_text(text: str, warnings: list[str]) -> str | None:
+    """Return a CRS given as a code, WKT or PROJ's text ('+init=epsg:32632', too) as EPSG:n or WKT2, None where none."""
+    import pyproj
+
+    try:
+        crs = pyproj.CRS(text.removeprefix("+init="))
+    except Exception as error:  # pyproj raises anything where the values make no sense
+        warnings.append(f"the attribute `crs` is ignored: it cannot be read ({_short(error)})")
+        return None
+    code = crs.to_epsg(min_confidence=100)
+    return str(crs.to_wkt()) if code is None else f"EPSG:{code}"
+
+
 def from_cf(mapping: Mapping[str, Any], warnings: list[str]) -> str | None:
     """Return the CRS that the attributes of a CF grid mapping say without WKT; None where they say none."""
     if "grid_mapping_name" not in mapping:
