@@ -65,8 +65,8 @@ def _stoppable() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM end the command, whatever server it waits for."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if "pipeline.storage.object_request" in sys.modules:
-            sys.modules["pipeline.storage.object_request"].hurry()
+        if requests := sys.modules.get("pipeline.storage.object_request"):  # else nothing has been asked for yet
+            requests.hurry()
         raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
     if threading.current_thread() is not threading.main_thread():

@@ -792,7 +792,8 @@ def test_an_input_that_no_step_reads_is_refused_with_the_nearest_name(tmp_path: 
 
 
 def test_an_input_that_another_has_to_match_is_read() -> None:
-    check(smooth("inputs: {image: {path: a, match: grid}, grid: b}\noutput: {path: o}"))
+    pipeline = check(smooth("inputs: {image: {path: a, match: grid}, grid: b}\noutput: {path: o}"))
+    assert list(pipeline.inputs) == ["image", "grid"]
 
 
 # ---------------------------------------------------------------------------------------------------- round trip
@@ -1003,14 +1004,13 @@ def test_outputs_that_promise_another_format(key: str, name: str, words: str) ->
 
 @pytest.mark.parametrize("name", ["x", "x.zarr", "x.tif", "run.2024-11", "v1.2", "s3://b/x.zarr"])
 def test_outputs_of_any_other_name(name: str) -> None:
-    check(smooth(f"inputs: {{a: a.zarr}}\noutput: {{path: '{name}'}}"))
+    assert check(smooth(f"inputs: {{a: a.zarr}}\noutput: {{path: '{name}'}}")).output.path == name
 
 
 @pytest.mark.parametrize("text", ['"${N}"', "${N}", "[3, '${N}']"])
 def test_numbers_of_variables(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Inside { } and [ ] a variable needs quotes; in single ones it is text."""
     monkeypatch.setenv("N", "5")
-
     head = "inputs: {a: a.zarr}\noutput: {path: o.zarr}\n"
     if "'" in text:
         assert "got '5'" in refusal(f"{head}steps: [{{name: smooth, op: window, size: {text}}}]\n")

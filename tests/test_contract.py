@@ -70,6 +70,12 @@ def loadable(source: str, steps: list[dict[str, Any]], folder: Any, raster: Rast
     return True
 
 
+def whole_of(raster: Raster, step: dict[str, Any], folder: Any) -> tuple[str, dict[str, np.ndarray]] | None:
+    """Store a drawn raster; return its path and the results of a step on the whole, None where they do not fit."""
+    source = harness.store(raster, folder / "in.zarr")
+    return (source, harness.whole(source, [step], folder)) if loadable(source, [step], folder, raster) else None
+
+
 @pytest.mark.parametrize("op", OPERATIONS)
 @SLOW
 @given(data=st.data())
@@ -77,10 +83,9 @@ def test_equals_the_reference(op: str, data: st.DataObject) -> None:
     raster = data.draw(strategies.rasters())
     step = data.draw(strategies.declared_dtypes(data.draw(strategies.STEPS[op]())))
     with harness.workspace() as folder:
-        source = harness.store(raster, folder / "in.zarr")
-        if not loadable(source, [step], folder, raster):
+        if (found := whole_of(raster, step, folder)) is None:
             return
-        got = harness.whole(source, [step], folder)
+        source, got = found
         job = api.load(harness.document(source, [step], folder / "x.zarr"))
     operation = job.pipeline.steps[0]
     expected = REFERENCES[op](operation, raster.planes(), raster.values.dtype)
@@ -133,10 +138,9 @@ def test_same_bits_for_every_layout(op: str, data: st.DataObject) -> None:
     raster, layout = data.draw(strategies.rasters(extreme=True)), data.draw(strategies.layouts())
     step = data.draw(strategies.STEPS[op]())
     with harness.workspace() as folder:
-        source = harness.store(raster, folder / "in.zarr")
-        if not loadable(source, [step], folder, raster):
+        if (found := whole_of(raster, step, folder)) is None:
             return
-        expected = harness.whole(source, [step], folder)
+        source, expected = found
         check_same(harness.run(source, [step], folder, layout), expected)
 
 
@@ -218,10 +222,9 @@ def test_a_region_and_lazy_blocks_have_the_bits_of_the_whole(op: str, data: st.D
     raster = data.draw(strategies.rasters(extreme=True))
     step = data.draw(strategies.STEPS[op]())
     with harness.workspace() as folder:
-        source = harness.store(raster, folder / "in.zarr")
-        if not loadable(source, [step], folder, raster):
+        if (found := whole_of(raster, step, folder)) is None:
             return
-        expected = harness.whole(source, [step], folder)
+        source, expected = found
         rasters = {path: values for path, values in expected.items() if not path.endswith("/quality")}
         region = data.draw(strategies.regions(raster))
         config = harness.document(source, [step], folder / "x.zarr")
