@@ -22,7 +22,7 @@ from pathlib import Path
 from benchmarks import colors, file_rows, labels, operations
 from benchmarks.report import as_chart, as_json, as_table, machine
 from benchmarks.rounds import Row, Timed, measure, report
-from pipeline.storage.zarr import configure
+from pipeline.storage.zarr.reader import configure
 
 ROUND_SECONDS = 60
 

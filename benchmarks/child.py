@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.rounds import Measured
-from pipeline.limits import peak_rss_bytes
+from pipeline.execution.process import peak_rss_bytes
 
 
 def in_own_process(function: Callable[..., float | None], *arguments: Any, answer: Any = None) -> Measured:

@@ -17,18 +17,21 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import execution
 from pipeline.config import load_pipeline, resolve
-from pipeline.execution import execute
-from pipeline.journal import Journal, work_folder
-from pipeline.limits import peak_rss_bytes, resident_bytes
-from pipeline.planning import InputSpec, Plan, Settings, make_plan
-from pipeline.progress import Progress
-from pipeline.raster import RasterSpec
-from pipeline.reduction import Partials
-from pipeline.region import Axis, Grid
-from pipeline.storage.disk import FileSystems
-from pipeline.worker import BlockDone, PassWorker
+from pipeline.execution import run as execution
+from pipeline.execution.partials import Partials
+from pipeline.execution.process import peak_rss_bytes, resident_bytes
+from pipeline.execution.progress import Progress
+from pipeline.execution.receipt import BlockDone
+from pipeline.execution.run import execute
+from pipeline.execution.worker import PassWorker
+from pipeline.model.raster import RasterSpec
+from pipeline.model.region import Axis, Grid
+from pipeline.output.address import work_folder
+from pipeline.output.journal import Journal
+from pipeline.planning.passes import make_plan
+from pipeline.planning.plan import InputSpec, Plan, Settings
+from pipeline.storage.folder.disk import FileSystems
 from tests.harness import reset_peak_bytes
 
 MIB = 2**20
@@ -40,7 +43,7 @@ class Idle(PassWorker):
     """A worker whose blocks are done at once."""
 
     def run_block(self, number: int) -> tuple[BlockDone, Partials]:
-        return BlockDone(self.plan.number, number, 0, (CHUNK * CHUNK,)), self.merger.nothing
+        return BlockDone(self.planned.number, number, 0, (CHUNK * CHUNK,)), self.merger.nothing
 
 
 @contextmanager
@@ -113,7 +116,7 @@ def main() -> None:
 
 def begun(folder: str, plan: Plan) -> Journal:
     journal = Journal(f"{folder}/a.zarr")
-    passes = [[len(planned.plan.grid), len(planned.plan.writes)] for planned in plan.passes]
+    passes = [[len(planned.grid), len(planned.writes)] for planned in plan.passes]
     journal.start({"run_id": "benchmark", "passes": passes})
     return journal
 

@@ -10,18 +10,23 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.block.buffers import Arena
+from pipeline.block.compute import compute_block
+from pipeline.block.pixels import fill_block_edges
+from pipeline.block.plan import Pass, StepPlan
+from pipeline.block.walk import plan_slots
 from pipeline.config import load_pipeline, resolve
-from pipeline.operation import Block
-from pipeline.passes import Arena, StepPlan, compute_block, fill_block_edges, plan_slots
-from pipeline.planning import InputSpec, PlannedPass, Settings, make_plan
-from pipeline.raster import RasterSpec, array_slices
-from pipeline.region import Axis, Grid, Region
+from pipeline.model.raster import RasterSpec, array_slices
+from pipeline.model.region import Axis, Grid, Region
+from pipeline.operations.base import Block
+from pipeline.planning.passes import make_plan
+from pipeline.planning.plan import InputSpec, Settings
 
 Results = dict[str, np.ndarray]
 DIMS = {2: ("y", "x"), 3: ("y", "x", "band")}
 
 
-def _plan(steps: Sequence[Mapping[str, Any]], image: np.ndarray, block: int, workers: int) -> tuple[Grid, PlannedPass]:
+def _plan(steps: Sequence[Mapping[str, Any]], image: np.ndarray, block: int, workers: int) -> tuple[Grid, Pass]:
     bands = tuple(f"b{i + 1}" for i in range(image.shape[2] if image.ndim == 3 else 1))
     spec = RasterSpec(*image.shape[:2], image.dtype, DIMS[image.ndim], bands)
     document = {"inputs": {"image": "unused.zarr"}, "steps": list(steps), "output": {"path": "unused.zarr"}}
@@ -38,7 +43,7 @@ def in_memory(
 ) -> Callable[[], Results]:
     """Return a call that computes steps (one pass) on an image, as a run does its blocks."""
     grid, planned = _plan(steps, image, block, workers)
-    slots = plan_slots(planned.plan)
+    slots = plan_slots(planned)
     results = {raster: np.zeros(array.spec.shape, array.spec.dtype) for raster, array in planned.arrays.items()}
     local = threading.local()
 
@@ -50,7 +55,7 @@ def in_memory(
             local.arena = Arena(slots)
         local.arena.begin()
         region = grid.block(number)
-        for raster, values in compute_block(planned.plan, region, fetch, local.arena).items():
+        for raster, values in compute_block(planned, region, fetch, local.arena).items():
             results[raster][array_slices(planned.arrays[raster].spec.dims, region)] = values
 
     pool = ThreadPoolExecutor(workers)
@@ -68,7 +73,7 @@ def in_place(steps: Sequence[Mapping[str, Any]], image: np.ndarray, workers: int
     The image lies in an array with room for the rim that the steps need; the rim is filled in the call.
     """
     _, planned = _plan(steps, image, max(image.shape), workers)
-    plan, whole = planned.plan, Region(0, image.shape[0], 0, image.shape[1])
+    plan, whole = planned, Region(0, image.shape[0], 0, image.shape[1])
     needs = plan.needs(whole)
     extent = needs.extent["image", False]
     source = Block(np.empty((extent.height, extent.width), image.dtype), (extent.top, extent.left), ("y", "x"))

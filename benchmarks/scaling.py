@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.many_blocks import Idle, begun, plan_blocks, unused
-from pipeline import api, execution
-from pipeline.execution import execute
-from pipeline.limits import resident_bytes
-from pipeline.progress import Progress
-from pipeline.storage.disk import FileSystems
-from pipeline.synth import synth
+from pipeline import api
+from pipeline.execution import run as execution
+from pipeline.execution.process import resident_bytes
+from pipeline.execution.progress import Progress
+from pipeline.execution.run import execute
+from pipeline.run.demo.synth import synth
+from pipeline.storage.folder.disk import FileSystems
 
 MIB = 2**20
 PART_BYTES = 16 * MIB
@@ -93,7 +94,7 @@ def crew_of(workers: int) -> Iterator[tuple[Any, Any]]:
     """Yield a crew of workers of one thread each, and their cluster."""
     from distributed import Client, LocalCluster
 
-    from pipeline.cluster.crew import Crew
+    from pipeline.execution.cluster.crew import Crew
 
     options = {"n_workers": workers, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
     with LocalCluster(**options) as cluster, Client(cluster) as client:

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 import pipeline
-from pipeline.job import load
-from pipeline.storage.zarr import ZarrReader, configure
-from pipeline.storage.zarr_store import ZarrWriter, create_store
-from pipeline.store import array_plan
+from pipeline.run.load import load
+from pipeline.storage.zarr.reader import ZarrReader, configure
+from pipeline.storage.zarr.store import ZarrWriter, create_store
 
 
 def run(config: dict[str, Any]) -> float:
@@ -26,13 +25,12 @@ def floor(config: dict[str, Any], place: str) -> float:
     job = load(config)
     (planned,) = job.plan.passes
     configure(job.plan.settings.workers)
-    grid = planned.plan.grid
+    grid = planned.grid
     blocks = [grid.block(number) for number in range(len(grid))]
-    arrays = {name: array_plan(array) for name, array in planned.arrays.items()}
-    results = {name: _read_blocks(ZarrReader(job.output, name), blocks) for name in arrays}
+    results = {name: _read_blocks(ZarrReader(job.output, name), blocks) for name in planned.arrays}
     shutil.rmtree(place, ignore_errors=True)
-    create_store(place, {}, list(arrays.values()))
-    writers = {name: ZarrWriter(place, array) for name, array in arrays.items()}
+    create_store(place, {}, list(planned.arrays.values()))
+    writers = {name: ZarrWriter(place, array) for name, array in planned.arrays.items()}
     source = ZarrReader(config["inputs"]["image"])
 
     def copy(number: int) -> None:

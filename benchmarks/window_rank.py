@@ -18,7 +18,7 @@ import scipy.ndimage
 from pipeline.kernels.footprint import Footprint
 from pipeline.kernels.window import Frame, extrema, moments
 from pipeline.kernels.window_order import order_statistics
-from pipeline.raster import working_dtype
+from pipeline.model.raster import working_dtype
 
 
 def scene(side: int, dtype: str) -> np.ndarray:

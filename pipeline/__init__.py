@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # not of typing: a command is to answer Ctrl-C a few milliseconds after it was given
+from pipeline.model.version import __version__
 
-__version__ = "0.1.0"
+TYPE_CHECKING = False  # not of typing: a command is to answer Ctrl-C a few milliseconds after it was given
 
 __all__ = ["__version__", "apply", "info", "plan", "run", "validate", "verify"]
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pipeline.api import info, plan, run, validate, verify
-    from pipeline.lazy import apply
+    from pipeline.run.lazy import apply
 
 
 def __getattr__(name: str) -> Any:
     # Imported when used: `rasterpipe --version` needs none of it.
     if name == "apply":
-        from pipeline import lazy
+        from pipeline.run import lazy
 
         return lazy.apply
     if name in __all__:

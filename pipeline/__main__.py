@@ -10,8 +10,8 @@ def main() -> None:
     """Run the command line."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is somebody to answer it: no traceback of imports
-    from pipeline.cli import main as command
-    from pipeline.terminal import close, open_streams, say
+    from pipeline.cli.main import main as command
+    from pipeline.execution.terminal import close, open_streams, say
 
     open_streams()
     try:

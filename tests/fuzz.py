@@ -24,12 +24,13 @@ import yaml
 import zarr
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
-from pipeline import api, report
+from pipeline import api
 from pipeline.config import load_pipeline
-from pipeline.errors import InputError, OutputError, PipelineError, RasterpipeError, UsageError
-from pipeline.operation import registry
-from pipeline.region import Region
-from pipeline.storage.inputs import open_raster
+from pipeline.model.errors import InputError, OutputError, PipelineError, RasterpipeError, UsageError
+from pipeline.model.region import Region
+from pipeline.operations.registry import registry
+from pipeline.run import facts as report
+from pipeline.storage.open import open_raster
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"

@@ -17,24 +17,28 @@ from typing import Any
 import numpy as np
 import zarr
 
-from pipeline import api
-from pipeline.execution import Measured, execute
-from pipeline.job import Job
-from pipeline.journal import Journal, work_folder
-from pipeline.kernels.exact_total import Total
-from pipeline.limits import peak_rss_bytes
-from pipeline.operation import Reduction
-from pipeline.passes import Buffers, Fresh, StepPlan, compute_block
-from pipeline.planning import PlannedPass
-from pipeline.progress import Progress
-from pipeline.raster import array_slices
-from pipeline.reduction import BlockCollector, Merger
-from pipeline.region import Axis, Grid, Region, wrap_pieces
-from pipeline.storage.folder import PLAIN_CODECS, LocalFolder
-from pipeline.storage.zarr import configure
-from pipeline.storage.zarr_store import ArrayPlan
-from pipeline.store import RunStore, qualities
-from pipeline.target import Target, building_paths
+from pipeline.block.buffers import Buffers, Fresh
+from pipeline.block.compute import compute_block
+from pipeline.block.plan import Pass, StepPlan
+from pipeline.execution.partials import BlockCollector, Merger
+from pipeline.execution.process import peak_rss_bytes
+from pipeline.execution.progress import Progress
+from pipeline.execution.receipt import Measured
+from pipeline.execution.run import execute
+from pipeline.model.raster import array_slices
+from pipeline.model.region import Axis, Grid, Region, wrap_pieces
+from pipeline.model.stored import StoredArray
+from pipeline.model.total import Total
+from pipeline.operations.base import Reduction
+from pipeline.output.address import building_paths, work_folder
+from pipeline.output.job import Job
+from pipeline.output.journal import Journal
+from pipeline.output.place import Target
+from pipeline.output.store import RunStore, qualities
+from pipeline.run.load import load
+from pipeline.storage.folder.base import PLAIN_CODECS
+from pipeline.storage.folder.local import LocalFolder
+from pipeline.storage.zarr.reader import configure
 
 
 @dataclass(frozen=True)
@@ -151,10 +155,10 @@ def run(
         output["shards"] = list(layout.shards)
     config = document(source, steps, target, dims=layout.dims, **output)
     config["run"] = {"halo": layout.halo, "workers": layout.workers, "memory": "4 GiB"}
-    job = api.load(config)
+    job = load(config)
     if layout.block:
         grids = tuple(_grid(planned, layout) for planned in job.plan.passes)
-        job = api.load(config, grids=grids)
+        job = load(config, grids=grids)
     passes = tuple(
         dataclasses.replace(p, strip=layout.strip if p.halo == "exchange" else (1, layout.strip[0] * layout.strip[1]))
         for p in job.plan.passes
@@ -199,7 +203,7 @@ def _execute(job: Job, journal: Journal) -> None:
 def _grid(planned: Any, layout: Layout) -> Grid:
     """Return a grid of `layout.block` units of what is written whole."""
     assert layout.block
-    region: Region = planned.plan.grid.region
+    region: Region = planned.grid.region
     # a pass that only sweeps has any blocks
     units = [array.unit for array in planned.arrays.values()] or [layout.chunks or (5, 7)]
     rows, columns = (max(unit[axis] for unit in units) * layout.block[axis] for axis in (0, 1))
@@ -229,11 +233,11 @@ class Dirty(Fresh):
 
 def whole(source: str, steps: Sequence[dict[str, Any]], folder: Path, **output: Any) -> dict[str, np.ndarray]:
     """Compute steps on the whole raster as one block, without a store to write: what every layout must equal."""
-    job = api.load(document(source, steps, folder / "never-written.zarr", **output))
-    return compute(job, lambda planned: [(planned.plan.grid.region, Dirty())])
+    job = load(document(source, steps, folder / "never-written.zarr", **output))
+    return compute(job, lambda planned: [(planned.grid.region, Dirty())])
 
 
-def compute(job: Job, cut: Callable[[PlannedPass], Iterable[tuple[Region, Buffers]]]) -> dict[str, np.ndarray]:
+def compute(job: Job, cut: Callable[[Pass], Iterable[tuple[Region, Buffers]]]) -> dict[str, np.ndarray]:
     """Compute a plan without a store to write, every pass cut into regions with the buffers of each."""
     results: dict[str, np.ndarray] = {}
     measured = Measured()
@@ -241,20 +245,20 @@ def compute(job: Job, cut: Callable[[PlannedPass], Iterable[tuple[Region, Buffer
     for planned in job.plan.passes:
 
         def fetch(raster: str, region: Region, out: np.ndarray, periodic: bool, planned: Any = planned) -> None:
-            spec = planned.plan.specs[raster]
+            spec = planned.specs[raster]
             full = results[raster] if raster in results else _full(job, raster)
-            if raster in planned.plan.bands:
-                full = np.take(full, planned.plan.bands[raster], axis=spec.dims.index("band"))
+            if raster in planned.bands:
+                full = np.take(full, planned.bands[raster], axis=spec.dims.index("band"))
             for piece, origin in wrap_pieces(region, spec.height, spec.width):
                 out[array_slices(spec.dims, piece, (region.top, region.left))] = full[array_slices(spec.dims, origin)]
 
-        sweeps = planned.plan.sweeps
+        sweeps = planned.sweeps
         collector = BlockCollector(Merger(tuple((s.reduction, s.number) for s in sweeps), "", 2**62))
-        region = planned.plan.grid.region
-        specs = {raster: planned.plan.specs[raster] for raster in planned.plan.writes}
+        region = planned.grid.region
+        specs = {raster: planned.specs[raster] for raster in planned.writes}
         results.update({raster: np.empty(spec.shape_of(region), spec.dtype) for raster, spec in specs.items()})
         for part, buffers in cut(planned):
-            arrays = compute_block(planned.plan, part, fetch, buffers, tables=tables, collector=collector)
+            arrays = compute_block(planned, part, fetch, buffers, tables=tables, collector=collector)
             for step, total in collector.totals.items():
                 measured.totals[step] = measured.totals.get(step, Total()) + total
             collector.totals.clear()
@@ -336,7 +340,7 @@ def _without_run(value: Any) -> Any:
     return kept
 
 
-def chunk_file(plan: ArrayPlan, region: Region) -> str:
+def chunk_file(plan: StoredArray, region: Region) -> str:
     """Return the file of the first chunk or shard of a region, which is in rows and columns of the array."""
     first = {"y": region.top, "x": region.left, "band": 0}
     sizes = plan.shards or plan.chunks

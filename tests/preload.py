@@ -5,11 +5,12 @@ import numpy as np
 import zarrs  # noqa: F401
 
 import pipeline.api  # noqa: F401
-from pipeline.compilation import compile_kernels
 from pipeline.config import load_pipeline, resolve
-from pipeline.operation import registry
-from pipeline.planning import InputSpec, Settings, make_plan
-from pipeline.raster import RasterSpec
+from pipeline.execution.compilation import compile_kernels
+from pipeline.model.raster import RasterSpec
+from pipeline.operations.registry import registry
+from pipeline.planning.passes import make_plan
+from pipeline.planning.plan import InputSpec, Settings
 
 registry()
 steps = [{"name": "smooth", "op": "window", "size": 3, "statistics": ["mean", "max"]}]

@@ -16,8 +16,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from pipeline import api
-from pipeline.errors import RasterpipeError
-from pipeline.storage.zarr_store import ZarrWriter
+from pipeline.model.errors import RasterpipeError
+from pipeline.storage.zarr.store import ZarrWriter
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tests.preload", __name__])

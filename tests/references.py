@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from pipeline.operation import Operation
+from pipeline.operations.base import Operation
 from tests.reference_pointwise import POINTWISE
 from tests.reference_reduction import REDUCTIONS
 

@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from pipeline.kernels import difference
+from pipeline.model.region import Region
 from pipeline.operations.label_stats import GEOMETRY_COLUMNS
-from pipeline.region import Region
 from tests.harness import Layout, Raster
 from tests.strategy_pointwise import POINTWISE
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline import catalogue
+from pipeline.cli import catalogue
 from pipeline.config import load_pipeline
-from pipeline.errors import PipelineError
-from pipeline.operation import registry
+from pipeline.model.errors import PipelineError
+from pipeline.operations.registry import registry
 
 ROOT = Path(__file__).parent.parent
 

@@ -23,11 +23,11 @@ from scipy import ndimage
 
 import pipeline
 from pipeline import api
-from pipeline.cli import main
-from pipeline.operation import registry
-from pipeline.storage.zarr_store import ZarrWriter, root_attributes
-from pipeline.synth import synth
-from pipeline.target import work_folder
+from pipeline.cli.main import main
+from pipeline.operations.registry import registry
+from pipeline.output.address import work_folder
+from pipeline.run.demo.synth import synth
+from pipeline.storage.zarr.store import ZarrWriter, root_attributes
 from tests import harness
 
 PIPELINE = """\
@@ -345,7 +345,7 @@ def test_an_input_that_may_not_be_read_is_refused(zoo: Path, monkeypatch: pytest
         result = call("info", "scene.zarr")
     assert (result.exit_code, result.stderr) == (4, "error: scene.zarr: cannot be opened: Permission denied\n")
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.storage.zarr.ZarrReader.identity", deny)
+        patch.setattr("pipeline.storage.zarr.reader.ZarrReader.identity", deny)
         result = call("plan", "pipeline.yaml")
     assert result.exit_code == 4
     assert result.stderr.startswith("error: the input image cannot be read: [Errno 13] Permission denied")
@@ -577,7 +577,7 @@ def test_a_fault_of_ours(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_debug_shows_where_an_error_comes_from(here: Path) -> None:
-    with pytest.raises(pipeline.errors.PipelineError, match="must be odd"):
+    with pytest.raises(pipeline.model.errors.PipelineError, match="must be odd"):
         call("plan", "pipeline.yaml", "--set", "steps.smooth.size=2", "--debug")
 
 
@@ -899,14 +899,17 @@ def test_a_full_disk_stops_the_run(fault: str, here: Path, monkeypatch: pytest.M
 DRIVER = """\
 import signal, sys, time
 from pathlib import Path
-from pipeline import api, job, journal
-from pipeline.region import Axis, Grid
-from pipeline.storage.zarr_store import ZarrWriter
+from pipeline import api
+from pipeline.execution import executor
+from pipeline.output import journal
+from pipeline.run import load as job
+from pipeline.model.region import Axis, Grid
+from pipeline.storage.zarr.store import ZarrWriter
 
 journal.FLUSH_SECONDS = 0
 signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background, it is ignored
 point = sys.argv.pop(1)
-settings, write, compile_kernels = job._settings, ZarrWriter.write, api.compile_kernels
+settings, write, compile_kernels = job._settings, ZarrWriter.write, executor.compile_kernels
 
 def cut(config, spec, grids, *rest):
     return settings(config, spec, grids or (Grid(Axis(0, 128, 32), Axis(0, 128, 32), 2**31),), *rest)
@@ -922,8 +925,8 @@ def slow_compile(plan, say):
         time.sleep(30)
     return compile_kernels(plan, say)
 
-job._settings, api.compile_kernels, ZarrWriter.write = cut, slow_compile, slow_write
-from pipeline.cli import main
+job._settings, executor.compile_kernels, ZarrWriter.write = cut, slow_compile, slow_write
+from pipeline.cli.main import main
 main(prog_name="rasterpipe")
 """
 """The command with 16 blocks of 0.25 s, or with a slow compiler."""

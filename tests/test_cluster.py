@@ -26,11 +26,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from pipeline import api
-from pipeline.cluster import connection
-from pipeline.cluster.crew import warning_of
-from pipeline.errors import RasterpipeError
-from pipeline.journal import Journal
-from pipeline.region import Axis, Grid
+from pipeline.execution.cluster import connection
+from pipeline.execution.cluster.crew import warning_of
+from pipeline.model.errors import RasterpipeError
+from pipeline.model.region import Axis, Grid
+from pipeline.output.journal import Journal
+from pipeline.run.load import load
 from tests import harness
 from tests.dask_process import ROOT, DaskProcesses
 from tests.process import Ended, Run
@@ -63,7 +64,7 @@ class Place:
         )
         self.document = harness.document(source, STEPS, folder / "out" / "result.zarr", chunks=[CHUNK, CHUNK])
         expected = self.document | {"output": self.document["output"] | {"path": str(folder / "expected.zarr")}}
-        self.num_passes = len(api.load(expected).plan.passes)
+        self.num_passes = len(load(expected).plan.passes)
         ended = Run(expected | {"run": {"halo": "read"}}).wait()
         assert ended.code == 0, ended.message
         self.expected = harness.stored_files(folder / "expected.zarr")
@@ -143,7 +144,7 @@ def test_a_killed_worker_costs_its_blocks(place: Place, dask: DaskProcesses) -> 
 
 SIGNALS_ITSELF = """
 import os, pathlib
-from pipeline.worker import PassWorker
+from pipeline.execution.worker import PassWorker
 
 def dask_setup(worker):
     run, begun = PassWorker.{method}, pathlib.Path({begun!r})
@@ -499,7 +500,7 @@ def test_threads_make_no_performance_report(place: Place, tmp_path: Path) -> Non
 
 LISTENING = """
 import psutil
-from pipeline.cluster.connection import connect
+from pipeline.execution.cluster.connection import connect
 from pipeline.config.scheduler import Cluster
 
 if __name__ == "__main__":

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import tifffile
 
-from pipeline.cluster import look
-from pipeline.cluster.probe import PACKAGES, UNKNOWN, Capacity, probe
-from pipeline.cluster.sight import difference, local_files
-from pipeline.errors import PipelineError
-from pipeline.storage.inputs import InputOptions, open_input, open_raster
+from pipeline.execution.cluster import look
+from pipeline.execution.cluster.probe import PACKAGES, probe
+from pipeline.execution.cluster.sight import difference, local_files
+from pipeline.model.errors import PipelineError
+from pipeline.planning.plan import UNKNOWN, Capacity
+from pipeline.storage.open import InputOptions, open_input, open_raster
 from tests import harness
 
 HERE = look.look([], [], "", PACKAGES)

@@ -7,19 +7,21 @@ import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pipeline import compilation
+import pipeline
+from pipeline.block.compute import Computation
+from pipeline.block.plan import StepPlan, Sweep
 from pipeline.config import load_pipeline, resolve
+from pipeline.execution import compilation
 from pipeline.kernels import compile
-from pipeline.passes import StepPlan, Sweep
-from pipeline.planning import InputSpec, Plan, Settings, make_plan
-from pipeline.raster import RasterSpec
+from pipeline.model.raster import RasterSpec
+from pipeline.planning.passes import make_plan
+from pipeline.planning.plan import InputSpec, Plan, Settings
 
 STEPS = [
     {"name": "slope", "op": "gradient", "input": "image", "bands": [1]},
@@ -52,14 +54,18 @@ def test_a_plan_is_shared_by_kinds_of_steps(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize("share", ["Difference", "Cast", "Reduction"])
 def test_one_share_is_computed_without_the_others(share: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    names, real = set(), compilation.do
+    names, apply, collect = set(), Computation.apply, Computation.collect
 
-    def do(function: Callable[..., Any], *args: Any) -> Any:
-        if isinstance(args[0], StepPlan | Sweep):
-            names.add(args[0].step.name if isinstance(args[0], Sweep) else args[0].name)
-        return real(function, *args)
+    def applied(self: Computation, step: StepPlan, *args: Any) -> None:
+        names.add(step.name)
+        apply(self, step, *args)
 
-    monkeypatch.setattr(compilation, "do", do)
+    def collected(self: Computation, sweep: Sweep, *args: Any) -> None:
+        names.add(sweep.step.name)
+        collect(self, sweep, *args)
+
+    monkeypatch.setattr(Computation, "apply", applied)
+    monkeypatch.setattr(Computation, "collect", collected)
     compilation.compute_pixels(plan_of(STEPS), share.__eq__)
     expected = {"Difference": {"slope", "bend"}, "Cast": {"small"}, "Reduction": {"zones", "colors", "poster"}}
     assert names == expected[share]
@@ -75,7 +81,7 @@ def test_children_compile_all_that_a_plan_needs(tmp_path: Path) -> None:
     (tmp_path / "plan").write_bytes(pickle.dumps(plan_of(STEPS[:3])))
     code = (
         "import pickle, sys\n"
-        "from pipeline import compilation\n"
+        "from pipeline.execution import compilation\n"
         "said = []\n"
         "plan = pickle.load(open(sys.argv[1], 'rb'))\n"
         "compilation._compile_in_children(plan)\n"
@@ -101,6 +107,8 @@ def test_processes_that_compile_one_kernel_at_once_do_not_mix_their_signatures(t
     assert run_with_cache(tmp_path, code, "uint8", "float64").communicate()[0].split() == ["8", "8", "2"]
 
 
+KERNELS = Path(compile.__file__).parent
+
 INNER = "from pipeline.kernels.compile import inner\n\n\n@inner\ndef increased(value):\n    return value + {}\n"
 OUTER = (
     "from pipeline.kernels.compile import kernel\nfrom pipeline.kernels.inside import increased\n\n\n"
@@ -111,7 +119,7 @@ OUTER = (
 def test_a_kernel_is_compiled_again_where_a_function_of_another_file_has_changed(tmp_path: Path) -> None:
     """Of the same length and date, as an update may leave it."""
     package = tmp_path / "pipeline"
-    shutil.copytree(Path(compilation.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(Path(pipeline.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     code = (
         "import sys\nsys.path.insert(0, sys.argv[1])\n"
         "import numpy as np\nfrom pipeline.kernels.outside import increase\n"
@@ -129,6 +137,6 @@ def test_a_kernel_is_compiled_again_where_a_function_of_another_file_has_changed
 
 @pytest.mark.parametrize("package", ["numba", "llvmlite"])
 def test_a_kernel_is_compiled_again_by_another_compiler(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = compile.stamp.__wrapped__()
+    before = compile.stamp.__wrapped__(KERNELS)
     monkeypatch.setattr(sys.modules[package], "__version__", "999")
-    assert compile.stamp.__wrapped__() != before == compile.stamp()
+    assert compile.stamp.__wrapped__(KERNELS) != before == compile.stamp(KERNELS)

@@ -19,11 +19,14 @@ from hypothesis import strategies as st
 
 import pipeline
 from pipeline import api
-from pipeline.errors import PipelineError
-from pipeline.limits import peak_rss_bytes, trim_heap
-from pipeline.operation import Block, Reduction, registry
-from pipeline.passes import Fresh, compute_block
-from pipeline.region import Region
+from pipeline.block.buffers import Fresh
+from pipeline.block.compute import compute_block
+from pipeline.execution.process import peak_rss_bytes, trim_heap
+from pipeline.model.errors import PipelineError
+from pipeline.model.region import Region
+from pipeline.operations.base import Block, Reduction
+from pipeline.operations.registry import registry
+from pipeline.run.load import load
 from tests import harness, strategies
 from tests.harness import Layout, Raster, same_bits
 from tests.references import REFERENCES
@@ -62,7 +65,7 @@ def loadable(source: str, steps: list[dict[str, Any]], folder: Any, raster: Rast
     if raster is not None and chooses_colors and not np.isfinite(raster.planes()).all(axis=0).any():
         return False  # no pixel is valid
     try:
-        api.load(harness.document(source, steps, folder / "x.zarr"))
+        load(harness.document(source, steps, folder / "x.zarr"))
     except PipelineError as error:
         if any(words in str(error) for words in UNFIT):
             return False
@@ -86,7 +89,7 @@ def test_equals_the_reference(op: str, data: st.DataObject) -> None:
         if (found := whole_of(raster, step, folder)) is None:
             return
         source, got = found
-        job = api.load(harness.document(source, [step], folder / "x.zarr"))
+        job = load(harness.document(source, [step], folder / "x.zarr"))
     operation = job.pipeline.steps[0]
     expected = REFERENCES[op](operation, raster.planes(), raster.values.dtype)
     assert got.keys() == {f"step/{name}" for name in expected}
@@ -202,7 +205,7 @@ def test_exchange_of_halos_gives_the_bits_of_reading_them(op: str, data: st.Data
         source = harness.store(raster, folder / "in.zarr")
         if not loadable(source, [step], folder, raster):
             return
-        passes = api.load(harness.document(source, [step], folder / "x.zarr")).plan.passes
+        passes = load(harness.document(source, [step], folder / "x.zarr")).plan.passes
         if not passes:  # of a palette that is given
             return
         plan = passes[0].plan
@@ -229,7 +232,7 @@ def test_a_region_and_lazy_blocks_have_the_bits_of_the_whole(op: str, data: st.D
         region = data.draw(strategies.regions(raster))
         config = harness.document(source, [step], folder / "x.zarr")
         config["region"] = {"rows": [region.top, region.bottom], "columns": [region.left, region.right]}
-        part = harness.compute(api.load(config), lambda planned: [(planned.plan.grid.region, Fresh())])
+        part = harness.compute(load(config), lambda planned: [(planned.grid.region, Fresh())])
     array = dask.array.from_array(raster.values, chunks=raster.chunks)
     lazy = pipeline.apply(step, array, dims=",".join(raster.dims), nodata=raster.nodata)
     lazy = lazy if isinstance(lazy, dict) else {next(iter(rasters)): lazy}
@@ -251,14 +254,14 @@ def test_halo_is_sufficient_and_minimal(op: str, data: st.DataObject) -> None:
         source = harness.store(Raster(values, ("y", "x")), folder / "in.zarr")
         if not loadable(source, [step], folder):
             return
-        planned = api.load(harness.document(source, [step], folder / "x.zarr")).plan.passes[0]
-    halo = planned.plan.halos["image"]
+        planned = load(harness.document(source, [step], folder / "x.zarr")).plan.passes[0]
+    halo = planned.halos["image"]
 
     def compute(array: np.ndarray) -> np.ndarray:
         def fetch(raster: str, region: Region, out: np.ndarray, periodic: bool) -> None:
             out[...] = array[region.slices()]
 
-        arrays = compute_block(planned.plan, block, fetch, Fresh())
+        arrays = compute_block(planned, block, fetch, Fresh())
         return np.concatenate([values.reshape(-1).astype(np.float64) for values in arrays.values()])
 
     expected, grown = compute(values), block.grow(halo)
@@ -291,9 +294,9 @@ def test_survives_pickling_and_yaml_and_leaves_its_input_alone(op: str, data: st
         step = json.loads(operation.model_dump_json(exclude_none=True))
         if not loadable(source, [step], folder):
             return
-        planned = api.load(harness.document(source, [step], folder / "x.zarr")).plan.passes[0]
+        planned = load(harness.document(source, [step], folder / "x.zarr")).plan.passes[0]
     seen: list[tuple[Block, np.ndarray]] = []
-    bound = planned.plan.steps[0].operation
+    bound = planned.steps[0].operation
 
     class Watched(type(bound)):  # type: ignore[misc]
         def apply(self, blocks: Any, tables: Any, out: Any, region: Region) -> None:
@@ -301,13 +304,13 @@ def test_survives_pickling_and_yaml_and_leaves_its_input_alone(op: str, data: st
             super().apply(blocks, tables, out, region)
             seen.extend((blocks[key], copies[key]) for key in blocks)
 
-    steps = (dataclasses.replace(planned.plan.steps[0], operation=Watched.model_construct(**dict(bound))),)
-    plan = dataclasses.replace(planned.plan, steps=steps)
+    steps = (dataclasses.replace(planned.steps[0], operation=Watched.model_construct(**dict(bound))),)
+    plan = dataclasses.replace(planned, steps=steps)
 
     def fetch(name: str, region: Region, out: np.ndarray, periodic: bool) -> None:
         out[...] = 3
 
-    compute_block(plan, planned.plan.grid.region, fetch, Fresh())
+    compute_block(plan, planned.grid.region, fetch, Fresh())
     assert seen
     for block, before in seen:
         assert same_bits(block.values, before)
@@ -331,7 +334,7 @@ def _scratch_bytes(op: str, dims: tuple[str, ...], dtype: str) -> tuple[int, int
     values = np.ascontiguousarray(values if dims[0] == "y" else np.moveaxis(values, -1, 0))
     with harness.workspace() as folder:
         source = harness.store(Raster(values, dims, 7), folder / "in.zarr")
-        planned = api.load(harness.document(source, [step], folder / "x.zarr")).plan.passes[0].plan
+        planned = load(harness.document(source, [step], folder / "x.zarr")).plan.passes[0].plan
     grown: list[tuple[int, int]] = []
     bound = planned.steps[0].operation
 

@@ -14,8 +14,6 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 import pipeline
-from pipeline import api
-from pipeline.errors import PipelineError
 from pipeline.kernels.convolution import (
     Frame,
     Weights,
@@ -26,6 +24,8 @@ from pipeline.kernels.convolution import (
     scratch_bytes,
     separable,
 )
+from pipeline.model.errors import PipelineError
+from pipeline.run.load import load
 from tests import harness
 from tests.harness import Raster
 
@@ -254,7 +254,7 @@ GAUSSIAN = {"name": "step", "op": "gaussian", "input": "image", "sigma": 1}
 def test_what_is_refused(step: dict[str, Any], change: dict[str, Any], words: str, tmp_path: Path) -> None:
     source = harness.store(Raster(np.zeros((8, 8), np.float32), ("y", "x")), tmp_path / "in.zarr")
     with pytest.raises(PipelineError) as raised:
-        api.load(harness.document(source, [step | change], tmp_path / "out.zarr"))
+        load(harness.document(source, [step | change], tmp_path / "out.zarr"))
     assert words in str(raised.value)
 
 
@@ -275,7 +275,7 @@ def test_weights_of_both_signs_in_a_file_are_refused_too(tmp_path: Path) -> None
     (tmp_path / "kernel.csv").write_text("1,-2,1\n")
     step = CONVOLVE | {"kernel": str(tmp_path / "kernel.csv"), "normalize": True}
     with pytest.raises(PipelineError, match="weights of both signs"):
-        api.load(harness.document(source, [step], tmp_path / "out.zarr"))
+        load(harness.document(source, [step], tmp_path / "out.zarr"))
 
 
 @pytest.mark.parametrize("mode", ["reflect", "nearest", "mirror", "wrap"])

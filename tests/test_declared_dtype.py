@@ -10,7 +10,7 @@ import pytest
 
 import pipeline
 from pipeline import api
-from pipeline.errors import PipelineError
+from pipeline.model.errors import PipelineError
 from tests import harness
 from tests.harness import Raster
 

@@ -15,11 +15,13 @@ import xarray as xr
 import pipeline
 from pipeline import api
 from pipeline.config import load_pipeline
-from pipeline.errors import PipelineError
 from pipeline.kernels.difference import FIRST, OUTPUTS, SECOND, Frame, differences
 from pipeline.kernels.difference_row import eigenvalues
-from pipeline.operation import Specs, registry
-from pipeline.raster import RasterSpec
+from pipeline.model.errors import PipelineError
+from pipeline.model.raster import RasterSpec
+from pipeline.operations.base import Specs
+from pipeline.operations.registry import registry
+from pipeline.run.load import load
 from tests import harness
 from tests.harness import Raster, same_bits
 
@@ -345,7 +347,7 @@ def test_a_slope_of_one_in_five(tmp_path: Path) -> None:
     assert (found[1] == 2).all()
     message = r"\(s\)\.spacing: not given, and the raster is georeferenced, with pixels of 10 x 10; say"
     with pytest.raises(PipelineError, match=message):
-        api.load(harness.document(source, steps, tmp_path / "x.zarr"))
+        load(harness.document(source, steps, tmp_path / "x.zarr"))
     with pytest.raises(PipelineError, match=message):
         pipeline.apply(steps, array)
 
@@ -353,4 +355,4 @@ def test_a_slope_of_one_in_five(tmp_path: Path) -> None:
 def test_64_bit_integers_are_refused(tmp_path: Path) -> None:
     source = harness.store(Raster(np.zeros((4, 4), np.int64), ("y", "x")), tmp_path / "in.zarr")
     with pytest.raises(PipelineError, match="floating point holds whole numbers only up to"):
-        api.load(harness.document(source, [{"name": "s", "op": "hessian"}], tmp_path / "out.zarr"))
+        load(harness.document(source, [{"name": "s", "op": "hessian"}], tmp_path / "out.zarr"))

@@ -20,13 +20,19 @@ import pytest
 import tifffile
 import zarr
 
-from pipeline import api, target
-from pipeline.errors import InputChanged, InputError, OutputError, RunInterrupted, RunStopped
-from pipeline.journal import Journal, work_folder
+from pipeline import api
+from pipeline.model.errors import InputChanged, InputError, OutputError, RunInterrupted, RunStopped
+from pipeline.model.region import Axis, Grid
+from pipeline.output import decision, provenance
+from pipeline.output.address import work_folder
+from pipeline.output.journal import Journal
+from pipeline.output.store import RunStore
 from pipeline.planning import fitting
-from pipeline.region import Axis, Grid
-from pipeline.storage import listing, retry, zarr_store
-from pipeline.storage.zarr_store import ZarrWriter, root_attributes
+from pipeline.run import run as run_module
+from pipeline.run.load import load
+from pipeline.storage.folder import listing, retry
+from pipeline.storage.zarr import store as zarr_store
+from pipeline.storage.zarr.store import ZarrWriter, root_attributes
 from tests import harness
 
 SIDE, CHUNK, BLOCKS = 128, 16, 64
@@ -152,7 +158,7 @@ def test_a_tiff_that_is_away_stops_the_run_which_then_continues(
     tifffile.imwrite(source, pixels()[..., 0], tile=(CHUNK, CHUNK), compression="zlib")
     config = pipeline(source, output)
     expected = undisturbed(config, tmp_path)
-    (reader,) = api.load(config).readers.values()
+    (reader,) = load(config).readers.values()
     away(source)
     with pytest.raises(InputError, match=r"scene\.tif: was there when the run began, and is not now"):
         reader.read(reader.spec.region, np.empty(reader.spec.shape, np.uint16))
@@ -272,7 +278,7 @@ def test_a_chunk_that_was_not_there_and_is_stops_the_run(
 
 def test_a_chunk_that_is_another_one_while_it_is_read_is_told(scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the look at the file and the reading of it, which opens it again."""
-    (reader,) = api.load(pipeline(scene, scene.parent / "x.zarr")).readers.values()
+    (reader,) = load(pipeline(scene, scene.parent / "x.zarr")).readers.values()
     get, chunk = zarr.Array.get_basic_selection, scene / "c" / "0" / "0" / "0"
     data = chunk.read_bytes()
 
@@ -402,8 +408,8 @@ def test_what_is_lost_again_and_again_is_no_result(
         return marks
 
     monkeypatch.setattr(ZarrWriter, "write", spoiled)
-    slow = api.RunStore.take_back_lost
-    monkeypatch.setattr(api.RunStore, "take_back_lost", lambda *args: (threading.Event().wait(0.1), slow(*args))[1])
+    slow = RunStore.take_back_lost
+    monkeypatch.setattr(RunStore, "take_back_lost", lambda *args: (threading.Event().wait(0.1), slow(*args))[1])
     with pytest.raises(RunStopped, match="1 blocks of the result are lost again and again"):
         api.run(config, grids=GRIDS)
     assert not output.exists()
@@ -474,13 +480,13 @@ def test_metadata_that_are_others_for_a_while_stop_the_run(
     before = (scene / "zarr.json").read_text()
     another = before.replace('"endian": "little"', '"endian": "big"')
     assert another != before
-    execute = api.execute
+    execute = run_module.execute
 
     def meddle(*args: Any) -> Any:
         overwrite(scene / "zarr.json", another.encode())
         return execute(*args)
 
-    monkeypatch.setattr(api, "execute", meddle)
+    monkeypatch.setattr(run_module, "execute", meddle)
     with pytest.raises(InputChanged, match="its metadata are not those of when the run began"):
         api.run(config, grids=GRIDS)
 
@@ -520,7 +526,7 @@ def test_killed_while_the_documents_of_a_table_are_written(
             patch.setattr(zarr_store.LocalFolder, "put", dying)
             finish(*args)
 
-        patch.setattr("pipeline.store.finish_store", armed)
+        patch.setattr("pipeline.output.store.finish_store", armed)
         with pytest.raises(RunInterrupted):
             api.run(config)
     api.run(config, resume=True)
@@ -626,9 +632,9 @@ def begun(config: Config, output: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 def test_an_unfinished_run_of_another_version_is_not_continued(
     key: str, begun: Path, config: Config, output: Path, expected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = target.running_code() | {key: "another"}
+    code = provenance.running_code() | {key: "another"}
     with monkeypatch.context() as patch:
-        patch.setattr(target, "running_code", lambda: code)
+        patch.setattr(decision, "running_code", lambda: code)
         with pytest.raises(
             OutputError, match=rf"begun by another version: {key} was .*, is \"another\"; continue it with"
         ):
@@ -666,8 +672,8 @@ def test_a_result_is_complete_though_its_work_folder_cannot_be_removed(
     assert harness.stored_files(output) == expected
     shutil.rmtree(work_folder(str(output)), ignore_errors=True)
     with monkeypatch.context() as patch:  # somebody else has removed it
-        publish = api.RunStore.publish
-        patch.setattr(api.RunStore, "publish", lambda self: (publish(self), shutil.rmtree(work_folder(str(output))))[0])
+        publish = RunStore.publish
+        patch.setattr(RunStore, "publish", lambda self: (publish(self), shutil.rmtree(work_folder(str(output))))[0])
         assert api.run(config, grids=GRIDS, overwrite=True)["blocks"] == BLOCKS
     assert harness.stored_files(output) == expected
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.kernels.edge import fill_edges
-from pipeline.region import Region
+from pipeline.model.region import Region
 
 
 def fill(line: list[float], before: int, after: int, rule: str, axis: int) -> list[float]:

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.kernels.exact_total import Total, total_of
+from pipeline.kernels.exact_total import total_of
+from pipeline.model.total import Total
 
 NUMBERS = st.floats() | st.sampled_from([0.1, 1.0, -1.0, 1e300, 5e-324, 1.7976931348623157e308, 1e-20, 65025.0])
 

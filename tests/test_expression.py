@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.expression import grammar
-from pipeline.expression.names import Scope, Source
-from pipeline.expression.program import compile_expression
 from pipeline.kernels.expression import TILE, evaluate
+from pipeline.operations.expression import grammar
+from pipeline.operations.expression.names import Scope, Source
+from pipeline.operations.expression.program import compile_expression
 
 X = np.array([-np.inf, -7.5, -2.0, -1.0, -0.0, 0.25, 0.5, 1.0, 2.5, 3.0, 50.0, np.inf, np.nan])
 

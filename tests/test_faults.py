@@ -25,16 +25,17 @@ import pytest
 import tifffile
 import zarr
 
-from pipeline import api, report
-from pipeline.errors import InputError, OutputError, RunInterrupted, RunStopped
-from pipeline.graph import Strip
-from pipeline.journal import Journal
+from pipeline import api
+from pipeline.execution.strip import Strip
+from pipeline.model.errors import InputError, OutputError, RunInterrupted, RunStopped
+from pipeline.model.region import Axis, Grid
+from pipeline.output.journal import Journal
 from pipeline.planning import fitting
-from pipeline.region import Axis, Grid
-from pipeline.storage import retry
-from pipeline.storage.retry import Retry, is_transient
-from pipeline.storage.zarr import ZarrReader
-from pipeline.storage.zarr_store import ZarrWriter, root_attributes
+from pipeline.run import facts as report
+from pipeline.storage.folder import retry
+from pipeline.storage.folder.retry import Retry, is_transient
+from pipeline.storage.zarr.reader import ZarrReader
+from pipeline.storage.zarr.store import ZarrWriter, root_attributes
 from tests import harness
 from tests.process import Run, after_writes
 
@@ -188,8 +189,8 @@ def garble(array: zarr.Array[Any], part: Any, *, out: Any) -> None:
 
 
 def truncate_a_chunk(writer: ZarrWriter, region: Any, values: np.ndarray) -> None:
-    name = harness.chunk_file(writer.plan, region)
-    file = Path(str(writer.store), writer.plan.path, name)
+    name = harness.chunk_file(writer.array, region)
+    file = Path(str(writer.store), writer.array.raster, name)
     file.write_bytes(file.read_bytes()[:100])
 
 
@@ -205,7 +206,7 @@ def test_faults_that_pass_leave_no_trace(
         patch.setattr(zarr.Array, "get_basic_selection", get)
         write = ZarrWriter.write
         write = at_first(
-            write, lambda w, region, _: (w.plan.path, region), truncate_a_chunk, CONNECTION_ERROR, IO_ERROR
+            write, lambda w, region, _: (w.array.raster, region), truncate_a_chunk, CONNECTION_ERROR, IO_ERROR
         )
         patch.setattr(ZarrWriter, "write", write)
         facts = api.run(config, grids=GRIDS)
@@ -330,9 +331,9 @@ def test_retries_can_be_switched_off(config: Config, monkeypatch: pytest.MonkeyP
 def test_the_first_failure_of_two_strips_is_told(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last block of a strip fails while the next strip is at work: that one stops, and is not the cause."""
     strips = [Strip(tuple(range(first, first + 16))) for first in range(0, BLOCKS, 16)]
-    monkeypatch.setattr("pipeline.execution.split_into_strips", lambda *args: iter(strips))
-    compute, begun = "pipeline.worker.PassWorker._compute", []
-    from pipeline.worker import PassWorker
+    monkeypatch.setattr("pipeline.execution.run.split_into_strips", lambda *args: iter(strips))
+    compute, begun = "pipeline.execution.worker.PassWorker._compute", []
+    from pipeline.execution.worker import PassWorker
 
     plain = PassWorker._compute
 
@@ -400,7 +401,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_disk_that_fills_up(small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.target.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(2**30, 0, 2**30))
+    monkeypatch.setattr("pipeline.output.local.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(2**30, 0, 2**30))
     config = pipeline(scene(tmp_path), small_disk / "result.zarr")
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(850_000))

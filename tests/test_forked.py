@@ -15,12 +15,12 @@ import pytest
 import tifffile
 
 from pipeline import api
-from pipeline.errors import UsageError
-from pipeline.region import Region
-from pipeline.storage.folder import Access
-from pipeline.storage.inputs import open_raster
-from pipeline.storage.object_folder import ObjectFolder
-from pipeline.synth import synth
+from pipeline.model.errors import UsageError
+from pipeline.model.region import Region
+from pipeline.run.demo.synth import synth
+from pipeline.storage.folder.address import Access
+from pipeline.storage.folder.remote import ObjectFolder
+from pipeline.storage.open import open_raster
 from tests import harness
 
 SECONDS = 60

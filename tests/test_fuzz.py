@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import load_pipeline
-from pipeline.errors import InputError, PipelineError
+from pipeline.model.errors import InputError, PipelineError
 from pipeline.storage.matrix import read_matrix
 from tests import fuzz, harness
 

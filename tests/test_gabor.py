@@ -16,14 +16,15 @@ import zarr
 
 from pipeline import api
 from pipeline.config import load_pipeline
-from pipeline.errors import PipelineError
 from pipeline.kernels.gabor import Group, factor_bank, gabor_kernel
 from pipeline.kernels.gabor_bank import Band, responses
 from pipeline.kernels.window import Frame, moments
 from pipeline.kernels.window_power import power_moments
-from pipeline.operation import registry
-from pipeline.raster import RasterSpec
-from pipeline.region import Halo, Region
+from pipeline.model.errors import PipelineError
+from pipeline.model.raster import RasterSpec
+from pipeline.model.region import Halo, Region
+from pipeline.operations.registry import registry
+from pipeline.run.load import load
 from tests.harness import Raster, document, same_bits, store, whole
 
 SINGLE, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
@@ -240,9 +241,7 @@ def test_a_bank_multiplies_the_bands(dims: tuple[str, ...], tmp_path: Path) -> N
     step = gabor_step(frequencies=[0.2, 0.3], orientations=[0, 45, 90], sigma=2, window=3)
     (result,) = compute(values, tmp_path, step, dims=dims).values()
     names = ("b1", "b2", "b3") if len(dims) == 3 else ("b1",)
-    spec = next(
-        iter(api.load(document(str(tmp_path / "in.zarr"), [step], tmp_path / "x.zarr")).plan.kept.values())
-    ).spec
+    spec = next(iter(load(document(str(tmp_path / "in.zarr"), [step], tmp_path / "x.zarr")).plan.kept.values())).spec
     pairs = [(f, o) for f in (0.2, 0.3) for o in (0, 45, 90)]
     assert spec.dims == (dims if len(dims) == 3 else ("band", "y", "x"))
     assert spec.bands == tuple(f"{name} f={f} o={o}" for name in names for f, o in pairs)
@@ -280,7 +279,7 @@ def test_a_large_bank_on_many_bands_fits_into_little_memory(tmp_path: Path) -> N
     step = gabor_step(frequencies=[0.1, 0.15, 0.2, 0.25], orientations=[0, 30, 60, 90, 120, 150], window=15)
     step["statistics"] = ["mean", "var"]
     work = document(str(tmp_path / "in.zarr"), [step], tmp_path / "x.zarr", chunks=[250, 250])
-    job = api.load({**work, "run": {"memory": "2 GiB", "workers": 2}})
+    job = load({**work, "run": {"memory": "2 GiB", "workers": 2}})
     assert job.plan.kept["texture/mean"].spec.num_bands == 384
     spec = RasterSpec(5000, 5000, SINGLE, ("y", "x", "band"), tuple(f"b{i}" for i in range(16)))
     assert operation(**step).scratch_bytes({"input": spec}, (5000, 5000)) < 40e6
@@ -334,7 +333,7 @@ def test_sums_of_squares_give_the_variances_that_merging_gives(
 def test_refusals(parameters: dict[str, Any], words: str, tmp_path: Path) -> None:
     source = store(Raster(np.zeros((9, 9), np.uint8), ("y", "x")), tmp_path / "in.zarr")
     with pytest.raises(PipelineError) as caught:
-        api.load(document(source, [gabor_step(**parameters)], tmp_path / "x.zarr"))
+        load(document(source, [gabor_step(**parameters)], tmp_path / "x.zarr"))
     assert words in str(caught.value)
 
 

@@ -23,17 +23,20 @@ from hypothesis import strategies as st
 
 import pipeline
 from pipeline import api
-from pipeline.cli import main
-from pipeline.errors import OutputError, PipelineError, RunInterrupted, RunStopped
-from pipeline.grid import spacing_metres
-from pipeline.raster import RasterSpec
-from pipeline.storage import disk, geokeys, geokeys_format, tiff_writer
-from pipeline.storage.geotiff_format import spell
-from pipeline.storage.inputs import open_raster
-from pipeline.storage.tiff import TiffReader
-from pipeline.storage.tiff_writer import TileLayout, plan_tiles
-from pipeline.storage.zarr import ZarrReader
-from pipeline.target import provenance_of
+from pipeline.cli.main import main
+from pipeline.model.alignment import spacing_metres
+from pipeline.model.errors import OutputError, PipelineError, RunInterrupted, RunStopped
+from pipeline.model.raster import RasterSpec
+from pipeline.output.provenance import provenance_of
+from pipeline.run import run as run_module
+from pipeline.storage.folder import disk
+from pipeline.storage.georeference import geokeys, geokeys_format
+from pipeline.storage.georeference.geotiff_format import spell
+from pipeline.storage.open import open_raster
+from pipeline.storage.tiff import writer as tiff_writer
+from pipeline.storage.tiff.reader import TiffReader
+from pipeline.storage.tiff.writer import TileLayout, plan_tiles
+from pipeline.storage.zarr.reader import ZarrReader
 
 SMALL = [("run.memory=600 MiB", "--memory"), ("run.workers=2", "--workers")]
 PLACE = (33550, 33922, 34264, 34735, 34736, 34737, 50844)
@@ -531,7 +534,7 @@ def test_what_was_killed_is_never_taken_for_whole(scene: Path, tmp_path: Path, m
             if name == "sync_path":  # before the file is renamed; what is left is as a killed process leaves it
                 patch.setattr(Path, "unlink", lambda *_, **__: None)
                 patch.setattr(disk, "sync_path", lambda path: die() if path.name.startswith(".b.tif") else None)
-            patch.setattr(api, "remove_store", die)
+            patch.setattr(run_module, "remove_store", die)
             with pytest.raises(RunInterrupted):
                 pipeline.run(document, resume=True)
         assert (tmp_path / "b.tif").exists() == (name == "remove_store")

@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 
 import pipeline
 from pipeline import api
-from pipeline.errors import PipelineError
-from pipeline.grid import SCALE_ERROR, TRUE_TO_SCALE, remedy, repetition, spacing_metres
-from pipeline.notes import reading_notes
-from pipeline.raster import RasterSpec, array_slices
-from pipeline.region import Region
-from pipeline.storage.inputs import open_raster
+from pipeline.model.alignment import SCALE_ERROR, TRUE_TO_SCALE, remedy, repetition, spacing_metres
+from pipeline.model.errors import PipelineError
+from pipeline.model.raster import RasterSpec, array_slices
+from pipeline.model.region import Region
+from pipeline.run.load import load
+from pipeline.run.notes import reading_notes
 from pipeline.storage.matched import Matched
+from pipeline.storage.open import open_raster
 
 UTM = (34735, 3, 16, (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32632), True)
 
@@ -135,12 +136,12 @@ def test_a_bad_layout_is_said_with_its_remedy(tmp_path: Path) -> None:
         "steps": [{"name": "smooth", "op": "window", "size": 3, "statistics": ["mean"]}],
         "output": {"path": str(tmp_path / "b.zarr"), "chunks": [100, 100]},
     }
-    plan = api.load(document).plan
+    plan = load(document).plan
     assert reading_notes(plan) == []
     [planned] = plan.passes
-    grid = replace(planned.plan.grid, rows=replace(planned.plan.grid.rows, step=100))
+    grid = replace(planned.grid, rows=replace(planned.grid.rows, step=100))
     cost = replace(planned.cost, read_bytes=6 * planned.cost.source_bytes)
-    slow = replace(planned, plan=replace(planned.plan, grid=grid), cost=cost)
+    slow = replace(planned, grid=grid, cost=cost)
     [note] = reading_notes(replace(plan, passes=(slow,)))
     assert "parts of 600 x 700 pixels can only be decoded whole" in note
     assert f"6.0 times what it reads; convert it once: rasterpipe convert {tmp_path}/a.tif image.zarr" in note

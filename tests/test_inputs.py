@@ -25,14 +25,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline import api
-from pipeline.errors import InputError, PipelineError
+from pipeline.model.errors import InputError, PipelineError
+from pipeline.model.raster import RasterSpec, array_slices, grid_difference
+from pipeline.model.region import Axis, Grid, Halo, Region
 from pipeline.planning.fitting import _Touches
-from pipeline.raster import RasterSpec, array_slices, grid_difference
-from pipeline.region import Axis, Grid, Halo, Region
 from pipeline.storage.cache import CachedReader, ChunkCache
-from pipeline.storage.descriptor import Descriptors
-from pipeline.storage.inputs import REFUSED, InputOptions, local_paths, open_input, open_raster
+from pipeline.storage.open import REFUSED, InputOptions, local_paths, open_input, open_raster
 from pipeline.storage.reader import Evidence, Reader
+from pipeline.storage.tiff.descriptor import Descriptors
 from tests import harness, strategies
 from tests.test_zarr import UTM, WKT, geo_text, group, pixels, read, write
 

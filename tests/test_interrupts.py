@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 import zarr
 
-from pipeline import api, geotiff_file
-from pipeline.errors import InputUnfit, RunInterrupted, Terminated
+from pipeline import api
+from pipeline.execution.executor import Threads
+from pipeline.model.errors import InputUnfit, RunInterrupted, Terminated
+from pipeline.output import geotiff as geotiff_file
+from pipeline.output.geotiff import GeoTiffs
 from tests import harness
 
 
@@ -35,9 +38,9 @@ def raising(error: type[BaseException]) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize(("error", "name", "code"), [(KeyboardInterrupt, "Ctrl-C", 130), (Terminated, "SIGTERM", 143)])
-@pytest.mark.parametrize("place", ["compile_kernels", "write_geotiffs"])
+@pytest.mark.parametrize("place", [(Threads, "prepare"), (GeoTiffs, "write")], ids=["compile", "export"])
 def test_while_no_block_is_computed(
-    place: str,
+    place: tuple[type, str],
     error: type[BaseException],
     name: str,
     code: int,
@@ -45,7 +48,7 @@ def test_while_no_block_is_computed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(api, place, raising(error))
+        patch.setattr(*place, raising(error))
         with pytest.raises(RunInterrupted, match=f"stopped by {name}; --resume continues the run") as caught:
             api.run(config)
     assert caught.value.exit_code == code
@@ -58,7 +61,7 @@ def test_while_no_block_is_computed(
 def test_a_signal_while_blocks_are_computed(
     number: int, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline import execution
+    from pipeline.execution import executor as execution
 
     run = execution.run_on_threads
 

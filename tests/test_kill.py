@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.journal import work_folder
-from pipeline.storage.zarr_store import ZarrWriter, root_attributes
+from pipeline.output.address import work_folder
+from pipeline.storage.zarr.store import ZarrWriter, root_attributes
 from tests import harness
 from tests.process import Run
 from tests.two_pipelines import GRIDS, Config, Pair, two_pipelines

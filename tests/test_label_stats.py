@@ -14,10 +14,11 @@ import pytest
 import zarr
 
 import pipeline
-from pipeline import api, execution, reduction
-from pipeline.errors import InputError, OutputError, PipelineError, RunStopped
-from pipeline.job import load
-from pipeline.region import Region
+from pipeline.execution import partials
+from pipeline.execution import run as execution
+from pipeline.model.errors import InputError, OutputError, PipelineError, RunStopped
+from pipeline.model.region import Region
+from pipeline.run.load import load
 from pipeline.storage.tables import table_bytes
 from tests import harness
 from tests.harness import Raster
@@ -151,13 +152,13 @@ def test_tables_too_large_for_the_memory_go_to_the_disk(
     monkeypatch.setattr("pipeline.planning.fitting._coarse_unit", lambda chunk, raster, pixel_bytes: chunk)
     monkeypatch.setattr("pipeline.planning.fitting.MAX_TABLE_BYTES", 4096)
     saved = []
-    save_table = execution.fold
+    save_table = partials.fold
 
     def watched(sweep: Any, folders: Any, *rest: Any) -> None:
         saved.extend(folders)
         save_table(sweep, folders, *rest)
 
-    monkeypatch.setattr(execution, "fold", watched)
+    monkeypatch.setattr(partials, "fold", watched)
     pipeline.run(config)
     assert len(saved) > 10
     whole, divided = (zarr.open_group(tmp_path / name, mode="r") for name in ("whole.zarr", "out.zarr"))
@@ -178,7 +179,7 @@ def test_wide_sums_go_to_the_disk_before_they_fill_the_memory(
     monkeypatch.setattr("pipeline.planning.fitting._coarse_unit", lambda chunk, raster, pixel_bytes: chunk)
     monkeypatch.setattr("pipeline.planning.fitting.MAX_TABLE_BYTES", 2**17)
     sizes, folders = [], []
-    join = reduction.Merger.join
+    join = partials.Merger.join
 
     def watched(self: Any, *partials: Any) -> Any:
         joined = join(self, *partials)
@@ -186,7 +187,7 @@ def test_wide_sums_go_to_the_disk_before_they_fill_the_memory(
         folders.extend(joined.folders[0])
         return joined
 
-    monkeypatch.setattr(reduction.Merger, "join", watched)
+    monkeypatch.setattr(partials.Merger, "join", watched)
     pipeline.run(config)
     assert max(sizes) <= 1
     assert folders
@@ -228,7 +229,7 @@ def test_extrema_of_64_bit_integers_are_not_painted_as_floating_point_without_a_
     source = harness.store(Raster(values, ("y", "x")), tmp_path / "in.zarr")
     step = {"name": "s", "op": "label_stats", "labels": "labels", "statistics": ["min"], "recolor": ["min"]}
     with pytest.raises(PipelineError, match=r"int64 has no value; set one that cannot occur, such as `nodata: -92"):
-        api.load(harness.document(source, [step], tmp_path / "x.zarr"))
+        load(harness.document(source, [step], tmp_path / "x.zarr"))
     marked = harness.whole(source, [{**step, "nodata": -1, "ignore": [-3, 0]}], tmp_path)
     assert set(marked["s/min"].ravel().tolist()) <= {2**60 + 1, -1}
     rounded = harness.whole(source, [{**step, "allow_inexact": True}], tmp_path)
@@ -253,7 +254,7 @@ def test_labels_of_64_bits_are_looked_at_where_they_are_valid(tmp_path: Path, no
     ]
     document = {"inputs": inputs, "steps": steps, "output": {"path": str(tmp_path / "out.zarr")}}
     document["region"] = {"rows": [0, 11], "columns": [0, 10]}
-    whole = harness.compute(load(document), lambda planned: [(planned.plan.grid.region, harness.Dirty())])
+    whole = harness.compute(load(document), lambda planned: [(planned.grid.region, harness.Dirty())])
     rows = harness.compute(
         load(document), lambda planned: [(Region(i, i + 1, 0, 10), harness.Dirty()) for i in range(11)]
     )
@@ -266,7 +267,7 @@ def test_labels_of_64_bits_are_looked_at_where_they_are_valid(tmp_path: Path, no
         assert harness.same_bits(found, rows[path]), path
     document["region"] = {"rows": [4, 12], "columns": [0, 10]}
     with pytest.raises(InputError, match="labels of step 's' reach 18446744073709551611; labels go up to"):
-        harness.compute(load(document), lambda planned: [(planned.plan.grid.region, harness.Dirty())])
+        harness.compute(load(document), lambda planned: [(planned.grid.region, harness.Dirty())])
 
 
 def test_painting_reads_labels_alone(config: dict[str, Any], tmp_path: Path) -> None:
@@ -274,9 +275,9 @@ def test_painting_reads_labels_alone(config: dict[str, Any], tmp_path: Path) -> 
     config["steps"].insert(0, {"name": "ratio", "op": "calc", "input": "image", "expression": "b1 / (b2 + 1)"})
     config["steps"][1] |= {"input": "ratio"}
     swept, painted = load(config).plan.passes
-    assert [step.name for step in swept.plan.steps] == ["ratio"]
-    assert [step.name for step in painted.plan.steps] == ["zones"]
-    assert painted.plan.stored == ("marks",)
+    assert [step.name for step in swept.steps] == ["ratio"]
+    assert [step.name for step in painted.steps] == ["zones"]
+    assert painted.stored == ("marks",)
     pipeline.run(config)
     image = zarr.open_array(tmp_path / "image.zarr")[...].astype(np.float32)
     ratio, labels = image[..., 0] / (image[..., 1] + 1), zarr.open_array(tmp_path / "zones.zarr")[...]

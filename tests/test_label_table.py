@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.execution.process import peak_rss_bytes, trim_heap
 from pipeline.kernels.label_block import BlockSums
 from pipeline.kernels.label_columns import finish, lookup
 from pipeline.kernels.label_runs import STRIP
 from pipeline.kernels.label_table import GEOMETRY, STATISTICS, LabelTable, Patch, merge, partial_table
 from pipeline.kernels.label_width import merged_bytes, width_of, width_of_dtype
-from pipeline.limits import peak_rss_bytes, trim_heap
 from pipeline.storage.tables import StoredTable, save_table
 from tests import harness
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import pipeline
-from pipeline.errors import LINE_LENGTH, PipelineError
+from pipeline.model.errors import LINE_LENGTH, PipelineError
 from tests import harness
 
 Steps = list[dict[str, Any]]
@@ -61,7 +61,7 @@ def test_a_raster_of_many_names_is_opened_once(image: str, tmp_path: Path, monke
         opened.append(path)
         return open_raster(path, *arguments)
 
-    from pipeline.storage import inputs
+    from pipeline.storage import open as inputs
 
     open_raster = inputs.open_raster
     monkeypatch.setattr(inputs, "open_raster", opening)

@@ -83,7 +83,7 @@ def test_libraries_stay_in_their_layer(names: set[str], allowed: set[str]) -> No
 def test_version_needs_no_heavy_library() -> None:
     code = (
         "import sys; sys.argv = ['rasterpipe', '--version']\n"
-        "from pipeline.cli import main\n"
+        "from pipeline.cli.main import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "print(sorted({'numpy', 'zarr', 'dask', 'numba', 'pydantic', 'scipy', 'rich'} & set(sys.modules)))"
@@ -101,7 +101,7 @@ def test_planning_and_a_threads_run_need_neither_dask_array_nor_distributed() ->
 
 def test_a_command_loads_kernels_without_scipy_linalg() -> None:
     code = (
-        "import sys; from pipeline import cli; cli._import_api()\n"
+        "import sys; from pipeline.cli import main; main._import_api()\n"
         "import numpy as np; from pipeline.kernels.validity import count_valid\n"
         "print(count_valid(np.ones(3, np.float32), np.float32(0)), 'scipy.linalg' in sys.modules)"
     )

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 import pipeline
-from pipeline.errors import PipelineError, UsageError
+from pipeline.model.errors import PipelineError, UsageError
 from tests import harness, strategies
 from tests.harness import same_bits
 from tests.test_contract import loadable

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import limits
+from pipeline.execution import process as limits
 
 
 @pytest.fixture

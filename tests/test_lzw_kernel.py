@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.kernels import lzw
-from pipeline.storage import tiff_lzw
-from pipeline.storage.tiff import TiffReader
+from pipeline.storage.tiff import lzw as tiff_lzw
+from pipeline.storage.tiff.reader import TiffReader
 
 GUARD = 64
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.errors import InputError
+from pipeline.model.errors import InputError
 from pipeline.storage.matrix import read_matrix
 
 

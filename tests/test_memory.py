@@ -15,9 +15,9 @@ import pytest
 import zarr
 
 import pipeline
-from pipeline import execution
-from pipeline.operation import registry
-from pipeline.worker import PassWorker
+from pipeline.execution import run as execution
+from pipeline.execution.worker import PassWorker
+from pipeline.operations.registry import registry
 from tests import strategies
 
 MIB = 2**20

@@ -22,17 +22,24 @@ import pytest
 import tifffile
 import zarr
 
-from pipeline import api, object_journal
-from pipeline import job as job_module
-from pipeline.cluster.crew import Crew
-from pipeline.errors import InputChanged, InputError, OutputError, PipelineError, RunStopped, UsageError
+from pipeline import api
+from pipeline.execution.cluster.crew import Crew
+from pipeline.execution.worker import PassWorker
+from pipeline.model.errors import InputChanged, InputError, OutputError, PipelineError, RunStopped, UsageError
+from pipeline.model.region import Axis, Grid
+from pipeline.output import remote_journal as object_journal
+from pipeline.output.store import RunStore
 from pipeline.planning import fitting
-from pipeline.region import Axis, Grid
-from pipeline.storage import object_folder, retry
-from pipeline.storage.folder import Access, RemoteError, folder_at
-from pipeline.storage.object_folder import ObjectFolder
-from pipeline.storage.zarr_store import root_attributes
-from pipeline.worker import PassWorker
+from pipeline.run import load as job_module
+from pipeline.run import run as run_module
+from pipeline.run.load import load
+from pipeline.storage.folder import remote as object_folder
+from pipeline.storage.folder import retry
+from pipeline.storage.folder.address import Access
+from pipeline.storage.folder.base import RemoteError
+from pipeline.storage.folder.open import folder_at
+from pipeline.storage.folder.remote import ObjectFolder
+from pipeline.storage.zarr.store import root_attributes
 from tests import harness
 from tests.dask_process import ROOT, DaskProcesses
 from tests.s3_server import CREDENTIALS, S3, s3_server
@@ -164,14 +171,14 @@ def test_an_input_that_changes_meanwhile_is_noticed(
     harness.store(image(), tmp_path / "scene.zarr")
     remote = upload(server, tmp_path / "scene.zarr", f"{bucket}/scene.zarr")
     folder = folder_at(remote, Access(**server.storage))
-    execute = api.execute
+    execute = run_module.execute
 
     def change(*arguments: Any) -> Any:
         done = execute(*arguments)
         folder.replace("added", b"something")
         return done
 
-    monkeypatch.setattr(api, "execute", change)
+    monkeypatch.setattr(run_module, "execute", change)
     with pytest.raises(InputError, match="changed while the run read it"):
         api.run(document(server, remote, tmp_path / "out.zarr"))
 
@@ -505,7 +512,8 @@ def test_a_stopped_run_is_continued(
 
 RUN = """
 import sys, json
-from pipeline import api, object_journal, journal
+from pipeline import api
+from pipeline.output import journal, remote_journal as object_journal
 object_journal.LEASE_SECONDS, journal.CHECKPOINT_SECONDS = 2.0, 0.2
 api.run(json.loads(sys.argv[1]), resume=True)
 """
@@ -513,7 +521,7 @@ api.run(json.loads(sys.argv[1]), resume=True)
 
 ELSEWHERE = """
 import socket
-from pipeline import object_journal
+from pipeline.output import remote_journal as object_journal
 socket.gethostname, object_journal.boot_id = lambda: "elsewhere", lambda: "another start"
 """
 
@@ -795,7 +803,7 @@ def test_killed_while_an_unfinished_store_is_given_up(
         with pytest.raises(RunStopped):
             api.run(config)
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.store.create_store", dying)
+        patch.setattr("pipeline.output.store.create_store", dying)
         with pytest.raises(SystemExit):
             api.run(config, overwrite=True, in_place=True)
     assert names(server, url) == ["zarr.json"]
@@ -1046,14 +1054,14 @@ def test_a_result_is_complete_though_the_store_keeps_what_the_run_needed(
     server: S3, bucket: str, tmp_path: Path, scene: str, local: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"{bucket}/out.zarr"
-    publish = api.RunStore.publish
+    publish = RunStore.publish
 
-    def fail(self: api.RunStore) -> None:
+    def fail(self: RunStore) -> None:
         publish(self)
         server.control(failures=10**9, status=500, method="POST")
 
     with monkeypatch.context() as patch:
-        patch.setattr(api.RunStore, "publish", fail)
+        patch.setattr(RunStore, "publish", fail)
         facts = api.run(to_bucket(server, scene, url))
     assert any("could not be removed, which only the run needed" in text for text in facts["warnings"])
     server.control()
@@ -1083,5 +1091,5 @@ def test_more_objects_than_a_page_lists(server: S3, bucket: str, tmp_path: Path)
     assert known is not None
     assert known.num_files == 1600
     ObjectFolder(remote, Access(**server.storage)).remove("c/39/39")
-    (reader,) = api.load(document(server, remote, tmp_path / "x.zarr")).readers.values()
+    (reader,) = load(document(server, remote, tmp_path / "x.zarr")).readers.values()
     assert "1 of 1600 chunk files" in " ".join(reader.describe()["warnings"])

@@ -16,17 +16,18 @@ from hypothesis import strategies as st
 
 import pipeline
 from pipeline import api
-from pipeline.errors import PipelineError, RunStopped
-from pipeline.operation import TableSpec
+from pipeline.model.errors import PipelineError, RunStopped
+from pipeline.model.raster import RasterSpec
+from pipeline.model.region import Axis, Grid, Region
+from pipeline.model.stored import StoredArray, with_region
+from pipeline.model.table import TableSpec
 from pipeline.planning import fitting
-from pipeline.raster import RasterSpec
-from pipeline.region import Axis, Grid, Region
-from pipeline.storage import cf
-from pipeline.storage.folder import LocalFolder
-from pipeline.storage.zarr import ZarrReader, configure
-from pipeline.storage.zarr_store import (
+from pipeline.run.load import load
+from pipeline.storage.folder.local import LocalFolder
+from pipeline.storage.georeference import cf
+from pipeline.storage.zarr.reader import ZarrReader, configure
+from pipeline.storage.zarr.store import (
     CODECS,
-    ArrayPlan,
     TablePlan,
     ZarrWriter,
     create_store,
@@ -34,7 +35,6 @@ from pipeline.storage.zarr_store import (
     fill_value,
     finish_store,
     root_attributes,
-    with_region,
 )
 from tests import harness, strategies
 from tests.harness import Raster, same_bits
@@ -119,7 +119,7 @@ def test_xarray_opens_a_raster_without_bands_or_georeference(tmp_path: Path) -> 
 def test_fill_values(tmp_path: Path, dtype: str, nodata: Any, fill: Any, recorded: Any) -> None:
     spec = RasterSpec(4, 5, np.dtype(dtype), nodata=nodata)
     np.testing.assert_equal(fill_value(spec), fill)
-    create_store(str(tmp_path / "a.zarr"), {}, [ArrayPlan("s/value", spec, (2, 2), None, "fast")])
+    create_store(str(tmp_path / "a.zarr"), {}, [StoredArray("s/value", spec, (2, 2), None, "fast")])
     array = zarr.open_array(str(tmp_path / "a.zarr"), path="s/value", mode="r")
     np.testing.assert_array_equal(array[...], np.full((4, 5), fill, dtype))
     assert array.attrs.get("_FillValue") == (fill if recorded is None and np.dtype(dtype).kind != "f" else recorded)
@@ -127,7 +127,7 @@ def test_fill_values(tmp_path: Path, dtype: str, nodata: Any, fill: Any, recorde
     assert np.isnan(opened).all()
     finish_store(
         LocalFolder(tmp_path / "a.zarr"),
-        documents({}, [ArrayPlan("s/value", spec, (2, 2), None, "fast")], of_groups={}),
+        documents({}, [StoredArray("s/value", spec, (2, 2), None, "fast")], of_groups={}),
         [],
     )
     array = zarr.open_array(str(tmp_path / "a.zarr"), path="s/value", mode="r")
@@ -217,11 +217,11 @@ def test_tables_and_coordinates_have_every_chunk(tmp_path: Path) -> None:
     configure(2)  # zarrs, as in a run
     target = str(tmp_path / "out.zarr")
     spec = RasterSpec(1, 1, np.dtype("uint8"), ("y", "x", "band"), ("b1",), transform=UTM)
-    create_store(target, {}, [ArrayPlan("s/value", spec, (1, 1, 1), None, "fast")])
+    create_store(target, {}, [StoredArray("s/value", spec, (1, 1, 1), None, "fast")])
     table = {"label": np.arange(2), "mean": np.zeros((2, 1))}
     table_spec = TableSpec({"label": ("label",), "mean": ("label", "band")}, ("b1",))
     plan = TablePlan("s", table, table_spec)
-    arrays = [ArrayPlan("s/value", spec, (1, 1, 1), None, "fast")]
+    arrays = [StoredArray("s/value", spec, (1, 1, 1), None, "fast")]
     finish_store(LocalFolder(target), documents({}, arrays, [plan]), [plan])
     chunks = {str(path.relative_to(target)) for path in Path(target).rglob("*") if path.name != "zarr.json"}
     names = {"s/y/c/0", "s/x/c/0", "s/band/c/0", "s/spatial_ref/c"}
@@ -239,7 +239,7 @@ def test_root_and_steps_carry_provenance(scene: str, tmp_path: Path) -> None:
     assert root is not None
     keep = ["smooth/mean", "again"]
     document = harness.document(scene, [SMOOTH, second], Path(store), chunks=[16, 16], keep=keep)
-    job = api.load(document)
+    job = load(document)
     assert root["plan_hash"] == api.plan(document)["plan_hash"]
     assert root["version"] == pipeline.__version__
     assert root["complete"] is True
@@ -402,7 +402,7 @@ def test_a_coordinate_named_as_an_output_gives_way(tmp_path: Path) -> None:
 
 
 def writer(folder: Path, shards: tuple[int, ...] | None = None, region: Region | None = None) -> ZarrWriter:
-    plan = ArrayPlan("s/value", RasterSpec(20, 30, np.dtype("uint8"), nodata=9), (4, 5), shards, "fast", region)
+    plan = StoredArray("s/value", RasterSpec(20, 30, np.dtype("uint8"), nodata=9), (4, 5), shards, "fast", region)
     create_store(str(folder / "a.zarr"), {}, [plan])
     return ZarrWriter(str(folder / "a.zarr"), plan)
 
@@ -410,7 +410,7 @@ def writer(folder: Path, shards: tuple[int, ...] | None = None, region: Region |
 @pytest.mark.parametrize("shards", [None, (8, 10)])
 def test_whole_chunks_or_shards_are_written_and_nothing_else(tmp_path: Path, shards: Any) -> None:
     out = writer(tmp_path, shards)
-    rows, columns = out.plan.unit
+    rows, columns = out.array.unit
     edges = [
         sorted({-step, 0, 1, step - 1, step, 2 * step, size - 1, size, size + step})
         for step, size in ((rows, 20), (columns, 30))
@@ -436,7 +436,7 @@ def test_whole_chunks_or_shards_are_written_and_nothing_else(tmp_path: Path, sha
 
 def test_values_of_another_shape_or_dtype_are_refused(tmp_path: Path) -> None:
     out = writer(tmp_path, region=Region(3, 11, 2, 12))
-    assert out.plan.stored.shape == (8, 10)
+    assert out.array.stored.shape == (8, 10)
     for values in (np.zeros((4, 4), "uint8"), np.zeros((4, 5), "float32"), np.zeros((4, 5, 1), "uint8")):
         with pytest.raises(ValueError, match=r"s/value: rows 0:4, columns 0:5 takes \(4, 5\) uint8, not"):
             out.write(Region(0, 4, 0, 5), values)

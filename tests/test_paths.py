@@ -19,8 +19,8 @@ import tifffile
 
 import pipeline
 from pipeline import api
-from pipeline.errors import OutputError, PipelineError
-from pipeline.synth import synth
+from pipeline.model.errors import OutputError, PipelineError
+from pipeline.run.demo.synth import synth
 from tests import harness
 from tests.process import Run
 

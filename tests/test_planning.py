@@ -16,14 +16,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import api
+from pipeline.block.buffers import Arena, SlotPlanner
+from pipeline.block.plan import Pass
 from pipeline.config import load_pipeline, resolve
-from pipeline.errors import PipelineError
-from pipeline.passes import Arena, SlotPlanner
-from pipeline.planning import InputSpec, Plan, PlannedPass, Settings, format_bytes, make_plan
+from pipeline.model.errors import PipelineError
+from pipeline.model.raster import RasterSpec
+from pipeline.model.region import Axis, Grid, Halo, Region
 from pipeline.planning.fitting import BASE_BYTES
-from pipeline.raster import RasterSpec
-from pipeline.region import Axis, Grid, Halo, Region
+from pipeline.planning.passes import make_plan
+from pipeline.planning.plan import InputSpec, Plan, Settings, format_bytes
+from pipeline.run.load import load
 from tests import harness, strategies
 from tests.harness import Raster
 from tests.test_contract import loadable
@@ -51,7 +53,7 @@ def test_the_main_job_decodes_few_chunks_twice_within_its_memory() -> None:
     assert planned.cost.amplification <= 1.2
     assert planned.cost.peak_bytes <= GIB
     assert planned.halo == "read"
-    assert planned.plan.grid.rows.step % 500 == planned.plan.grid.columns.step % 500 == 0
+    assert planned.grid.rows.step % 500 == planned.grid.columns.step % 500 == 0
 
 
 def test_the_peak_does_not_grow_with_the_raster() -> None:
@@ -72,7 +74,7 @@ def test_halos_of_a_chain_are_summed_and_of_a_fork_are_joined() -> None:
 def test_a_step_that_wraps_begins_a_pass_and_its_source_is_stored() -> None:
     steps = [window("a"), window("b", "a", boundary="wrap"), window("c", "b")]
     planned = plan(steps)
-    assert [p.plan.writes for p in planned.passes] == [("a/mean",), ("c/mean",)]
+    assert [p.writes for p in planned.passes] == [("a/mean",), ("c/mean",)]
     assert [array.is_kept for array in planned.arrays] == [False, True]
     assert planned.passes[1].plan.stored == ("a/mean",)
     kept = plan(steps, keep=("a", "c"))
@@ -92,7 +94,7 @@ def test_a_kept_region_is_no_source_for_what_wraps() -> None:
 def test_what_a_later_pass_needs_is_computed_again_unless_it_is_stored() -> None:
     steps = [window("a"), window("b", boundary="wrap"), window("c", "b", boundary="wrap"), window("d", "a")]
     planned = plan(steps, keep=("c", "d"))
-    assert [[s.name for s in p.plan.steps] for p in planned.passes] == [["a", "b", "d"], ["c"]]
+    assert [[s.name for s in p.steps] for p in planned.passes] == [["a", "b", "d"], ["c"]]
 
 
 def test_only_outputs_that_somebody_needs_are_computed() -> None:
@@ -201,7 +203,7 @@ def test_int64_passes_where_nothing_is_rounded() -> None:
 
 def test_shards_are_whole_chunks_and_blocks_whole_shards() -> None:
     (planned,) = plan([window("a")], chunks=(250, 250), shards=(1000, 500), memory_bytes=2 * GIB).passes
-    assert planned.plan.grid.rows.step % 1000 == planned.plan.grid.columns.step % 500 == 0
+    assert planned.grid.rows.step % 1000 == planned.grid.columns.step % 500 == 0
     with pytest.raises(PipelineError, match="not whole chunks"):
         plan([window("a")], chunks=(250, 250), shards=(600, 500))
 
@@ -217,26 +219,26 @@ def test_buffers_of_every_block_fit_the_planned_slots(data: st.DataObject) -> No
         if not loadable(source, steps, folder):
             return
         config = harness.document(source, steps, folder / "x.zarr", chunks=list(layout.chunks or (8, 8)))
-        got = harness.compute(api.load(config | {"run": {"memory": "4 GiB"}}), blocks_in_an_arena)
+        got = harness.compute(load(config | {"run": {"memory": "4 GiB"}}), blocks_in_an_arena)
         expected = harness.whole(source, steps, folder)
     for name, values in expected.items():
         assert harness.same_bits(got[name], values), name
 
 
-def blocks_in_an_arena(planned: PlannedPass) -> Iterator[tuple[Region, Arena]]:
+def blocks_in_an_arena(planned: Pass) -> Iterator[tuple[Region, Arena]]:
     arena = Arena(planned.slots)
-    for number in range(len(planned.plan.grid)):
+    for number in range(len(planned.grid)):
         arena.begin()
-        yield planned.plan.grid.block(number), arena
+        yield planned.grid.block(number), arena
 
 
 def test_only_the_bands_that_are_used_are_read() -> None:
     steps = [window("a", "image", bands=[3]), window("b", "image", bands=["b9", 3])]
     every, some = plan([window("a", "image")]), plan(steps)
     (planned,) = some.passes
-    assert planned.plan.bands == {"image": (2, 8)}
-    assert planned.plan.specs["image"].bands == ("b3", "b9")
-    assert [step.uses[0].bands for step in planned.plan.steps] == [(0,), (1, 0)]
+    assert planned.bands == {"image": (2, 8)}
+    assert planned.specs["image"].bands == ("b3", "b9")
+    assert [step.uses[0].bands for step in planned.steps] == [(0,), (1, 0)]
     assert some.peak_bytes < every.peak_bytes
     assert not plan([*steps, window("c", "image")]).passes[0].plan.bands
 

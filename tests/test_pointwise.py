@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import api
-from pipeline.errors import PipelineError
-from pipeline.passes import Fresh, compute_block
-from pipeline.raster import array_slices
-from pipeline.region import Region
+from pipeline.block.buffers import Fresh
+from pipeline.block.compute import compute_block
+from pipeline.model.errors import PipelineError
+from pipeline.model.raster import array_slices
+from pipeline.model.region import Region
+from pipeline.run.load import load
 from tests import harness
 from tests.harness import Raster, same_bits, to_planes
 
@@ -231,7 +233,7 @@ def test_refuses(case: str, rasters: dict[str, str]) -> None:
     steps = [{"name": "step", "op": "calc", **step}]
     steps += [{"name": f"read_{name}", "op": "window", "input": name, "size": 3} for name in rasters]
     with pytest.raises(PipelineError) as caught:
-        api.load({"inputs": rasters, "steps": steps, "output": {"path": "never.zarr"}})
+        load({"inputs": rasters, "steps": steps, "output": {"path": "never.zarr"}})
     assert message in str(caught.value)
     assert str(caught.value).startswith("steps[0] (step).")
 
@@ -249,7 +251,7 @@ output: {path: out.zarr}
 """
     (tmp_path / "p.yaml").write_text(text)
     with pytest.raises(PipelineError) as caught:
-        api.load(tmp_path / "p.yaml")
+        load(tmp_path / "p.yaml")
     words = ("two}", "nope", "three}", "five")
     places = [line.index(word) + 1 for line, word in zip(text.splitlines()[2:6], words, strict=True)]
     assert [line.partition("p.yaml:")[2] for line in str(caught.value).splitlines()] == [
@@ -268,7 +270,7 @@ def test_a_result_of_one_band_is_named_after_its_step(rasters: dict[str, str]) -
         {"name": "one", "op": "calc", "inputs": {"f": "floats", "i": "image"}, "expression": "f + i.b1"},
     ]
     inputs = {name: rasters[name] for name in ("image", "floats")}
-    job = api.load({"inputs": inputs, "steps": steps, "output": {"path": "never.zarr"}})
+    job = load({"inputs": inputs, "steps": steps, "output": {"path": "never.zarr"}})
     specs = {path: array.spec for path, array in job.plan.kept.items()}
     assert {path: (spec.bands, spec.dims) for path, spec in specs.items()} == {
         "ndvi/value": (("ndvi",), ("y", "x", "band")),
@@ -283,7 +285,7 @@ def test_bits_do_not_depend_on_the_block(tmp_path: Path) -> None:
     source = put(tmp_path, "image", planes, ("y", "x", "band"))
     expression = "exp(b1 / 7) * log(b2 + 1) ** 1.3 - sin(input) / arctan2(b3, 2)"
     step = {"name": "s", "op": "calc", "expression": expression}
-    planned = api.load(harness.document(source, [step], tmp_path / "x.zarr")).plan.passes[0].plan
+    planned = load(harness.document(source, [step], tmp_path / "x.zarr")).plan.passes[0].plan
     values = np.ascontiguousarray(np.moveaxis(planes, 0, -1))
 
     def fetch(raster: str, region: Region, out: np.ndarray, periodic: bool) -> None:
@@ -326,7 +328,7 @@ def test_nodata_is_given_where_none_is_recorded(tmp_path: Path, step: dict[str, 
 def test_nodata_is_given_to_what_can_be_invalid(tmp_path: Path) -> None:
     source = put(tmp_path, "image", scene("uint8", 1), ("y", "x"), nodata=0)
     step = {"name": "s", "op": "window", "input": "image", "size": 3, "statistics": ["mean", "count"], "nodata": -1}
-    job = api.load(harness.document(source, [step], tmp_path / "a.zarr"))
+    job = load(harness.document(source, [step], tmp_path / "a.zarr"))
     assert {path: array.spec.nodata for path, array in job.plan.kept.items()} == {"s/mean": -1, "s/count": None}
 
 
@@ -341,4 +343,4 @@ def test_nodata_that_a_step_cannot_give(tmp_path: Path, nodata: Any, message: st
     source = put(tmp_path, "image", scene("uint8", 1), ("y", "x"))
     step = {"name": "s", "op": "select", "input": "image", "bands": [1], "nodata": nodata}
     with pytest.raises(PipelineError, match=message):
-        api.load(harness.document(source, [step], tmp_path / "a.zarr"))
+        load(harness.document(source, [step], tmp_path / "a.zarr"))

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import api, journal
-from pipeline.errors import RunStopped
-from pipeline.storage.disk import FileSystems
-from pipeline.storage.zarr_store import ZarrWriter, root_attributes
+from pipeline import api
+from pipeline.model.errors import RunStopped
+from pipeline.output import journal
+from pipeline.run import run as run_module
+from pipeline.storage.folder.disk import FileSystems
+from pipeline.storage.zarr.store import ZarrWriter, root_attributes
 from tests import harness
 from tests.two_pipelines import GRIDS, Config, Pair, two_pipelines
 
@@ -67,8 +69,8 @@ class Disk(FileSystems):
 @pytest.fixture
 def disk(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> Disk:
     disk = Disk(pair.cleared().parent)
-    monkeypatch.setattr(api, "FileSystems", lambda folders: disk)
-    for module in ("disk", "folder", "tables"):
+    monkeypatch.setattr(run_module, "FileSystems", lambda folders: disk)
+    for module in ("folder.disk", "folder.base", "tables"):
         monkeypatch.setattr(f"pipeline.storage.{module}.sync_path", disk.sync_path)
     return disk
 

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline import progress
-from pipeline.progress import Progress
+from pipeline.execution import progress
+from pipeline.execution.progress import Progress
 
 
 def advance(**options: bool) -> None:

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pipeline
-from pipeline import quicklook
-from pipeline.errors import OutputError, PipelineError
-from pipeline.quicklook import GAP, SIDE
-from pipeline.region import Region
-from pipeline.storage.inputs import open_raster
+from pipeline.model.errors import OutputError, PipelineError
+from pipeline.model.region import Region
+from pipeline.output import quicklook
+from pipeline.output.quicklook import GAP, SIDE
+from pipeline.storage.open import open_raster
 from tests import harness
 
 

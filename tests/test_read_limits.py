@@ -24,13 +24,13 @@ import zarr
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 from pipeline import api
-from pipeline.errors import InputError, PipelineError
 from pipeline.kernels import lzw
-from pipeline.read_limits import ReadLimits
-from pipeline.region import Region
-from pipeline.storage.inputs import InputOptions, open_input
-from pipeline.storage.tiff import TiffReader
-from pipeline.storage.zarr import ZarrReader
+from pipeline.model.errors import InputError, PipelineError
+from pipeline.model.read_limits import ReadLimits
+from pipeline.model.region import Region
+from pipeline.storage.open import InputOptions, open_input
+from pipeline.storage.tiff.reader import TiffReader
+from pipeline.storage.zarr.reader import ZarrReader
 from tests import harness
 
 MIB = 2**20

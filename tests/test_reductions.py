@@ -13,11 +13,15 @@ import pytest
 import zarr
 
 from pipeline import api
-from pipeline.job import Job
-from pipeline.operation import Reduction, Table, registry
-from pipeline.passes import Fresh, Sweep, compute_block
-from pipeline.planning import PlannedPass
-from pipeline.region import Region
+from pipeline.block.buffers import Fresh
+from pipeline.block.compute import compute_block
+from pipeline.block.plan import Pass, Sweep
+from pipeline.model.region import Region
+from pipeline.model.table import Table
+from pipeline.operations.base import Reduction
+from pipeline.operations.registry import registry
+from pipeline.output.job import Job
+from pipeline.run.load import load
 from tests import harness
 from tests.harness import Layout, Raster, same_bits
 
@@ -98,11 +102,11 @@ def rectangles(region: Region, seed: int) -> list[Region]:
 def test_any_order_of_any_blocks_gives_the_same_table(kind: str, source: str, tmp_path: Path) -> None:
     step = TABLES[kind]
     expected = harness.whole(source, [step], tmp_path)
-    job = api.load(harness.document(source, [step], tmp_path / "x.zarr"))
+    job = load(harness.document(source, [step], tmp_path / "x.zarr"))
     for seed in range(5):
 
-        def cut(planned: PlannedPass, seed: int = seed) -> Iterator[tuple[Region, Fresh]]:
-            for part in rectangles(planned.plan.grid.region, seed):
+        def cut(planned: Pass, seed: int = seed) -> Iterator[tuple[Region, Fresh]]:
+            for part in rectangles(planned.grid.region, seed):
                 yield part, Fresh()
 
         got = harness.compute(job, cut)
@@ -114,11 +118,11 @@ def test_any_order_of_any_blocks_gives_the_same_table(kind: str, source: str, tm
 @pytest.mark.parametrize("kind", TABLES)
 def test_merging_is_associative_and_commutative_to_the_bit(kind: str, source: str, tmp_path: Path) -> None:
     """Of the partial tables of every sweep, three at a time."""
-    job = api.load(harness.document(source, [TABLES[kind]], tmp_path / "x.zarr"))
+    job = load(harness.document(source, [TABLES[kind]], tmp_path / "x.zarr"))
     tables = job.plan.first_tables()
-    for planned in (planned for planned in job.plan.passes if planned.plan.sweeps):
-        (sweep,) = planned.plan.sweeps
-        partials = [partial(job, planned, part, tables) for part in rectangles(planned.plan.grid.region, 0)]
+    for planned in (planned for planned in job.plan.passes if planned.sweeps):
+        (sweep,) = planned.sweeps
+        partials = [partial(job, planned, part, tables) for part in rectangles(planned.grid.region, 0)]
 
         def merge(a: Table, b: Table, sweep: Sweep = sweep) -> Table:
             return sweep.reduction.merge(a, b, sweep.number)
@@ -133,7 +137,7 @@ def test_merging_is_associative_and_commutative_to_the_bit(kind: str, source: st
         tables[sweep.step.name] = sweep.reduction.fold(merged, tables[sweep.step.name], sweep.number)
 
 
-def partial(job: Job, planned: PlannedPass, part: Region, tables: Any) -> Table:
+def partial(job: Job, planned: Pass, part: Region, tables: Any) -> Table:
     """Return the partial table of a part."""
     found: list[Table] = []
 
@@ -149,7 +153,7 @@ def partial(job: Job, planned: PlannedPass, part: Region, tables: Any) -> Table:
     def fetch(raster: str, region: Region, out: np.ndarray, periodic: bool) -> None:
         job.readers[raster].read(region, out)
 
-    compute_block(planned.plan, part, fetch, Fresh(), tables=tables, collector=Keep())
+    compute_block(planned, part, fetch, Fresh(), tables=tables, collector=Keep())
     return found[0]
 
 
@@ -241,7 +245,7 @@ def test_a_block_with_rows_of_millions_of_pixels(tmp_path: Path, step: str) -> N
         "steps": [{"name": "s", "input": "image", **(table if step == "label_stats" else cut)}],
         "output": {"path": str(tmp_path / "out.zarr")},
     }
-    got = harness.compute(api.load(document), lambda planned: [(planned.plan.grid.region, Fresh())])
+    got = harness.compute(load(document), lambda planned: [(planned.grid.region, Fresh())])
     even, odd = num // 2, num // 2 - 1
     total = even * (high - 2) + odd * high + 5
     if step == "label_stats":

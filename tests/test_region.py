@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.region import Axis, Grid, Halo, Region, wrap_pieces
+from pipeline.model.region import Axis, Grid, Halo, Region, wrap_pieces
 
 small = st.integers(1, 30)
 

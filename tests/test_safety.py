@@ -16,9 +16,9 @@ import yaml
 import zarr
 
 from pipeline import api
-from pipeline.errors import InputError, OutputError, PipelineError
-from pipeline.storage.zarr import ZarrReader
-from pipeline.storage.zarr_metadata import InputStore, is_plain
+from pipeline.model.errors import InputError, OutputError, PipelineError
+from pipeline.storage.folder.metadata import InputStore, is_plain
+from pipeline.storage.zarr.reader import ZarrReader
 from tests.test_layers import ROOT, modules
 
 STEP = {"name": "smooth", "op": "window", "size": 3, "statistics": ["mean"]}

@@ -17,10 +17,11 @@ import pytest
 import yaml
 
 from pipeline import api
-from pipeline.errors import InputError, RunStopped
-from pipeline.storage import object_folder, object_request
-from pipeline.storage.folder import Access
-from pipeline.storage.object_folder import ObjectFolder
+from pipeline.model.errors import InputError, RunStopped
+from pipeline.storage.folder import remote as object_folder
+from pipeline.storage.folder import request as object_request
+from pipeline.storage.folder.address import Access
+from pipeline.storage.folder.remote import ObjectFolder
 from tests import harness
 from tests.dask_process import ROOT
 from tests.s3_server import CREDENTIALS, S3, s3_server

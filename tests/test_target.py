@@ -14,14 +14,18 @@ import numpy as np
 import pytest
 import zarr
 
-from pipeline import api, target
-from pipeline.errors import InputError, OutputError, RasterpipeError, RunStopped
-from pipeline.journal import Journal, work_folder
-from pipeline.region import Axis, Grid
-from pipeline.storage import zarr_store
-from pipeline.storage.zarr_store import ZarrWriter, root_attributes
-from pipeline.target import difference
-from pipeline.worker import BlockDone
+from pipeline import api
+from pipeline.execution.receipt import BlockDone
+from pipeline.model.errors import InputError, OutputError, RasterpipeError, RunStopped
+from pipeline.model.region import Axis, Grid
+from pipeline.output import local
+from pipeline.output.address import work_folder
+from pipeline.output.journal import Journal
+from pipeline.output.provenance import difference
+from pipeline.output.store import RunStore
+from pipeline.run import run as run_module
+from pipeline.storage.zarr import store as zarr_store
+from pipeline.storage.zarr.store import ZarrWriter, root_attributes
 from tests import harness
 
 SIDE, CHUNK, BLOCKS = 128, 32, 16
@@ -443,8 +447,8 @@ def crash_at_rename(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int],
                 raise Crash
             remove(path, *args, **options)
 
-        monkeypatch.setattr(target.os, "rename", renamed)
-        monkeypatch.setattr(target.shutil, "rmtree", removed)
+        monkeypatch.setattr(local.os, "rename", renamed)
+        monkeypatch.setattr(local.shutil, "rmtree", removed)
 
     yield arm
     monkeypatch.undo()
@@ -487,7 +491,7 @@ def test_a_swap_that_fails_keeps_the_old_result(
         rename(source, destination)
 
     with monkeypatch.context() as patch:
-        patch.setattr(target.os, "rename", failing)
+        patch.setattr(local.os, "rename", failing)
         with pytest.raises(RunStopped, match="Operation not permitted"):
             run(config, overwrite=True)
     assert is_equal(output, before)
@@ -523,7 +527,7 @@ def test_a_folder_in_the_way_that_no_run_made_is_left_alone(name: str, config: C
 def test_what_came_in_the_place_of_the_result_meanwhile_is_left_alone(
     config: Config, other: Config, output: Path, monkeypatch: pytest.MonkeyPatch, expected: dict[str, np.ndarray]
 ) -> None:
-    finish = api.RunStore.complete
+    finish = RunStore.complete
 
     def meddle(self: Any, *args: Any) -> None:
         shutil.rmtree(output, ignore_errors=True)
@@ -533,7 +537,7 @@ def test_what_came_in_the_place_of_the_result_meanwhile_is_left_alone(
 
     for options in ({}, {"overwrite": True}):
         with monkeypatch.context() as patch:
-            patch.setattr(api.RunStore, "complete", meddle)
+            patch.setattr(RunStore, "complete", meddle)
             with pytest.raises(OutputError, match=r"is not what lay there .* in .*work/[0-9a-f]+/store: move"):
                 run(config, **options)
         assert (output / "notes.txt").read_text() == "mine"
@@ -673,14 +677,14 @@ def test_a_lock_on_a_journal_that_was_removed_is_none(tmp_path: Path, monkeypatc
 def test_an_input_that_changes_during_the_run(
     config: Config, output: Path, scene: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    execute = api.execute
+    execute = run_module.execute
 
     def meddle(*args: Any) -> Any:
         os.utime(Path(scene, "zarr.json"), ns=(1, 2**62))
         return execute(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(api, "execute", meddle)
+        patch.setattr(run_module, "execute", meddle)
         with pytest.raises(InputError, match=r"the input image .* changed while the run read it; .*--overwrite"):
             run(config)
     assert complete(harness.unfinished(output)) is False
@@ -694,14 +698,14 @@ def test_a_disk_that_is_too_small(config: Config, output: Path, monkeypatch: pyt
     config["output"]["path"] = str(output.parent / "new" / "result.zarr")
     Usage = type(shutil.disk_usage("/"))
     with monkeypatch.context() as patch:
-        patch.setattr(target.shutil, "disk_usage", lambda folder: Usage(10**6, 10**6, 1000))
+        patch.setattr(local.shutil, "disk_usage", lambda folder: Usage(10**6, 10**6, 1000))
         before = listing(output.parent)
         with pytest.raises(
             OutputError, match=r"the result has 192.0 KiB before compression, and only 1000 bytes are free"
         ):
             run(config)
         assert listing(output.parent) == before
-        patch.setattr(target.shutil, "disk_usage", lambda folder: Usage(10**6, 10**6, 150_000))
+        patch.setattr(local.shutil, "disk_usage", lambda folder: Usage(10**6, 10**6, 150_000))
         assert any("before compression" in text for text in run(config)["warnings"])
 
 
@@ -710,7 +714,7 @@ def test_a_disk_that_is_full_when_a_run_continues_does_not_matter(
 ) -> None:
     interrupt(config)
     Usage = type(shutil.disk_usage("/"))
-    monkeypatch.setattr(target.shutil, "disk_usage", lambda folder: Usage(10**6, 10**6, 1000))
+    monkeypatch.setattr(local.shutil, "disk_usage", lambda folder: Usage(10**6, 10**6, 1000))
     assert run(config, resume=True)["blocks"] < BLOCKS
 
 
@@ -724,9 +728,9 @@ def test_a_store_that_cannot_be_created_is_removed(
     before = listing(output.parent)
     with monkeypatch.context() as patch:
         if point == "create":
-            patch.setattr("pipeline.store.create_store", fail)
+            patch.setattr("pipeline.output.store.create_store", fail)
         else:
-            patch.setattr(api.RunStore, "journal_header", fail)
+            patch.setattr(RunStore, "journal_header", fail)
         with pytest.raises(OutputError, match=r"result\.zarr: cannot be written: .*No space left"):
             run(config)
     assert set(listing(output.parent)) == set(before)
@@ -737,7 +741,7 @@ def test_errors_at_the_end_can_be_resumed(config: Config, output: Path, monkeypa
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.store.finish_store", fail)
+        patch.setattr("pipeline.output.store.finish_store", fail)
         with pytest.raises(RunStopped, match="--resume continues it"):
             run(config)
     assert complete(harness.unfinished(output)) is False

@@ -18,12 +18,12 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import InputError
-from pipeline.raster import array_slices
-from pipeline.region import Region
-from pipeline.storage import tiff
-from pipeline.storage.tiff import TiffReader
-from pipeline.storage.tiff_layout import RAW_READ_BYTES
+from pipeline.model.errors import InputError
+from pipeline.model.raster import array_slices
+from pipeline.model.region import Region
+from pipeline.storage.tiff import reader as tiff
+from pipeline.storage.tiff.layout import RAW_READ_BYTES
+from pipeline.storage.tiff.reader import TiffReader
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32", "float64")

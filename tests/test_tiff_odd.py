@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline import api
-from pipeline.errors import InputError
-from pipeline.storage.tiff import TiffReader
+from pipeline.model.errors import InputError
+from pipeline.storage.tiff.reader import TiffReader
 from tests.tiff_bytes import page, write_pages, write_tiff
 
 CODECS: dict[int, Callable[[bytes], bytes]] = {

@@ -11,11 +11,11 @@ import tifffile
 
 import pipeline
 from pipeline import api
-from pipeline.errors import InputError
-from pipeline.raster import RasterSpec
-from pipeline.storage.inputs import open_raster
-from pipeline.storage.tiff import TiffReader
-from pipeline.storage.tiff_stack import Choice
+from pipeline.model.errors import InputError
+from pipeline.model.raster import RasterSpec
+from pipeline.storage.open import open_raster
+from pipeline.storage.tiff.reader import TiffReader
+from pipeline.storage.tiff.stack import Choice
 
 
 def read(path: Path, **choice: Any) -> tuple[RasterSpec, np.ndarray]:

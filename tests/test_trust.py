@@ -18,13 +18,14 @@ import yaml
 from click.testing import CliRunner
 
 from pipeline import api
-from pipeline.cli import main
-from pipeline.config.trust import ENDPOINT_VARIABLES, SCHEDULER_VARIABLE
-from pipeline.errors import PipelineError, RasterpipeError
-from pipeline.storage import object_folder
-from pipeline.storage.folder import Access, folder_at
-from pipeline.storage.object_folder import ObjectFolder
-from pipeline.synth import synth
+from pipeline.cli.main import main
+from pipeline.config.trust import SCHEDULER_VARIABLE
+from pipeline.model.errors import PipelineError, RasterpipeError
+from pipeline.run.demo.synth import synth
+from pipeline.storage.folder import remote as object_folder
+from pipeline.storage.folder.address import ENDPOINT_VARIABLES, Access
+from pipeline.storage.folder.open import folder_at
+from pipeline.storage.folder.remote import ObjectFolder
 from tests.dask_process import ROOT
 
 LOCAL = {"module": "dask.distributed", "class": "LocalCluster"}

@@ -16,12 +16,14 @@ import zarr
 from click.testing import CliRunner, Result
 
 import pipeline
-from pipeline import api, execution, recomputation
-from pipeline.cli import main
-from pipeline.errors import InputError, OutputError, PipelineError
+from pipeline import api
+from pipeline.cli.main import main
+from pipeline.execution import partials
+from pipeline.model.errors import InputError, OutputError, PipelineError
 from pipeline.operations.window import Window
-from pipeline.storage.zarr_store import root_attributes
-from pipeline.target import hash_parts
+from pipeline.output.provenance import hash_parts
+from pipeline.run import recompute as recomputation
+from pipeline.storage.zarr.store import root_attributes
 from tests import harness
 from tests.test_zarr import UTM, group
 
@@ -96,7 +98,7 @@ def test_all_agrees(output: Path) -> None:
 
 
 def test_tables_that_lie_on_the_disk_agree(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execution, "stored_bytes", lambda folders: 2**60)  # all are taken for large
+    monkeypatch.setattr(partials, "stored_bytes", lambda folders: 2**60)  # all are taken for large
     assert check(output, everything=True)["agrees"]
 
 

@@ -15,11 +15,13 @@ import pytest
 import zarr
 from click.testing import CliRunner
 
-from pipeline import api, expectation, verification
-from pipeline.cli import main
-from pipeline.errors import RasterpipeError
-from pipeline.expectation import document_difference, value_problems
-from pipeline.storage.folder import LocalFolder
+from pipeline import api
+from pipeline.cli.main import main
+from pipeline.model.errors import RasterpipeError
+from pipeline.run import expectation
+from pipeline.run import verify as verification
+from pipeline.run.expectation import document_difference, value_problems
+from pipeline.storage.folder.local import LocalFolder
 from tests import harness
 from tests.test_zarr import UTM, geo_text, group, pixels
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import pipeline
-from pipeline.errors import PipelineError
+from pipeline.model.errors import PipelineError
 from tests import harness
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
 from pipeline.kernels.window import Frame, extrema, moments
-from pipeline.raster import working_dtype
+from pipeline.model.raster import working_dtype
 
 MOMENTS = ("mean", "sum", "var", "std", "count")
 EXTREMA = ("min", "max", "range")

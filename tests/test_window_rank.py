@@ -14,15 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
-from pipeline import api
 from pipeline.config import load_pipeline
-from pipeline.errors import PipelineError
 from pipeline.kernels import window_selection
 from pipeline.kernels.footprint import Footprint
 from pipeline.kernels.selection_network import selection_network
 from pipeline.kernels.window import Frame, extrema, moments
 from pipeline.kernels.window_order import order_statistics
-from pipeline.raster import RasterSpec, working_dtype
+from pipeline.model.errors import PipelineError
+from pipeline.model.raster import RasterSpec, working_dtype
+from pipeline.run.load import load
 from tests import harness
 from tests.harness import Raster, same_bits
 from tests.references import order_statistic
@@ -367,4 +367,4 @@ def test_a_file_that_holds_no_footprint_is_refused_with_its_name(tmp_path: Path)
     source = harness.store(Raster(np.zeros((4, 4)), ("y", "x")), tmp_path / "in.zarr")
     step = {"name": "s", "op": "window", "footprint": str(tmp_path / "k.csv")}
     with pytest.raises(PipelineError, match=r"must have odd sides, got 1 x 2.*k\.csv"):
-        api.load(harness.document(source, [step], tmp_path / "out.zarr"))
+        load(harness.document(source, [step], tmp_path / "out.zarr"))

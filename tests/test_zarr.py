@@ -23,12 +23,13 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import InputError
-from pipeline.raster import RasterSpec
-from pipeline.region import Region
-from pipeline.storage import cf
-from pipeline.storage.zarr import ZarrReader
-from pipeline.storage.zarr_store import ArrayPlan, create_store, write_coordinates
+from pipeline.model.errors import InputError
+from pipeline.model.raster import RasterSpec
+from pipeline.model.region import Region
+from pipeline.model.stored import StoredArray
+from pipeline.storage.georeference import cf
+from pipeline.storage.zarr.reader import ZarrReader
+from pipeline.storage.zarr.store import create_store, write_coordinates
 from tests import harness, strategies
 
 DRAWN = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -113,7 +114,7 @@ def test_regions_and_bands_of_any_layout(data: st.DataObject) -> None:
         bands = data.draw(st.none() | st.lists(st.integers(0, spec.num_bands - 1), min_size=1, max_size=most))
         planes = harness.to_planes(raster.values, raster.dims)[:, *region.slices()]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("pipeline.storage.zarr.PIECE_BYTES", data.draw(st.sampled_from([1, 100, 2**22])))
+            patch.setattr("pipeline.storage.zarr.reader.PIECE_BYTES", data.draw(st.sampled_from([1, 100, 2**22])))
             got = harness.to_planes(read(reader, region, bands), spec.dims)
         assert harness.same_bits(got, planes if bands is None or "band" not in spec.dims else planes[bands])
 
@@ -729,7 +730,7 @@ def test_as_dask_writes_it(tmp_path: Path, zarr_format: int) -> None:
 def test_as_we_write_it(tmp_path: Path) -> None:
     along = (("wavelength", (490.0, 560.0)), ("kind", ("a", "b")))
     spec = RasterSpec(5, 6, np.dtype("int16"), ("y", "x", "band"), ("B02", "B03"), -1, along, UTM, "EPSG:32633")
-    create_store(str(tmp_path / "a.zarr"), {}, [ArrayPlan("smooth/mean", spec, (4, 4, 2), None, "fast")])
+    create_store(str(tmp_path / "a.zarr"), {}, [StoredArray("smooth/mean", spec, (4, 4, 2), None, "fast")])
     for reader in (ZarrReader(str(tmp_path / "a.zarr" / "smooth" / "mean")), ZarrReader(str(tmp_path / "a.zarr"))):
         assert reader.spec == spec
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.region import Axis, Grid
-from pipeline.storage.zarr_store import root_attributes
+from pipeline.model.region import Axis, Grid
+from pipeline.storage.zarr.store import root_attributes
 from tests import harness
 from tests.process import Run
 

@@ -18,8 +18,8 @@ from pipeline.config.reference import Ref, References, check_references, kept, r
 from pipeline.config.trust import check_trust, is_in_trusted_folder
 from pipeline.config.validation import resolved, validate, with_matrices
 from pipeline.config.value import parse_bytes
-from pipeline.errors import UsageError
-from pipeline.operation import Operation
+from pipeline.model.errors import UsageError
+from pipeline.operations.base import Operation
 
 __all__ = [
     "RESERVED",

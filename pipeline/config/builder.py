@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.config.node import MAX_DEPTH, TAG, Budget, Node
 from pipeline.config.place import KeyPath, Position, excerpt, format_path, place_text
 from pipeline.config.scalar import VARIABLE, check_characters, expand, resolve_scalar, secret_variable
-from pipeline.errors import PipelineError
+from pipeline.model.errors import PipelineError
 
 
 class Builder:

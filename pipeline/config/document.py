@@ -13,7 +13,7 @@ from pipeline.config.builder import Builder
 from pipeline.config.node import MAX_BYTES, MAX_DEPTH, Budget, compose
 from pipeline.config.place import KeyPath, Position, format_path, place_text, position_at
 from pipeline.config.scalar import MAX_INTEGER, TOO_LARGE, check_characters
-from pipeline.errors import PipelineError, UsageError, unknown
+from pipeline.model.errors import PipelineError, UsageError, unknown
 
 _INDEX = re.compile(r"\[([0-9]+)\]")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")

@@ -10,7 +10,8 @@ from pydantic.json_schema import models_json_schema
 
 from pipeline.config.model import Pipeline
 from pipeline.config.name import NAME_PATTERN
-from pipeline.operation import Operation, registry
+from pipeline.operations.base import Operation
+from pipeline.operations.registry import registry
 
 
 def schema(operations: Mapping[str, type[Operation]] | None = None) -> dict[str, Any]:

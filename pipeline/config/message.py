@@ -14,8 +14,8 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError, V
 
 from pipeline.config.document import Document
 from pipeline.config.place import KeyPath, format_path, holds, look_up
-from pipeline.errors import PipelineError, RasterpipeError, unknown
-from pipeline.operation import Operation
+from pipeline.model.errors import PipelineError, RasterpipeError, unknown
+from pipeline.operations.base import Operation
 
 MAX_PROBLEMS = 20
 OWN_TYPE = "rasterpipe"

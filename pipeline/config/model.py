@@ -29,9 +29,10 @@ from pipeline.config.message import OPERATION_SYNONYMS, missing, own_error, own_
 from pipeline.config.output_name import check_output_name
 from pipeline.config.scheduler import THREADS, Cluster, Scheduler, parse_scheduler
 from pipeline.config.value import parse_bytes, parse_dims, parse_input_dims, parse_nodata, parse_sides, parse_version
-from pipeline.errors import PipelineError
-from pipeline.operation import Operation, registry
-from pipeline.read_limits import ReadLimits
+from pipeline.model.errors import PipelineError
+from pipeline.model.read_limits import ReadLimits
+from pipeline.operations.base import Operation
+from pipeline.operations.registry import registry
 
 DEFAULTS = ReadLimits()
 Sides = tuple[int, int] | tuple[int, int, int]

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.config.document import Document
 from pipeline.config.message import Problem, missing, show
 from pipeline.config.place import KeyPath, format_path
-from pipeline.errors import unknown
+from pipeline.model.errors import unknown
 
 RESERVED = ("y", "x", "band", "label", "spatial_ref", "table", "palette", "report")
 """Names that mean something inside an output store."""

@@ -21,7 +21,7 @@ from yaml.events import (
 )
 
 from pipeline.config.place import Position, excerpt, place_text, position_at
-from pipeline.errors import PipelineError, unknown
+from pipeline.model.errors import PipelineError, unknown
 
 MAX_BYTES = 1 << 20
 """Size of a pipeline file, and of the text that `${VAR}` adds to it."""

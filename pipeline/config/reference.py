@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from pipeline.config.message import Problem
 from pipeline.config.model import Pipeline
-from pipeline.errors import PipelineError, did_you_mean, unknown
-from pipeline.operation import Reduction
+from pipeline.model.errors import PipelineError, did_you_mean, unknown
+from pipeline.operations.base import Reduction
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.config.place import excerpt
-from pipeline.errors import PipelineError
+from pipeline.model.errors import PipelineError
 
 MAX_INTEGER = 1 << 64
 TOO_LARGE = "the number is too large: an integer has 64 bits at most"

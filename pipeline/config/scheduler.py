@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, model_v
 
 from pipeline.config.message import own_error, own_failure, show
 from pipeline.config.place import KeyPath
-from pipeline.errors import unknown
+from pipeline.model.errors import unknown
 
 THREADS = "threads"
 WAIT_SECONDS = 60.0

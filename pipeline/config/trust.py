@@ -12,15 +12,11 @@ from pipeline.config.document import Document
 from pipeline.config.message import Problem, show
 from pipeline.config.place import KeyPath, look_up
 from pipeline.config.scheduler import LOCAL_CLUSTERS, THREADS, host_of, is_loopback
-from pipeline.errors import PipelineError
+from pipeline.model.errors import PipelineError
+from pipeline.storage.folder.address import ENDPOINT_VARIABLES
 
 CLUSTER_KEYS = ("n_workers", "threads_per_worker", "processes", "memory_limit")
 ADAPT_KEYS = ("minimum", "maximum")
-ENDPOINT_VARIABLES = (
-    *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
-    "GOOGLE_BASE_URL",
-)
-"""Where the environment names the endpoint of an object store."""
 SCHEDULER_VARIABLE = "DASK_SCHEDULER_ADDRESS"
 _SCHEDULER: KeyPath = ("run", "scheduler")
 

@@ -14,8 +14,9 @@ from pipeline.config.model import Input, Pipeline
 from pipeline.config.name import name_problems
 from pipeline.config.reference import check_references
 from pipeline.config.value import parse_version
-from pipeline.errors import InputError, PipelineError
-from pipeline.operation import Operation, registry
+from pipeline.model.errors import InputError, PipelineError
+from pipeline.operations.base import Operation
+from pipeline.operations.registry import registry
 
 
 def validate(document: Document, operations: Mapping[str, type[Operation]] | None = None) -> Pipeline:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.kernels.exact_total import Total, total_of
+from pipeline.kernels.exact_total import total_of
 from pipeline.kernels.extreme import SHIFT, TINY
+from pipeline.model.total import Total
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,10 +53,13 @@ _folders: dict[str, None] = {}
 
 
 @cache
-def stamp() -> str:
-    """Return a digest of all that machine code depends on: the sources of all kernels, numba and llvmlite."""
+def stamp(folder: Path) -> str:
+    """Return a digest of all that machine code depends on: the sources of all kernels, numba and llvmlite.
+
+    Of these kernels, and of those beside the one in question, which may be of another package.
+    """
     digest = sha256(f"{numba.__version__} {llvmlite.__version__}".encode())
-    for file in sorted(Path(__file__).parent.glob("*.py")):
+    for file in sorted({*Path(__file__).parent.glob("*.py"), *folder.glob("*.py")}):
         digest.update(f"{file.name} {sha256(file.read_bytes()).hexdigest()}".encode())
     return digest.hexdigest()
 
@@ -70,7 +73,9 @@ class _SharedCache(FunctionCache):
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)  # type: ignore[no-untyped-call]
-        self._cache_file = IndexDataCacheFile(self.cache_path, self._impl.filename_base, stamp())
+        self._cache_file = IndexDataCacheFile(
+            self.cache_path, self._impl.filename_base, stamp(Path(function.__code__.co_filename).parent)
+        )
         _folders[self.cache_path] = None
 
     def load_overload(self, *arguments: Any) -> Any:

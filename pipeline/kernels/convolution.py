@@ -38,7 +38,7 @@ import numpy as np
 
 from pipeline.kernels.correlation import correlate_planes, correlate_valid_planes
 from pipeline.kernels.extreme import Extent, Growth, Target, mend
-from pipeline.region import Halo, Region
+from pipeline.model.region import Halo, Region
 
 RING = 2**17
 """Elements of a kernel's rows together: they fit the second-level cache, and the longer the rows the better."""

@@ -45,7 +45,7 @@ from pipeline.kernels.difference_row import (
 )
 from pipeline.kernels.extreme import Extent, Growth, Target, mend
 from pipeline.kernels.window_sum import scratch
-from pipeline.region import Halo, Region
+from pipeline.model.region import Halo, Region
 
 FIRST = ("dy", "dx", "magnitude", "direction")
 SECOND = ("dyy", "dxy", "dxx", "laplacian", "determinant", "eigen_large", "eigen_small")

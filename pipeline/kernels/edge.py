@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.region import Region
+from pipeline.model.region import Region
 
 
 def fill_edges(

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.kernels.compile import kernel
-from pipeline.region import Halo, Region
+from pipeline.model.region import Halo, Region
 
 SHIFT = 600
 """Scaled by 2**600 up or down, squares of numbers at an end of the range lie well within it."""

@@ -14,7 +14,7 @@ from pipeline.kernels.gabor import Group
 from pipeline.kernels.gabor_rows import CHUNK, respond
 from pipeline.kernels.gabor_vector import LANES
 from pipeline.kernels.window_power import power_bytes, power_moments
-from pipeline.region import Halo, Region
+from pipeline.model.region import Halo, Region
 
 STRIP = 1024
 """About the columns that are computed at a time: the column sums of a strip then fit the second-level cache."""

@@ -46,7 +46,7 @@ from pipeline.kernels.window_extremum import extremum_windows
 from pipeline.kernels.window_footprint import GROUP, extremum_footprint, sum_footprint
 from pipeline.kernels.window_sum import DIRECT_ROWS, sum_windows
 from pipeline.kernels.window_variance import variance_windows
-from pipeline.region import Halo, Region
+from pipeline.model.region import Halo, Region
 
 Place = tuple[int, int, int, int, int, int, int]
 Rule = tuple[int, int, int, int, bool]

@@ -9,8 +9,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import model_validator
 
-from pipeline.errors import PipelineError
-from pipeline.expression.evaluation import (
+from pipeline.model.errors import PipelineError
+from pipeline.model.raster import RasterSpec
+from pipeline.model.region import Region
+from pipeline.operations.base import Block, Domain, Operation, Specs
+from pipeline.operations.expression.evaluation import (
     ExpressionText,
     NamedInputs,
     aliases,
@@ -21,10 +24,8 @@ from pipeline.expression.evaluation import (
     planes,
     results,
 )
-from pipeline.expression.program import Compiled
-from pipeline.operation import Block, Domain, Operation, Specs, register
-from pipeline.raster import RasterSpec
-from pipeline.region import Region
+from pipeline.operations.expression.program import Compiled
+from pipeline.operations.registry import register
 
 
 @register

@@ -10,11 +10,13 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
-from pipeline.errors import PipelineError
 from pipeline.kernels.cast import SCRATCH_BYTES, Conversion, convert
-from pipeline.operation import Block, Domain, Operation, Specs, register, require_exact
-from pipeline.raster import DTypeName, Number, RasterSpec, array_slices, holds, is_nan, largest
-from pipeline.region import Region
+from pipeline.model.errors import PipelineError
+from pipeline.model.raster import DTypeName, Number, RasterSpec, array_slices, holds, is_nan, largest
+from pipeline.model.region import Region
+from pipeline.operations.base import Block, Domain, Operation, Specs
+from pipeline.operations.exact import require_exact
+from pipeline.operations.registry import register
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from pydantic import StrictBool, model_validator
 
-from pipeline.errors import PipelineError
 from pipeline.kernels import extreme
 from pipeline.kernels.convolution import Frame, Weights, correlate, scratch_bytes
-from pipeline.operation import Block, Boundary, Edge, Operation, Specs, require_exact
-from pipeline.raster import Number, RasterSpec, holds, largest
-from pipeline.region import Halo, Region
+from pipeline.model.errors import PipelineError
+from pipeline.model.raster import Number, RasterSpec, holds, largest
+from pipeline.model.region import Halo, Region
+from pipeline.operations.base import Block, Boundary, Edge, Operation, Specs
+from pipeline.operations.exact import require_exact
 
 
 class Convolution(Operation):

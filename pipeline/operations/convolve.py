@@ -8,10 +8,11 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import StrictBool, field_validator, model_validator
 
-from pipeline.errors import PipelineError
 from pipeline.kernels.convolution import Weights, prepare
-from pipeline.operation import Matrix, MatrixOrPath, register
+from pipeline.model.errors import PipelineError
 from pipeline.operations.convolution import Convolution
+from pipeline.operations.fields import Matrix, MatrixOrPath
+from pipeline.operations.registry import register
 
 
 @register

@@ -9,13 +9,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, field_validator, model_validator
 
-from pipeline.errors import PipelineError
-from pipeline.grid import spacing_metres, spacing_text
 from pipeline.kernels import extreme
 from pipeline.kernels.difference import FIRST, Frame, differences, reach, scratch_bytes
-from pipeline.operation import Block, Edge, EdgeRule, Operation, Specs, to_pair
-from pipeline.raster import Number, RasterSpec, holds, largest
-from pipeline.region import Halo, Region
+from pipeline.model.alignment import spacing_metres, spacing_text
+from pipeline.model.errors import PipelineError
+from pipeline.model.raster import Number, RasterSpec, holds, largest
+from pipeline.model.region import Halo, Region
+from pipeline.operations.base import Block, Edge, EdgeRule, Operation, Specs
+from pipeline.operations.fields import to_pair
 
 DifferenceEdge = Literal[
     "one_sided", "one_sided_2", "zero", "reflect", "nearest", "mirror", "constant", "wrap", "shrink"

@@ -11,14 +11,17 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, field_validator, model_validator
 
-from pipeline.errors import PipelineError
 from pipeline.kernels import extreme
 from pipeline.kernels.gabor import Group, bandwidth_sigma, factor_bank, gabor_kernel, kernel_reach
 from pipeline.kernels.gabor_bank import Band, compute_bank, scratch_bytes
 from pipeline.kernels.gabor_rows import interleave
-from pipeline.operation import Block, Boundary, Edge, IntPair, Operation, Specs, register, require_exact
-from pipeline.raster import Number, RasterSpec, largest
-from pipeline.region import Halo, Region
+from pipeline.model.errors import PipelineError
+from pipeline.model.raster import Number, RasterSpec, largest
+from pipeline.model.region import Halo, Region
+from pipeline.operations.base import Block, Boundary, Edge, Operation, Specs
+from pipeline.operations.exact import require_exact
+from pipeline.operations.fields import IntPair
+from pipeline.operations.registry import register
 
 Statistic = Literal["mean", "var", "std"]
 Response = Literal["real", "imag", "magnitude"]

@@ -8,10 +8,12 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import BeforeValidator, Field, StrictInt, model_validator
 
-from pipeline.errors import PipelineError
 from pipeline.kernels.convolution import Weights, gaussian_radius, gaussian_weights, separable
-from pipeline.operation import Specs, register, to_pair
+from pipeline.model.errors import PipelineError
+from pipeline.operations.base import Specs
 from pipeline.operations.convolution import Convolution
+from pipeline.operations.fields import to_pair
+from pipeline.operations.registry import register
 
 Sigma = Annotated[float, Field(ge=0, le=10_000)]
 Order = Annotated[StrictInt, Field(ge=0, le=3)]

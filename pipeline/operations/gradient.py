@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from pipeline.operation import register
 from pipeline.operations.difference import Difference
+from pipeline.operations.registry import register
 
 
 @register

@@ -9,13 +9,16 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, StrictInt, StrictStr, field_validator, model_validator
 
-from pipeline.errors import InputUnfit, PipelineError
 from pipeline.kernels.label_columns import finish, lookup
 from pipeline.kernels.label_table import LabelTable, Patch, merge, partial_table
 from pipeline.kernels.label_width import Width, merged_bytes, width_of, width_of_dtype
-from pipeline.operation import Block, Domain, Reduction, Specs, Table, TableSpec, keep_dtype, register
-from pipeline.raster import RasterSpec, holds, largest
-from pipeline.region import Region
+from pipeline.model.errors import InputUnfit, PipelineError
+from pipeline.model.raster import RasterSpec, holds, largest
+from pipeline.model.region import Region
+from pipeline.model.table import Table, TableSpec
+from pipeline.operations.base import Block, Domain, Reduction, Specs
+from pipeline.operations.exact import keep_dtype
+from pipeline.operations.registry import register
 from pipeline.storage.tables import STRIPE_BYTES, StoredTable
 
 Statistic = Literal["count", "sum", "mean", "var", "std", "min", "max"]

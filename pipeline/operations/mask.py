@@ -8,8 +8,13 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import model_validator
 
-from pipeline.errors import PipelineError
-from pipeline.expression.evaluation import (
+from pipeline.kernels.expression import TILE
+from pipeline.model.errors import PipelineError
+from pipeline.model.raster import RasterSpec
+from pipeline.model.region import Region
+from pipeline.operations.base import Block, Domain, Operation, Specs
+from pipeline.operations.exact import keep_dtype
+from pipeline.operations.expression.evaluation import (
     ExpressionText,
     NamedInputs,
     aliases,
@@ -20,11 +25,8 @@ from pipeline.expression.evaluation import (
     planes,
     results,
 )
-from pipeline.expression.program import Compiled
-from pipeline.kernels.expression import TILE
-from pipeline.operation import Block, Domain, Operation, Specs, keep_dtype, register
-from pipeline.raster import RasterSpec
-from pipeline.region import Region
+from pipeline.operations.expression.program import Compiled
+from pipeline.operations.registry import register
 
 
 @register

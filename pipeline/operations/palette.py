@@ -8,7 +8,6 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field, StrictInt, model_validator
 
-from pipeline.errors import InputUnfit, PipelineError
 from pipeline.kernels.cell_ranges import ranges_of
 from pipeline.kernels.color_cells import (
     MOST_BANDS,
@@ -29,10 +28,15 @@ from pipeline.kernels.label_table import LabelTable, Patch, merge
 from pipeline.kernels.label_width import Width, merged_bytes, width_of, width_of_dtype
 from pipeline.kernels.median_cut import assigned_table, median_cut, moved_colors
 from pipeline.kernels.nearest_color import cached_search
-from pipeline.operation import Block, Domain, MatrixOrPath, Reduction, Specs, Table, TableSpec, register, require_exact
-from pipeline.palette import MAX_COLORS, color_dtype
-from pipeline.raster import RasterSpec, working_dtype
-from pipeline.region import Region
+from pipeline.model.errors import InputUnfit, PipelineError
+from pipeline.model.raster import RasterSpec, working_dtype
+from pipeline.model.region import Region
+from pipeline.model.table import Table, TableSpec
+from pipeline.operations.base import Block, Domain, Reduction, Specs
+from pipeline.operations.color import MAX_COLORS, color_dtype
+from pipeline.operations.exact import require_exact
+from pipeline.operations.fields import MatrixOrPath
+from pipeline.operations.registry import register
 
 LOOKED_BYTES = 8 * 2**20
 """From here on, the pixels are looked at for how many cells they occupy: a region is not divided for the worst case."""

@@ -10,26 +10,20 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from pipeline.errors import PipelineError
 from pipeline.kernels.color_error import LostSquares, lost_squares
-from pipeline.kernels.exact_total import Total, total_of
+from pipeline.kernels.exact_total import total_of
 from pipeline.kernels.nearest_color import ColorSearch, Place, cached_search, grid_bytes, nearest
 from pipeline.kernels.validity import cast
-from pipeline.operation import (
-    Block,
-    Domain,
-    Matrix,
-    MatrixOrPath,
-    Operation,
-    Specs,
-    Table,
-    TableSpec,
-    register,
-    require_exact,
-)
-from pipeline.palette import MAX_COLORS, color_dtype, is_file
-from pipeline.raster import RasterSpec, array_slices, holds, largest
-from pipeline.region import Region
+from pipeline.model.errors import PipelineError
+from pipeline.model.raster import RasterSpec, array_slices, holds, largest
+from pipeline.model.region import Region
+from pipeline.model.table import Table, TableSpec
+from pipeline.model.total import Total
+from pipeline.operations.base import Block, Domain, Operation, Specs
+from pipeline.operations.color import MAX_COLORS, color_dtype, is_file
+from pipeline.operations.exact import require_exact
+from pipeline.operations.fields import Matrix, MatrixOrPath
+from pipeline.operations.registry import register
 
 Output = Literal["index", "color", "distance"]
 TILE_ROWS = 64

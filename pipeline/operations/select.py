@@ -8,9 +8,10 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from pipeline.operation import Block, Domain, Operation, Specs, register
-from pipeline.raster import BandKey, RasterSpec, array_slices
-from pipeline.region import Region
+from pipeline.model.raster import BandKey, RasterSpec, array_slices
+from pipeline.model.region import Region
+from pipeline.operations.base import Block, Domain, Operation, Specs
+from pipeline.operations.registry import register
 
 
 @register

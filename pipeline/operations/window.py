@@ -10,29 +10,19 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import BeforeValidator, Field, StrictBool, StrictInt, field_validator, model_validator
 
-from pipeline.errors import PipelineError, unknown
 from pipeline.kernels import extreme
 from pipeline.kernels.footprint import Footprint
 from pipeline.kernels.validity import cast
 from pipeline.kernels.window import Frame, extrema, moments, scratch_bytes
 from pipeline.kernels.window_order import order_statistics
 from pipeline.kernels.window_order import scratch_bytes as order_scratch_bytes
-from pipeline.operation import (
-    Block,
-    Boundary,
-    Domain,
-    Edge,
-    IntPair,
-    Matrix,
-    Operation,
-    Specs,
-    keep_dtype,
-    register,
-    require_exact,
-    to_matrix,
-)
-from pipeline.raster import Number, RasterSpec, holds, largest
-from pipeline.region import Halo, Region
+from pipeline.model.errors import PipelineError, unknown
+from pipeline.model.raster import Number, RasterSpec, holds, largest
+from pipeline.model.region import Halo, Region
+from pipeline.operations.base import Block, Boundary, Domain, Edge, Operation, Specs
+from pipeline.operations.exact import keep_dtype, require_exact
+from pipeline.operations.fields import IntPair, Matrix, to_matrix
+from pipeline.operations.registry import register
 
 Statistic = Literal["mean", "sum", "var", "std", "min", "max", "range", "count", "median"]
 Shape = Literal["rectangle", "disk"]

@@ -8,14 +8,16 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from pipeline.block.plan import StepPlan, Use
 from pipeline.config.reference import Ref
-from pipeline.errors import PipelineError, unknown
-from pipeline.grid import remedy
-from pipeline.operation import Edge, Operation, Reduction, Specs, TableSpec, require_exact
-from pipeline.passes import StepPlan, Use
+from pipeline.model.alignment import remedy
+from pipeline.model.errors import PipelineError, unknown
+from pipeline.model.raster import RasterSpec, grid_difference, holds
+from pipeline.model.region import Halo, Region
+from pipeline.model.table import TableSpec
+from pipeline.operations.base import Edge, Operation, Reduction, Specs
+from pipeline.operations.exact import require_exact
 from pipeline.planning.plan import InputSpec
-from pipeline.raster import RasterSpec, grid_difference, holds
-from pipeline.region import Halo, Region
 
 
 @dataclass

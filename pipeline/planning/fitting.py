@@ -5,19 +5,20 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
-from typing import Literal
 
 import numpy as np
 
-from pipeline.errors import PipelineError
-from pipeline.passes import PassPlan, Slots, StepPlan, plan_slots
-from pipeline.planning.plan import PassCost, PlannedPass, Settings, StoredArray, format_bytes
-from pipeline.raster import RasterSpec
-from pipeline.reduction import PARTIAL_BYTES
-from pipeline.region import Axis, Grid, Halo, Region
-from pipeline.storage.folder import REQUESTS_AT_ONCE
+from pipeline.block.buffers import Slots
+from pipeline.block.plan import Pass, PassCost, StepPlan
+from pipeline.block.walk import plan_slots
+from pipeline.model.errors import PipelineError
+from pipeline.model.raster import RasterSpec
+from pipeline.model.region import Axis, Grid, Halo, Region
+from pipeline.model.stored import StoredArray
+from pipeline.planning.plan import Settings, format_bytes
+from pipeline.storage.folder.address import REQUESTS_AT_ONCE
 
 MIB = 2**20
 BASE_BYTES = 336 * MIB
@@ -36,6 +37,8 @@ SWEEP_STRIPS = 256
 TABLE_SHARE = 0.125
 MAX_TABLE_BYTES = 1024 * MIB
 """What tables may take of the memory at most; what is larger goes to the disk."""
+PARTIAL_BYTES = 32 * 2**20
+"""What a partial table of a block may have: larger ones are made in parts, so that blocks need not be small."""
 PARTIAL_COPIES = 3
 """While a partial table is made or merged: its parts and itself."""
 TABLES_AT_ONCE = 8
@@ -63,15 +66,6 @@ A share, so that a larger raster gets the blocks of a smaller one; bytes and sec
 """
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    plan: PassPlan
-    slots: Slots
-    cost: PassCost
-    halo: Literal["read", "exchange"]
-    strip: tuple[int, int]
-
-
 SAMPLED_BLOCKS = 2**16
 """Along an axis: of more, the first ones are counted."""
 REMOTE_BYTES = 64 * 2**20
@@ -93,7 +87,7 @@ class Fitter:
 
     def __init__(
         self,
-        build: Callable[[Grid], PassPlan],
+        build: Callable[[Grid], Pass],
         arrays: Mapping[str, StoredArray],
         chunks: Mapping[str, tuple[int, int]],
         pixel_bytes: Mapping[str, int],
@@ -110,7 +104,7 @@ class Fitter:
         }
         self.block_unit = _block_unit(arrays, self.units, region)
 
-    def fit(self, number: int) -> PlannedPass:
+    def fit(self, number: int) -> Pass:
         if self.settings.grids is not None:
             candidates = list(self.candidates_of(self.settings.grids[number]))
         else:
@@ -131,7 +125,7 @@ class Fitter:
         if not fitting:
             self.refuse(min(candidates, key=lambda c: c.cost.peak_bytes))
         best = min(fitting, key=lambda c: c.cost.seconds * (1 + c.cost.peak_bytes * MEMORY_PENALTY))
-        return PlannedPass(best.plan, self.arrays, self.units, best.slots, best.cost, best.halo, best.strip)
+        return replace(best, arrays=self.arrays, units=self.units)
 
     def grids(self) -> Iterator[Grid]:
         """Yield block grids worth looking at: whole units, up to a quarter of the memory per block."""
@@ -155,7 +149,7 @@ class Fitter:
             panel=2**31,
         )
 
-    def candidates_of(self, grid: Grid) -> Iterator[_Candidate]:
+    def candidates_of(self, grid: Grid) -> Iterator[Pass]:
         ways = ("read", "exchange") if self.settings.halo == "auto" else (self.settings.halo,)
         if "read" in ways:
             slots = plan_slots(self.build(grid))
@@ -175,7 +169,7 @@ class Fitter:
         workers = self.settings.workers
         return {min(n, len(grid)) for n in ((1,) if workers == 1 else (workers, workers + 1))}
 
-    def read_candidate(self, grid: Grid, slots: Slots, in_flight: int) -> _Candidate:
+    def read_candidate(self, grid: Grid, slots: Slots, in_flight: int) -> Pass:
         """Each block reads itself and its halo; a cache holds the chunks that neighbours share."""
         plan = self.build(grid)
         height, width = grid.largest
@@ -191,9 +185,9 @@ class Fitter:
         worker = slots.num_bytes + self.scratch_bytes(plan, (height, width)) + self.codec_bytes(plan)
         cost = self.cost(plan, worker, cache, read, source, len(grid), calls * CALL_SECONDS, in_flight)
         strip = STRIP_BLOCKS if not plan.sweeps else max(SWEEP_BLOCKS, -(-len(grid) // SWEEP_STRIPS))
-        return _Candidate(plan, slots, cost, "read", (1, min(len(grid), strip)))
+        return replace(plan, slots=slots, cost=cost, strip=(1, min(len(grid), strip)))
 
-    def exchange_candidates(self, grid: Grid) -> Iterator[_Candidate]:
+    def exchange_candidates(self, grid: Grid) -> Iterator[Pass]:
         """Blocks are read once and exchange their rims through map_overlap, a strip of blocks at a time."""
         halo = Halo()
         for raster in self.probe.stored:
@@ -225,11 +219,11 @@ class Fitter:
             seconds += source * rim / EXCHANGE_RATE / self.settings.workers
             num_tasks, in_flight = len(grid) * EXCHANGE_TASKS, min(self.settings.workers, len(grid))
             cost = self.cost(plan, worker, live, int(source * rim), source, num_tasks, seconds, in_flight)
-            yield _Candidate(plan, slots, cost, "exchange", strip)
+            yield replace(plan, slots=slots, cost=cost, halo="exchange", strip=strip)
 
     def cost(
         self,
-        plan: PassPlan,
+        plan: Pass,
         worker: int,
         shared: int,
         read: int,
@@ -253,7 +247,7 @@ class Fitter:
         peak = BASE_BYTES + remote_bytes(self.settings) + in_flight * worker + shared + tables
         return PassCost(worker, in_flight, shared, peak, read, source, written, tables, num_tasks, total)
 
-    def table_bytes(self, plan: PassPlan) -> int:
+    def table_bytes(self, plan: Pass) -> int:
         """Return what partial tables that wait to be merged, and tables that are read, may hold in memory."""
         share = min(MAX_TABLE_BYTES, int(self.settings.memory_bytes * TABLE_SHARE))
         read = [spec.num_bytes for step in plan.steps for spec in step.table_specs.values()]
@@ -263,12 +257,12 @@ class Fitter:
         ]
         return sum(min(share, share if size is None else size) for size in (*read, *swept))
 
-    def scratch_bytes(self, plan: PassPlan, shape: tuple[int, int]) -> int:
+    def scratch_bytes(self, plan: Pass, shape: tuple[int, int]) -> int:
         needs = plan.needs(Region(0, shape[0], 0, shape[1]), everywhere=True)
         scratch = [step.operation.scratch_bytes(step.sources, needs.compute[step.name].shape) for step in plan.steps]
         return max(scratch, default=0) + self.partial_bytes(plan, shape[0] * shape[1])
 
-    def partial_bytes(self, plan: PassPlan, num_pixels: int) -> int:
+    def partial_bytes(self, plan: Pass, num_pixels: int) -> int:
         """Return what the partial tables of a block hold; larger ones are made in parts, but no pixel is divided."""
         limit, total = min(self.table_bytes(plan) // TABLES_AT_ONCE, PARTIAL_BYTES), 0
         for sweep in plan.sweeps:
@@ -276,7 +270,7 @@ class Fitter:
             total += PARTIAL_COPIES * max(least, min(limit, whole))
         return total
 
-    def codec_bytes(self, plan: PassPlan) -> int:
+    def codec_bytes(self, plan: Pass) -> int:
         """Return what encoding or decoding holds beside the block: a chunk as it is, encoded, and as read of it."""
         copies = 2 + (self.settings.is_remote or not self.settings.remote_inputs.isdisjoint(plan.stored))
         read = [
@@ -298,11 +292,11 @@ class Fitter:
         count = math.prod(-(-n // size) for n, size in zip(array.spec.shape_of(_region(block)), sizes, strict=True))
         return 3 * min(REQUESTS_AT_ONCE, count) * num_bytes
 
-    def refuse(self, smallest: _Candidate) -> None:
-        steps = (*smallest.plan.steps, *(sweep.step for sweep in smallest.plan.sweeps))
-        step = max(steps, key=lambda step: _step_bytes(smallest.plan, step))
-        need, have = self.needed_bytes(smallest.plan.grid), self.settings.memory_bytes
-        height, width = smallest.plan.grid.largest
+    def refuse(self, smallest: Pass) -> None:
+        steps = (*smallest.steps, *(sweep.step for sweep in smallest.sweeps))
+        step = max(steps, key=lambda step: _step_bytes(smallest, step))
+        need, have = self.needed_bytes(smallest.grid), self.settings.memory_bytes
+        height, width = smallest.grid.largest
         busy = smallest.cost.in_flight
         workers, fewer = ("1 worker", "") if busy == 1 else (f"{busy} workers", ", use fewer workers")
         if self.settings.grids is None:
@@ -333,7 +327,7 @@ def remote_bytes(settings: Settings) -> int:
     return REMOTE_BYTES if settings.is_remote or settings.remote_inputs else 0
 
 
-def _step_bytes(plan: PassPlan, step: StepPlan) -> int:
+def _step_bytes(plan: Pass, step: StepPlan) -> int:
     return sum(use.spec.pixel_bytes for use in step.uses) + sum(spec.pixel_bytes for spec in step.natural.values())
 
 

@@ -6,11 +6,12 @@ import math
 from collections.abc import Container, Iterable
 from dataclasses import replace
 
-from pipeline.errors import PipelineError
+from pipeline.model.errors import PipelineError
+from pipeline.model.raster import Dims, RasterSpec
+from pipeline.model.region import Region
+from pipeline.model.stored import StoredArray
 from pipeline.planning.binding import Graph
-from pipeline.planning.plan import ECONOMIES, InputSpec, Settings, StoredArray
-from pipeline.raster import Dims, RasterSpec
-from pipeline.region import Region
+from pipeline.planning.plan import ECONOMIES, InputSpec, Settings
 
 MIB = 2**20
 MAX_LOCAL_FILES = 20_000
@@ -30,7 +31,7 @@ def plan_arrays(
         spec = stored_spec(raster, settings, graph)
         limits = spec.shape_of(region)
         chunks = tuple(min(c, n) for c, n in zip(_chunk_shape(spec, settings, graph), limits, strict=True))
-        arrays[raster] = StoredArray(raster, spec, region, chunks, None, settings.codec, raster in kept)
+        arrays[raster] = StoredArray(raster, spec, chunks, None, settings.codec, region, raster in kept)
     num_files = sum(array.num_chunks for array in arrays.values())
     return {raster: replace(array, shards=_shard_shape(array, settings, num_files)) for raster, array in arrays.items()}
 

@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pipeline.operation import Reduction, Table
-from pipeline.passes import PassPlan, Slots, StepPlan
-from pipeline.raster import Dims, RasterSpec
-from pipeline.region import Grid, Region
+from pipeline.block.plan import Pass, StepPlan
+from pipeline.model.errors import PipelineError
+from pipeline.model.raster import Dims, RasterSpec
+from pipeline.model.region import Grid, Region
+from pipeline.model.stored import StoredArray
+from pipeline.model.table import Table
+from pipeline.operations.base import Reduction
 
 
 @dataclass(frozen=True)
@@ -61,80 +64,10 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class StoredArray:
-    """A raster that a run writes: how it is stored, and whether it belongs to the result or to the run."""
-
-    raster: str
-    spec: RasterSpec
-    """Over the whole raster; the stored array spans `region` of it."""
-    region: Region
-    chunks: tuple[int, ...]
-    shards: tuple[int, ...] | None
-    codec: str
-    is_kept: bool
-
-    @property
-    def unit(self) -> tuple[int, int]:
-        """Rows and columns of what is written whole: a shard, else a chunk."""
-        sizes = dict(zip(self.spec.dims, self.shards or self.chunks, strict=True))
-        return sizes["y"], sizes["x"]
-
-    @property
-    def num_bytes(self) -> int:
-        return self.region.num_pixels * self.spec.pixel_bytes
-
-    @property
-    def num_chunks(self) -> int:
-        return math.prod(-(-n // c) for n, c in zip(self.spec.shape_of(self.region), self.chunks, strict=True))
-
-
-@dataclass(frozen=True)
-class PassCost:
-    """What a pass takes, predicted."""
-
-    block_bytes: int
-    """Per block in work: buffers, scratch, codec buffers."""
-    in_flight: int
-    """Blocks in work at once."""
-    cache_bytes: int
-    peak_bytes: int
-    read_bytes: int
-    """Decoded bytes, chunks decoded more than once counted each time."""
-    source_bytes: int
-    """Decoded bytes if each chunk that is needed were decoded once."""
-    write_bytes: int
-    table_bytes: int
-    """Of partial tables at once, beyond which they go to the disk, and of the tables that are read."""
-    num_tasks: int
-    seconds: float
-    """A rough prediction, for comparing plans."""
-
-    @property
-    def amplification(self) -> float:
-        return self.read_bytes / self.source_bytes if self.source_bytes else 1.0
-
-
-@dataclass(frozen=True)
-class PlannedPass:
-    """A pass with how it will be run."""
-
-    plan: PassPlan
-    arrays: Mapping[str, StoredArray]
-    """What it writes, by raster id."""
-    units: Mapping[str, tuple[int, int]]
-    """Rows and columns of each stored raster that are decoded and kept as one."""
-    slots: Slots
-    cost: PassCost
-    halo: Literal["read", "exchange"]
-    strip: tuple[int, int]
-    """Block rows and block columns of a strip (exchange), or (1, blocks) (read)."""
-
-
-@dataclass(frozen=True)
 class Plan:
     """The whole run, frozen before anything runs."""
 
-    passes: tuple[PlannedPass, ...]
+    passes: tuple[Pass, ...]
     inputs: Mapping[str, InputSpec]
     settings: Settings
     notes: tuple[str, ...]
@@ -166,7 +99,7 @@ class Plan:
 
     @property
     def num_blocks(self) -> int:
-        return sum(len(p.plan.grid) for p in self.passes)
+        return sum(len(p.grid) for p in self.passes)
 
 
 def format_bytes(count: float, *, up: bool = False) -> str:
@@ -185,3 +118,44 @@ def format_bytes(count: float, *, up: bool = False) -> str:
         return f"{int(count)} bytes"
     tenths = math.ceil(count / size * 10) if up else round(count / size * 10)
     return f"{tenths / 10:.1f} {unit}"
+
+
+MEMORY_SHARE = 0.6
+"""Of a worker's limit: from there on dask begins to move data to the disk."""
+
+
+ROUNDING = 1e-3
+"""Of a limit: dask rounds what it was told, and `2 GiB` of a file is meant to be the 2 GiB of a worker."""
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What the workers of a cluster have, as a plan must know it."""
+
+    limit_bytes: int
+    """Of the smallest worker."""
+    threads: int
+    """Of the worker with most."""
+    processes: int
+
+    @property
+    def memory_bytes(self) -> int:
+        """What each worker may use where nothing else is said."""
+        return int(MEMORY_SHARE * self.limit_bytes)
+
+    def grant(self, wanted: int | None) -> int:
+        """Return what each worker may use; more than the smallest has is refused: it would be killed there."""
+        if wanted is None:
+            return self.memory_bytes
+        if wanted > self.limit_bytes * (1 + ROUNDING):
+            raise PipelineError(
+                f"{format_bytes(wanted, up=True)} is more than the smallest worker has "
+                f"({format_bytes(self.limit_bytes)}); on a cluster this is what each worker may use: give "
+                f"`--memory` with that or less, or leave run.memory out for {format_bytes(self.memory_bytes)}",
+                ("run", "memory"),
+            )
+        return min(wanted, self.limit_bytes)
+
+
+UNKNOWN = Capacity(2**50, 1, 1)
+"""Before the workers are there."""

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipeline.raster import array_slices
-from pipeline.region import Grid, Halo, Region
+from pipeline.model.raster import array_slices
+from pipeline.model.region import Grid, Halo, Region
+from pipeline.storage.folder.retry import Retry
 from pipeline.storage.reader import Reader
-from pipeline.storage.retry import Retry
 
 Key = tuple[str, int, int, int]
 

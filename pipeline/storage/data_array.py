@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.raster import RasterSpec, are_counted, name_bands
-from pipeline.storage import cf
-from pipeline.storage.crs import in_units
+from pipeline.model.raster import RasterSpec, are_counted, name_bands
+from pipeline.storage.georeference import cf
+from pipeline.storage.georeference.crs import in_units
 
 
 def describe(array: Any, spec: RasterSpec, said: list[str]) -> RasterSpec:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import PipelineError
-from pipeline.grid import remedy, repetition
-from pipeline.raster import RasterSpec, Recorded, array_slices, grid_difference
-from pipeline.region import Region
+from pipeline.model.alignment import remedy, repetition
+from pipeline.model.errors import PipelineError
+from pipeline.model.raster import RasterSpec, Recorded, array_slices, grid_difference
+from pipeline.model.region import Region
 from pipeline.storage.reader import Evidence, Reader
 
 

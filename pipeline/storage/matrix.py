@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.errors import InputError
+from pipeline.model.errors import InputError
 
 MAX_BYTES = 16 * 2**20
 SUFFIXES = (".npy", ".csv", ".txt")

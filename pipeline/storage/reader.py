@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.raster import RasterSpec
-from pipeline.region import Region
-from pipeline.storage.folder import Folder
+from pipeline.model.raster import RasterSpec
+from pipeline.model.region import Region
+from pipeline.storage.folder.base import Folder
 
 Scales = tuple[tuple[float, float], ...]
 

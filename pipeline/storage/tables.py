@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from pipeline.storage.disk import sync_path
+from pipeline.storage.folder.disk import sync_path
 
 Table = Mapping[str, np.ndarray]
 SIZES = "sizes.json"

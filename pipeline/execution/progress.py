@@ -1,0 +1,58 @@
+"""Progress on stderr: a bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from pipeline.execution.terminal import say
+
+PLAIN_SECONDS = 10.0
+
+
+class Progress:
+    """Counts blocks; `advance` may be called from any thread."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._bar: Any = None
+        self._task: Any = None
+        self._total = self._count = 0
+        self._started = self._said = time.monotonic()
+
+    def start(self, total: int, done: int = 0) -> None:
+        self._total, self._count = total, done
+        self._started = self._said = time.monotonic()
+        if not self._quiet and sys.stderr is not None and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task("blocks", total=total, completed=done)
+            self._bar.start()
+
+    def advance(self) -> None:
+        self._count += 1
+        if self._bar is not None:
+            self._bar.advance(self._task)
+        elif not self._quiet and time.monotonic() - self._said > PLAIN_SECONDS:
+            self._said = time.monotonic()
+            elapsed = self._said - self._started
+            say(f"{self._count} of {self._total} blocks after {elapsed:.0f} s")
+
+    def say(self, text: str) -> None:
+        if not self._quiet:
+            say(text)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()

@@ -1,0 +1,35 @@
+"""A small result: named columns, as a plan sees them and as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+Table = Mapping[str, np.ndarray]
+"""A small result, or the state of a reduction: named columns of one length, each (row,) or (row, band)."""
+
+
+_FLOAT64 = np.dtype(np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class TableSpec:
+    """A table as the planner sees it."""
+
+    columns: Mapping[str, tuple[str, ...]]
+    """column -> its dims"""
+    bands: tuple[str, ...]
+    most_rows: int | None = None
+    """None where only the pixels tell."""
+    dtype: np.dtype = _FLOAT64
+    """Of a palette's colours."""
+    prefix: str = "table/"
+    """What stands before the columns' names in the step's group of the output store."""
+
+    @property
+    def num_bytes(self) -> int | None:
+        """The bytes of the table at most; None where only the pixels tell."""
+        row = sum(8 * (len(self.bands) if "band" in dims else 1) for dims in self.columns.values())
+        return None if self.most_rows is None else row * self.most_rows

@@ -1,0 +1,34 @@
+"""Where the parts of an output lie: its store, its files, and the folder that a run works in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SUFFIXES = (".tif", ".tiff")
+
+
+def is_geotiff(path: str) -> bool:
+    return Path(path).suffix.lower() in SUFFIXES
+
+
+def store_path(output: str) -> str:
+    """Return where the store of a run lies: at the output, or in its work folder where the output is one GeoTIFF."""
+    return str(work_folder(output) / "store.zarr") if is_geotiff(output) else output
+
+
+def work_folder(output: str) -> Path:
+    """Return the folder for what belongs to the run and not to the result."""
+    return Path(output.rstrip("/") + ".work")
+
+
+STORE_FILES = ("zarr.json", ".zgroup", ".zarray")
+"""By which a folder is known for a Zarr store, or for a part of one."""
+
+
+def building_paths(output: str, run_id: str) -> tuple[Path, Path]:
+    """Return where a run builds its store, and where the one that it replaces goes for the moment of the swap.
+
+    No other run has these folders: what wakes up late, when its run was given up, finds nothing to write to.
+    """
+    folder = work_folder(output) / run_id
+    return folder / "store", folder / "replaced"

@@ -1,0 +1,130 @@
+"""What a run leaves of itself in its results: by that they are known, compared, and continued."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.execution.cluster import look
+from pipeline.model.version import __version__
+from pipeline.storage.folder.base import Folder
+from pipeline.storage.folder.local import LocalFolder
+from pipeline.storage.zarr.store import root_attributes
+
+Parts = Mapping[str, Any]
+
+
+def hash_parts(parts: Parts) -> str:
+    """Return the plan hash: of all that the result depends on, and of nothing else."""
+    return hashlib.sha256(json.dumps(without_places(parts), sort_keys=True).encode()).hexdigest()
+
+
+def without_places(parts: Parts) -> dict[str, Any]:
+    """Return the parts of a plan with names of inputs in place of their paths: a copy elsewhere is the same input."""
+    of_inputs = {key: parts[key] for key in ("inputs", "identities") if isinstance(parts.get(key), Mapping)}
+    return {**parts, **{key: {name: _named(entry) for name, entry in of_inputs[key].items()} for key in of_inputs}}
+
+
+def _named(entry: Any) -> Any:
+    """Return an entry whose paths are cut to their last part."""
+    if not isinstance(entry, Mapping):
+        return entry
+    named = dict(entry)
+    if isinstance(path := entry.get("path"), str):
+        named["path"] = path.rstrip("/").rpartition("/")[2]
+    if isinstance(stack := entry.get("stack"), list | tuple):
+        named["stack"] = [_named(item if isinstance(item, Mapping) else {"path": item}) for item in stack]
+    return named
+
+
+def provenance_of(path: Path | Folder) -> dict[str, Any] | None:
+    """Return what a run has left in its store, or in its GeoTIFF; None for anything else."""
+    if isinstance(path, Folder) and not isinstance(path, LocalFolder):
+        return root_attributes(path)
+    path = Path(str(path))
+    if not path.is_file():
+        return root_attributes(str(path))
+    from pipeline.storage.tiff.writer import read_description
+
+    try:
+        value = json.loads(read_description(path) or "null")
+        value = value.get("rasterpipe")
+    except (ValueError, AttributeError, RecursionError):
+        return None
+    return from_beside(path, value) if isinstance(value, dict) else None
+
+
+BESIDE = "${file}/"
+"""In the record of a file: paths from its folder on. A file goes to others, whom the folders above do not concern."""
+
+
+def beside(file: Path, record: Any) -> Any:
+    """Return a record whose absolute paths are told from a file's folder on."""
+    folder = os.path.realpath(file.absolute().parent)
+    return _with_texts(record, lambda text: BESIDE + os.path.relpath(text, folder) if os.path.isabs(text) else text)
+
+
+def from_beside(file: Path, record: Any) -> Any:
+    """Return a record that `beside` made with absolute paths again."""
+    folder = os.path.realpath(file.absolute().parent)
+    return _with_texts(
+        record,
+        lambda text: os.path.normpath(f"{folder}/{text.removeprefix(BESIDE)}") if text.startswith(BESIDE) else text,
+    )
+
+
+def _with_texts(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _with_texts(item, change) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_texts(item, change) for item in value]
+    return change(value) if isinstance(value, str) else value
+
+
+@functools.cache
+def running_code() -> dict[str, str]:
+    """Return what bits may depend on beside the plan: our source, and the libraries that compile and compute."""
+    libraries = {name: importlib.metadata.version(name) for name in ("numpy", "numba", "llvmlite", "zarr", "zarrs")}
+    return {"rasterpipe": __version__, "source": str(look.source().get("digest")), **libraries}
+
+
+def other_plan(output: str, old: Parts, new: Parts, what: str) -> str:
+    """Return in words that what is there is of another plan, and in what it differs."""
+    words = difference(without_places(old), without_places(json.loads(json.dumps(new))))
+    if match := re.match(r"identities\.([^. ]+)\.?([^ ]*)", words):
+        words = f"the input {match[1]} has changed since ({match[2]})"
+    return (
+        f"{output}: {what} is of another plan: {words}; "
+        "undo the change, choose another output, or replace it with --overwrite"
+    )
+
+
+def difference(old: Any, new: Any, where: str = "") -> str:
+    """Return in words the first difference between two plans.
+
+    Examples
+    --------
+    >>> difference({"steps": [{"size": 3}]}, {"steps": [{"size": 5}]})
+    'steps[0].size was 3, is 5'
+    """
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in [*old, *(key for key in new if key not in old)]:
+            if old.get(key) != new.get(key):
+                return difference(old.get(key), new.get(key), f"{where}.{key}" if where else str(key))
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for index, (a, b) in enumerate(zip(old, new, strict=True)):
+            if a != b:
+                return difference(a, b, f"{where}[{index}]")
+    return f"{where} was {_short(old)}, is {_short(new)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,63 @@
+"""From one form of a raster to another, by a pipeline of one step: blocks, memory and resume are those of any run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.storage.open import open_raster
+
+STEP = "raster"
+
+
+def conversion(
+    source: str,
+    target: str,
+    *,
+    array: str | None = None,
+    bands: Sequence[int | str] | str | None = None,
+    dtype: str | None = None,
+    nodata: float | int | str | None = None,
+    output: Mapping[str, Any] | None = None,
+) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Return the pipeline that converts a raster, and overrides of it, each with the option that messages name.
+
+    Parameters
+    ----------
+    source
+        A Zarr store or a TIFF.
+    target
+        A Zarr store, or a path that ends in .tif.
+    array
+        The array in a store that holds several.
+    bands, dtype, nodata
+        Of the result. Default: as they are. Without `dtype` and `nodata`, pixels are handed on to the bit; with
+        `nodata` "none" too, and none is recorded.
+    output
+        `chunks`, `shards`, `codec`, `dims`, as in a pipeline file; a text is YAML.
+    """
+    entry: dict[str, Any] = {"path": source} | ({"array": array} if array else {})
+    step: dict[str, Any] = {"name": STEP, "op": "cast" if dtype else "select", "input": "source"}
+    if not dtype and not bands:
+        step["bands"] = list(_bands_of(source, array))
+    if isinstance(nodata, str) and nodata.lower() == "none":
+        entry["nodata"], nodata = "none", None
+    elif not dtype and nodata is None:
+        entry["nodata"] = "carry"
+    document = {"inputs": {"source": entry}, "steps": [step], "output": {"path": target}}
+    overrides = [
+        (f"{place}.{key}={value if isinstance(value, str) else json.dumps(value)}", f"--{key} {value}")
+        for place, values in (
+            (f"steps.{STEP}", {"bands": bands, "dtype": dtype, "nodata": nodata}),
+            ("output", output or {}),
+        )
+        for key, value in values.items()
+        if value is not None
+    ]
+    return document, overrides
+
+
+def _bands_of(source: str, array: str | None) -> tuple[str, ...]:
+    return open_raster(source if "://" in source else str(Path(source).absolute()), array).spec.bands

@@ -1,0 +1,245 @@
+"""Check a finished output: its record, its files, and its pixels against a computation by another layout.
+
+A GeoTIFF that a run wrote is an output of one raster: its record stands in the file, and there are no tables.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.config import is_in_trusted_folder, load_pipeline
+from pipeline.execution.progress import Progress
+from pipeline.model.errors import InputError, OutputError, PipelineError
+from pipeline.model.raster import RasterSpec
+from pipeline.output.address import is_geotiff
+from pipeline.output.geotiff import file_spec
+from pipeline.output.job import Job
+from pipeline.output.provenance import difference, hash_parts, provenance_of
+from pipeline.output.store import RUN_ID
+from pipeline.run.expectation import Record, count_problems, document_difference, store_problems
+from pipeline.run.load import load
+from pipeline.run.recompute import Findings, Recomputation, open_output
+from pipeline.storage.folder.address import is_url
+from pipeline.storage.folder.base import RemoteError
+from pipeline.storage.folder.open import folder_at
+from pipeline.storage.tiff.writer import tag_differences
+from pipeline.storage.zarr.reader import configure
+
+SAMPLES = 8
+RECORD: Mapping[str, tuple[type, str]] = {
+    "config": (dict, "an object"),
+    "parts": (dict, "an object"),
+    "valid": (dict, "an object"),
+    "quality": (dict, "an object"),
+    "notes": (list, "a list"),
+    "plan_hash": (str, "a text"),
+    "run_id": (str, "a text"),
+    "version": (str, "a text"),
+    "started": (str, "a text"),
+    "finished": (str, "a text"),
+}
+"""What the record of a finished run holds, by type; `raster` besides where it stands in a GeoTIFF."""
+
+
+def verify(
+    output: str,
+    *,
+    samples: int = SAMPLES,
+    everything: bool = False,
+    seed: int | None = None,
+    memory: str | None = None,
+    workers: int | None = None,
+    trust: bool | None = None,
+    quiet: bool = True,
+) -> dict[str, Any]:
+    """Check a finished output; return the facts of `verify --json`, `agrees` among them.
+
+    Parameters
+    ----------
+    samples
+        How many regions to compute again, at random.
+    everything
+        Compute all of it again, tables too.
+    seed
+        Of the regions and their layouts. Default: another one each time; it is among the facts.
+    memory, workers
+        As `run.memory` and `run.workers`. Default: as the run was told.
+    trust
+        Whether the recorded pipeline may ask for anything, as of `run`.
+
+    Raises
+    ------
+    OutputError
+        Where there is no finished output, or it was made by other versions of the operations; and where regions of a
+        GeoTIFF depend on tables, which it does not hold.
+    PipelineError
+        Where the record asks for what takes the user's word.
+    InputError
+        Where an input is gone, or is not the one that the output was made of.
+    """
+    try:
+        record = _read_record(output)
+        recorded = _recorded_config(output, record)
+        if trust is None:  # the record is a mapping, but not one that the user wrote
+            trust = not is_url(output) and is_in_trusted_folder(output)
+        load_pipeline(record["config"], trust=trust)
+        config = _elsewhere(recorded, output)
+        limits = {key: value for key, value in (("memory", memory), ("workers", workers)) if value is not None}
+        config["run"] = {**config["run"], **limits}
+        load_pipeline(config)  # what is wrong with it now is the caller's
+        return _verify(output, record, recorded, config, samples, everything, seed, Progress(quiet=quiet))
+    except RemoteError as error:
+        raise OutputError(str(error)) from error
+
+
+def _verify(
+    output: str,
+    record: Record,
+    recorded: dict[str, Any],
+    config: dict[str, Any],
+    samples: int,
+    everything: bool,
+    seed: int | None,
+    progress: Progress,
+) -> dict[str, Any]:
+    started = time.monotonic()
+    job = _load(output, config)
+    problems = list(_record_problems(output, record, recorded))
+    if not problems:
+        _check_same(output, job, record)
+    if is_geotiff(output):
+        config = {**config, "output": {**config["output"], "keep": [record["raster"]]}}
+        job = _load(output, config)
+    configure(job.plan.settings.workers)
+    if not problems:
+        problems += (_file_problems if is_geotiff(output) else store_problems)(output, job, record)
+    findings, seed = Findings(), int.from_bytes(uuid.uuid4().bytes[:4]) if seed is None else seed
+    if not problems:
+        again = Recomputation(output, config, job, np.random.default_rng(seed), findings)
+        problems += again.whole(record, progress) if everything else ()
+        again.samples(0 if everything else samples)
+        problems += findings.in_words()
+    return {
+        "output": output,
+        "agrees": not problems,
+        "problems": problems,
+        "everything": everything,
+        "samples": 0 if everything else samples,
+        "seed": seed,
+        "pixels_compared": findings.num_pixels,
+        "pixels": sum(array.region.num_pixels for array in job.plan.kept.values()),
+        "differing_pixels": sum(d.num_pixels for d in findings.differences),
+        "not_compared": list(_not_compared(output, job, everything)),
+        "plan_hash": record["plan_hash"],
+        "version": record["version"],
+        "seconds": round(time.monotonic() - started, 3),
+    }
+
+
+def _not_compared(output: str, job: Job, everything: bool) -> Iterator[str]:
+    """Yield what is not looked at, for the user to know."""
+    yield "when, by which version, within which limits and to which paths the run wrote"
+    if is_geotiff(output):
+        yield "what the record says of the run's other outputs, and tags beyond place, nodata, metadata and colours"
+    if not everything:
+        made = ", ".join(job.plan.reductions)
+        yield "pixels outside of the regions, and the recorded counts and errors of pixels beyond what they can be"
+        yield from [f"the tables of {made}: what is made of them is compared with them as they are stored"] * bool(made)
+        yield "--all computes these again"
+
+
+# --- the record and the files ----------------------------------------------------------------------------------
+
+
+def _read_record(output: str) -> dict[str, Any]:
+    record = provenance_of(folder_at(output))
+    if record is None or "complete" not in record:
+        raise OutputError(f"{output}: is not an output of rasterpipe; give the store or the GeoTIFF that a run wrote")
+    if record["complete"] is not True:
+        raise OutputError(f"{output}: is the unfinished output of a run; finish that with --resume first")
+    types = {**RECORD, **({"raster": (str, "a text")} if is_geotiff(output) else {})}
+    for key, (kind, words) in types.items():
+        if not isinstance(record.get(key), kind):
+            got = json.dumps(record[key])[:60] if key in record else "not there"
+            raise OutputError(f"{output}: {key!r} in its record is {got}, and must be {words}; {DAMAGED}")
+    if not RUN_ID.fullmatch(record["run_id"]) or not isinstance(record["parts"].get("identities"), dict):
+        raise OutputError(f"{output}: its record has no run id of 32 digits or no identities of inputs; {DAMAGED}")
+    return record
+
+
+DAMAGED = "copy the output again, or compute it again"
+
+
+def _recorded_config(output: str, record: Record) -> dict[str, Any]:
+    """Return the recorded pipeline as a run records it."""
+    try:
+        config, _ = load_pipeline(record["config"])
+    except PipelineError as error:
+        raise OutputError(f"{output}: the pipeline in its record is none: {error}; {DAMAGED}") from error
+    data = config.to_dict()
+    data["run"].pop("scheduler")
+    return dict(json.loads(json.dumps(data)))
+
+
+def _load(output: str, config: Mapping[str, Any]) -> Job:
+    try:
+        return load(config)
+    except PipelineError as error:
+        if error.path[:1] == ("run",):  # memory and workers are the caller's
+            raise
+        raise OutputError(f"{output}: the pipeline in its record cannot be planned: {error}; {DAMAGED}") from error
+
+
+def _record_problems(output: str, record: Record, config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield where the record contradicts itself."""
+    if hash_parts(record["parts"]) != record["plan_hash"]:
+        yield f"{output}: the plan hash is not that of the recorded plan: its record was changed"
+    if problem := document_difference(record["config"], config):
+        yield f"{output}: in the recorded pipeline, {problem}: its record was changed"
+
+
+def _elsewhere(config: Mapping[str, Any], output: str) -> dict[str, Any]:
+    """Return the recorded pipeline for an output that may have been moved."""
+    if is_url(output):
+        return {**config, "output": {**config["output"], "path": output}}
+    return {**config, "output": {**config["output"], "path": str(Path(output).absolute()), "storage": None}}
+
+
+def _check_same(output: str, job: Job, record: Mapping[str, Any]) -> None:
+    """Refuse to compare with another plan than the recorded one."""
+    now, then = json.loads(json.dumps(job.parts)), record["parts"]
+    for name, identity in now["identities"].items():
+        if identity != (old := then["identities"].get(name)):
+            raise InputError(
+                f"{output}: the input {name} is not the one that it was made of: {difference(old, identity, name)}; "
+                "verify needs that one"
+            )
+    if now != then:
+        raise OutputError(
+            f"{output}: was made by another version (rasterpipe {record.get('version')}): {difference(then, now)}; "
+            "verify it with that version, or compute it again"
+        )
+
+
+def _file_problems(output: str, job: Job, record: Record) -> Iterator[str]:
+    """Yield what is wrong with a GeoTIFF without looking at its pixels."""
+    yield from count_problems(output, job, record)
+    for raster, array in job.plan.kept.items():
+        stored, due = open_output(output, raster).spec, file_spec(array)
+        for word, a, b in (("shape", _sizes(stored), _sizes(due)), ("dtype", stored.dtype, due.dtype)):
+            if a != b:
+                yield f"{output}: the {word} of {raster} is {a}, by its plan {b}"
+        yield from (f"{output}: {text}" for text in tag_differences(output, due))
+
+
+def _sizes(spec: RasterSpec) -> str:
+    """Return the dims with their sizes in words; one band may have a dim or none (GeoTIFFs have none)."""
+    sizes = zip(spec.dims, spec.shape, strict=True)
+    return ", ".join(f"{dim} {size}" for dim, size in sizes if (dim, size) != ("band", 1))

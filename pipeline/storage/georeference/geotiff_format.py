@@ -1,0 +1,182 @@
+"""Tags that say what a raster is, as GDAL and QGIS read them: made of its spec, or handed on from the file it is of.
+
+Facts in, tag values out. What the source file said stands where it still says what is true: on the same grid, the
+tags of the place are its own, to the bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from xml.sax.saxutils import escape, quoteattr
+
+import numpy as np
+
+from pipeline.model.raster import Item, Number, RasterSpec, Recorded, fit, is_nan
+from pipeline.storage.georeference import geokeys, geokeys_format
+from pipeline.storage.georeference.cf import crs_wkt
+from pipeline.storage.georeference.geotiff import (
+    DOMAIN,
+    GDAL_METADATA,
+    GDAL_NODATA,
+    PIXEL_SCALE,
+    TIEPOINT,
+    TRANSFORMATION,
+    Affine,
+    parse_number,
+    parse_transform,
+    recorded_crs,
+)
+
+Tags = dict[int, Any]
+MIN_IS_WHITE, MIN_IS_BLACK, RGB, PALETTE, SEPARATED = 0, 1, 2, 3, 5
+INKS = 4
+
+
+@dataclass(frozen=True)
+class Colors:
+    """What the bands mean: TIFF's codes, and the colour table."""
+
+    photometric: int
+    extra: tuple[int, ...]
+    table: np.ndarray | None = None
+    """uint16, (3, values)"""
+
+
+def format_tags(spec: RasterSpec, warnings: list[str]) -> Tags:
+    """Return the tags of place, nodata and GDAL's metadata of a raster; `warnings` say what is lost."""
+    place, is_whole = format_place(spec, warnings)
+    items = list(_items(spec))
+    if spec.crs and not is_whole:
+        items.append(Item("CRS_WKT", crs_wkt(spec.crs), domain=DOMAIN))
+        warnings.append(
+            "the coordinate system is more than geokeys can say; all of it stands in the file's metadata, which "
+            "rasterpipe reads, and other programs show as text"
+        )
+    nodata = format_nodata(spec)
+    tags = place | ({GDAL_METADATA: format_items(items)} if items else {})
+    return tags | ({GDAL_NODATA: nodata} if nodata is not None else {})
+
+
+def format_place(spec: RasterSpec, warnings: list[str]) -> tuple[Tags, bool]:
+    """Return the tags of the place, and whether they say all of the coordinate system."""
+    recorded = spec.recorded or Recorded()
+    known = dict(recorded.tags)
+    same_crs = geokeys.parse_crs(known, []) == spec.crs or recorded_crs(recorded.items) == spec.crs is not None
+    if known and same_crs and parse_transform(known, []) == spec.transform and (spec.transform or _fits(spec)):
+        return known, recorded_crs(recorded.items) is None
+    if spec.transform is None and set(known) & {TIEPOINT, TRANSFORMATION}:
+        warnings.append("the ground control points are left out: the raster is not the one that they were made for")
+    if known and same_crs:
+        keys: Tags = {code: value for code, value in known.items() if code in geokeys.TAGS}
+        is_whole = recorded_crs(recorded.items) is None
+    else:
+        found, is_whole = geokeys_format.format_crs(spec.crs) if spec.crs else ({}, True)
+        keys = geokeys_format.to_tags(found) if found else {}
+    is_point = geokeys.parse_keys(keys).get(geokeys.RASTER_TYPE) == geokeys.PIXEL_IS_POINT
+    return {**(format_transform(spec.transform, is_point) if spec.transform else {}), **keys}, is_whole
+
+
+def _fits(spec: RasterSpec) -> bool:
+    """Return whether control points are those of the raster: none lies outside of it."""
+    points = np.asarray(dict((spec.recorded or Recorded()).tags).get(TIEPOINT, ()), np.float64)
+    pixels = points[: len(points) // 6 * 6].reshape(-1, 6)[:, :2]
+    return bool((pixels >= 0).all() and (pixels <= (spec.width, spec.height)).all())
+
+
+def format_transform(transform: Affine | tuple[float, ...], is_point: bool) -> Tags:
+    """Return the tags of an affine transform of pixel corners; of pixel centres where these are what is tied.
+
+    Examples
+    --------
+    >>> format_transform((10.0, 0.0, 500.0, 0.0, -10.0, 800.0), False)[33922]
+    (0.0, 0.0, 0.0, 500.0, 800.0, 0.0)
+    """
+    a, b, c, d, e, f = transform
+    if is_point:
+        c, f = c + (a + b) / 2, f + (d + e) / 2
+    if a > 0 and e < 0 and not b and not d:
+        return {PIXEL_SCALE: (a, -e, 0.0), TIEPOINT: (0.0, 0.0, 0.0, c, f, 0.0)}
+    return {TRANSFORMATION: (a, b, 0.0, c, d, e, 0.0, f, *[0.0] * 7, 1.0)}
+
+
+def format_nodata(spec: RasterSpec) -> str | None:
+    """Return the nodata value as GDAL spells it; as the source does where that means the same."""
+    if spec.recorded is not None and (spec.recorded.items or spec.recorded.photometric is not None):
+        text = spec.recorded.nodata
+        fitted = None if text is None else fit(parse_number(text) or 0, spec.dtype) if _is_number(text) else None
+        unfit = fitted is None and (spec.nodata is None or is_nan(spec.nodata))
+        if unfit or (fitted is not None and _equal(fitted, spec.nodata)):
+            return text
+    return None if spec.nodata is None else spell(spec.nodata)
+
+
+def _is_number(text: str) -> bool:
+    return parse_number(text) is not None
+
+
+def _equal(first: Number | None, second: Number | None) -> bool:
+    return first == second or (is_nan(first) and is_nan(second))
+
+
+def spell(value: Number) -> str:
+    """Return a number in the fewest digits that give it back.
+
+    Examples
+    --------
+    >>> spell(-9999.0), spell(0.1), spell(float("nan")), spell(-3.4028234663852886e38)
+    ('-9999', '0.1', 'nan', '-3.4028234663852886e+38')
+    """
+    is_whole = isinstance(value, float) and math.isfinite(value) and value == int(value) and abs(value) < 2**53
+    return str(int(value)) if is_whole else repr(value)
+
+
+def _items(spec: RasterSpec) -> Iterator[Item]:
+    """Yield what the source file said, with the names that the bands have now."""
+    recorded = spec.recorded.items if spec.recorded else ()
+    named = {item.band: item.text for item in recorded if item.name.upper() == "DESCRIPTION" and not item.domain}
+    names = dict(enumerate(spec.bands))
+    unnamed = {band for band, name in names.items() if name in (f"b{band + 1}", "alpha") and band not in named}
+    same = all(named.get(band) == name for band, name in names.items() if band not in unnamed)
+    for item in recorded:
+        is_name = item.name.upper() == "DESCRIPTION" and not item.domain and item.band is not None
+        is_crs = (item.domain, item.name) == (DOMAIN, "CRS_WKT")
+        if not (is_name and not same) and not is_crs:
+            yield item
+    if not same:
+        for band, name in names.items():
+            if band not in unnamed:
+                yield Item("DESCRIPTION", name, band, "description")
+    for key, values in spec.band_coordinates:
+        for band, value in enumerate(values):
+            yield Item(key, str(value), band)
+
+
+def format_items(items: list[Item]) -> str:
+    """Return GDAL's metadata as XML, as GDAL lays it out."""
+    lines = []
+    for item in items:
+        attributes = {"name": item.name, "sample": item.band, "role": item.role or None, "domain": item.domain or None}
+        given = " ".join(f"{key}={quoteattr(str(value))}" for key, value in attributes.items() if value is not None)
+        lines.append(f"  <Item {given}>{escape(item.text)}</Item>\n")
+    return f"<GDALMetadata>\n{''.join(lines)}</GDALMetadata>\n"
+
+
+def format_colors(spec: RasterSpec) -> Colors:
+    """Return what the bands mean: as the source says where it still fits, else grey, or colour for three bytes."""
+    recorded, count = spec.recorded or Recorded(), spec.num_bands
+    photometric = {6: RGB, 8: RGB}.get(recorded.photometric or 0, recorded.photometric)
+    own = {MIN_IS_WHITE: 1, MIN_IS_BLACK: 1, RGB: 3, SEPARATED: INKS}
+    table = np.array(recorded.colors, np.uint16).reshape(3, -1) if recorded.colors else None
+    bits = 8 * spec.dtype.itemsize if spec.dtype.kind == "u" else 0
+    if table is not None and count == 1 and bits <= 16 and table.shape[1] == 2**bits:
+        return Colors(PALETTE, (), table)
+    if photometric == MIN_IS_WHITE and spec.dtype.kind != "u":
+        photometric = None
+    if photometric in own and own[photometric] + len(recorded.extra) == count:
+        return Colors(photometric, recorded.extra)
+    if count == own[RGB] and spec.dtype == np.uint8:
+        return Colors(RGB, ())
+    return Colors(MIN_IS_BLACK, (0,) * (count - 1))
