@@ -210,17 +210,17 @@ def _region_of_box(box: Sequence[float], spec: RasterSpec) -> Region:
     """Return the pixels that a box in the raster's coordinates touches."""
     if spec.transform is None:
         raise PipelineError("the raster has no georeference; give rows and columns instead", ("region", "bbox"))
-    a, b, c, d, e, f = spec.transform
-    if b or d:
+    grid = spec.transform
+    if grid.is_rotated:
         raise PipelineError("the raster is rotated; give rows and columns instead", ("region", "bbox"))
-    columns = sorted(((box[0] - c) / a, (box[2] - c) / a))
-    rows = sorted(((box[1] - f) / e, (box[3] - f) / e))
+    columns = sorted(((box[0] - grid.c) / grid.a, (box[2] - grid.c) / grid.a))
+    rows = sorted(((box[1] - grid.f) / grid.e, (box[3] - grid.f) / grid.e))
     # a box on pixel edges takes no neighbour because of the last bit
     top, left = (int(value + 1e-6) if value > 0 else 0 for value in (rows[0], columns[0]))
     region = Region(top, int(-(-(rows[1] - 1e-6) // 1)), left, int(-(-(columns[1] - 1e-6) // 1)))
     clipped = region.clip(spec.region)
     if not clipped.num_pixels:
-        ends = sorted((c, c + a * spec.width)), sorted((f, f + e * spec.height))
+        ends = grid.spans(spec.height, spec.width)
         raise PipelineError(
             f"{list(box)} does not meet the raster, which spans x {ends[0][0]:g} to {ends[0][1]:g}, "
             f"y {ends[1][0]:g} to {ends[1][1]:g}",

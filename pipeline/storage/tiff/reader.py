@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from tifffile import FileHandle, TiffFile, TiffPage
 
+from pipeline.model.affine import Affine
 from pipeline.model.errors import ChunkAway, InputChanged, InputError
 from pipeline.model.raster import RasterSpec
 from pipeline.model.read_limits import ReadLimits, check_bands
@@ -283,13 +284,10 @@ def _sample(file: FileHandle, size: int) -> str:
     return digest.hexdigest()
 
 
-def _scaled(transform: geotiff.Affine | None, origin: TiffPage, layout: Layout) -> geotiff.Affine | None:
+def _scaled(transform: Affine | None, origin: TiffPage, layout: Layout) -> Affine | None:
     """Return the transform of a level of a pyramid, made of that of full resolution."""
-    if transform is None:
-        return None
     down, across = int(origin.imagelength) / layout.height, int(origin.imagewidth) / layout.width
-    a, b, c, d, e, f = transform
-    return a * across, b * down, c, d * across, e * down, f
+    return transform and transform.scale(down, across)
 
 
 def _dims(num_bands: int, layout: Layout) -> tuple[str, ...]:

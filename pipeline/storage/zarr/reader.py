@@ -15,6 +15,7 @@ import numpy as np
 import zarr
 from zarr.buffer.cpu import NDBuffer
 
+from pipeline.model.affine import Affine
 from pipeline.model.errors import InputChanged, InputError
 from pipeline.model.raster import DIMS, Dims, RasterSpec, Recorded, array_slices, default_names, name_bands
 from pipeline.model.read_limits import TRUSTED, ReadLimits, check_bands
@@ -180,7 +181,7 @@ class ZarrReader(Reader):
 
     def _georeference(
         self, coordinates: Coordinates, stored: zarr.Array[Any], name_of: Mapping[str, str], sizes: Mapping[str, int]
-    ) -> tuple[cf.Affine | None, str | None]:
+    ) -> tuple[Affine | None, str | None]:
         """Return transform and CRS as attributes say, or failing that the coordinates."""
         group = coordinates.group
         attributes = {**(attributes_of(group) if group is not None else {}), **attributes_of(stored)}
@@ -189,8 +190,7 @@ class ZarrReader(Reader):
         transform, crs = cf.parse_georeference(attributes, mapped, self.warnings)
         if transform is not None and self._full and not cf.parse_georeference(attributes_of(stored), {}, [])[0]:
             down, across = (self._full[axis] / sizes[axis] for axis in ("y", "x"))
-            a, b, c, d, e, f = transform  # the group's, which is that of full resolution
-            transform = (a * across, b * down, c, d * across, e * down, f)
+            transform = transform.scale(down, across)  # the group's is that of full resolution
         if transform is None:
             y, x = (coordinates.read(name_of[axis], sizes[axis]) for axis in ("y", "x"))
             transform = cf.transform_of_coordinates(y, x, self.warnings)
