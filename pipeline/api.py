@@ -18,6 +18,7 @@ from pipeline.planning.plan import UNKNOWN
 from pipeline.run.facts import describe_input, describe_plan
 from pipeline.run.load import Source, load
 from pipeline.run.run import Ways, executor_of, located, run_job
+from pipeline.storage.input import Choice
 from pipeline.storage.open import open_raster
 
 
@@ -174,4 +175,4 @@ def convert(
 
 def info(path: str | os.PathLike[str], array: str | None = None) -> dict[str, Any]:
     """Return what a raster file or store is: dims, bands, dtype, nodata, chunks, CRS, and how to name it as input."""
-    return describe_input(str(path), open_raster(str(path), array), array)
+    return describe_input(str(path), open_raster(str(path), Choice(array)), array)

@@ -26,6 +26,7 @@ from pipeline.storage.folder.listing import SAMPLES, file_status
 from pipeline.storage.folder.local import HEAD_BYTES, LocalFolder
 from pipeline.storage.georeference import geotiff
 from pipeline.storage.georeference.geokeys import parse_crs
+from pipeline.storage.input import Choice
 from pipeline.storage.reader import Evidence, Reader
 from pipeline.storage.tiff.decode import Decoder, make_decoder
 from pipeline.storage.tiff.descriptor import DESCRIPTORS, Descriptor
@@ -33,7 +34,6 @@ from pipeline.storage.tiff.directory import check_directories
 from pipeline.storage.tiff.file import find_sidecars, input_errors, logged, reason
 from pipeline.storage.tiff.layout import RAW_READ_BYTES, Layout, parse_layout, positive, settle_predictor
 from pipeline.storage.tiff.page import describe_pages, hash_metadata, parse_recorded, select_pages, tags_of
-from pipeline.storage.tiff.stack import Choice
 
 NO_DIALECTS: dict[str, Any] = dict.fromkeys(
     (f"is_{name}" for name in ("eer", "lsm", "ndpi", "philips", "scanimage", "stk", "vista")), False
@@ -64,6 +64,7 @@ class TiffReader(Reader):
         self._path: str = identity["path"]
         self._status = status
         """The file's, when it was opened first."""
+        self.compile_decoder = getattr(decode, "compile", None)
         self._fill = 0 if spec.nodata is None else spec.nodata
         weakref.finalize(self, DESCRIPTORS.drop, id(self))
 
