@@ -24,9 +24,9 @@ from pipeline import api
 from pipeline.execution import run as execution
 from pipeline.execution.process import resident_bytes
 from pipeline.execution.progress import Progress
-from pipeline.execution.run import execute
-from pipeline.run.demo.synth import synth
+from pipeline.execution.run import Stores, execute
 from pipeline.storage.folder.disk import FileSystems
+from pipeline.verbs.demo.synth import synth
 
 MIB = 2**20
 PART_BYTES = 16 * MIB
@@ -83,7 +83,7 @@ def thread_overhead(blocks: int) -> float:
         journal = begun(folder, planned)
         started = time.perf_counter()
         with FileSystems([journal.folder]) as disks, journal.checkpoints(disks):
-            execute(planned, unused, unused, journal, Progress(quiet=True))
+            execute(planned, Stores(unused, unused), journal, Progress(quiet=True))
         seconds = (time.perf_counter() - started) / blocks
         journal.close()
     return seconds
@@ -110,7 +110,7 @@ def cluster_overhead(blocks: int) -> tuple[float, float, float]:
         journal = begun(folder, planned)
         before, busy = resident_bytes(), time.process_time()  # scheduler and client are threads of this process
         started = time.perf_counter()
-        execute(planned, unused, unused, journal, Progress(quiet=True), run_strips=crew.run_strips)
+        execute(planned, Stores(unused, unused), journal, Progress(quiet=True), run_strips=crew.run_strips)
         seconds, busy = (time.perf_counter() - started) / blocks, (time.process_time() - busy) / blocks
         grown = (resident_bytes() - before) / MIB
         journal.close()

@@ -26,8 +26,8 @@ from pipeline import api
 from pipeline.cli.main import main
 from pipeline.operations.registry import registry
 from pipeline.output.work_folder import work_folder
-from pipeline.run.demo.synth import synth
 from pipeline.storage.zarr.store import ZarrWriter, root_attributes
+from pipeline.verbs.demo.synth import synth
 from tests import harness
 
 PIPELINE = """\

@@ -28,7 +28,7 @@ from pipeline import api
 from pipeline.model.errors import InputError, PipelineError
 from pipeline.model.raster import RasterSpec, array_slices, grid_difference
 from pipeline.model.region import Axis, Grid, Halo, Region
-from pipeline.planning.touches import _Touches
+from pipeline.planning.touches import Touches
 from pipeline.storage.cache import CachedReader, ChunkCache
 from pipeline.storage.open import REFUSED, InputOptions, local_paths, open_input, open_raster
 from pipeline.storage.reader import Evidence, Reader
@@ -424,7 +424,7 @@ def test_each_chunk_is_decoded_once_in_planned_order(cached: CachedReader) -> No
 @given(cached_readers())
 def test_the_planned_capacity_gives_the_planned_decodings(cached: CachedReader) -> None:
     unit, spec = cached.unit, cached.reader.spec
-    touches = _Touches(cached.grid, unit, cached.halo, spec)
+    touches = Touches(cached.grid, unit, cached.halo, spec)
     cached.cache.capacity = touches.cached_chunks * unit[0] * unit[1] * spec.pixel_bytes
     for number in range(len(cached.grid)):
         read_block(cached, number)

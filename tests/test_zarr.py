@@ -730,7 +730,7 @@ def test_as_dask_writes_it(tmp_path: Path, zarr_format: int) -> None:
 def test_as_we_write_it(tmp_path: Path) -> None:
     along = (("wavelength", (490.0, 560.0)), ("kind", ("a", "b")))
     spec = RasterSpec(5, 6, np.dtype("int16"), ("y", "x", "band"), ("B02", "B03"), -1, along, UTM, "EPSG:32633")
-    create_store(str(tmp_path / "a.zarr"), {}, [StoredArray("smooth/mean", spec, (4, 4, 2), None, "fast")])
+    create_store(str(tmp_path / "a.zarr"), {}, [StoredArray("smooth/mean", spec, (4, 4, 2), None, "fast", spec.region)])
     for reader in (ZarrReader(str(tmp_path / "a.zarr" / "smooth" / "mean")), ZarrReader(str(tmp_path / "a.zarr"))):
         assert reader.spec == spec
 
