@@ -34,6 +34,7 @@ from pipeline.storage.tiff import TiffReader
 from pipeline.storage.tiff_writer import TileLayout, plan_tiles
 from pipeline.storage.zarr import ZarrReader
 from pipeline.target import provenance_of
+from tests.georeference import assert_same_crs
 
 SMALL = [("run.memory=600 MiB", "--memory"), ("run.workers=2", "--workers")]
 PLACE = (33550, 33922, 34264, 34735, 34736, 34737, 50844)
@@ -87,13 +88,6 @@ def test_geokeys_say_the_coordinate_system(text: str) -> None:
     assert messages == []
     assert again is not None
     assert_same_crs(pyproj.CRS(again), system)
-
-
-def assert_same_crs(*systems: pyproj.CRS) -> None:
-    """Compare where they put some points: names do not matter."""
-    ways = [pyproj.Transformer.from_crs(system.geodetic_crs, system, always_xy=True) for system in systems]
-    first, second = (np.array(way.transform([3.0, 11.0], [41.0, 52.0])) for way in ways)
-    np.testing.assert_allclose(first, second, rtol=1e-12, atol=1e-7)
 
 
 @pytest.mark.parametrize("text", BEYOND)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent / "pipeline"
+from tests.sources import ROOT, modules
 
 LAYERS = (
     {"cli", "__main__"},
@@ -30,10 +30,6 @@ LAYERS = (
 """From the top; a module imports only modules of lower layers, or of its own."""
 
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-
-
-def modules() -> list[Path]:
-    return sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 
 
 def layer(path: Path) -> str:

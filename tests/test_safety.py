@@ -19,7 +19,7 @@ from pipeline import api
 from pipeline.errors import InputError, OutputError, PipelineError
 from pipeline.storage.zarr import ZarrReader
 from pipeline.storage.zarr_metadata import InputStore, is_plain
-from tests.test_layers import ROOT, modules
+from tests.sources import ROOT, modules
 
 STEP = {"name": "smooth", "op": "window", "size": 3, "statistics": ["mean"]}
 

@@ -23,7 +23,8 @@ from pipeline.operations.window import Window
 from pipeline.storage.zarr_store import root_attributes
 from pipeline.target import hash_parts
 from tests import harness
-from tests.test_zarr import UTM, group
+from tests.georeference import UTM
+from tests.zarr_files import group
 
 HEIGHT, WIDTH = 90, 110
 STEPS: list[dict[str, Any]] = [

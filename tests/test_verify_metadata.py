@@ -21,7 +21,8 @@ from pipeline.errors import RasterpipeError
 from pipeline.expectation import document_difference, value_problems
 from pipeline.storage.folder import LocalFolder
 from tests import harness
-from tests.test_zarr import UTM, geo_text, group, pixels
+from tests.georeference import UTM, geo_text
+from tests.zarr_files import group, pixels
 
 STEPS: list[dict[str, Any]] = [
     {"name": "smooth", "op": "window", "input": "image", "size": 3, "statistics": ["mean", "max"]},
