@@ -52,7 +52,8 @@ EXCHANGE_SECONDS = 4e-4
 EXCHANGE_RATE = 1.7e8
 """Bytes a second and worker: what is exchanged is copied several times, always into fresh memory.
 
-Measured: 5.5 s more for 1.6 GB on two workers than where halos are read with the blocks (`python -m benchmarks.halo`).
+Measured: 5.5 s more for 1.6 GB on two workers than where halos are read with the blocks
+(`python -m benchmarks.studies.halo`).
 """
 WAITING = 1.1
 """What blocks that wait for I/O cost when no other block is in work meanwhile."""
