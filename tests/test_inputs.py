@@ -34,7 +34,8 @@ from pipeline.storage.open import REFUSED, InputOptions, local_paths, open_input
 from pipeline.storage.reader import Evidence, Reader
 from pipeline.storage.tiff.descriptor import Descriptors
 from tests import harness, strategies
-from tests.test_zarr import UTM, WKT, geo_text, group, pixels, read, write
+from tests.georeference import UTM, WKT, geo_text
+from tests.zarr_files import group, pixels, read, write
 
 DRAWN = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 

@@ -37,8 +37,9 @@ from pipeline.storage.zarr.store import (
 )
 from pipeline.verbs.load import load
 from tests import harness, strategies
+from tests.georeference import ROTATED, UTM, WKT, geo_text
 from tests.harness import Raster, same_bits
-from tests.test_zarr import ROTATED, UTM, WKT, geo_text, group, pixels, write
+from tests.zarr_files import group, pixels, write
 
 DRAWN = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 SMOOTH = {"name": "smooth", "op": "window", "size": 3, "statistics": ["mean", "max", "count"]}

@@ -1,6 +1,6 @@
 """A raster of a million blocks, none of them computed: what planning, dask, the journal and resuming take.
 
-    python -m benchmarks.many_blocks [blocks per side]
+    python -m benchmarks.studies.many_blocks [blocks per side]
 
 Each line says the seconds and how much the process's peak grew. Blocks do nothing: what is left is the overhead.
 """

@@ -1,6 +1,6 @@
 """What a block costs beside its pixels, and how a run grows with workers: measured here, and a model from it.
 
-    python -m benchmarks.scaling --blocks 20000 --size 2500 [--picture docs/scaling.svg]
+    python -m benchmarks.studies.scaling --blocks 20000 --size 2500 [--picture docs/scaling.svg]
 
 Overhead: blocks that do nothing, on threads and on two dask workers of one thread each (processes of this machine).
 Points: the 3 x 3 mean of a scene, on one and two threads, and on one and two workers, each against the model.
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.many_blocks import Idle, begun, plan_blocks, unused
+from benchmarks.studies.many_blocks import Idle, begun, plan_blocks, unused
 from pipeline import api
 from pipeline.execution import run as execution
 from pipeline.execution.process import resident_bytes

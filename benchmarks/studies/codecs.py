@@ -1,6 +1,6 @@
 """The presets of `output.codec`: size against the time to write and to read, for several kinds of rasters.
 
-    python -m benchmarks.codecs [RASTER.tif ...] [--size 2000] [--rounds 3] [--picture docs/codecs.svg]
+    python -m benchmarks.studies.codecs [RASTER.tif ...] [--size 2000] [--rounds 3] [--picture docs/codecs.svg]
 
 On two threads, chunks of 500 x 500; rasters of files are repeated until they have that size.
 """
