@@ -25,9 +25,9 @@ import pipeline
 from pipeline import api
 from pipeline.cli.main import main
 from pipeline.operations.registry import registry
-from pipeline.output.address import work_folder
-from pipeline.run.demo.synth import synth
+from pipeline.output.work_folder import work_folder
 from pipeline.storage.zarr.store import ZarrWriter, root_attributes
+from pipeline.verbs.demo.synth import synth
 from tests import harness
 
 PIPELINE = """\
@@ -900,9 +900,9 @@ DRIVER = """\
 import signal, sys, time
 from pathlib import Path
 from pipeline import api
-from pipeline.execution import executor
+from pipeline.execution.run import executor
 from pipeline.output import journal
-from pipeline.run import load as job
+from pipeline.verbs import load as job
 from pipeline.model.region import Axis, Grid
 from pipeline.storage.zarr.store import ZarrWriter
 

@@ -28,14 +28,15 @@ from pipeline import api
 from pipeline.model.errors import InputError, PipelineError
 from pipeline.model.raster import RasterSpec, array_slices, grid_difference
 from pipeline.model.region import Axis, Grid, Halo, Region
-from pipeline.planning.fitting import _Touches
+from pipeline.planning.touches import Touches
 from pipeline.storage.cache import CachedReader, ChunkCache
 from pipeline.storage.input import Choice, Input
 from pipeline.storage.open import REFUSED, local_paths, open_input, open_raster
 from pipeline.storage.reader import Evidence, Reader
 from pipeline.storage.tiff.descriptor import Descriptors
 from tests import harness, strategies
-from tests.test_zarr import UTM, WKT, geo_text, group, pixels, read, write
+from tests.georeference import UTM, WKT, geo_text
+from tests.zarr_files import group, pixels, read, write
 
 DRAWN = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -428,7 +429,7 @@ def test_each_chunk_is_decoded_once_in_planned_order(cached: CachedReader) -> No
 @given(cached_readers())
 def test_the_planned_capacity_gives_the_planned_decodings(cached: CachedReader) -> None:
     unit, spec = cached.unit, cached.reader.spec
-    touches = _Touches(cached.grid, unit, cached.halo, spec)
+    touches = Touches(cached.grid, unit, cached.halo, spec)
     cached.cache.capacity = touches.cached_chunks * unit[0] * unit[1] * spec.pixel_bytes
     for number in range(len(cached.grid)):
         read_block(cached, number)

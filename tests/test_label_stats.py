@@ -18,8 +18,8 @@ from pipeline.execution import partials
 from pipeline.execution import run as execution
 from pipeline.model.errors import InputError, OutputError, PipelineError, RunStopped
 from pipeline.model.region import Region
-from pipeline.run.load import load
 from pipeline.storage.tables import table_bytes
+from pipeline.verbs.load import load
 from tests import harness
 from tests.harness import Raster
 
@@ -150,7 +150,7 @@ def test_tables_too_large_for_the_memory_go_to_the_disk(
     pipeline.run({**config, "output": {**config["output"], "path": str(tmp_path / "whole.zarr")}})
     monkeypatch.setattr("pipeline.planning.fitting._multiples", lambda unit, size: [unit])
     monkeypatch.setattr("pipeline.planning.fitting._coarse_unit", lambda chunk, raster, pixel_bytes: chunk)
-    monkeypatch.setattr("pipeline.planning.fitting.MAX_TABLE_BYTES", 4096)
+    monkeypatch.setattr("pipeline.planning.cost.MAX_TABLE_BYTES", 4096)
     saved = []
     save_table = partials.fold
 
@@ -177,7 +177,7 @@ def test_wide_sums_go_to_the_disk_before_they_fill_the_memory(
     pipeline.run({**config, "output": {**config["output"], "path": str(tmp_path / "whole.zarr")}})
     monkeypatch.setattr("pipeline.planning.fitting._multiples", lambda unit, size: [unit])
     monkeypatch.setattr("pipeline.planning.fitting._coarse_unit", lambda chunk, raster, pixel_bytes: chunk)
-    monkeypatch.setattr("pipeline.planning.fitting.MAX_TABLE_BYTES", 2**17)
+    monkeypatch.setattr("pipeline.planning.cost.MAX_TABLE_BYTES", 2**17)
     sizes, folders = [], []
     join = partials.Merger.join
 

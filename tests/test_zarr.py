@@ -8,7 +8,6 @@ import pickle
 import re
 import shutil
 import struct
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,17 +26,17 @@ from pipeline.model.errors import InputError
 from pipeline.model.raster import RasterSpec
 from pipeline.model.region import Region
 from pipeline.model.stored import StoredArray
-from pipeline.storage.georeference import cf
 from pipeline.storage.input import Choice
 from pipeline.storage.zarr.reader import ZarrReader
 from pipeline.storage.zarr.store import create_store, write_coordinates
 from tests import harness, strategies
+from tests.georeference import ROTATED, UTM, WKT, geo_text
+from tests.zarr_files import group, pixels, quietly, read, write
 
 DRAWN = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 INTEGERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
 DTYPES = ("bool", *INTEGERS, "float16", "float32", "float64")
 CODECS = ("zarr.core.codec_pipeline.BatchedCodecPipeline", "zarrs.ZarrsCodecPipeline")
-WKT = cf.crs_wkt("EPSG:32633")
 
 
 @pytest.fixture(params=CODECS, ids=["zarr", "zarrs"])
@@ -45,52 +44,6 @@ def codecs(request: pytest.FixtureRequest) -> Iterator[None]:
     """Read with zarr's own codec pipeline (metadata, before a run) and with that of zarrs (a run)."""
     with zarr.config.set({"codec_pipeline.path": request.param}):
         yield
-
-
-def pixels(shape: tuple[int, ...], dtype: str = "float32", seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 100, shape).astype(dtype)
-
-
-def write(path: Path, values: np.ndarray, dims: tuple[str, ...] | None = ("y", "x"), **options: Any) -> str:
-    """Write an array, its dims named as the format does."""
-    attributes = dict(options.pop("attributes", {}))
-    if dims and options.get("zarr_format") == 2:
-        attributes["_ARRAY_DIMENSIONS"] = list(dims)
-    elif dims:
-        options["dimension_names"] = dims
-    options |= {"shape": values.shape, "dtype": values.dtype, "chunks": options.get("chunks", values.shape)}
-    array = quietly(zarr.create_array, str(path), attributes=attributes, **options)
-    array[...] = values
-    return str(path)
-
-
-def group(path: Path, attributes: dict[str, Any] | None = None, **arrays: tuple[tuple[str, ...], Any]) -> str:
-    """Write a group of arrays, each (dims, values) or (dims, values, attributes)."""
-    root = zarr.create_group(str(path), attributes=attributes or {})
-    for name, (dims, values, *rest) in arrays.items():
-        data = np.asarray(values)
-        data = data.astype(np.dtypes.StringDType()) if data.dtype.kind == "U" else data
-        root.create_array(name, data=data, dimension_names=dims, attributes=rest[0] if rest else {})
-    return str(path)
-
-
-def quietly(function: Any, *args: Any, **options: Any) -> Any:
-    """Call what warns of our test data (dtypes without a v3 specification, consolidated metadata)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return function(*args, **options)
-
-
-def read(reader: Any, region: Region | None = None, bands: list[int] | None = None) -> np.ndarray:
-    """Read into a non-contiguous array that is filled with rubbish first, and into a contiguous one."""
-    spec = reader.spec.select(None if bands is None else [band + 1 for band in bands])[0]
-    shape = spec.shape_of(region or spec.region)
-    strided = np.full((*shape[:-1], shape[-1] * 2), 77, spec.dtype)[..., ::2]
-    plain = np.full(shape, 78, spec.dtype)
-    for out in (strided, plain):
-        reader.read(region or spec.region, out, bands)
-    assert harness.same_bits(strided, plain)
-    return plain
 
 
 # --- pixels ----------------------------------------------------------------------------------------------------
@@ -594,15 +547,6 @@ def test_band_names(tmp_path: Path, names: list[Any], expected: tuple[str, ...])
     assert ZarrReader(path).spec.bands == expected
 
 
-UTM = (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0)
-ROTATED = (8.0, 6.0, 500000.0, 6.0, -8.0, 5000000.0)
-
-
-def geo_text(transform: tuple[float, ...]) -> str:
-    a, b, c, d, e, f = transform
-    return f"{c} {a} {b} {f} {d} {e}"
-
-
 def test_georeference_by_the_attributes_of_xarrays_first_reader(tmp_path: Path) -> None:
     attributes = {"transform": list(UTM), "crs": "+init=epsg:32633"}
     reader = ZarrReader(write(tmp_path / "a.zarr", pixels((5, 6)), attributes=attributes))
@@ -731,7 +675,7 @@ def test_as_dask_writes_it(tmp_path: Path, zarr_format: int) -> None:
 def test_as_we_write_it(tmp_path: Path) -> None:
     along = (("wavelength", (490.0, 560.0)), ("kind", ("a", "b")))
     spec = RasterSpec(5, 6, np.dtype("int16"), ("y", "x", "band"), ("B02", "B03"), -1, along, UTM, "EPSG:32633")
-    create_store(str(tmp_path / "a.zarr"), {}, [StoredArray("smooth/mean", spec, (4, 4, 2), None, "fast")])
+    create_store(str(tmp_path / "a.zarr"), {}, [StoredArray("smooth/mean", spec, (4, 4, 2), None, "fast", spec.region)])
     for reader in (ZarrReader(str(tmp_path / "a.zarr" / "smooth" / "mean")), ZarrReader(str(tmp_path / "a.zarr"))):
         assert reader.spec == spec
 

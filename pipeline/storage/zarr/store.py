@@ -32,7 +32,7 @@ CODECS: dict[str, dict[str, Any] | None] = {
     "small": {"cname": "zstd", "clevel": 6, "shuffle": "shuffle"},
     "none": None,
 }
-"""Of blosc; `python -m benchmarks.codecs` charts what each costs. Its zstd 9 is zstd's 22: below 5 MB/s."""
+"""Of blosc; `python -m benchmarks.studies.codecs` charts what each costs. Its zstd 9 is zstd's 22: below 5 MB/s."""
 
 TABLE_CHUNK_BYTES = 4 * 2**20
 

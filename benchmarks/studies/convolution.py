@@ -1,6 +1,6 @@
 """The kernels of convolve and gaussian against scipy.ndimage, and OpenCV where it is installed; one thread.
 
-    python -m benchmarks.convolution --size 2000
+    python -m benchmarks.studies.convolution --size 2000
 
 Times in milliseconds, the best of several rounds in turn; ratios of one run are to be trusted, absolute times are
 not. OpenCV computes float32 in float32, and large kernels by Fourier transforms.

@@ -3,7 +3,7 @@
 All arrays are in memory. The rounds take turns; the least processor time of each counts, ratios are to be trusted,
 absolute times are not. scipy gets a part of the raster where it would take long; the times are per pixel.
 
-    python -m benchmarks.window_rank --rounds 3
+    python -m benchmarks.studies.window_rank --rounds 3
 """
 
 from __future__ import annotations
