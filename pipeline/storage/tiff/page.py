@@ -10,8 +10,9 @@ import numpy as np
 from tifffile import TiffFile, TiffPage
 
 from pipeline.model.errors import InputError
-from pipeline.model.raster import RasterSpec, Recorded, is_nan
+from pipeline.model.raster import RasterSpec, is_nan
 from pipeline.storage.georeference import geotiff
+from pipeline.storage.georeference.recorded import Recorded
 from pipeline.storage.input import Choice
 from pipeline.storage.tiff.layout import Layout, codec_of
 from pipeline.storage.tiff.stack import groups_of, pages_of, parse_stacks

@@ -270,12 +270,6 @@ def _in_order(
             future.cancel()
 
 
-def expected_bytes(spec: RasterSpec) -> int:
-    """Return what the file has at most: pixels in whole tiles, and the directory."""
-    sides = (math.ceil(n / SMALLEST_SIDE) * SMALLEST_SIDE for n in (spec.height, spec.width))
-    return math.prod(sides) * spec.pixel_bytes + MIB
-
-
 def read_description(path: str | os.PathLike[str]) -> str | None:
     """Return the text that `write_geotiff` was given; None for a file that has none, or is no TIFF."""
     from tifffile import TiffFile

@@ -17,7 +17,7 @@ from zarr.buffer.cpu import NDBuffer
 
 from pipeline.model.affine import Affine
 from pipeline.model.errors import InputChanged, InputError
-from pipeline.model.raster import DIMS, RasterSpec, Recorded, array_slices, default_names, name_bands
+from pipeline.model.raster import DIMS, RasterSpec, array_slices, default_names, name_bands
 from pipeline.model.read_limits import TRUSTED, ReadLimits, check_bands
 from pipeline.model.region import Region
 from pipeline.storage.folder.address import REQUESTS_AT_ONCE
@@ -27,12 +27,14 @@ from pipeline.storage.folder.listing import Expected, Listing, Unlisted, Whole
 from pipeline.storage.folder.metadata import METADATA, attributes_of
 from pipeline.storage.folder.open import folder_at
 from pipeline.storage.georeference import cf
+from pipeline.storage.georeference.array_attributes import band_name, from_attributes
 from pipeline.storage.georeference.crs import in_units
 from pipeline.storage.georeference.geotiff import by_band, parse_scales
-from pipeline.storage.georeference.recorded import band_name, from_attributes
+from pipeline.storage.georeference.recorded import Recorded, recorded_of
 from pipeline.storage.input import Choice
 from pipeline.storage.reader import Evidence, Reader, Scales
 from pipeline.storage.thread_buffers import ThreadBuffers
+from pipeline.storage.zarr.codec import codec_settings
 from pipeline.storage.zarr.coordinate import Coordinates, quiet, recorded_names
 from pipeline.storage.zarr.group import check_array, dimension_names, find_array, fix_dimensions, multiscales, role_of
 from pipeline.storage.zarr.guard import ChunkGuard
@@ -158,8 +160,8 @@ class ZarrReader(Reader):
     def _parse_scales(self, stored: zarr.Array[Any]) -> Scales:
         """Return CF's scales; failing these, those of the GeoTIFF that the array was made of."""
         scales = cf.parse_scales(attributes_of(stored), self.spec.num_bands, self.warnings)
-        if scales is None and self.spec.recorded is not None:
-            scales = parse_scales(by_band(self.spec.recorded.items), self.spec.num_bands, self.warnings)
+        if scales is None:
+            scales = parse_scales(by_band(recorded_of(self.spec).items), self.spec.num_bands, self.warnings)
         return scales or ()
 
     def _band_names(
@@ -408,6 +410,5 @@ def _fill_value_note(array: zarr.Array[Any], spec: RasterSpec) -> list[str]:
 
 
 def _codec_name(codec: Any) -> str:
-    settings = codec.to_dict() if hasattr(codec, "to_dict") else codec.get_config()
-    inner = settings.get("configuration", settings)
-    return "/".join(str(part) for part in (settings.get("name", settings.get("id")), inner.get("cname")) if part)
+    name, settings = codec_settings(codec)
+    return "/".join(str(part) for part in (name, settings.get("cname")) if part)

@@ -24,7 +24,7 @@ from pipeline.storage.folder.base import PLAIN_CODECS, Folder, RemoteError
 from pipeline.storage.folder.local import LocalFolder
 from pipeline.storage.folder.open import folder_at
 from pipeline.storage.georeference import cf
-from pipeline.storage.georeference.recorded import to_attributes
+from pipeline.storage.georeference.array_attributes import to_attributes
 
 CODECS: dict[str, dict[str, Any] | None] = {
     "fast": {"cname": "lz4", "clevel": 5, "shuffle": "shuffle"},
@@ -243,11 +243,6 @@ def missing_chunks(path: str | Folder, array: str) -> Iterator[str]:
         key = stored.metadata.encode_chunk_key(place)
         if not size_of(key):
             yield f"{array}/{key}"
-
-
-def group_attributes(path: str | Folder, group: str) -> dict[str, Any]:
-    """Return the provenance of a step's group; empty where there is none."""
-    return root_attributes(folder_at(path).child(group)) or {}
 
 
 class ZarrWriter:
