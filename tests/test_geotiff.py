@@ -29,7 +29,7 @@ from pipeline.model.errors import OutputError, PipelineError, RunInterrupted, Ru
 from pipeline.model.raster import RasterSpec
 from pipeline.output.provenance import provenance_of
 from pipeline.storage.folder import disk
-from pipeline.storage.georeference import geokeys, geokeys_format
+from pipeline.storage.georeference import geokeys, geokeys_format, geokeys_parse
 from pipeline.storage.georeference.geotiff_format import spell
 from pipeline.storage.open import open_raster
 from pipeline.storage.tiff import writer as tiff_writer
@@ -87,7 +87,7 @@ def test_geokeys_say_the_coordinate_system(text: str) -> None:
     keys, is_whole = geokeys_format.format_crs(system.to_wkt())
     assert is_whole
     messages: list[str] = []
-    again = geokeys.parse_crs(geokeys_format.to_tags(keys), messages)
+    again = geokeys_parse.parse_crs(geokeys.to_tags(keys), messages)
     assert messages == []
     assert again is not None
     assert_same_crs(pyproj.CRS(again), system)
@@ -107,7 +107,7 @@ def test_a_projection_given_by_its_code() -> None:
     """What GDAL writes for a zone of UTM on a datum of its own."""
     directory = (1, 1, 0, 4, 1024, 0, 1, 1, 2048, 0, 1, 4314, 3072, 0, 1, 32767, 3074, 0, 1, 16033)
     messages: list[str] = []
-    crs = geokeys.parse_crs({34735: directory}, messages)
+    crs = geokeys_parse.parse_crs({34735: directory}, messages)
     assert messages == []
     assert crs is not None
     assert_same_crs(pyproj.CRS(crs), pyproj.CRS("+proj=utm +zone=33 +ellps=bessel"))
@@ -149,7 +149,7 @@ POINT = tag(34735, 1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 2, 3072, 0, 1, 32632)
 SCALE, TIE = tag(33550, 10.1, 9.7, 0.0), tag(33922, 0.0, 0.0, 0.0, 500000.3, 6e6 + 0.7, 0.0)
 ROTATED = tag(34264, 10.0, 1.3, 0.0, 5e5, 1.1, -10.0, 0.0, 6e6, *[0.0] * 7, 1.0)
 SOUTH = tag(34264, 10.0, 0.0, 0.0, 5e5, 0.0, 10.0, 0.0, 6e6, *[0.0] * 7, 1.0)
-CUSTOM = [tag(code, *((value,) if isinstance(value, str) else value)) for code, value in geokeys_format.to_tags(
+CUSTOM = [tag(code, *((value,) if isinstance(value, str) else value)) for code, value in geokeys.to_tags(
     geokeys_format.format_crs(pyproj.CRS(SYSTEMS[3]).to_wkt())[0]
 ).items()]  # fmt: skip
 UNREAD = tag(34735, 1, 1, 0, 4, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32767, 3075, 0, 1, 9999)
@@ -316,7 +316,7 @@ def test_rioxarray_opens_the_store_georeferenced(tmp_path: Path, crs: str) -> No
     pytest.importorskip("rioxarray", reason="rioxarray is not installed")
     import xarray
 
-    keys = geokeys_format.to_tags(geokeys_format.format_crs(pyproj.CRS(crs).to_wkt())[0])
+    keys = geokeys.to_tags(geokeys_format.format_crs(pyproj.CRS(crs).to_wkt())[0])
     place = [tag(code, *((value,) if isinstance(value, str) else value)) for code, value in keys.items()]
     make_tiff(tmp_path / "a.tif", {"extratags": [*place, SCALE, TIE, tag(42113, "7")]})
     api.convert(tmp_path / "a.tif", tmp_path / "a.zarr", limits=SMALL)
@@ -730,8 +730,8 @@ def test_nodata_of_a_conversion(tmp_path: Path, dtype: str, recorded: int | None
 def parse_keys(**keys: Any) -> tuple[str | None, list[str]]:
     """Return the CRS of geokeys given by their numbers (``k1024=1``), and what is said of it."""
     messages: list[str] = []
-    tags = geokeys_format.to_tags({int(key.removeprefix("k")): value for key, value in keys.items()})
-    return geokeys.parse_crs(tags, messages), messages
+    tags = geokeys.to_tags({int(key.removeprefix("k")): value for key, value in keys.items()})
+    return geokeys_parse.parse_crs(tags, messages), messages
 
 
 WEB_MERCATOR = (

@@ -22,6 +22,7 @@ from zarr.codecs import BloscCodec
 from benchmarks.child import in_own_process
 from benchmarks.rounds import Measured, Row, at_most
 from pipeline import api
+from pipeline.storage.input import Choice
 from pipeline.storage.tiff.tiling import TileLayout, plan_tiles
 from pipeline.storage.tiff.writer import write_geotiff
 from pipeline.storage.zarr.document import CODECS
@@ -40,7 +41,7 @@ WARM, SCENE = "warm", "scene"
 
 def open_scene(folder: Path) -> tuple[ZarrReader, TileLayout]:
     configure(THREADS)
-    reader = ZarrReader(str(folder / "a.zarr"), "image" if (folder / "a.zarr/image").exists() else None)
+    reader = ZarrReader(str(folder / "a.zarr"), Choice("image" if (folder / "a.zarr/image").exists() else None))
     return reader, plan_tiles(reader.spec, reader.chunk, THREADS, MEMORY_BYTES)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from pipeline.model.affine import Affine
 from pipeline.model.raster import Number, RasterSpec, fit, is_nan
-from pipeline.storage.georeference import geokeys, geokeys_format
+from pipeline.storage.georeference import geokeys, geokeys_format, geokeys_parse
 from pipeline.storage.georeference.cf import crs_wkt
 from pipeline.storage.georeference.geotiff import (
     DOMAIN,
@@ -65,7 +65,7 @@ def format_place(spec: RasterSpec, warnings: list[str]) -> tuple[Tags, bool]:
     """Return the tags of the place, and whether they say all of the coordinate system."""
     recorded = recorded_of(spec)
     known = dict(recorded.tags)
-    same_crs = geokeys.parse_crs(known, []) == spec.crs or recorded_crs(recorded.items) == spec.crs is not None
+    same_crs = geokeys_parse.parse_crs(known, []) == spec.crs or recorded_crs(recorded.items) == spec.crs is not None
     if known and same_crs and parse_transform(known, []) == spec.transform and (spec.transform or _fits(spec)):
         return known, recorded_crs(recorded.items) is None
     if spec.transform is None and set(known) & {TIEPOINT, TRANSFORMATION}:
@@ -75,8 +75,8 @@ def format_place(spec: RasterSpec, warnings: list[str]) -> tuple[Tags, bool]:
         is_whole = recorded_crs(recorded.items) is None
     else:
         found, is_whole = geokeys_format.format_crs(spec.crs) if spec.crs else ({}, True)
-        keys = geokeys_format.to_tags(found) if found else {}
-    is_point = geokeys.parse_keys(keys).get(geokeys.RASTER_TYPE) == geokeys.PIXEL_IS_POINT
+        keys = geokeys.to_tags(found) if found else {}
+    is_point = geokeys.parse_keys(keys).get(geokeys.Key.RASTER_TYPE) == geokeys.PIXEL_IS_POINT
     return {**(format_transform(spec.transform, is_point) if spec.transform else {}), **keys}, is_whole
 
 

@@ -12,7 +12,7 @@ from tifffile import TiffFile, TiffPage
 from pipeline.model.errors import InputError
 from pipeline.model.raster import RasterSpec, is_nan
 from pipeline.storage.georeference import geotiff
-from pipeline.storage.georeference.geokeys import parse_crs
+from pipeline.storage.georeference.geokeys_parse import parse_crs
 from pipeline.storage.georeference.recorded import Recorded
 from pipeline.storage.input import Choice
 from pipeline.storage.reader import Scales
