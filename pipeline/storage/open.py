@@ -173,6 +173,4 @@ def _recorded(entry: Input, spec: RasterSpec) -> Recorded | None:
 
 def local_paths(reader: Reader) -> list[str]:
     """Return the files and folders that a reader reads, to keep the output out of them."""
-    identity = reader.identity()
-    entries = identity.get("stack", [identity])
-    return [str(entry["path"]) for entry in entries if not is_url(entry["path"])]
+    return [each.path for each in reader.evidence() if not is_url(each.path)]
