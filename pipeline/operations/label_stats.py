@@ -14,6 +14,7 @@ from pipeline.kernels.label_columns import finish, lookup
 from pipeline.kernels.label_table import LabelTable, Patch, merge, partial_table
 from pipeline.kernels.label_width import Width, merged_bytes, width_of, width_of_dtype
 from pipeline.operation import Block, Domain, Reduction, Specs, Table, TableSpec, keep_dtype, register
+from pipeline.operations.checks import unique
 from pipeline.raster import RasterSpec, holds, largest
 from pipeline.region import Region
 from pipeline.storage.tables import STRIPE_BYTES, StoredTable
@@ -70,12 +71,7 @@ class LabelStats(Reduction):
     table: StrictStr | None = None
     """A .parquet or .csv file to write the table to as well; relative to the pipeline file."""
 
-    @field_validator("statistics", "geometry", "recolor")
-    @classmethod
-    def _check_unique(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(names)) != len(names):
-            raise ValueError(f"must name each once, got {', '.join(names)}")
-        return names
+    _check_unique = field_validator("statistics", "geometry", "recolor")(unique("each"))
 
     @model_validator(mode="after")
     def _check(self) -> LabelStats:

@@ -27,6 +27,7 @@ from pipeline.operation import (
     register,
     require_exact,
 )
+from pipeline.operations.checks import unique
 from pipeline.palette import MAX_COLORS, color_dtype, is_file
 from pipeline.raster import RasterSpec, array_slices, holds, largest
 from pipeline.region import Region
@@ -71,12 +72,7 @@ class Quantize(Operation):
     outputs: Annotated[tuple[Output, ...], Field(min_length=1)] = ("index",)
     """What to compute; each is an output."""
 
-    @field_validator("outputs")
-    @classmethod
-    def _check_unique(cls, outputs: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(outputs)) != len(outputs):
-            raise ValueError(f"must name each output once, got {', '.join(outputs)}")
-        return outputs
+    _check_outputs = field_validator("outputs")(unique("each output"))
 
     @field_validator("palette")
     @classmethod
