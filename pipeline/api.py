@@ -15,6 +15,7 @@ from pipeline.model.errors import UsageError
 from pipeline.operations.registry import find_operation
 from pipeline.output.job import Job
 from pipeline.planning.plan import UNKNOWN
+from pipeline.storage.input import Choice
 from pipeline.storage.open import open_raster
 from pipeline.verbs.facts import describe_input, describe_plan
 from pipeline.verbs.load import Source, load
@@ -174,4 +175,4 @@ def convert(
 
 def info(path: str | os.PathLike[str], array: str | None = None) -> dict[str, Any]:
     """Return what a raster file or store is: dims, bands, dtype, nodata, chunks, CRS, and how to name it as input."""
-    return describe_input(str(path), open_raster(str(path), array), array)
+    return describe_input(str(path), open_raster(str(path), Choice(array)), array)

@@ -26,6 +26,7 @@ from pipeline.model.errors import InputError
 from pipeline.model.raster import RasterSpec
 from pipeline.model.region import Region
 from pipeline.model.stored import StoredArray
+from pipeline.storage.input import Choice
 from pipeline.storage.zarr.reader import ZarrReader
 from pipeline.storage.zarr.store import create_store, write_coordinates
 from tests import harness, strategies
@@ -192,10 +193,10 @@ def test_unclear_dims_are_refused_and_may_be_told(tmp_path: Path, shape: tuple[i
     with pytest.raises(InputError, match=r"names no dims.*say them, for instance `dims: y,x,band`"):
         ZarrReader(path)
     if len(shape) == 3:
-        assert ZarrReader(path, dims=("band", "y", "x")).spec.dims == ("band", "y", "x")
+        assert ZarrReader(path, Choice(dims=("band", "y", "x"))).spec.dims == ("band", "y", "x")
     else:
         with pytest.raises(InputError, match="`dims` names 3 dims, the array has 4"):
-            ZarrReader(path, dims=("band", "y", "x"))
+            ZarrReader(path, Choice(dims=("band", "y", "x")))
 
 
 @pytest.mark.parametrize("dims", [("x", "y"), ("lon", "lat"), ("x", "y", "band"), ("y", "band", "x"), ("y", "y")])
@@ -214,24 +215,24 @@ def test_further_dims_are_cut_by_position_or_label(tmp_path: Path) -> None:
         level=(("level",), [1000.0, 850.0, 500.0]),
     )
     for at in ({"time": 1, "level": -1}, {"time": "2020-06-01", "level": "500.0"}, {"time": "2020-06", "level": 500.0}):
-        reader = ZarrReader(path, at=at)
+        reader = ZarrReader(path, Choice(at=at))
         np.testing.assert_array_equal(read(reader), values[1, 2])
         np.testing.assert_array_equal(read(pickle.loads(pickle.dumps(reader))), values[1, 2])
-    first, second = (ZarrReader(path, at={"time": time, "level": 0}).identity() for time in (0, 1))
+    first, second = (ZarrReader(path, Choice(at={"time": time, "level": 0})).identity() for time in (0, 1))
     assert first != second
     with pytest.raises(InputError, match=r"dim 'time' has 2 entries; pick one, for instance `at: \{time: 0\}`"):
         ZarrReader(path)
     with pytest.raises(InputError, match=r"`at: \{time: 2\}` is outside; time has 2 entries"):
-        ZarrReader(path, at={"time": 2, "level": 0})
+        ZarrReader(path, Choice(at={"time": 2, "level": 0}))
     with pytest.raises(InputError, match=r"no entry '2021-01-01' \(2020-01-01T00:00:00, 2020-06-01T00:00:00\)"):
-        ZarrReader(path, at={"time": "2021-01-01", "level": 0})
+        ZarrReader(path, Choice(at={"time": "2021-01-01", "level": 0}))
     with pytest.raises(InputError, match="time has 2 entries '2020'"):
-        ZarrReader(path, at={"time": "2020", "level": 0})
+        ZarrReader(path, Choice(at={"time": "2020", "level": 0}))
     with pytest.raises(InputError, match="`at`: unknown dim 'tine'; did you mean 'time'"):
-        ZarrReader(path, at={"time": 0, "level": 0, "tine": 0})
+        ZarrReader(path, Choice(at={"time": 0, "level": 0, "tine": 0}))
     with pytest.raises(InputError, match=r"`at`: y has no entry 'a' \(it has no coordinate\)"):
-        ZarrReader(path, at={"time": 0, "level": 0, "y": "a"})
-    assert ZarrReader(path, at={"time": 0, "level": 0}).spec.dims == ("y", "x")
+        ZarrReader(path, Choice(at={"time": 0, "level": 0, "y": "a"}))
+    assert ZarrReader(path, Choice(at={"time": 0, "level": 0})).spec.dims == ("y", "x")
 
 
 @pytest.mark.parametrize("units", ["days since long ago", "days", "days since 2020-01-01"])
@@ -239,7 +240,7 @@ def test_times_that_cannot_be_read_as_dates_are_labels_as_they_are(tmp_path: Pat
     calendar = "360_day" if "2020" in units else "standard"
     time = (("time",), [0, 152], {"units": units, "calendar": calendar})
     path = group(tmp_path / "a.zarr", image=(("time", "y", "x"), pixels((2, 5, 6))), time=time)
-    np.testing.assert_array_equal(read(ZarrReader(path, at={"time": "152"})), pixels((2, 5, 6))[1])
+    np.testing.assert_array_equal(read(ZarrReader(path, Choice(at={"time": "152"}))), pixels((2, 5, 6))[1])
 
 
 def test_a_damaged_coordinate_is_told(tmp_path: Path) -> None:
@@ -264,7 +265,7 @@ def test_names_of_channels_of_ome_zarr(tmp_path: Path) -> None:
     new = group(tmp_path / "b.zarr", {"ome": {"multiscales": scales, "omero": shown}}, **members)
     for path in (old, new):
         assert ZarrReader(path).spec.bands == ("DAPI", "GFP", "b3")
-        assert ZarrReader(path, level=1).spec.bands == ("DAPI", "GFP", "b3")
+        assert ZarrReader(path, Choice(level=1)).spec.bands == ("DAPI", "GFP", "b3")
     shown["channels"][1]["label"] = "DAPI"
     reader = ZarrReader(group(tmp_path / "c.zarr", {"multiscales": scales, "omero": shown}, **members))
     assert reader.spec.bands == ("b1", "b2", "b3")
@@ -344,7 +345,7 @@ def test_names_that_stand_twice_are_ignored_aloud(tmp_path: Path) -> None:
 def test_a_band_may_be_cut_too(tmp_path: Path) -> None:
     values = pixels((3, 5, 6))
     path = group(tmp_path / "a.zarr", image=(("band", "y", "x"), values), band=(("band",), ["B02", "B03", "B04"]))
-    reader = ZarrReader(path, at={"band": "B04"})
+    reader = ZarrReader(path, Choice(at={"band": "B04"}))
     assert (reader.spec.dims, reader.spec.bands) == (("y", "x"), ("b1",))
     np.testing.assert_array_equal(read(reader), values[2])
 
@@ -372,13 +373,13 @@ def test_several_rasters_are_named(tmp_path: Path) -> None:
     zarr.open_group(path).create_array("deep/er/blue", data=pixels((5, 6)), dimension_names=("y", "x"))
     with pytest.raises(InputError, match="holds 3 rasters: deep/er/blue, green, red; name one: `"):
         ZarrReader(path)
-    assert ZarrReader(path, "deep/er/blue").spec.shape == (5, 6)
+    assert ZarrReader(path, Choice("deep/er/blue")).spec.shape == (5, 6)
     with pytest.raises(InputError, match="unknown array 'gren'; did you mean 'green'"):
-        ZarrReader(path, "gren")
+        ZarrReader(path, Choice("gren"))
     with pytest.raises(InputError, match="deep is a group; unknown array"):
-        ZarrReader(path, "deep")
+        ZarrReader(path, Choice("deep"))
     with pytest.raises(InputError, match="is one array, so array 'red' names nothing in it; leave it out"):
-        ZarrReader(f"{path}/red", "red")
+        ZarrReader(f"{path}/red", Choice("red"))
     with pytest.raises(InputError, match="is a group and holds no raster"):
         ZarrReader(group(tmp_path / "b.zarr", y=(("y",), [1, 2])))
 
@@ -402,7 +403,7 @@ def test_an_array_added_after_consolidation_is_found(tmp_path: Path) -> None:
     path = group(tmp_path / "a.zarr", red=(("y", "x"), pixels((5, 6))))
     quietly(zarr.consolidate_metadata, path)
     quietly(zarr.open_group, path, use_consolidated=False).create_array("blue", data=pixels((5, 6), "uint8"))
-    assert ZarrReader(path, "blue").spec.dtype == np.uint8
+    assert ZarrReader(path, Choice("blue")).spec.dtype == np.uint8
 
 
 # --- what attributes and coordinates say -----------------------------------------------------------------------
@@ -644,7 +645,7 @@ def test_as_xarray_writes_it(tmp_path: Path, zarr_format: int) -> None:
     scene.encoding = {"_FillValue": -9999.0, "grid_mapping": "spatial_ref", "chunks": (1, 2, 4, 4)}
     path = str(tmp_path / "a.zarr")
     quietly(scene.to_dataset().to_zarr, path, zarr_format=zarr_format)
-    reader = ZarrReader(path, at={"time": "2020-01-01"})
+    reader = ZarrReader(path, Choice(at={"time": "2020-01-01"}))
     assert reader.spec == RasterSpec(
         height=6,
         width=7,
@@ -722,7 +723,7 @@ def test_damaged_metadata(tmp_path: Path, text: str, inner: bool) -> None:
         pytest.skip("a group in the place of the array is no damage")
     damaged.write_text(text)
     with pytest.raises(InputError, match=r"a\.zarr.*: .*cannot be opened"):
-        ZarrReader(path, "image")
+        ZarrReader(path, Choice("image"))
     with pytest.raises(InputError, match=r"a\.zarr"):
         ZarrReader(path)
 
@@ -839,7 +840,7 @@ def test_checksums_after_compressors(tmp_path: Path, codecs: None, compressor: s
         path = str(tmp_path / "a.zarr")
         array = quietly(zarr.create, shape=values.shape, chunks=(50, 300), dtype="int16", store=path, codecs=chain)
         array[...] = values
-    np.testing.assert_array_equal(read(ZarrReader(path, dims=("y", "x"))), values)
+    np.testing.assert_array_equal(read(ZarrReader(path, Choice(dims=("y", "x")))), values)
 
 
 @pytest.mark.parametrize("location", ["start", "end"])
@@ -894,7 +895,7 @@ def test_dims_that_are_renamed_keep_their_coordinates(tmp_path: Path) -> None:
         yc=(("yc",), 95 - 10.0 * np.arange(5)),
         xc=(("xc",), 5 + 10.0 * np.arange(6)),
     )
-    reader = ZarrReader(path, "image", {"time": 1}, ("time", "band", "y", "x"))
+    reader = ZarrReader(path, Choice("image", {"time": 1}, ("time", "band", "y", "x")))
     assert reader.spec.bands == ("red", "green", "nir")
     assert reader.spec.transform == (10, 0, 0, 0, -10, 100)
     np.testing.assert_array_equal(read(reader), values[1])

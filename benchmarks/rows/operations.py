@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import scipy.ndimage
-from pipeline.region import Region
 
 from benchmarks.memory import in_memory, in_place
 from benchmarks.rounds import Row, at_least, at_most
 from pipeline.kernels.footprint import Footprint
 from pipeline.kernels.frame import Frame
 from pipeline.kernels.window import WindowRule, moments
+from pipeline.model.region import Region
 
 WORKERS = 2
 

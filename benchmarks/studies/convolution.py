@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from pipeline.region import Region
 from scipy import ndimage
 
 from pipeline.kernels.convolution import Weights, correlate, direct, gaussian_weights, separable
 from pipeline.kernels.frame import Frame
+from pipeline.model.region import Region
 
 try:
     import cv2

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import PipelineError
-from pipeline.raster import Number, holds
+from pipeline.model.errors import PipelineError
+from pipeline.model.raster import Number, holds
 
 
 def check_cval(key: str, rule: str, cval: Number | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
@@ -58,8 +57,7 @@ def _check_unplaced(spec: RasterSpec) -> None:
     """Refuse to choose the unit of derivatives where a georeference makes pixels lengths."""
     if spec.transform is None:
         return
-    a, b, _, d, e, _ = spec.transform
-    height, width = math.hypot(b, e), math.hypot(a, d)
+    height, width = spec.transform.pixel_size
     try:
         (down, across), _ = spacing_metres(spec)
         lengths = f"`spacing: geo` (per metre; a pixel is {down:.10g} x {across:.10g} m)"
