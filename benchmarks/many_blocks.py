@@ -27,8 +27,8 @@ from pipeline.execution.run import execute
 from pipeline.execution.worker import PassWorker
 from pipeline.model.raster import RasterSpec
 from pipeline.model.region import Axis, Grid
-from pipeline.output.address import work_folder
 from pipeline.output.journal import Journal
+from pipeline.output.work_folder import work_folder
 from pipeline.planning.passes import make_plan
 from pipeline.planning.plan import InputSpec, Plan, Settings
 from pipeline.storage.folder.disk import FileSystems

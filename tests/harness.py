@@ -30,11 +30,12 @@ from pipeline.model.region import Axis, Grid, Region, wrap_pieces
 from pipeline.model.stored import StoredArray
 from pipeline.model.total import Total
 from pipeline.operations.base import Reduction
-from pipeline.output.address import building_paths, work_folder
+from pipeline.output.address import building_paths
 from pipeline.output.job import Job
 from pipeline.output.journal import Journal
 from pipeline.output.place import Target
 from pipeline.output.store import RunStore, qualities
+from pipeline.output.work_folder import work_folder
 from pipeline.run.load import load
 from pipeline.storage.folder.base import PLAIN_CODECS
 from pipeline.storage.folder.local import LocalFolder

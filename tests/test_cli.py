@@ -25,7 +25,7 @@ import pipeline
 from pipeline import api
 from pipeline.cli.main import main
 from pipeline.operations.registry import registry
-from pipeline.output.address import work_folder
+from pipeline.output.work_folder import work_folder
 from pipeline.run.demo.synth import synth
 from pipeline.storage.zarr.store import ZarrWriter, root_attributes
 from tests import harness

@@ -28,7 +28,7 @@ from pipeline import api
 from pipeline.model.errors import InputError, PipelineError
 from pipeline.model.raster import RasterSpec, array_slices, grid_difference
 from pipeline.model.region import Axis, Grid, Halo, Region
-from pipeline.planning.fitting import _Touches
+from pipeline.planning.touches import _Touches
 from pipeline.storage.cache import CachedReader, ChunkCache
 from pipeline.storage.open import REFUSED, InputOptions, local_paths, open_input, open_raster
 from pipeline.storage.reader import Evidence, Reader

@@ -19,10 +19,10 @@ from pipeline.execution.receipt import BlockDone
 from pipeline.model.errors import InputError, OutputError, RasterpipeError, RunStopped
 from pipeline.model.region import Axis, Grid
 from pipeline.output import local
-from pipeline.output.address import work_folder
 from pipeline.output.journal import Journal
 from pipeline.output.provenance import difference
 from pipeline.output.store import RunStore
+from pipeline.output.work_folder import work_folder
 from pipeline.run import run as run_module
 from pipeline.storage.zarr import store as zarr_store
 from pipeline.storage.zarr.store import ZarrWriter, root_attributes
