@@ -18,6 +18,7 @@ from pipeline.model.region import Halo, Region
 from pipeline.operations.base import Block, Edge, EdgeRule, Operation, Specs
 from pipeline.operations.checks import check_cval, check_finite, check_occurs, unique
 from pipeline.operations.fields import to_pair
+from pipeline.operations.traits import HasBorder, NeedsGrid
 
 DifferenceEdge = Literal[
     "one_sided", "one_sided_2", "zero", "reflect", "nearest", "mirror", "constant", "wrap", "shrink"
@@ -70,7 +71,7 @@ def _check_unplaced(spec: RasterSpec) -> None:
     )
 
 
-class Difference(Operation):
+class Difference(NeedsGrid, HasBorder):
     """Base of the operations by finite differences; one-sided differences at the edge are padding too."""
 
     outputs: tuple[str, ...]

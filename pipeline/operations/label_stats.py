@@ -20,6 +20,7 @@ from pipeline.operations.base import Block, Domain, Reduction, Specs
 from pipeline.operations.checks import unique
 from pipeline.operations.exact import keep_dtype
 from pipeline.operations.registry import register
+from pipeline.operations.traits import WritesTableFiles
 from pipeline.storage.tables import STRIPE_BYTES, StoredTable
 
 Statistic = Literal["count", "sum", "mean", "var", "std", "min", "max"]
@@ -35,7 +36,7 @@ LOOKED_BYTES = 2**20
 
 
 @register
-class LabelStats(Reduction):
+class LabelStats(WritesTableFiles, Reduction):
     """Statistics of all pixels that bear the same label, as a table, and on request each pixel given its label's.
 
     Labels are integers of any dtype, sparse, negative, scattered as they may be; an invalid label is none. Invalid

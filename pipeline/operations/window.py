@@ -20,11 +20,12 @@ from pipeline.kernels.window_order import scratch_bytes as order_scratch_bytes
 from pipeline.model.errors import PipelineError, unknown
 from pipeline.model.raster import Number, RasterSpec, holds, largest
 from pipeline.model.region import Halo, Region
-from pipeline.operations.base import Block, Boundary, Domain, Edge, Operation, Specs
+from pipeline.operations.base import Block, Boundary, Domain, Edge, Specs
 from pipeline.operations.checks import check_cval, check_occurs, check_odd, unique
 from pipeline.operations.exact import keep_dtype, require_exact
 from pipeline.operations.fields import IntPair, Matrix, to_matrix
 from pipeline.operations.registry import register
+from pipeline.operations.traits import ReadsMatrices
 
 Statistic = Literal["mean", "sum", "var", "std", "min", "max", "range", "count", "median"]
 Shape = Literal["rectangle", "disk"]
@@ -71,7 +72,7 @@ def _percentile_name(percentile: float) -> str:
 
 
 @register
-class Window(Operation):
+class Window(ReadsMatrices):
     """Statistics of the window around each pixel, the pixel itself included.
 
     Invalid pixels (nodata, NaN; inf too, except for min, max, median and percentiles) are skipped. The cost of mean,

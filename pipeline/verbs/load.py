@@ -17,6 +17,7 @@ from pipeline.model.errors import InputChanged, InputError, PipelineError, RunSt
 from pipeline.model.raster import RasterSpec
 from pipeline.model.region import Grid, Region
 from pipeline.model.table import Table
+from pipeline.operations.traits import matrix_files, table_files
 from pipeline.output.address import is_geotiff
 from pipeline.output.job import Job
 from pipeline.planning.passes import make_plan
@@ -55,7 +56,7 @@ def load(
     With `trust` it may ask for anything, see `load_pipeline`.
     """
     config, document = load_pipeline(source, overrides, inputs, output, trust=trust)
-    matrix_files = tuple(path for step in config.steps for path in step.matrix_files().values())
+    matrix_files = tuple(path for step in config.steps for path in matrix_files(step).values())
     try:
         config = with_matrices(document, config, read_matrix)
         references = resolve(config)
@@ -198,7 +199,7 @@ def _parts(config: Pipeline, readers: Mapping[str, Reader]) -> dict[str, Any]:
     for entry in data["inputs"].values():  # how a store is reached is no part of the result
         entry.pop("storage", None)
     for step, entry in zip(config.steps, data["steps"], strict=True):
-        for field in step.table_files():  # where a table is written besides is no part of the result
+        for field in table_files(step):  # where a table is written besides is no part of the result
             del entry[field]
     output = {key: value for key, value in data.pop("output").items() if key not in ("path", "geotiff", "storage")}
     return {
