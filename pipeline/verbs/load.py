@@ -56,7 +56,7 @@ def load(
     With `trust` it may ask for anything, see `load_pipeline`.
     """
     config, document = load_pipeline(source, overrides, inputs, output, trust=trust)
-    matrix_files = tuple(path for step in config.steps for path in matrix_files(step).values())
+    files = tuple(path for step in config.steps for path in matrix_files(step).values())
     try:
         config = with_matrices(document, config, read_matrix)
         references = resolve(config)
@@ -76,7 +76,7 @@ def load(
             raise PipelineError(locate(document, error), error.path) from None
     notes = (*input_notes(config, readers), *reading_notes(plan), *output_notes(config, plan))
     plan = dataclasses.replace(plan, notes=tuple(map(cut, (*notes, *plan.notes))))
-    return Job(config, document, readers, plan, _parts(config, readers), matrix_files, in_place)
+    return Job(config, document, readers, plan, _parts(config, readers), files, in_place)
 
 
 def _check_remote(config: Pipeline, plan: Plan) -> None:
