@@ -31,6 +31,7 @@ from pipeline.config import (
 )
 from pipeline.errors import PipelineError, RasterpipeError, UsageError, unknown
 from pipeline.operation import IntPair, Operation
+from tests.draws import draws
 
 
 class Sigma(BaseModel):
@@ -904,7 +905,7 @@ def test_schema_without_operations() -> None:
 
 # ---------------------------------------------------------------------------------------------------- fuzz
 
-FAST = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FAST = settings(max_examples=draws(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TOKENS = """
 inputs steps output run region path keep name op window bank calc size sigma along mask memory chunks dims bbox rows
 stack arrays at scale nodata version image a b x a/mean auto none nan true ~ 0 1 3 -1 1e-3 .nan .inf 2GiB

@@ -34,6 +34,7 @@ from pipeline.storage.tiff import TiffReader
 from pipeline.storage.tiff_writer import TileLayout, plan_tiles
 from pipeline.storage.zarr import ZarrReader
 from pipeline.target import provenance_of
+from tests.draws import draws
 from tests.georeference import assert_same_crs
 
 SMALL = [("run.memory=600 MiB", "--memory"), ("run.workers=2", "--workers")]
@@ -625,7 +626,7 @@ def test_too_little_memory_is_refused(tmp_path: Path) -> None:
     assert (layout.rows, layout.columns) == (layout.side, layout.side) == (64, 64)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=draws(60), deadline=None)
 @given(data=st.data())
 def test_tiles_hold_every_pixel_once(data: st.DataObject) -> None:
     dims = data.draw(st.sampled_from([("y", "x"), ("y", "x", "band"), ("band", "y", "x")]))

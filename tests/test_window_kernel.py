@@ -14,6 +14,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from pipeline.kernels.window import Frame, extrema, moments
 from pipeline.raster import working_dtype
+from tests.draws import draws
 
 MOMENTS = ("mean", "sum", "var", "std", "count")
 EXTREMA = ("min", "max", "range")
@@ -166,7 +167,7 @@ def cases(draw: st.DrawFn, dtypes: tuple[str, ...] = DTYPES) -> tuple[np.ndarray
     return values, valid, frame
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=draws(200), deadline=None)
 @given(cases())
 def test_agrees_with_the_naive_reference(case: tuple[np.ndarray, np.ndarray | None, Frame]) -> None:
     check(*case)
@@ -199,7 +200,7 @@ def part(values: np.ndarray | None, region: tuple[int, int, int, int], frame: Fr
     return np.ascontiguousarray(cut)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=draws(60), deadline=None)
 @given(st.data())
 def test_bits_do_not_depend_on_the_block(data: st.DataObject) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))

@@ -24,6 +24,7 @@ from pipeline.kernels.window import Frame, extrema, moments
 from pipeline.kernels.window_order import order_statistics
 from pipeline.raster import RasterSpec, working_dtype
 from tests import harness
+from tests.draws import draws
 from tests.harness import Raster, same_bits
 from tests.references import order_statistic
 
@@ -130,7 +131,7 @@ def test_networks_of_medians_are_small(side: int, cost: int) -> None:
 
 
 @given(data=st.data())
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=draws(100))
 def test_networks_select_by_rank(data: st.DataObject) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     matrix = rng.random((3, 5)) < data.draw(st.sampled_from([0.3, 0.7, 1.0]))
