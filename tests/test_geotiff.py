@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 import pipeline
 from pipeline import api
-from pipeline.cli import main
+from pipeline.cli.main import main
 from pipeline.model.alignment import spacing_metres
 from pipeline.model.errors import OutputError, PipelineError, RunInterrupted, RunStopped
 from pipeline.model.raster import RasterSpec
@@ -37,6 +37,7 @@ from pipeline.storage.tiff.reader import TiffReader
 from pipeline.storage.tiff.writer import TileLayout, plan_tiles
 from pipeline.storage.zarr.reader import ZarrReader
 from pipeline.verbs import run as run_module
+from tests.draws import draws
 from tests.georeference import assert_same_crs
 
 SMALL = [("run.memory=600 MiB", "--memory"), ("run.workers=2", "--workers")]
@@ -628,7 +629,7 @@ def test_too_little_memory_is_refused(tmp_path: Path) -> None:
     assert (layout.rows, layout.columns) == (layout.side, layout.side) == (64, 64)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=draws(60), deadline=None)
 @given(data=st.data())
 def test_tiles_hold_every_pixel_once(data: st.DataObject) -> None:
     dims = data.draw(st.sampled_from([("y", "x"), ("y", "x", "band"), ("band", "y", "x")]))

@@ -37,11 +37,12 @@ from pipeline.storage.zarr.store import (
 )
 from pipeline.verbs.load import load
 from tests import harness, strategies
+from tests.draws import draws
 from tests.georeference import ROTATED, UTM, WKT, geo_text
 from tests.harness import Raster, same_bits
 from tests.zarr_files import group, pixels, write
 
-DRAWN = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+DRAWN = settings(max_examples=draws(12), deadline=None, suppress_health_check=list(HealthCheck))
 SMOOTH = {"name": "smooth", "op": "window", "size": 3, "statistics": ["mean", "max", "count"]}
 BANDS = ["B02", "B03", "B04"]
 

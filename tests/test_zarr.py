@@ -30,10 +30,11 @@ from pipeline.storage.input import Choice
 from pipeline.storage.zarr.reader import ZarrReader
 from pipeline.storage.zarr.store import create_store, write_coordinates
 from tests import harness, strategies
+from tests.draws import draws
 from tests.georeference import ROTATED, UTM, WKT, geo_text
 from tests.zarr_files import group, pixels, quietly, read, write
 
-DRAWN = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+DRAWN = settings(max_examples=draws(60), deadline=None, suppress_health_check=list(HealthCheck))
 INTEGERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
 DTYPES = ("bool", *INTEGERS, "float16", "float32", "float64")
 CODECS = ("zarr.core.codec_pipeline.BatchedCodecPipeline", "zarrs.ZarrsCodecPipeline")
@@ -696,7 +697,7 @@ def test_empty_and_flat_arrays_are_refused(tmp_path: Path) -> None:
     for i, shape in enumerate([(0, 5), (5, 0, 3), (5, 4, 0)]):
         array = zarr.create_array(str(tmp_path / f"{i}.zarr"), shape=shape, chunks=(1,) * len(shape), dtype="uint8")
         with pytest.raises(InputError, match=r"the raster is empty: shape|names no dims"):
-            ZarrReader(str(tmp_path / f"{i}.zarr"), dims=("y", "x", "band")[: array.ndim])
+            ZarrReader(str(tmp_path / f"{i}.zarr"), Choice(dims=("y", "x", "band")[: array.ndim]))
     for i, shape in enumerate([(), (5,)]):
         zarr.create_array(str(tmp_path / f"flat{i}.zarr"), shape=shape, chunks=shape, dtype="uint8")
         with pytest.raises(InputError, match=rf"the array has {len(shape)} dimension\(s\); a raster has y and x"):
