@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 import pipeline
 from pipeline.model.errors import OutputError, PipelineError
 from pipeline.model.region import Region
-from pipeline.output import quicklook
-from pipeline.output.quicklook import GAP, SIDE
+from pipeline.output.exports import quicklook
+from pipeline.output.exports.quicklook import GAP, SIDE
 from pipeline.storage.open import open_raster
 from tests import harness
 from tests.draws import draws

@@ -16,7 +16,7 @@ from pipeline.model.errors import PipelineError, RunStopped
 from pipeline.model.table import TableSpec
 from pipeline.operations import traits
 from pipeline.operations.base import Reduction
-from pipeline.output.export import Export, Written
+from pipeline.output.exports.base import Export, Written, register
 from pipeline.output.job import Job
 from pipeline.storage.folder.base import Folder
 from pipeline.storage.folder.disk import replacing_file
@@ -30,6 +30,7 @@ FIRST_COLUMNS = ["label", "pixels"]
 Columns = Mapping[str, np.ndarray]
 
 
+@register
 class TableFiles(Export):
     """Tables as files beside the output store: Parquet or CSV."""
 

@@ -14,7 +14,7 @@ from pipeline.model.errors import OutputError, PipelineError
 from pipeline.model.raster import RasterSpec
 from pipeline.model.region import Region
 from pipeline.model.stored import StoredArray
-from pipeline.output.export import Export, Written
+from pipeline.output.exports.base import Export, Written
 from pipeline.output.job import Job
 from pipeline.planning.cost import BASE_BYTES
 from pipeline.planning.plan import format_bytes

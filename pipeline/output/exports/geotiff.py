@@ -20,7 +20,7 @@ from pipeline.model.stored import StoredArray, with_region
 from pipeline.model.version import __version__
 from pipeline.output.address import is_geotiff
 from pipeline.output.decision import check_file
-from pipeline.output.export import Export, Written
+from pipeline.output.exports.base import Export, Written, register
 from pipeline.output.job import Job
 from pipeline.output.provenance import beside, hash_parts, provenance_of
 from pipeline.output.work_folder import remove_work_folder, work_folder
@@ -59,6 +59,7 @@ def geotiffs(job: Job) -> list[GeoTiff]:
     return found
 
 
+@register
 class GeoTiffs(Export):
     """GeoTIFFs of what a run keeps, beside its store, or in its place."""
 
