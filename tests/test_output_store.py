@@ -24,17 +24,9 @@ from pipeline.model.table import TableSpec
 from pipeline.planning import fitting
 from pipeline.storage.folder.local import LocalFolder
 from pipeline.storage.georeference import cf
+from pipeline.storage.zarr.document import CODECS, TablePlan, documents, fill_value
 from pipeline.storage.zarr.reader import ZarrReader, configure
-from pipeline.storage.zarr.store import (
-    CODECS,
-    TablePlan,
-    ZarrWriter,
-    create_store,
-    documents,
-    fill_value,
-    finish_store,
-    root_attributes,
-)
+from pipeline.storage.zarr.store import ZarrWriter, create_store, finish_store, root_attributes
 from pipeline.verbs.load import load
 from tests import harness, strategies
 from tests.draws import draws

@@ -27,8 +27,9 @@ from pipeline.model.raster import RasterSpec
 from pipeline.model.region import Region
 from pipeline.model.stored import StoredArray
 from pipeline.storage.input import Choice
+from pipeline.storage.zarr.document import write_coordinates
 from pipeline.storage.zarr.reader import ZarrReader
-from pipeline.storage.zarr.store import create_store, write_coordinates
+from pipeline.storage.zarr.store import create_store
 from tests import harness, strategies
 from tests.draws import draws
 from tests.georeference import ROTATED, UTM, WKT, geo_text

@@ -17,7 +17,6 @@ from pipeline.execution.progress import Progress
 from pipeline.model.errors import OutputError, PipelineError, RunStopped
 from pipeline.model.raster import RasterSpec, default_names
 from pipeline.model.stored import StoredArray, with_region
-from pipeline.model.version import __version__
 from pipeline.output.address import is_geotiff
 from pipeline.output.decision import check_file
 from pipeline.output.exports.base import Export, Written, register
@@ -123,7 +122,7 @@ def file_spec(array: StoredArray) -> RasterSpec:
 
 
 def _layout(job: Job, array: StoredArray) -> Any:
-    from pipeline.storage.tiff.writer import plan_tiles
+    from pipeline.storage.tiff.tiling import plan_tiles
 
     spec = file_spec(array)
     settings = job.plan.settings
@@ -148,12 +147,11 @@ def _write(job: Job, file: GeoTiff, record: Mapping[str, Any]) -> list[str]:
 
     reader = open_written(job.place.folder, file.array.raster)
     shown = json.dumps({"rasterpipe": beside(file.path, {**record, "raster": file.array.raster})})
-    software = f"rasterpipe {__version__}"
     try:
         file.path.parent.mkdir(parents=True, exist_ok=True)
         layout, workers = _layout(job, file.array), job.plan.settings.workers
         with replacing_file(file.path, str(record.get("run_id"))) as building:
-            warnings = write_geotiff(building, reader, layout, file.array.codec, shown, workers, software)
+            warnings = write_geotiff(building, reader, layout, file.array.codec, shown, workers)
     except OSError as error:
         raise RunStopped(
             f"{file.path}: cannot be written: {error.strerror or error}; the store {job.output} is complete, and "

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.model.affine import Affine
-from pipeline.model.raster import Item, Number, Recorded, default_names, fit, name_bands
+from pipeline.model.raster import Number, default_names, fit, name_bands
 from pipeline.storage.georeference.geokeys import (
     ASCII,
     DIRECTORY,
@@ -27,6 +27,7 @@ from pipeline.storage.georeference.geokeys import (
     numbers,
     parse_keys,
 )
+from pipeline.storage.georeference.recorded import Item, Recorded
 
 Tags = Mapping[int, Any]
 Items = dict[tuple[str, int], str]
