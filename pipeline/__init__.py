@@ -1,10 +1,13 @@
 """rasterpipe: a chunked, out-of-core processing pipeline for large multi-band rasters.
 
-`run`, `plan`, `validate`, `info` and `verify` do what the commands of these names do and return their facts as a dict;
-`apply` applies steps lazily to a dask or xarray array.
+`run`, `plan`, `validate`, `info` and `verify` do what the commands of these names do and return their facts
+(`model.facts`); `apply` applies steps lazily to a dask or xarray array.
 """
 
 from __future__ import annotations
+
+import sys
+from types import ModuleType
 
 from pipeline.model.version import __version__
 
@@ -30,3 +33,18 @@ def __getattr__(name: str) -> Any:
 
         return getattr(api, name)
     raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
+
+
+class _Package(ModuleType):
+    """Has the function `run`, also once the folder of that name is imported, which the import system puts there."""
+
+    @property
+    def run(self) -> Any:
+        return __getattr__("run")
+
+    @run.setter
+    def run(self, folder: ModuleType) -> None:
+        pass
+
+
+sys.modules[__name__].__class__ = _Package

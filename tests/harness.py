@@ -35,7 +35,7 @@ from pipeline.output.job import Job
 from pipeline.output.journal import Journal
 from pipeline.output.place import Target
 from pipeline.output.store import RunStore, qualities
-from pipeline.run.load import load
+from pipeline.run.load import Cut, load
 from pipeline.storage.folder.base import PLAIN_CODECS
 from pipeline.storage.folder.local import LocalFolder
 from pipeline.storage.zarr.reader import configure
@@ -158,7 +158,7 @@ def run(
     job = load(config)
     if layout.block:
         grids = tuple(_grid(planned, layout) for planned in job.plan.passes)
-        job = load(config, grids=grids)
+        job = load(config, cut=Cut(grids))
     passes = tuple(
         dataclasses.replace(p, strip=layout.strip if p.halo == "exchange" else (1, layout.strip[0] * layout.strip[1]))
         for p in job.plan.passes

@@ -38,7 +38,7 @@ from pipeline.storage.tiff.reader import TiffReader
 from pipeline.storage.tiff.writer import TileLayout, plan_tiles
 from pipeline.storage.zarr.reader import ZarrReader
 
-SMALL = [("run.memory=600 MiB", "--memory"), ("run.workers=2", "--workers")]
+SMALL = [("run.memory", "600 MiB", "--memory"), ("run.workers", 2, "--workers")]
 PLACE = (33550, 33922, 34264, 34735, 34736, 34737, 50844)
 KEPT = (*PLACE, 42112, 42113, 320, 262, 338)
 SHARED = Path(__file__).parents[2] / "shared" / "data"

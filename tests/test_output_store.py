@@ -22,7 +22,7 @@ from pipeline.model.region import Axis, Grid, Region
 from pipeline.model.stored import StoredArray, with_region
 from pipeline.model.table import TableSpec
 from pipeline.planning import fitting
-from pipeline.run.load import load
+from pipeline.run.load import Cut, load
 from pipeline.storage.folder.local import LocalFolder
 from pipeline.storage.georeference import cf
 from pipeline.storage.zarr.reader import ZarrReader, configure
@@ -488,7 +488,7 @@ def test_what_is_not_written_yet_reads_as_nodata(
     monkeypatch.setattr(fitting, "_coarse_unit", lambda chunk, raster, pixel_bytes: chunk)
     monkeypatch.setattr(ZarrWriter, "write", failing)
     with pytest.raises(RunStopped):
-        api.run(config, grids=(Grid(Axis(0, 8, 4), Axis(0, 8, 4), 2**31),))
+        api.run(config, cut=Cut((Grid(Axis(0, 8, 4), Axis(0, 8, 4), 2**31),)))
     building = harness.unfinished(output)
     with xr.open_dataset(building / "low", engine="zarr", consolidated=False) as found:
         assert [int(found[name].notnull().sum()) for name in ("min", "count")] == [16, 16]

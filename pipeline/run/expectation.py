@@ -21,7 +21,7 @@ from pipeline.output.job import Job
 from pipeline.output.place import Target
 from pipeline.output.store import RunStore
 from pipeline.planning.plan import ECONOMIES, Plan
-from pipeline.run.load import load
+from pipeline.run.load import Cut, load
 from pipeline.storage.folder.base import Folder, RemoteError
 from pipeline.storage.folder.local import LocalFolder
 from pipeline.storage.folder.open import folder_at
@@ -54,7 +54,7 @@ def plan_as_stored(output: str, job: Job, config: Mapping[str, Any]) -> Plan:
     if _is_stored_as(output, job.plan):
         return job.plan
     ample = {**config, "run": {**config["run"], "memory": AMPLE_BYTES}}
-    plans = (load(ample, economy=economy).plan for economy in range(len(ECONOMIES)))
+    plans = (load(ample, cut=Cut(economy=economy)).plan for economy in range(len(ECONOMIES)))
     return next((plan for plan in plans if _is_stored_as(output, plan)), job.plan)
 
 

@@ -5,25 +5,28 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any, Unpack
 
 import numpy as np
 
 from pipeline.config import (
+    Changes,
     Document,
     Input,
     Pipeline,
     RegionConfig,
     Scale,
     load_pipeline,
-    locate,
+    locating,
     resolve,
     with_matrices,
 )
 from pipeline.config.place import format_path, look_up
 from pipeline.config.reference import References
 from pipeline.execution.process import available_cpus, available_memory_bytes
-from pipeline.model.errors import InputChanged, InputError, PipelineError, RunStopped, cut, unknown
+from pipeline.model.errors import InputChanged, InputError, PipelineError, RunStopped, unknown
+from pipeline.model.errors import cut as shortened
 from pipeline.model.raster import RasterSpec
 from pipeline.model.read_limits import ReadLimits
 from pipeline.model.region import Grid, Region
@@ -31,7 +34,7 @@ from pipeline.model.table import Table
 from pipeline.output.address import is_geotiff
 from pipeline.output.job import Job, access_of
 from pipeline.planning.passes import make_plan
-from pipeline.planning.plan import InputSpec, Plan, Settings
+from pipeline.planning.plan import Capacity, InputSpec, Plan, Settings
 from pipeline.run.notes import input_notes, output_notes, reading_notes
 from pipeline.storage.folder.address import is_url
 from pipeline.storage.folder.base import RemoteError
@@ -40,54 +43,48 @@ from pipeline.storage.matrix import read_matrix
 from pipeline.storage.open import InputOptions, open_input
 from pipeline.storage.reader import Reader
 
-if TYPE_CHECKING:
-    from pipeline.planning.plan import Capacity
-
 Source = str | os.PathLike[str] | Mapping[str, Any]
 
 
-def load(
-    source: Source,
-    *,
-    overrides: Sequence[str | tuple[str, str]] = (),
-    inputs: Mapping[str, str] | None = None,
-    output: str | None = None,
-    grids: tuple[Grid, ...] | None = None,
-    economy: int | None = None,
-    tables: Mapping[str, Table] | None = None,
-    capacity: Capacity | None = None,
-    trust: bool | None = None,
-    in_place: bool = False,
-) -> Job:
+@dataclass(frozen=True)
+class Cut:
+    """How a run is cut into blocks, where that is not for the planner to say."""
+
+    grids: tuple[Grid, ...] | None = None
+    economy: int | None = None
+    """Of the run whose grids they are, see `Settings`."""
+    tables: Mapping[str, Table] = field(default_factory=dict)
+    """step -> its table, which is not made again."""
+    capacity: Capacity | None = None
+    """What the workers have for whom it is planned. Default: what this process has."""
+
+
+PLANNED = Cut()
+
+
+def load(source: Source, *, cut: Cut = PLANNED, in_place: bool = False, **changes: Unpack[Changes]) -> Job:
     """Read a pipeline file (or mapping), open its inputs and plan the run; nothing is written.
 
-    Tables that are given, by step, are not made again. The plan is for this process, or for workers of the capacity.
-    With `trust` it may ask for anything, see `load_pipeline`.
+    `changes` are those of `load_pipeline`; with `in_place` a store in an object store may be replaced where it lies.
     """
-    config, document = load_pipeline(source, overrides, inputs, output, trust=trust)
+    config, document = load_pipeline(source, **changes)
     matrix_files = tuple(path for step in config.steps for path in step.matrix_files().values())
-    try:
+    with locating(document):
         config = with_matrices(document, config, read_matrix)
         references = resolve(config)
-        wide, limits = _wide_inputs(config, references), _limits(config)
-        opened: dict[InputOptions, Reader] = {}
-        options = {name: _input_options(entry, limits, name in wide) for name, entry in config.inputs.items()}
-        readers = _match(config, {name: _open(name, each, document, opened) for name, each in options.items()})
+        readers = _open_inputs(config, document, references)
         specs = {name: _input_spec(name, reader, config.inputs[name]) for name, reader in readers.items()}
-        settings = _settings(config, next(iter(specs.values())).spec, grids, capacity)
-        settings = dataclasses.replace(settings, economy=economy, tables=tables or {})
-        plan = make_plan(config.steps, references, specs, settings)
-    except PipelineError as error:
-        if capacity and error.path == ("run", "memory") and config.run.memory is None:
-            error = PipelineError(f"{error} (60 % of the limit of the smallest worker is what it may use)", error.path)
-        raise PipelineError(locate(document, error), error.path) from None
-    if is_url(config.output.path):
         try:
-            _check_remote(config, plan)
+            plan = make_plan(config.steps, references, specs, _settings(config, next(iter(specs.values())).spec, cut))
         except PipelineError as error:
-            raise PipelineError(locate(document, error), error.path) from None
+            if cut.capacity and error.path == ("run", "memory") and config.run.memory is None:
+                text = f"{error} (60 % of the limit of the smallest worker is what it may use)"
+                raise PipelineError(text, error.path) from None
+            raise
+        if is_url(config.output.path):
+            _check_remote(config, plan)
     notes = (*input_notes(config, readers), *reading_notes(plan), *output_notes(config, plan))
-    plan = dataclasses.replace(plan, notes=tuple(map(cut, (*notes, *plan.notes))))
+    plan = dataclasses.replace(plan, notes=tuple(map(shortened, (*notes, *plan.notes))))
     return Job(config, document, readers, plan, _parts(config, readers), matrix_files, in_place)
 
 
@@ -101,6 +98,14 @@ def _check_remote(config: Pipeline, plan: Plan) -> None:
             "one that all workers share: `scratch: FOLDER`",
             ("run", "scratch"),
         )
+
+
+def _open_inputs(config: Pipeline, document: Document, references: References) -> dict[str, Reader]:
+    """Return a reader for each input, on the grid that it is to match."""
+    wide, limits = _wide_inputs(config, references), _limits(config)
+    opened: dict[InputOptions, Reader] = {}
+    options = {name: _input_options(entry, limits, name in wide) for name, entry in config.inputs.items()}
+    return _match(config, {name: _open(name, each, document, opened) for name, each in options.items()})
 
 
 def _wide_inputs(config: Pipeline, references: References) -> set[str]:
@@ -177,10 +182,8 @@ def _input_spec(name: str, reader: Reader, entry: Input) -> InputSpec:
     return InputSpec(name, reader.spec, reader.chunk, "zarr", path)
 
 
-def _settings(
-    config: Pipeline, spec: RasterSpec, grids: tuple[Grid, ...] | None, capacity: Capacity | None
-) -> Settings:
-    run, output = config.run, config.output
+def _settings(config: Pipeline, spec: RasterSpec, cut: Cut) -> Settings:
+    run, output, capacity = config.run, config.output, cut.capacity
     threads = capacity.threads if capacity else available_cpus()
     return Settings(
         memory_bytes=capacity.grant(run.memory) if capacity else run.memory or available_memory_bytes() // 2,
@@ -193,7 +196,9 @@ def _settings(
         codec=output.codec,
         dims="auto" if output.dims == "auto" else tuple(output.dims.split(",")),
         halo=run.halo,
-        grids=grids,
+        grids=cut.grids,
+        economy=cut.economy,
+        tables=cut.tables,
         is_remote=is_url(output.path),
         remote_inputs=frozenset(name for name, entry in config.inputs.items() if any(map(is_url, entry.paths))),
     )
@@ -235,8 +240,8 @@ def _parts(config: Pipeline, readers: Mapping[str, Reader]) -> dict[str, Any]:
     for entry in data["inputs"].values():  # how a store is reached is no part of the result
         entry.pop("storage", None)
     for step, entry in zip(config.steps, data["steps"], strict=True):
-        for field in step.table_files():  # where a table is written besides is no part of the result
-            del entry[field]
+        for key in step.table_files():  # where a table is written besides is no part of the result
+            del entry[key]
     output = {key: value for key, value in data.pop("output").items() if key not in ("path", "geotiff", "storage")}
     return {
         **data,

@@ -31,7 +31,7 @@ from pipeline.output.local import check_free_space
 from pipeline.output.place import Target
 from pipeline.output.store import RunStore, qualities
 from pipeline.run.expectation import Record, differing_values, table_specs
-from pipeline.run.load import load
+from pipeline.run.load import Cut, load
 from pipeline.storage.folder.local import LocalFolder
 from pipeline.storage.folder.open import folder_at
 from pipeline.storage.reader import Reader
@@ -237,7 +237,7 @@ class Recomputation:
             output, run = {**self.config["output"], **output, "path": path}, {**self.config["run"], **run}
             config = {**self.config, **changes, "output": output, "run": run}
             try:
-                job = load(config, tables=tables)
+                job = load(config, cut=Cut(tables=tables))
             except PipelineError as error:
                 refusals.append(error)
                 continue
@@ -259,7 +259,8 @@ class Recomputation:
     def _cut_anew(self, job: Job, config: Mapping[str, Any], tables: Mapping[str, Table]) -> Job:
         """Return a job by blocks drawn at random, or as it is where these do not fit the memory."""
         try:
-            return load(config, tables=tables, grids=tuple(self._cut(planned) for planned in job.plan.passes))
+            grids = tuple(self._cut(planned) for planned in job.plan.passes)
+            return load(config, cut=Cut(grids, tables=tables))
         except PipelineError:
             return job
 
