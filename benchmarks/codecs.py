@@ -24,9 +24,9 @@ import tifffile
 from pipeline.model.raster import RasterSpec
 from pipeline.model.region import Axis, Grid, Region
 from pipeline.model.stored import StoredArray
-from pipeline.run.demo.synth import synth
 from pipeline.storage.zarr.reader import ZarrReader, configure
 from pipeline.storage.zarr.store import CODECS, ZarrWriter, create_store
+from pipeline.verbs.demo.synth import synth
 
 CHUNK = 500
 THREADS = 2

@@ -23,7 +23,7 @@ import zarr
 from benchmarks import peers, whole_runs
 from benchmarks.child import in_own_process
 from benchmarks.rounds import Measured, Row, at_least, at_most
-from pipeline.run.demo.synth import synth
+from pipeline.verbs.demo.synth import synth
 
 BANDS = 16
 NUM_LABELS = 10_000

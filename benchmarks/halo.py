@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks import whole_runs
 from benchmarks.child import in_own_process
 from benchmarks.file_rows import Scenes, fresh
-from pipeline.run.load import load
+from pipeline.verbs.load import load
 
 WINDOWS = (3, 31, 101, 201, 401, 601)
 WAYS = {"read": "#c33", "exchange": "#33c", "auto": "#383"}

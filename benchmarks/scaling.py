@@ -25,8 +25,8 @@ from pipeline.execution import run as execution
 from pipeline.execution.process import resident_bytes
 from pipeline.execution.progress import Progress
 from pipeline.execution.run import execute
-from pipeline.run.demo.synth import synth
 from pipeline.storage.folder.disk import FileSystems
+from pipeline.verbs.demo.synth import synth
 
 MIB = 2**20
 PART_BYTES = 16 * MIB

@@ -6,9 +6,6 @@
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
-
 from pipeline.model.version import __version__
 
 TYPE_CHECKING = False  # not of typing: a command is to answer Ctrl-C a few milliseconds after it was given
@@ -19,13 +16,13 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pipeline.api import info, plan, run, validate, verify
-    from pipeline.run.lazy import apply
+    from pipeline.verbs.lazy import apply
 
 
 def __getattr__(name: str) -> Any:
     # Imported when used: `rasterpipe --version` needs none of it.
     if name == "apply":
-        from pipeline.run import lazy
+        from pipeline.verbs import lazy
 
         return lazy.apply
     if name in __all__:
@@ -33,18 +30,3 @@ def __getattr__(name: str) -> Any:
 
         return getattr(api, name)
     raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
-
-
-class _Package(ModuleType):
-    """Has the function `run`, also once the folder of that name is imported, which the import system puts there."""
-
-    @property
-    def run(self) -> Any:
-        return __getattr__("run")
-
-    @run.setter
-    def run(self, folder: ModuleType) -> None:
-        pass
-
-
-sys.modules[__name__].__class__ = _Package

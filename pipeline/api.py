@@ -16,11 +16,11 @@ from pipeline.model.facts import InfoFacts, PlanFacts, RunFacts, ValidateFacts, 
 from pipeline.operations.registry import find_operation
 from pipeline.output.job import Job
 from pipeline.planning.plan import UNKNOWN
-from pipeline.run.convert import Wanted, conversion
-from pipeline.run.facts import describe_input, describe_plan
-from pipeline.run.load import PLANNED, Cut, Source, load
-from pipeline.run.run import Ways, executor_of, run_job
 from pipeline.storage.open import open_raster
+from pipeline.verbs.convert import Wanted, conversion
+from pipeline.verbs.facts import describe_input, describe_plan
+from pipeline.verbs.load import PLANNED, Cut, Source, load
+from pipeline.verbs.run import Ways, executor_of, run_job
 
 AnyPath = str | os.PathLike[str]
 
@@ -177,7 +177,7 @@ def verify(
     InputError
         Where an input is gone, or is not the one that the output was made of.
     """
-    from pipeline.run import verify as verification
+    from pipeline.verbs import verify as verification
 
     extent = verification.Extent(samples, everything, seed)
     limits = {key: value for key, value in (("memory", memory), ("workers", workers)) if value is not None}
@@ -207,7 +207,7 @@ def convert(
     resume, overwrite, in_place, quiet
         As for `run`.
     wanted
-        What the result is to be: see `pipeline.run.convert.conversion`.
+        What the result is to be: see `pipeline.verbs.convert.conversion`.
     """
     document, settings = conversion(str(source), str(target), array, **wanted)
     existing = Existing(resume=resume, overwrite=overwrite, in_place=in_place, quiet=quiet)

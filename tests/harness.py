@@ -35,10 +35,10 @@ from pipeline.output.job import Job
 from pipeline.output.journal import Journal
 from pipeline.output.place import Target
 from pipeline.output.store import RunStore, qualities
-from pipeline.run.load import Cut, load
 from pipeline.storage.folder.base import PLAIN_CODECS
 from pipeline.storage.folder.local import LocalFolder
 from pipeline.storage.zarr.reader import configure
+from pipeline.verbs.load import Cut, load
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from pipeline.model.errors import PipelineError
 from pipeline.model.region import Region
 from pipeline.operations.base import Block, Reduction
 from pipeline.operations.registry import registry
-from pipeline.run.load import load
+from pipeline.verbs.load import load
 from tests import harness, strategies
 from tests.harness import Layout, Raster, same_bits
 from tests.references import REFERENCES

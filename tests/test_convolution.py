@@ -25,7 +25,7 @@ from pipeline.kernels.convolution import (
     separable,
 )
 from pipeline.model.errors import PipelineError
-from pipeline.run.load import load
+from pipeline.verbs.load import load
 from tests import harness
 from tests.harness import Raster
 

@@ -21,7 +21,7 @@ from pipeline.model.errors import PipelineError
 from pipeline.model.raster import RasterSpec
 from pipeline.operations.base import Specs
 from pipeline.operations.registry import registry
-from pipeline.run.load import load
+from pipeline.verbs.load import load
 from tests import harness
 from tests.harness import Raster, same_bits
 

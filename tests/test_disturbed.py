@@ -28,11 +28,11 @@ from pipeline.output.address import work_folder
 from pipeline.output.journal import Journal
 from pipeline.output.store import RunStore
 from pipeline.planning import fitting
-from pipeline.run import run as run_module
-from pipeline.run.load import Cut, load
 from pipeline.storage.folder import listing, retry
 from pipeline.storage.zarr import store as zarr_store
 from pipeline.storage.zarr.store import ZarrWriter, root_attributes
+from pipeline.verbs import run as run_module
+from pipeline.verbs.load import Cut, load
 from tests import harness
 
 SIDE, CHUNK, BLOCKS = 128, 16, 64

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 import pipeline
 from pipeline.cli.main import main
 from pipeline.model.facts import WorkerFacts
-from pipeline.run.demo.synth import synth
+from pipeline.verbs.demo.synth import synth
 
 ALL = """\
 inputs: {image: scene.zarr, labels: labels.zarr}
@@ -123,10 +123,3 @@ def test_facts_are_data(here: Path) -> None:
     assert [*paths(on_cluster.to_dict())][-4:] == [
         "scheduler", "workers.address", "workers.blocks", "workers.peak_rss_bytes"
     ]  # fmt: skip
-
-
-def test_the_verb_run_is_a_function_whatever_was_imported() -> None:
-    from pipeline.run.load import load
-
-    assert callable(load)
-    assert pipeline.run is pipeline.api.run

@@ -24,7 +24,7 @@ from pipeline.model.errors import PipelineError
 from pipeline.model.raster import RasterSpec
 from pipeline.model.region import Halo, Region
 from pipeline.operations.registry import registry
-from pipeline.run.load import load
+from pipeline.verbs.load import load
 from tests.harness import Raster, document, same_bits, store, whole
 
 SINGLE, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)

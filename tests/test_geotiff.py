@@ -28,7 +28,6 @@ from pipeline.model.alignment import spacing_metres
 from pipeline.model.errors import OutputError, PipelineError, RunInterrupted, RunStopped
 from pipeline.model.raster import RasterSpec
 from pipeline.output.provenance import provenance_of
-from pipeline.run import run as run_module
 from pipeline.storage.folder import disk
 from pipeline.storage.georeference import geokeys, geokeys_format
 from pipeline.storage.georeference.geotiff_format import spell
@@ -37,6 +36,7 @@ from pipeline.storage.tiff import writer as tiff_writer
 from pipeline.storage.tiff.reader import TiffReader
 from pipeline.storage.tiff.writer import TileLayout, plan_tiles
 from pipeline.storage.zarr.reader import ZarrReader
+from pipeline.verbs import run as run_module
 
 SMALL = [("run.memory", "600 MiB", "--memory"), ("run.workers", 2, "--workers")]
 PLACE = (33550, 33922, 34264, 34735, 34736, 34737, 50844)

@@ -20,10 +20,10 @@ from pipeline.model.alignment import SCALE_ERROR, TRUE_TO_SCALE, remedy, repetit
 from pipeline.model.errors import PipelineError
 from pipeline.model.raster import RasterSpec, array_slices
 from pipeline.model.region import Region
-from pipeline.run.load import load
-from pipeline.run.notes import reading_notes
 from pipeline.storage.matched import Matched
 from pipeline.storage.open import open_raster
+from pipeline.verbs.load import load
+from pipeline.verbs.notes import reading_notes
 
 UTM = (34735, 3, 16, (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32632), True)
 

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 from pipeline.output.address import work_folder
-from pipeline.run.load import Cut
 from pipeline.storage.zarr.store import ZarrWriter, root_attributes
+from pipeline.verbs.load import Cut
 from tests import harness
 from tests.process import Run
 from tests.two_pipelines import GRIDS, Config, Pair, two_pipelines

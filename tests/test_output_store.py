@@ -22,7 +22,6 @@ from pipeline.model.region import Axis, Grid, Region
 from pipeline.model.stored import StoredArray, with_region
 from pipeline.model.table import TableSpec
 from pipeline.planning import fitting
-from pipeline.run.load import Cut, load
 from pipeline.storage.folder.local import LocalFolder
 from pipeline.storage.georeference import cf
 from pipeline.storage.zarr.reader import ZarrReader, configure
@@ -36,6 +35,7 @@ from pipeline.storage.zarr.store import (
     finish_store,
     root_attributes,
 )
+from pipeline.verbs.load import Cut, load
 from tests import harness, strategies
 from tests.harness import Raster, same_bits
 from tests.test_zarr import ROTATED, UTM, WKT, geo_text, group, pixels, write

@@ -25,7 +25,7 @@ from pipeline.model.region import Axis, Grid, Halo, Region
 from pipeline.planning.fitting import BASE_BYTES
 from pipeline.planning.passes import make_plan
 from pipeline.planning.plan import InputSpec, Plan, Settings, format_bytes
-from pipeline.run.load import load
+from pipeline.verbs.load import load
 from tests import harness, strategies
 from tests.harness import Raster
 from tests.test_contract import loadable

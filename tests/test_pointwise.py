@@ -16,7 +16,7 @@ from pipeline.block.compute import compute_block
 from pipeline.model.errors import PipelineError
 from pipeline.model.raster import array_slices
 from pipeline.model.region import Region
-from pipeline.run.load import load
+from pipeline.verbs.load import load
 from tests import harness
 from tests.harness import Raster, same_bits, to_planes
 

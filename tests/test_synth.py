@@ -12,9 +12,9 @@ import scipy.ndimage
 
 from pipeline.model.errors import OutputError, UsageError
 from pipeline.model.raster import DTYPES
-from pipeline.run.demo import synth as demo
-from pipeline.run.demo.scene import scene, segments
-from pipeline.run.demo.synth import band_signature, chunk_length, segment_lattice, synth, value_scale
+from pipeline.verbs.demo import synth as demo
+from pipeline.verbs.demo.scene import scene, segments
+from pipeline.verbs.demo.synth import band_signature, chunk_length, segment_lattice, synth, value_scale
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,7 +57,7 @@ def test_band_does_not_depend_on_the_other_bands() -> None:
 
 
 def test_known_pixels() -> None:
-    """The bits of version 1: whoever changes them counts `pipeline.run.demo.synth.VERSION` up."""
+    """The bits of version 1: whoever changes them counts `pipeline.verbs.demo.synth.VERSION` up."""
     assert demo.VERSION == 1
     assert whole_scene(1, 3, bands=2, origin=(1000, 2000)).tolist() == [
         [[1544.0, 1754.0], [1586.0, 1843.0], [1753.0, 2069.0]]

@@ -22,7 +22,7 @@ from pipeline.kernels.window import Frame, extrema, moments
 from pipeline.kernels.window_order import order_statistics
 from pipeline.model.errors import PipelineError
 from pipeline.model.raster import RasterSpec, working_dtype
-from pipeline.run.load import load
+from pipeline.verbs.load import load
 from tests import harness
 from tests.harness import Raster, same_bits
 from tests.references import order_statistic

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.model.region import Axis, Grid
-from pipeline.run.load import Cut
 from pipeline.storage.zarr.store import root_attributes
+from pipeline.verbs.load import Cut
 from tests import harness
 from tests.process import Run
 

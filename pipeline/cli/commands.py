@@ -171,7 +171,7 @@ def schema() -> None:
 @debug_option
 def synth(path: str, as_json: bool, **options: Any) -> None:
     """Write a plausible scene (fields, woods, rivers, hills, noise) to a Zarr store at PATH."""
-    from pipeline.run.demo.synth import synth as write
+    from pipeline.verbs.demo.synth import synth as write
 
     facts = write(path, **options)
     lines = [f"{facts['path']}: {' x '.join(map(str, facts['shape']))} {facts['dtype']} in {facts['seconds']:.1f} s"]

@@ -164,7 +164,7 @@ def _scene_product(path: Path, size: tuple[int, int], bands: int, dtype: str, se
     signature, scale = band_signature(bands), value_scale(spec.dtype)
 
     def compute(region: Region) -> np.ndarray:
-        from pipeline.run.demo.scene import scene
+        from pipeline.verbs.demo.scene import scene
 
         block = np.empty((*region.shape, bands), np.float32)
         scene(block, region.top, region.left, 0, _seed(seed), signature, scale)
@@ -178,7 +178,7 @@ def _labels_product(path: Path, size: tuple[int, int], num_labels: int, seed: in
     cells = segment_lattice(*size, num_labels)
 
     def compute(region: Region) -> np.ndarray:
-        from pipeline.run.demo.scene import segments
+        from pipeline.verbs.demo.scene import segments
 
         block = np.empty(region.shape, np.int32)
         segments(block, region.top, region.left, size, cells, _seed(seed))

@@ -35,13 +35,13 @@ from pipeline.output.address import is_geotiff
 from pipeline.output.job import Job, access_of
 from pipeline.planning.passes import make_plan
 from pipeline.planning.plan import Capacity, InputSpec, Plan, Settings
-from pipeline.run.notes import input_notes, output_notes, reading_notes
 from pipeline.storage.folder.address import is_url
 from pipeline.storage.folder.base import RemoteError
 from pipeline.storage.matched import match
 from pipeline.storage.matrix import read_matrix
 from pipeline.storage.open import InputOptions, open_input
 from pipeline.storage.reader import Reader
+from pipeline.verbs.notes import input_notes, output_notes, reading_notes
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
 
