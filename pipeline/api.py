@@ -16,6 +16,7 @@ from pipeline.model.facts import InfoFacts, PlanFacts, RunFacts, ValidateFacts, 
 from pipeline.operations.registry import find_operation
 from pipeline.output.job import Job
 from pipeline.planning.plan import UNKNOWN
+from pipeline.storage.input import Choice
 from pipeline.storage.open import open_raster
 from pipeline.verbs.convert import Wanted, conversion
 from pipeline.verbs.facts import describe_input, describe_plan
@@ -216,4 +217,4 @@ def convert(
 
 def info(path: AnyPath, array: str | None = None) -> InfoFacts:
     """Return what a raster file or store is: dims, bands, dtype, nodata, chunks, CRS, and how to name it as input."""
-    return describe_input(str(path), open_raster(str(path), array), array)
+    return describe_input(str(path), open_raster(str(path), Choice(array)), array)

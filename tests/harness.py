@@ -24,17 +24,18 @@ from pipeline.execution.partials import BlockCollector, Merger
 from pipeline.execution.process import peak_rss_bytes
 from pipeline.execution.progress import Progress
 from pipeline.execution.receipt import Measured
-from pipeline.execution.run import execute
+from pipeline.execution.run import Stores, execute
 from pipeline.model.raster import array_slices
 from pipeline.model.region import Axis, Grid, Region, wrap_pieces
 from pipeline.model.stored import StoredArray
 from pipeline.model.total import Total
 from pipeline.operations.base import Reduction
-from pipeline.output.address import building_paths, work_folder
+from pipeline.output.address import building_paths
 from pipeline.output.job import Job
 from pipeline.output.journal import Journal
 from pipeline.output.place import Target
 from pipeline.output.store import RunStore, qualities
+from pipeline.output.work_folder import work_folder
 from pipeline.storage.folder.base import PLAIN_CODECS
 from pipeline.storage.folder.local import LocalFolder
 from pipeline.storage.zarr.reader import configure
@@ -193,7 +194,7 @@ def _execute(job: Job, journal: Journal) -> None:
     work.create()
     configure(job.plan.settings.workers)
     journal.start(work.journal_header())
-    measured = execute(job.plan, work.open_reader, work.open_writer, journal, Progress(quiet=True))
+    measured = execute(job.plan, Stores(work.open_reader, work.open_writer), journal, Progress(quiet=True))
     assert measured.blocks == job.plan.num_blocks
     work.complete(measured)
     work.publish()

@@ -25,7 +25,7 @@ import pipeline
 from pipeline import api
 from pipeline.cli.main import main
 from pipeline.operations.registry import registry
-from pipeline.output.address import work_folder
+from pipeline.output.work_folder import work_folder
 from pipeline.storage.zarr.store import ZarrWriter, root_attributes
 from pipeline.verbs.demo.synth import synth
 from tests import harness
@@ -901,7 +901,7 @@ import signal, sys, time
 from dataclasses import replace
 from pathlib import Path
 from pipeline import api
-from pipeline.execution import executor
+from pipeline.execution.run import executor
 from pipeline.output import journal
 from pipeline.verbs import load as job
 from pipeline.model.region import Axis, Grid

@@ -208,7 +208,7 @@ def test_exchange_of_halos_gives_the_bits_of_reading_them(op: str, data: st.Data
         passes = load(harness.document(source, [step], folder / "x.zarr")).plan.passes
         if not passes:  # of a palette that is given
             return
-        plan = passes[0].plan
+        plan = passes[0]
         halo = plan.halos[plan.stored[0]]
         chunks = max(6, halo.top, halo.bottom), max(6, halo.left, halo.right)  # no block is thinner than the halo
         layout = Layout(block=(1, 1), chunks=chunks, strip=strip, workers=2)
@@ -334,7 +334,7 @@ def _scratch_bytes(op: str, dims: tuple[str, ...], dtype: str) -> tuple[int, int
     values = np.ascontiguousarray(values if dims[0] == "y" else np.moveaxis(values, -1, 0))
     with harness.workspace() as folder:
         source = harness.store(Raster(values, dims, 7), folder / "in.zarr")
-        planned = load(harness.document(source, [step], folder / "x.zarr")).plan.passes[0].plan
+        planned = load(harness.document(source, [step], folder / "x.zarr")).plan.passes[0]
     grown: list[tuple[int, int]] = []
     bound = planned.steps[0].operation
 

@@ -24,9 +24,9 @@ from pipeline import api
 from pipeline.model.errors import InputChanged, InputError, OutputError, RunInterrupted, RunStopped
 from pipeline.model.region import Axis, Grid
 from pipeline.output import decision, provenance
-from pipeline.output.address import work_folder
 from pipeline.output.journal import Journal
 from pipeline.output.store import RunStore
+from pipeline.output.work_folder import work_folder
 from pipeline.planning import fitting
 from pipeline.storage.folder import listing, retry
 from pipeline.storage.zarr import store as zarr_store

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 import pipeline
 from pipeline import api
-from pipeline.cli.main import main
+from pipeline.cli import main
 from pipeline.model.alignment import spacing_metres
 from pipeline.model.errors import OutputError, PipelineError, RunInterrupted, RunStopped
 from pipeline.model.raster import RasterSpec
@@ -37,6 +37,7 @@ from pipeline.storage.tiff.reader import TiffReader
 from pipeline.storage.tiff.writer import TileLayout, plan_tiles
 from pipeline.storage.zarr.reader import ZarrReader
 from pipeline.verbs import run as run_module
+from tests.georeference import assert_same_crs
 
 SMALL = [("run.memory", "600 MiB", "--memory"), ("run.workers", 2, "--workers")]
 PLACE = (33550, 33922, 34264, 34735, 34736, 34737, 50844)
@@ -90,13 +91,6 @@ def test_geokeys_say_the_coordinate_system(text: str) -> None:
     assert messages == []
     assert again is not None
     assert_same_crs(pyproj.CRS(again), system)
-
-
-def assert_same_crs(*systems: pyproj.CRS) -> None:
-    """Compare where they put some points: names do not matter."""
-    ways = [pyproj.Transformer.from_crs(system.geodetic_crs, system, always_xy=True) for system in systems]
-    first, second = (np.array(way.transform([3.0, 11.0], [41.0, 52.0])) for way in ways)
-    np.testing.assert_allclose(first, second, rtol=1e-12, atol=1e-7)
 
 
 @pytest.mark.parametrize("text", BEYOND)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.output.address import work_folder
+from pipeline.output.work_folder import work_folder
 from pipeline.storage.zarr.store import ZarrWriter, root_attributes
 from pipeline.verbs.load import Cut
 from tests import harness

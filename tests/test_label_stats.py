@@ -150,7 +150,7 @@ def test_tables_too_large_for_the_memory_go_to_the_disk(
     pipeline.run({**config, "output": {**config["output"], "path": str(tmp_path / "whole.zarr")}})
     monkeypatch.setattr("pipeline.planning.fitting._multiples", lambda unit, size: [unit])
     monkeypatch.setattr("pipeline.planning.fitting._coarse_unit", lambda chunk, raster, pixel_bytes: chunk)
-    monkeypatch.setattr("pipeline.planning.fitting.MAX_TABLE_BYTES", 4096)
+    monkeypatch.setattr("pipeline.planning.cost.MAX_TABLE_BYTES", 4096)
     saved = []
     save_table = partials.fold
 
@@ -177,7 +177,7 @@ def test_wide_sums_go_to_the_disk_before_they_fill_the_memory(
     pipeline.run({**config, "output": {**config["output"], "path": str(tmp_path / "whole.zarr")}})
     monkeypatch.setattr("pipeline.planning.fitting._multiples", lambda unit, size: [unit])
     monkeypatch.setattr("pipeline.planning.fitting._coarse_unit", lambda chunk, raster, pixel_bytes: chunk)
-    monkeypatch.setattr("pipeline.planning.fitting.MAX_TABLE_BYTES", 2**17)
+    monkeypatch.setattr("pipeline.planning.cost.MAX_TABLE_BYTES", 2**17)
     sizes, folders = [], []
     join = partials.Merger.join
 

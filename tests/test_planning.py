@@ -22,7 +22,7 @@ from pipeline.config import load_pipeline, resolve
 from pipeline.model.errors import PipelineError
 from pipeline.model.raster import RasterSpec
 from pipeline.model.region import Axis, Grid, Halo, Region
-from pipeline.planning.fitting import BASE_BYTES
+from pipeline.planning.cost import BASE_BYTES
 from pipeline.planning.passes import make_plan
 from pipeline.planning.plan import InputSpec, Plan, Settings, format_bytes
 from pipeline.verbs.load import load
@@ -65,9 +65,9 @@ def test_the_peak_does_not_grow_with_the_raster() -> None:
 
 def test_halos_of_a_chain_are_summed_and_of_a_fork_are_joined() -> None:
     chain = plan([window("a", size=3), window("b", "a", size=7), window("c", "b", size=5)])
-    assert chain.passes[0].plan.halos["image"] == Halo.around(6, 6)
+    assert chain.passes[0].halos["image"] == Halo.around(6, 6)
     fork = plan([window("a", size=3), window("b", "a", size=7), window("c", "a", size=15)])
-    assert fork.passes[0].plan.halos["image"] == Halo.around(8, 8)
+    assert fork.passes[0].halos["image"] == Halo.around(8, 8)
     assert list(fork.kept) == ["b/mean", "c/mean"]
 
 
@@ -76,7 +76,7 @@ def test_a_step_that_wraps_begins_a_pass_and_its_source_is_stored() -> None:
     planned = plan(steps)
     assert [p.writes for p in planned.passes] == [("a/mean",), ("c/mean",)]
     assert [array.is_kept for array in planned.arrays] == [False, True]
-    assert planned.passes[1].plan.stored == ("a/mean",)
+    assert planned.passes[1].stored == ("a/mean",)
     kept = plan(steps, keep=("a", "c"))
     assert [array.is_kept for array in kept.arrays] == [True, True]
 
@@ -99,7 +99,7 @@ def test_what_a_later_pass_needs_is_computed_again_unless_it_is_stored() -> None
 
 def test_only_outputs_that_somebody_needs_are_computed() -> None:
     planned = plan([window("a", statistics=["mean", "var", "max"])], keep=("a/var",))
-    assert planned.passes[0].plan.wanted == {"a": ("var",)}
+    assert planned.passes[0].wanted == {"a": ("var",)}
 
 
 @pytest.mark.parametrize("memory", [700 * 2**20, GIB, 4 * GIB])
@@ -151,7 +151,7 @@ def test_blocks_of_an_unfinished_run_that_do_not_fit_say_what_they_need(workers:
         plan(steps, memory_bytes=800 * 2**20, grids=grids, **options)
     assert str(caught.value).endswith("or more, or fewer workers" if workers > 1 else "or more")
     assert "output chunks" not in str(caught.value)
-    assert plan(steps, memory_bytes=asked_for(caught), grids=grids, **options).passes[0].plan.grid == grids[0]
+    assert plan(steps, memory_bytes=asked_for(caught), grids=grids, **options).passes[0].grid == grids[0]
 
 
 def test_a_plan_for_a_million_blocks_takes_seconds() -> None:
@@ -240,7 +240,7 @@ def test_only_the_bands_that_are_used_are_read() -> None:
     assert planned.specs["image"].bands == ("b3", "b9")
     assert [step.uses[0].bands for step in planned.steps] == [(0,), (1, 0)]
     assert some.peak_bytes < every.peak_bytes
-    assert not plan([*steps, window("c", "image")]).passes[0].plan.bands
+    assert not plan([*steps, window("c", "image")]).passes[0].bands
 
 
 def test_slots_are_used_again() -> None:

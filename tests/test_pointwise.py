@@ -285,7 +285,7 @@ def test_bits_do_not_depend_on_the_block(tmp_path: Path) -> None:
     source = put(tmp_path, "image", planes, ("y", "x", "band"))
     expression = "exp(b1 / 7) * log(b2 + 1) ** 1.3 - sin(input) / arctan2(b3, 2)"
     step = {"name": "s", "op": "calc", "expression": expression}
-    planned = load(harness.document(source, [step], tmp_path / "x.zarr")).plan.passes[0].plan
+    planned = load(harness.document(source, [step], tmp_path / "x.zarr")).plan.passes[0]
     values = np.ascontiguousarray(np.moveaxis(planes, 0, -1))
 
     def fetch(raster: str, region: Region, out: np.ndarray, periodic: bool) -> None:

@@ -268,7 +268,7 @@ def test_wide_sums_of_colours_go_to_the_disk_before_they_fill_the_memory(
     pipeline.run({**config, "output": {**config["output"], "path": str(tmp_path / "whole.zarr")}})
     monkeypatch.setattr("pipeline.planning.fitting._multiples", lambda unit, size: [unit])
     monkeypatch.setattr("pipeline.planning.fitting._coarse_unit", lambda chunk, raster, pixel_bytes: chunk)
-    monkeypatch.setattr("pipeline.planning.fitting.MAX_TABLE_BYTES", 2**19)
+    monkeypatch.setattr("pipeline.planning.cost.MAX_TABLE_BYTES", 2**19)
     parts: list[int] = []
     read = CellRanges._part
 

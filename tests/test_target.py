@@ -20,10 +20,10 @@ from pipeline.model.errors import InputError, OutputError, RasterpipeError, RunS
 from pipeline.model.facts import RunFacts
 from pipeline.model.region import Axis, Grid
 from pipeline.output import local
-from pipeline.output.address import work_folder
 from pipeline.output.journal import Journal
 from pipeline.output.provenance import difference
 from pipeline.output.store import RunStore
+from pipeline.output.work_folder import work_folder
 from pipeline.storage.zarr import store as zarr_store
 from pipeline.storage.zarr.store import ZarrWriter, root_attributes
 from pipeline.verbs import run as run_module

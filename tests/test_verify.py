@@ -25,7 +25,8 @@ from pipeline.output.provenance import hash_parts
 from pipeline.storage.zarr.store import root_attributes
 from pipeline.verbs import recompute as recomputation
 from tests import harness
-from tests.test_zarr import UTM, group
+from tests.georeference import UTM
+from tests.zarr_files import group
 
 HEIGHT, WIDTH = 90, 110
 STEPS: list[dict[str, Any]] = [

@@ -11,13 +11,12 @@ from typing import Any, TypedDict
 
 from pipeline.config.document import Document, Setting, load, parse
 from pipeline.config.json_schema import schema
-from pipeline.config.message import InvalidPipeline, Problem, explain, locate, locating
-from pipeline.config.model import Input, Output, Pipeline, RegionConfig, Run, Scale, Storage
+from pipeline.config.message import InvalidPipeline, locate, locating
+from pipeline.config.model import Pipeline, RegionConfig
 from pipeline.config.name import RESERVED
-from pipeline.config.reference import Ref, References, check_references, kept, resolve
+from pipeline.config.reference import Ref, kept, resolve
 from pipeline.config.trust import check_trust, is_in_trusted_folder
-from pipeline.config.validation import resolved, validate, with_matrices
-from pipeline.config.value import parse_bytes
+from pipeline.config.validation import validate, with_matrices
 from pipeline.model.errors import UsageError
 from pipeline.operations.base import Operation
 
@@ -25,30 +24,18 @@ __all__ = [
     "RESERVED",
     "Changes",
     "Document",
-    "Input",
     "InvalidPipeline",
-    "Output",
     "Pipeline",
-    "Problem",
     "Ref",
-    "References",
     "RegionConfig",
-    "Run",
-    "Scale",
     "Setting",
-    "Storage",
-    "check_references",
-    "explain",
     "is_in_trusted_folder",
     "kept",
-    "load",
     "load_pipeline",
     "locate",
     "locating",
     "parse",
-    "parse_bytes",
     "resolve",
-    "resolved",
     "schema",
     "validate",
     "with_matrices",

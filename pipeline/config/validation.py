@@ -10,13 +10,14 @@ from pydantic import ValidationError
 
 from pipeline.config.document import Document
 from pipeline.config.message import InvalidPipeline, Problem, explain, locate
-from pipeline.config.model import Input, Pipeline
+from pipeline.config.model import Pipeline, parse_version
 from pipeline.config.name import name_problems
 from pipeline.config.reference import check_references
-from pipeline.config.value import parse_version
 from pipeline.model.errors import InputError, PipelineError
 from pipeline.operations.base import Operation
 from pipeline.operations.registry import registry
+from pipeline.operations.traits import matrix_files, table_files
+from pipeline.storage.input import Input
 
 
 def validate(document: Document, operations: Mapping[str, type[Operation]] | None = None) -> Pipeline:
@@ -53,7 +54,7 @@ def resolved(document: Document, pipeline: Pipeline) -> Pipeline:
 
 def _resolve_step(document: Document, index: int, step: Operation) -> Operation:
     """Return a step whose matrix files have absolute paths."""
-    files = step.matrix_files() | step.table_files()
+    files = matrix_files(step) | table_files(step)
     if not files:
         return step
     return step.model_copy(
@@ -80,7 +81,7 @@ def with_matrices(document: Document, pipeline: Pipeline, read: Callable[[str], 
 
 
 def _with_matrices(index: int, step: Operation, read: Callable[[str, str], Any]) -> Operation:
-    files = step.matrix_files()
+    files = matrix_files(step)
     if not files:
         return step
     given = {name: getattr(step, name) for name in step.model_fields_set}

@@ -29,6 +29,7 @@ from pipeline.execution.worker import count_valid
 from pipeline.kernels.compile import NotCompiledError, cache_fault, cached_only
 from pipeline.model.raster import RasterSpec
 from pipeline.model.region import Region
+from pipeline.operations import traits
 from pipeline.operations.base import Block, Operation
 from pipeline.planning.plan import Plan
 
@@ -64,7 +65,9 @@ def compute_pixels(plan: Plan, is_mine: IsMine = lambda step: True) -> None:
 
     Of the steps, only those whose share is mine; what others read of the rest is 0.
     """
-    _decode_inputs(plan)
+    for entry in plan.inputs.values():
+        if entry.compile_decoder is not None:
+            entry.compile_decoder()
     tables = plan.first_tables()
     for planned in plan.passes:
         first = planned.grid.region
@@ -89,8 +92,9 @@ def _share_of(work: StepPlan | Sweep, plan: Plan) -> str:
     for maker in step.makers.values():
         if maker != step.name and maker in plan.reductions:
             return _share_of(plan.reductions[maker], plan)
-    kinds = type(step.operation).__mro__
-    return kinds[kinds.index(Operation) - 1].__name__  # of gradient and hessian, say, what they are both
+    kinds = [kind for kind in type(step.operation).__mro__ if issubclass(kind, Operation)]
+    kinds = [kind for kind in kinds if kind.__module__ != traits.__name__]
+    return kinds[-2].__name__  # of gradient and hessian, say, what they are both
 
 
 class _Share(Computation):
@@ -108,13 +112,6 @@ class _Share(Computation):
     def collect(self, sweep: Sweep, blocks: Mapping[str, Block], region: Region) -> None:
         if self.is_mine(sweep):
             super().collect(sweep, blocks, region)
-
-
-def _decode_inputs(plan: Plan) -> None:
-    if any(entry.codec == "lzw" for entry in plan.inputs.values()):
-        from pipeline.kernels import lzw  # which few files need
-
-        lzw.decode(np.zeros(lzw.SLACK_BYTES, np.uint8), np.zeros(lzw.SLACK_BYTES, np.uint8))
 
 
 def _fill_with(planned: Pass, values: str) -> Fetch:

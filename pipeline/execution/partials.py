@@ -14,7 +14,7 @@ from pipeline.block.plan import Pass, Sweep
 from pipeline.model.table import Table
 from pipeline.model.total import Total
 from pipeline.operations.base import Reduction
-from pipeline.planning.fitting import PARTIAL_BYTES, TABLES_AT_ONCE
+from pipeline.planning.cost import PARTIAL_BYTES, TABLES_AT_ONCE
 from pipeline.planning.plan import Plan
 from pipeline.storage.tables import SavedTable, StoredTable, TableWriter, save_table, stored_bytes
 

@@ -7,9 +7,10 @@ from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from pipeline.execution.graph import run_strip
 from pipeline.execution.receipt import BlockDone, Counts
 from pipeline.execution.recorder import Recorder
-from pipeline.execution.strip import Strip, run_strip
+from pipeline.execution.strip import Strip
 from pipeline.execution.worker import PassWorker
 
 STRIPS_AT_ONCE = 2

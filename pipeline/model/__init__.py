@@ -1,0 +1,1 @@
+"""What everything speaks of: rasters, regions, tables, totals, errors. No files, no pixels."""

@@ -1,1 +1,1 @@
-"""One operation a file; every module here is imported and its class registered."""
+"""The contract between an operation and the engine, and one operation a file; all modules here are imported."""

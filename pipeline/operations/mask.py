@@ -39,7 +39,6 @@ class Mask(Operation):
     """
 
     domain: ClassVar[Domain] = "native"
-    bands_belong: ClassVar[Literal["each", "all"]] = "all"
     example: ClassVar[str] = '{name: clear, op: mask, input: image, inputs: {scl: scl}, where: "scl != 3 and scl != 8"}'
     outputs_text: ClassVar[Mapping[str, str]] = {"value": "the input's dtype"}
 

@@ -37,6 +37,7 @@ from pipeline.operations.color import MAX_COLORS, color_dtype
 from pipeline.operations.exact import require_exact
 from pipeline.operations.fields import MatrixOrPath
 from pipeline.operations.registry import register
+from pipeline.operations.traits import ReadsMatrices
 
 LOOKED_BYTES = 8 * 2**20
 """From here on, the pixels are looked at for how many cells they occupy: a region is not divided for the worst case."""
@@ -44,7 +45,7 @@ Sweep = Literal["bins", "crowded", "cells", "means"]
 
 
 @register
-class Palette(Reduction):
+class Palette(ReadsMatrices, Reduction):
     """A palette of the colours of the whole raster (no sample of it), or one that is given.
 
     Median cut after Heckbert (1982), on cells: a band's values are divided into 256 cells of about equal population
@@ -54,7 +55,6 @@ class Palette(Reduction):
     `max_cells` occupied cells, cells of twice the side are taken. The palette has the same bits for every layout.
     """
 
-    bands_belong: ClassVar[Literal["each", "all"]] = "all"
     domain: ClassVar[Domain] = "native"
     matrices: ClassVar[tuple[str, ...]] = ("values",)
     example: ClassVar[str] = "{name: colors, op: palette, input: image, bands: [3, 2, 1], colors: 256}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline.output.work_folder import work_folder
+
 SUFFIXES = (".tif", ".tiff")
 
 
@@ -14,11 +16,6 @@ def is_geotiff(path: str) -> bool:
 def store_path(output: str) -> str:
     """Return where the store of a run lies: at the output, or in its work folder where the output is one GeoTIFF."""
     return str(work_folder(output) / "store.zarr") if is_geotiff(output) else output
-
-
-def work_folder(output: str) -> Path:
-    """Return the folder for what belongs to the run and not to the result."""
-    return Path(output.rstrip("/") + ".work")
 
 
 STORE_FILES = ("zarr.json", ".zgroup", ".zarray")

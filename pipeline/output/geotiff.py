@@ -19,13 +19,13 @@ from pipeline.model.facts import GeoTiffFacts
 from pipeline.model.raster import RasterSpec, default_names
 from pipeline.model.stored import StoredArray, with_region
 from pipeline.model.version import __version__
-from pipeline.output.address import is_geotiff, work_folder
+from pipeline.output.address import is_geotiff
 from pipeline.output.decision import check_file
 from pipeline.output.export import Export, Written
 from pipeline.output.job import Job
-from pipeline.output.journal import remove_work_folder
 from pipeline.output.provenance import beside, hash_parts, provenance_of
-from pipeline.planning.fitting import BASE_BYTES
+from pipeline.output.work_folder import remove_work_folder, work_folder
+from pipeline.planning.cost import BASE_BYTES
 from pipeline.planning.plan import format_bytes
 from pipeline.storage.folder.address import is_url
 from pipeline.storage.folder.disk import replacing_file

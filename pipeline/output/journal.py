@@ -17,25 +17,21 @@ one, what is not known to be durable is forgotten. ``["lost"]``: a sync failed, 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import json
 import os
-import re
-import shutil
-import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from pipeline.execution.ledger import Ledger, SavedPartials
 from pipeline.execution.receipt import BlockDone
 from pipeline.model.errors import OutputError
 from pipeline.model.region import Axis, Grid
 from pipeline.model.total import Total
-from pipeline.output.address import work_folder
+from pipeline.output.lock import open_locked
+from pipeline.output.work_folder import remove_work_folder, work_folder
 from pipeline.storage.folder.disk import FileSystems, boot_id
 
 FLUSH_SECONDS = 1.0
@@ -43,47 +39,6 @@ CHECKPOINT_SECONDS = 10.0
 
 
 FORMAT = 2
-MAGIC = b'{"rasterpipe": "journal", '
-"""What the first line begins with: by that a folder is known for a run's."""
-OWN_NAMES = re.compile(
-    r"journal|owner|[0-9a-f]{32}|store\.zarr|store\.zarr\.work|\..+\.[0-9a-f]{32}\.partial|"
-    r"probe-[0-9a-f]{32}(\.[0-9a-f]{32})?"
-)
-"""What a run makes in the folder beside its output; nothing else there is ever removed."""
-
-
-def check_work_folder(folder: Path) -> None:
-    """Refuse to work in a folder that no run has made: all in it is removed in the end."""
-    names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
-    journal = folder / "journal"
-    known = all(OWN_NAMES.fullmatch(name) and not (folder / name).is_symlink() for name in names)
-    if journal.is_file():
-        with journal.open("rb") as file:
-            known = known and MAGIC.startswith(file.read(len(MAGIC)))
-    elif folder.exists() or folder.is_symlink():
-        known = known and folder.is_dir() and not {"owner", "journal"} & set(names)
-    if not known:
-        raise OutputError(
-            f"{folder}: is in the way: a run works in a folder of this name, and this one is not a run's; move it away"
-        )
-
-
-def remove_work_folder(folder: Path) -> str | None:
-    """Remove what runs have made in their folder, the journal last; return what could not be, in words."""
-    try:
-        for path in sorted(folder.iterdir(), key=lambda path: path.name == "journal"):
-            if not OWN_NAMES.fullmatch(path.name):
-                continue
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-        folder.rmdir()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        return f"{folder} could not be removed, which only the run needed: {error.strerror or error}"
-    return None
 
 
 class Journal(Ledger):
@@ -103,7 +58,7 @@ class Journal(Ledger):
             raise OutputError(f"{output}: the journal {output}.work cannot be kept: {error}") from None
 
     def _open(self, output: str) -> Any:
-        return _open_locked(self.folder / "journal", output)
+        return open_locked(self.folder / "journal", output)
 
     def _persist(self) -> None:
         """Bring what was written to where it outlasts this process and this machine."""
@@ -320,41 +275,6 @@ def _parse(line: bytes, *, is_first: bool) -> Any:
         return None
     whole = line.endswith(b"\n") and isinstance(entry, dict if is_first else list)
     return entry if whole else None
-
-
-def _open_locked(path: Path, output: str) -> BinaryIO:
-    """Open the journal and lock it; raise OutputError, naming host and process, where another run holds it."""
-    owner = path.with_name("owner")
-    while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+b")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.close()
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise
-            raise OutputError(
-                f"{output}: another run writes it ({_read_owner(owner)}); wait for it, or choose another output"
-            ) from None
-        if _is_at(file, path):
-            owner.write_text(f"host {socket.gethostname()}, pid {os.getpid()}")
-            return file
-        file.close()  # the run that held the lock ended just now, and took the file with it
-
-
-def _read_owner(path: Path) -> str:
-    try:
-        return path.read_text() or "another process"
-    except OSError:
-        return "another process"
-
-
-def _is_at(file: BinaryIO, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def grids_to_json(grids: Sequence[Grid]) -> list[list[int]]:

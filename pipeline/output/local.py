@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.model.errors import OutputError
-from pipeline.output.address import building_paths, work_folder
+from pipeline.output.address import building_paths
 from pipeline.output.journal import Journal
 from pipeline.output.place import Place, Target, is_unfinished_of
+from pipeline.output.work_folder import work_folder
 from pipeline.planning.plan import format_bytes
 from pipeline.storage.folder.base import Folder
 from pipeline.storage.folder.disk import sync_path

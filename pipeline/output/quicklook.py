@@ -16,7 +16,7 @@ from pipeline.model.region import Region
 from pipeline.model.stored import StoredArray
 from pipeline.output.export import Export, Written
 from pipeline.output.job import Job
-from pipeline.planning.fitting import BASE_BYTES
+from pipeline.planning.cost import BASE_BYTES
 from pipeline.planning.plan import format_bytes
 from pipeline.storage.folder.disk import replace_file
 from pipeline.storage.open import open_raster

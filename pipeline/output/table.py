@@ -14,6 +14,7 @@ import zarr
 from pipeline.execution.progress import Progress
 from pipeline.model.errors import PipelineError, RunStopped
 from pipeline.model.table import TableSpec
+from pipeline.operations import traits
 from pipeline.operations.base import Reduction
 from pipeline.output.export import Export, Written
 from pipeline.output.job import Job
@@ -77,7 +78,7 @@ def _write(job: Job, step: str, path: Path, run_id: str) -> None:
 def table_files(job: Job) -> list[tuple[str, Path]]:
     """Return the files that a run writes its tables to, with the steps that make them."""
     steps = job.plan.reductions.items()
-    return [(name, Path(path)) for name, step in steps for path in step.operation.table_files().values()]
+    return [(name, Path(path)) for name, step in steps for path in traits.table_files(step.operation).values()]
 
 
 def _parts(store: Folder, step: str, spec: TableSpec) -> Iterator[Columns]:

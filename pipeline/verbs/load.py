@@ -4,42 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import numpy as np
 
-from pipeline.config import (
-    Changes,
-    Document,
-    Input,
-    Pipeline,
-    RegionConfig,
-    Scale,
-    load_pipeline,
-    locating,
-    resolve,
-    with_matrices,
-)
+from pipeline.config import Changes, Document, Pipeline, RegionConfig, load_pipeline, locating, resolve, with_matrices
 from pipeline.config.place import format_path, look_up
 from pipeline.config.reference import References
 from pipeline.execution.process import available_cpus, available_memory_bytes
 from pipeline.model.errors import InputChanged, InputError, PipelineError, RunStopped, unknown
 from pipeline.model.errors import cut as shortened
 from pipeline.model.raster import RasterSpec
-from pipeline.model.read_limits import ReadLimits
 from pipeline.model.region import Grid, Region
 from pipeline.model.table import Table
+from pipeline.operations.traits import matrix_files, table_files
 from pipeline.output.address import is_geotiff
-from pipeline.output.job import Job, access_of
+from pipeline.output.job import Job
 from pipeline.planning.passes import make_plan
 from pipeline.planning.plan import Capacity, InputSpec, Plan, Settings
 from pipeline.storage.folder.address import is_url
 from pipeline.storage.folder.base import RemoteError
+from pipeline.storage.input import Input
 from pipeline.storage.matched import match
 from pipeline.storage.matrix import read_matrix
-from pipeline.storage.open import InputOptions, open_input
+from pipeline.storage.open import Opened, open_input
 from pipeline.storage.reader import Reader
 from pipeline.verbs.notes import input_notes, output_notes, reading_notes
 
@@ -68,11 +58,11 @@ def load(source: Source, *, cut: Cut = PLANNED, in_place: bool = False, **change
     `changes` are those of `load_pipeline`; with `in_place` a store in an object store may be replaced where it lies.
     """
     config, document = load_pipeline(source, **changes)
-    matrix_files = tuple(path for step in config.steps for path in step.matrix_files().values())
+    files = tuple(path for step in config.steps for path in matrix_files(step).values())
     with locating(document):
         config = with_matrices(document, config, read_matrix)
         references = resolve(config)
-        readers = _open_inputs(config, document, references)
+        readers = _match(config, dict(_open_inputs(config, document, _wide_inputs(config, references))))
         specs = {name: _input_spec(name, reader, config.inputs[name]) for name, reader in readers.items()}
         try:
             plan = make_plan(config.steps, references, specs, _settings(config, next(iter(specs.values())).spec, cut))
@@ -85,7 +75,7 @@ def load(source: Source, *, cut: Cut = PLANNED, in_place: bool = False, **change
             _check_remote(config, plan)
     notes = (*input_notes(config, readers), *reading_notes(plan), *output_notes(config, plan))
     plan = dataclasses.replace(plan, notes=tuple(map(shortened, (*notes, *plan.notes))))
-    return Job(config, document, readers, plan, _parts(config, readers), matrix_files, in_place)
+    return Job(config, document, readers, plan, _parts(config, readers), files, in_place)
 
 
 def _check_remote(config: Pipeline, plan: Plan) -> None:
@@ -100,33 +90,23 @@ def _check_remote(config: Pipeline, plan: Plan) -> None:
         )
 
 
-def _open_inputs(config: Pipeline, document: Document, references: References) -> dict[str, Reader]:
-    """Return a reader for each input, on the grid that it is to match."""
-    wide, limits = _wide_inputs(config, references), _limits(config)
-    opened: dict[InputOptions, Reader] = {}
-    options = {name: _input_options(entry, limits, name in wide) for name, entry in config.inputs.items()}
-    return _match(config, {name: _open(name, each, document, opened) for name, each in options.items()})
-
-
 def _wide_inputs(config: Pipeline, references: References) -> set[str]:
     """Return the inputs that a step reads which computes in float64 whatever the pixels are."""
     narrow = np.dtype(np.uint8)
     return {ref.name for (step, _), ref in references.items() if config.steps[step].working_dtype(narrow) != np.float32}
 
 
-def _open(name: str, options: InputOptions, document: Document, opened: dict[InputOptions, Reader]) -> Reader:
-    """Open an input; errors say where the file names it."""
-    try:
-        return open_input(options, opened)
-    except PipelineError as error:
-        raise PipelineError(str(error), ("inputs", name, *error.path)) from error.__cause__
-    except (InputError, RemoteError) as error:
-        place = _place_of_input(document, name)
-        raise InputError(f"{place}: {error}" if place else str(error)) from error.__cause__
-
-
-def _limits(config: Pipeline) -> ReadLimits:
-    return ReadLimits(**config.run.limits.model_dump())
+def _open_inputs(config: Pipeline, document: Document, wide: Collection[str] = ()) -> Iterator[tuple[str, Reader]]:
+    """Open the inputs, one after the other; errors say where the file names them."""
+    opened: Opened = {}
+    for name, entry in config.inputs.items():
+        try:
+            yield name, open_input(entry, config.run.limits, is_wide=name in wide, opened=opened)
+        except PipelineError as error:
+            raise PipelineError(str(error), ("inputs", name, *error.path)) from error.__cause__
+        except (InputError, RemoteError) as error:
+            place = _place_of_input(document, name)
+            raise InputError(f"{place}: {error}" if place else str(error)) from error.__cause__
 
 
 def _place_of_input(document: Document, name: str) -> str:
@@ -137,25 +117,6 @@ def _place_of_input(document: Document, name: str) -> str:
         path = (*path, "stack" if "stack" in entry else "path")
     origin = document.origin(path)
     return f"{origin}: {format_path(path)}" if origin else ""
-
-
-def _input_options(entry: Input, limits: ReadLimits, is_wide: bool) -> InputOptions:
-    scale = entry.scale
-    return InputOptions(
-        paths=entry.paths,
-        arrays=entry.arrays or (entry.array,),
-        at=tuple(entry.at.items()),
-        dims=entry.dim_names,
-        bands=entry.bands,
-        nodata=entry.nodata,
-        scale=(scale.factor, scale.offset) if isinstance(scale, Scale) else scale,
-        is_wide=is_wide,
-        limits=limits,
-        series=entry.series,
-        level=entry.level,
-        access=access_of(entry.storage),
-        missing=entry.missing,
-    )
 
 
 def _match(config: Pipeline, readers: Mapping[str, Reader]) -> dict[str, Reader]:
@@ -175,11 +136,8 @@ def _match(config: Pipeline, readers: Mapping[str, Reader]) -> dict[str, Reader]
 
 
 def _input_spec(name: str, reader: Reader, entry: Input) -> InputSpec:
-    facts = reader.describe()
-    path, codec = entry.paths[0], facts["codec"]
-    if "TIFF" in facts["format"]:
-        return InputSpec(name, reader.spec, reader.chunk, "tiff", path, codec)
-    return InputSpec(name, reader.spec, reader.chunk, "zarr", path)
+    kind: Literal["tiff", "zarr"] = "tiff" if "TIFF" in reader.describe()["format"] else "zarr"
+    return InputSpec(name, reader.spec, reader.chunk, kind, entry.paths[0], reader.compile_decoder)
 
 
 def _settings(config: Pipeline, spec: RasterSpec, cut: Cut) -> Settings:
@@ -215,17 +173,17 @@ def _region_of_box(box: Sequence[float], spec: RasterSpec) -> Region:
     """Return the pixels that a box in the raster's coordinates touches."""
     if spec.transform is None:
         raise PipelineError("the raster has no georeference; give rows and columns instead", ("region", "bbox"))
-    a, b, c, d, e, f = spec.transform
-    if b or d:
+    grid = spec.transform
+    if grid.is_rotated:
         raise PipelineError("the raster is rotated; give rows and columns instead", ("region", "bbox"))
-    columns = sorted(((box[0] - c) / a, (box[2] - c) / a))
-    rows = sorted(((box[1] - f) / e, (box[3] - f) / e))
+    columns = sorted(((box[0] - grid.c) / grid.a, (box[2] - grid.c) / grid.a))
+    rows = sorted(((box[1] - grid.f) / grid.e, (box[3] - grid.f) / grid.e))
     # a box on pixel edges takes no neighbour because of the last bit
     top, left = (int(value + 1e-6) if value > 0 else 0 for value in (rows[0], columns[0]))
     region = Region(top, int(-(-(rows[1] - 1e-6) // 1)), left, int(-(-(columns[1] - 1e-6) // 1)))
     clipped = region.clip(spec.region)
     if not clipped.num_pixels:
-        ends = sorted((c, c + a * spec.width)), sorted((f, f + e * spec.height))
+        ends = grid.spans(spec.height, spec.width)
         raise PipelineError(
             f"{list(box)} does not meet the raster, which spans x {ends[0][0]:g} to {ends[0][1]:g}, "
             f"y {ends[1][0]:g} to {ends[1][1]:g}",
@@ -240,7 +198,7 @@ def _parts(config: Pipeline, readers: Mapping[str, Reader]) -> dict[str, Any]:
     for entry in data["inputs"].values():  # how a store is reached is no part of the result
         entry.pop("storage", None)
     for step, entry in zip(config.steps, data["steps"], strict=True):
-        for key in step.table_files():  # where a table is written besides is no part of the result
+        for key in table_files(step):  # where a table is written besides is no part of the result
             del entry[key]
     output = {key: value for key, value in data.pop("output").items() if key not in ("path", "geotiff", "storage")}
     return {
@@ -260,13 +218,13 @@ def _identify(name: str, reader: Reader) -> dict[str, Any]:
 
 def check_inputs_unchanged(job: Job) -> None:
     """Refuse to call a result complete whose inputs were changed while the run read them."""
-    opened: dict[InputOptions, Reader] = {}
-    limits = _limits(job.pipeline)
-    for name, entry in job.pipeline.inputs.items():
-        try:
-            identity = _identify(name, _open(name, _input_options(entry, limits, is_wide=False), job.document, opened))
-        except InputError as error:
-            words = "all blocks are computed, and --resume ends the run once the input is there"
-            raise RunStopped(f"{error}; {words}") from error
-        if identity != job.parts["identities"][name]:
-            raise InputChanged(f"the input {name} ({', '.join(entry.paths)}) changed while the run read it")
+    try:
+        for name, reader in _open_inputs(job.pipeline, job.document):
+            if _identify(name, reader) != job.parts["identities"][name]:
+                paths = ", ".join(job.pipeline.inputs[name].paths)
+                raise InputChanged(f"the input {name} ({paths}) changed while the run read it")
+    except InputChanged:
+        raise
+    except InputError as error:
+        words = "all blocks are computed, and --resume ends the run once the input is there"
+        raise RunStopped(f"{error}; {words}") from error

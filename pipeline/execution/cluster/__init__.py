@@ -1,0 +1,1 @@
+"""The workers of a dask cluster: connected to, asked, sent passes and blocks."""

@@ -19,9 +19,10 @@ from pipeline.execution.cluster import look, task
 from pipeline.execution.cluster.arrival import Arrivals, Watch
 from pipeline.execution.cluster.probe import PACKAGES, probe
 from pipeline.execution.cluster.sight import Expected, marks_of
+from pipeline.execution.exchange import JOINS, exchange_strip
 from pipeline.execution.receipt import BlockDone, Counts
 from pipeline.execution.recorder import Recorder
-from pipeline.execution.strip import JOINS, Strip, exchange_strip
+from pipeline.execution.strip import Strip
 from pipeline.execution.worker import PassWorker
 from pipeline.model.facts import RunFacts, WorkerFacts
 from pipeline.planning.plan import Capacity, Plan

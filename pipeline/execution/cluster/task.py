@@ -18,10 +18,10 @@ from pipeline.execution.cluster import look
 from pipeline.execution.cluster.probe import PACKAGES, differences
 from pipeline.execution.cluster.sight import Expected, differences_here
 from pipeline.execution.compilation import compile_kernels
+from pipeline.execution.exchange import StripDone
 from pipeline.execution.partials import Merger, Partials
 from pipeline.execution.process import HeapWatch, limit_heaps, peak_rss_bytes
 from pipeline.execution.receipt import BlockDone, Counts
-from pipeline.execution.strip import StripDone
 from pipeline.execution.worker import PassWorker
 from pipeline.model.errors import RunStopped
 from pipeline.model.region import Region

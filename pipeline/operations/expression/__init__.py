@@ -1,0 +1,1 @@
+"""The language of `calc` and `mask`: grammar, names, programs of ufuncs."""

@@ -1,0 +1,1 @@
+"""What a file says of its place and its bands besides pixels: CRS, transforms, GeoTIFF tags, CF."""

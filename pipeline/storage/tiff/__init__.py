@@ -1,0 +1,1 @@
+"""TIFF: directories, segments, codecs, stacks; reading in blocks, writing in one pass."""

@@ -18,6 +18,7 @@ import numpy as np
 
 from pipeline.config.output_name import check_output_name
 from pipeline.config.scalar import check_characters
+from pipeline.model.affine import Affine
 from pipeline.model.errors import OutputError, UsageError, unknown
 from pipeline.model.raster import DTYPES, RasterSpec
 from pipeline.model.region import Axis, Grid, Region
@@ -33,7 +34,7 @@ VERSION = 1
 """Counted up when the pixels of a seed change."""
 
 CRS = "EPSG:32633"
-TRANSFORM = (10.0, 0.0, 399960.0, 0.0, -10.0, 5800020.0)
+TRANSFORM = Affine(10.0, 0.0, 399960.0, 0.0, -10.0, 5800020.0)
 LARGEST_CHUNK = 512
 LARGEST_CHUNK_BYTES = 32 * 2**20
 LARGEST_VALUE = 10000
