@@ -31,7 +31,7 @@ from pipeline.execution.cluster.crew import warning_of
 from pipeline.model.errors import RasterpipeError
 from pipeline.model.region import Axis, Grid
 from pipeline.output.journal import Journal
-from pipeline.verbs.load import load
+from pipeline.verbs.load import Cut, load
 from tests import harness
 from tests.dask_process import ROOT, DaskProcesses
 from tests.process import Ended, Run
@@ -77,7 +77,9 @@ class Place:
         if not resume:
             shutil.rmtree(self.output.parent, ignore_errors=True)
             self.output.parent.mkdir()
-        return Run(self.document | {"run": {"halo": "read"} | run}, arm, grids=(grid,) * self.num_passes, resume=resume)
+        return Run(
+            self.document | {"run": {"halo": "read"} | run}, arm, cut=Cut((grid,) * self.num_passes), resume=resume
+        )
 
     def check(self, ended: Ended) -> None:
         """Check that a run ended with the files of the run on threads, and left nothing else."""
@@ -388,7 +390,7 @@ def test_a_worker_that_joins_late_and_sees_another_folder_stops_the_run(place: P
         own.start_worker()
         (folder_of_newest_worker(own) / "scene.zarr").symlink_to(place.folder / "scene.zarr")
         document = with_scene_of_each(place, tmp_path / "result.zarr", scheduler=own.address, halo="read")
-        run = Run(document, partial(begin_in, place.folder, begun, joined), grids=(GRID,) * place.num_passes)
+        run = Run(document, partial(begin_in, place.folder, begun, joined), cut=Cut((GRID,) * place.num_passes))
         wait_for(begun)
         own.start_worker()
         copy_scene(place, own)

@@ -40,7 +40,7 @@ from pipeline.verbs import run as run_module
 from tests.draws import draws
 from tests.georeference import assert_same_crs
 
-SMALL = [("run.memory=600 MiB", "--memory"), ("run.workers=2", "--workers")]
+SMALL = [("run.memory", "600 MiB", "--memory"), ("run.workers", 2, "--workers")]
 PLACE = (33550, 33922, 34264, 34735, 34736, 34737, 50844)
 KEPT = (*PLACE, 42112, 42113, 320, 262, 338)
 SHARED = Path(__file__).parents[2] / "shared" / "data"

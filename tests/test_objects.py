@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -219,7 +220,7 @@ def test_no_secret_is_written(server: S3, bucket: str, tmp_path: Path, capfd: py
     remote = upload(server, tmp_path / "scene.zarr", f"{bucket}/scene.zarr")
     facts = api.run(document(server, remote, tmp_path / "out.zarr"), quiet=False)
     written = [path.read_bytes() for path in (tmp_path / "out.zarr").rglob("*.json")]
-    told = [json.dumps(facts).encode(), *(text.encode() for text in capfd.readouterr())]
+    told = [json.dumps(facts.to_dict()).encode(), *(text.encode() for text in capfd.readouterr())]
     for value in CREDENTIALS.values():
         assert all(value.encode() not in text for text in (*written, *told))
 
@@ -483,7 +484,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         job_module,
         "_settings",
-        lambda config, spec, grids, capacity: settings(config, spec, grids or (grid,), capacity),
+        lambda config, spec, cut: settings(config, spec, replace(cut, grids=cut.grids or (grid,))),
     )
 
 

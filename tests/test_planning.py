@@ -268,7 +268,7 @@ def test_measured_peak_is_below_the_planned_one(tmp_path: Path, halo: str) -> No
     steps = [window("a", size=9, statistics=["mean", "std"]), window("b", "a/std", size=5, statistics=["max"])]
     config = harness.document(source, steps, tmp_path / "out.zarr", keep=["a/mean", "b"])
     config["run"] = {"memory": "512 MiB", "workers": 2, "halo": halo}
-    code = "import json, sys, pipeline; print(json.dumps(pipeline.run(json.loads(sys.argv[1]))))"
+    code = "import json, sys, pipeline; print(json.dumps(pipeline.run(json.loads(sys.argv[1])).to_dict()))"
     done = subprocess.run([sys.executable, "-c", code, json.dumps(config)], capture_output=True, text=True, check=True)
     facts = json.loads(done.stdout)
     assert facts["peak_rss_bytes"] <= facts["planned_peak_bytes"] <= 512 * 2**20

@@ -6,6 +6,7 @@ import difflib
 import re
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -111,6 +112,15 @@ def locate(document: Document, error: RasterpipeError) -> str:
     """Return an error's text with its place in the file, if it knows the path (``("steps", 3, "window")``)."""
     path = getattr(error, "path", ())
     return Problem(tuple(path), str(error)).render(document) if path else str(error)
+
+
+@contextmanager
+def locating(document: Document) -> Iterator[None]:
+    """Give the errors of what a file names their place in it."""
+    try:
+        yield
+    except PipelineError as error:
+        raise PipelineError(locate(document, error), error.path) from error.__cause__
 
 
 def own_error(text: str) -> PydanticCustomError:

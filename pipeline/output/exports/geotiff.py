@@ -15,6 +15,7 @@ from typing import Any
 
 from pipeline.execution.progress import Progress
 from pipeline.model.errors import OutputError, PipelineError, RunStopped
+from pipeline.model.facts import GeoTiffFacts
 from pipeline.model.raster import RasterSpec, default_names
 from pipeline.model.stored import StoredArray, with_region
 from pipeline.output.address import is_geotiff
@@ -79,8 +80,8 @@ class GeoTiffs(Export):
     def is_complete(self, job: Job) -> bool:
         return all(_is_of(provenance_of(file.path), job.parts) for file in geotiffs(job))
 
-    def write(self, job: Job, progress: Progress) -> list[dict[str, Any]]:
-        return [_fact(job, file, progress) for file in geotiffs(job)]
+    def write(self, job: Job, progress: Progress) -> tuple[GeoTiffFacts, ...]:
+        return tuple(_write_missing(job, file, progress) for file in geotiffs(job))
 
 
 def _is_begun(job: Job) -> bool:
@@ -130,7 +131,7 @@ def _layout(job: Job, array: StoredArray) -> Any:
     return plan_tiles(spec, array.unit, settings.workers, (settings.memory_bytes - BASE_BYTES) // 2)
 
 
-def _fact(job: Job, file: GeoTiff, progress: Progress) -> dict[str, Any]:
+def _write_missing(job: Job, file: GeoTiff, progress: Progress) -> GeoTiffFacts:
     """Write a file, unless it is there; return its facts."""
     record = root_attributes(job.place.folder) or {}
     here = provenance_of(file.path)
@@ -138,8 +139,7 @@ def _fact(job: Job, file: GeoTiff, progress: Progress) -> dict[str, Any]:
     warnings = [] if is_there else _write(job, file, record)
     for warning in warnings:
         progress.say(f"note: {file.path}: {warning}")
-    num_bytes = file.path.stat().st_size
-    return {"path": str(file.path), "raster": file.array.raster, "file_bytes": num_bytes, "warnings": warnings}
+    return GeoTiffFacts(str(file.path), file.array.raster, file.path.stat().st_size, tuple(warnings))
 
 
 def _write(job: Job, file: GeoTiff, record: Mapping[str, Any]) -> list[str]:

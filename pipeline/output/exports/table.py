@@ -44,11 +44,11 @@ class TableFiles(Export):
             if path.suffix == ".parquet":
                 _require_pyarrow(step)
 
-    def write(self, job: Job, progress: Progress) -> list[str]:
+    def write(self, job: Job, progress: Progress) -> tuple[str, ...]:
         run_id = str((root_attributes(job.place.folder) or {}).get("run_id"))
         for step, path in table_files(job):
             _write(job, step, path, run_id)
-        return [str(path) for _, path in table_files(job)]
+        return tuple(str(path) for _, path in table_files(job))
 
 
 def is_table(path: Path) -> bool:
