@@ -21,7 +21,7 @@ from pipeline.expression.evaluation import (
     results,
 )
 from pipeline.expression.program import Compiled
-from pipeline.kernels.expression import TILE
+from pipeline.kernels.expression import TILE_ELEMENTS
 from pipeline.operation import Block, Domain, Operation, Specs, keep_dtype, register
 from pipeline.raster import RasterSpec
 from pipeline.region import Region
@@ -72,7 +72,7 @@ class Mask(Operation):
         return {"value": keep_dtype(self, specs["input"], can_be_invalid=True)}
 
     def scratch_bytes(self, specs: Specs, shape: tuple[int, int]) -> int:
-        return self._bind(specs).program.scratch_bytes + TILE * (1 + specs["input"].num_bands)
+        return self._bind(specs).program.scratch_bytes + TILE_ELEMENTS * (1 + specs["input"].num_bands)
 
     def apply(
         self, blocks: Mapping[str, Block], tables: Mapping[str, Any], out: Mapping[str, Block], region: Region

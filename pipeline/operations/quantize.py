@@ -12,8 +12,10 @@ from pydantic import Field, field_validator
 
 from pipeline.errors import PipelineError
 from pipeline.kernels.color_error import LostSquares, lost_squares
+from pipeline.kernels.color_search import ColorSearch, cached_search
 from pipeline.kernels.exact_total import Total, total_of
-from pipeline.kernels.nearest_color import ColorSearch, Place, cached_search, grid_bytes, nearest
+from pipeline.kernels.frame import Patch
+from pipeline.kernels.nearest_color import grid_bytes, nearest
 from pipeline.kernels.validity import cast
 from pipeline.operation import (
     Block,
@@ -198,7 +200,7 @@ class Quantize(Operation):
         nearest(
             source.planes(),
             search,
-            Place(tile.shape, (tile.top - source.origin[0], tile.left - source.origin[1]), (0, 0), source.lanes),
+            Patch(tile.shape, (0, 0), (tile.top - source.origin[0], tile.left - source.origin[1]), source.lanes),
             index,
             nowhere,
             valid=None if source.valid is None else source.planes(source.valid),
