@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.execution.process import peak_rss_bytes, trim_heap
+from pipeline.kernels.frame import Patch
 from pipeline.kernels.label_block import BlockSums
 from pipeline.kernels.label_columns import finish, lookup
-from pipeline.kernels.label_runs import STRIP
-from pipeline.kernels.label_table import GEOMETRY, STATISTICS, LabelTable, Patch, merge, partial_table
+from pipeline.kernels.label_runs import SLAB_PIXELS
+from pipeline.kernels.label_table import GEOMETRY, STATISTICS, LabelTable, merge, partial_table
 from pipeline.kernels.label_width import merged_bytes, width_of, width_of_dtype
 from pipeline.storage.tables import StoredTable, save_table
 from tests import harness
@@ -213,7 +214,7 @@ def test_runs_longer_than_the_buffers() -> None:
     assert table.sums.words.tolist() == [[5000]]
 
 
-@pytest.mark.parametrize("width", [1, 8, STRIP - 1, STRIP, STRIP + 1, 3 * STRIP + 1029])
+@pytest.mark.parametrize("width", [1, 8, SLAB_PIXELS - 1, SLAB_PIXELS, SLAB_PIXELS + 1, 3 * SLAB_PIXELS + 1029])
 @pytest.mark.parametrize("lanes", [False, True])
 def test_rows_longer_than_a_strip(width: int, lanes: bool) -> None:
     """Strips are parts of rows; where they end, nothing begins anew but a run."""

@@ -12,23 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.kernels.cell_ranges import ranges_of
+from pipeline.kernels.color_bins import coarse_bins, crowded_bins, histogram
 from pipeline.kernels.color_cells import (
     Cells,
     CellTable,
     cell_bits,
     cells_of,
-    coarse_bins,
     count_cells,
-    crowded_bins,
-    histogram,
     identity_cells,
     merge_cells,
 )
 from pipeline.kernels.color_counts import count_colors
+from pipeline.kernels.color_search import search_of
+from pipeline.kernels.frame import Patch
 from pipeline.kernels.label_columns import finish
-from pipeline.kernels.label_table import Patch, merge
+from pipeline.kernels.label_table import merge
 from pipeline.kernels.median_cut import assigned_table, median_cut, moved_colors
-from pipeline.kernels.nearest_color import search_of
 from pipeline.kernels.occupied_cells import OccupiedCells
 from tests.draws import draws
 

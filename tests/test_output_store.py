@@ -27,12 +27,8 @@ from pipeline.storage.georeference import cf
 from pipeline.storage.zarr.document import CODECS, TablePlan, documents, fill_value
 from pipeline.storage.zarr.reader import ZarrReader, configure
 from pipeline.storage.zarr.store import (
-    CODECS,
-    TablePlan,
     ZarrWriter,
     create_store,
-    documents,
-    fill_value,
     finish_store,
     root_attributes,
 )
