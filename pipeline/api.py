@@ -30,7 +30,7 @@ def plan(source: Source, **options: Any) -> dict[str, Any]:
         notes = ("what the workers of a cluster have is known when they are there; planned for this machine",)
     elif scheduler != THREADS:
         with executor_of(job, Progress(quiet=True)) as executor, located(job):
-            capacity = executor.probe(job.evidence, [], None)
+            capacity = executor.probe(job.evidence, [], None, job.plan.distributions)
         job = load(source, **options, capacity=capacity)
     return describe_plan(dataclasses.replace(job.plan, notes=(*job.plan.notes, *notes)), job.result, job.parts)
 

@@ -32,7 +32,7 @@ from pipeline.config.value import parse_bytes, parse_dims, parse_input_dims, par
 from pipeline.model.errors import PipelineError
 from pipeline.model.read_limits import ReadLimits
 from pipeline.operations.base import Operation
-from pipeline.operations.registry import registry
+from pipeline.operations.registry import registry, why_unknown
 
 DEFAULTS = ReadLimits()
 Sides = tuple[int, int] | tuple[int, int, int]
@@ -254,7 +254,7 @@ def _validate_step(value: Any, handler: ValidatorFunctionWrapHandler, info: Vali
         raise own_failure("step", ("op",), missing(("op",), f"add one of: {', '.join(operations)}"), value)
     if not isinstance(op, str) or op not in operations:
         text = unknown_value("operation", op, list(operations) or ["none"], OPERATION_SYNONYMS)
-        raise own_failure("step", ("op",), text, op)
+        raise own_failure("step", ("op",), why_unknown(op, text), op)
     try:
         return operations[op].model_validate(value, context=info.context)
     except PipelineError as error:  # pydantic passes only ValueErrors on

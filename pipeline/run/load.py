@@ -28,6 +28,8 @@ from pipeline.model.raster import RasterSpec
 from pipeline.model.read_limits import ReadLimits
 from pipeline.model.region import Grid, Region
 from pipeline.model.table import Table
+from pipeline.operations.base import Operation
+from pipeline.operations.registry import owner_of
 from pipeline.operations.traits import matrix_files, table_files
 from pipeline.output.address import is_geotiff
 from pipeline.output.job import Job, access_of
@@ -66,7 +68,7 @@ def load(
     With `trust` it may ask for anything, see `load_pipeline`.
     """
     config, document = load_pipeline(source, overrides, inputs, output, trust=trust)
-    matrix_files = tuple(path for step in config.steps for path in matrix_files(step).values())
+    files = tuple(path for step in config.steps for path in matrix_files(step).values())
     try:
         config = with_matrices(document, config, read_matrix)
         references = resolve(config)
@@ -89,7 +91,7 @@ def load(
             raise PipelineError(locate(document, error), error.path) from None
     notes = (*input_notes(config, readers), *reading_notes(plan), *output_notes(config, plan))
     plan = dataclasses.replace(plan, notes=tuple(map(cut, (*notes, *plan.notes))))
-    return Job(config, document, readers, plan, _parts(config, readers), matrix_files, in_place)
+    return Job(config, document, readers, plan, _parts(config, readers), files, in_place)
 
 
 def _check_remote(config: Pipeline, plan: Plan) -> None:
@@ -242,9 +244,15 @@ def _parts(config: Pipeline, readers: Mapping[str, Reader]) -> dict[str, Any]:
     return {
         **data,
         "output": output,
-        "operations": {step.op: type(step).version for step in config.steps},
+        "operations": {step.op: _version_of(type(step)) for step in config.steps},
         "identities": {name: _identify(name, reader) for name, reader in readers.items()},
     }
+
+
+def _version_of(operation: type[Operation]) -> int | dict[str, Any]:
+    """Return what results depend on of an operation: of another package's also the version of that."""
+    owner = owner_of(operation)
+    return {"version": operation.version, owner.name: owner.version} if owner else operation.version
 
 
 def _identify(name: str, reader: Reader) -> dict[str, Any]:

@@ -205,7 +205,8 @@ def _run_with_executor(
         scratch, is_remote = job.pipeline.run.scratch, is_url(job.output)
         folders = [*([] if is_remote else [journal.folder]), *([Path(scratch)] if scratch else [])]
         with located(job):
-            capacity = executor.probe(job.evidence, folders, job.place.work if is_remote else None)
+            work = job.place.work if is_remote else None
+            capacity = executor.probe(job.evidence, folders, work, job.plan.distributions)
         if capacity is not None:
             cut["capacity"] = capacity
         return _run(reload(**cut) if cut else job, target, journal, ways, executor)
