@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 import pipeline
-from pipeline.run.load import load
 from pipeline.storage.zarr.reader import ZarrReader, configure
 from pipeline.storage.zarr.store import ZarrWriter, create_store
+from pipeline.verbs.load import load
 
 
 def run(config: dict[str, Any]) -> float:

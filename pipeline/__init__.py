@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pipeline.api import info, plan, run, validate, verify
-    from pipeline.run.lazy import apply
+    from pipeline.verbs.lazy import apply
 
 
 def __getattr__(name: str) -> Any:
     # Imported when used: `rasterpipe --version` needs none of it.
     if name == "apply":
-        from pipeline.run import lazy
+        from pipeline.verbs import lazy
 
         return lazy.apply
     if name in __all__:

@@ -15,10 +15,11 @@ from pipeline.model.errors import UsageError
 from pipeline.operations.registry import find_operation
 from pipeline.output.job import Job
 from pipeline.planning.plan import UNKNOWN
-from pipeline.run.facts import describe_input, describe_plan
-from pipeline.run.load import Source, load
-from pipeline.run.run import Ways, executor_of, located, run_job
+from pipeline.storage.input import Choice
 from pipeline.storage.open import open_raster
+from pipeline.verbs.facts import describe_input, describe_plan
+from pipeline.verbs.load import Source, load
+from pipeline.verbs.run import Ways, executor_of, located, run_job
 
 
 def plan(source: Source, **options: Any) -> dict[str, Any]:
@@ -137,8 +138,8 @@ def apply_operation(
 
 
 def verify(output: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
-    """Check a finished output, computing parts of it again (see `pipeline.run.verify.verify` for the options)."""
-    from pipeline.run import verify as verification
+    """Check a finished output, computing parts of it again (see `pipeline.verbs.verify.verify` for the options)."""
+    from pipeline.verbs import verify as verification
 
     return verification.verify(str(output), **options)
 
@@ -163,9 +164,9 @@ def convert(
     resume, overwrite, in_place, quiet
         As for `run`.
     options
-        What the result is to be: see `pipeline.run.convert.conversion`.
+        What the result is to be: see `pipeline.verbs.convert.conversion`.
     """
-    from pipeline.run.convert import conversion
+    from pipeline.verbs.convert import conversion
 
     document, overrides = conversion(str(source), str(target), **options)
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "in_place": in_place, "quiet": quiet}
@@ -174,4 +175,4 @@ def convert(
 
 def info(path: str | os.PathLike[str], array: str | None = None) -> dict[str, Any]:
     """Return what a raster file or store is: dims, bands, dtype, nodata, chunks, CRS, and how to name it as input."""
-    return describe_input(str(path), open_raster(str(path), array), array)
+    return describe_input(str(path), open_raster(str(path), Choice(array)), array)

@@ -29,8 +29,8 @@ from pipeline.config import load_pipeline
 from pipeline.model.errors import InputError, OutputError, PipelineError, RasterpipeError, UsageError
 from pipeline.model.region import Region
 from pipeline.operations.registry import registry
-from pipeline.run import facts as report
 from pipeline.storage.open import open_raster
+from pipeline.verbs import facts as report
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"

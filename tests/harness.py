@@ -24,7 +24,7 @@ from pipeline.execution.partials import BlockCollector, Merger
 from pipeline.execution.process import peak_rss_bytes
 from pipeline.execution.progress import Progress
 from pipeline.execution.receipt import Measured
-from pipeline.execution.run import execute
+from pipeline.execution.run import Stores, execute
 from pipeline.model.raster import array_slices
 from pipeline.model.region import Axis, Grid, Region, wrap_pieces
 from pipeline.model.stored import StoredArray
@@ -36,10 +36,10 @@ from pipeline.output.journal import Journal
 from pipeline.output.place import Target
 from pipeline.output.store import RunStore, qualities
 from pipeline.output.work_folder import work_folder
-from pipeline.run.load import load
 from pipeline.storage.folder.base import PLAIN_CODECS
 from pipeline.storage.folder.local import LocalFolder
 from pipeline.storage.zarr.reader import configure
+from pipeline.verbs.load import load
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def _execute(job: Job, journal: Journal) -> None:
     work.create()
     configure(job.plan.settings.workers)
     journal.start(work.journal_header())
-    measured = execute(job.plan, work.open_reader, work.open_writer, journal, Progress(quiet=True))
+    measured = execute(job.plan, Stores(work.open_reader, work.open_writer), journal, Progress(quiet=True))
     assert measured.blocks == job.plan.num_blocks
     work.complete(measured)
     work.publish()

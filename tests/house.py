@@ -19,7 +19,7 @@ BEGIN, END = "<!-- the house: made by `python -m tests.house`, tested to be curr
 WIDTH = 118
 
 WAY = (
-    ("run/load.py", "load"),
+    ("verbs/load.py", "load"),
     ("planning/passes.py", "make_plan"),
     ("output/decision.py", "choose"),
     ("execution/run.py", "execute"),

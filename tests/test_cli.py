@@ -26,8 +26,8 @@ from pipeline import api
 from pipeline.cli.main import main
 from pipeline.operations.registry import registry
 from pipeline.output.work_folder import work_folder
-from pipeline.run.demo.synth import synth
 from pipeline.storage.zarr.store import ZarrWriter, root_attributes
+from pipeline.verbs.demo.synth import synth
 from tests import harness
 
 PIPELINE = """\
@@ -900,9 +900,9 @@ DRIVER = """\
 import signal, sys, time
 from pathlib import Path
 from pipeline import api
-from pipeline.execution import executor
+from pipeline.execution.run import executor
 from pipeline.output import journal
-from pipeline.run import load as job
+from pipeline.verbs import load as job
 from pipeline.model.region import Axis, Grid
 from pipeline.storage.zarr.store import ZarrWriter
 

@@ -31,7 +31,7 @@ from pipeline.execution.cluster.crew import warning_of
 from pipeline.model.errors import RasterpipeError
 from pipeline.model.region import Axis, Grid
 from pipeline.output.journal import Journal
-from pipeline.run.load import load
+from pipeline.verbs.load import load
 from tests import harness
 from tests.dask_process import ROOT, DaskProcesses
 from tests.process import Ended, Run

@@ -32,6 +32,7 @@ from pipeline.config import (
 from pipeline.model.errors import PipelineError, RasterpipeError, UsageError, unknown
 from pipeline.operations.base import Operation
 from pipeline.operations.fields import IntPair
+from tests.draws import draws
 
 
 class Sigma(BaseModel):
@@ -905,7 +906,7 @@ def test_schema_without_operations() -> None:
 
 # ---------------------------------------------------------------------------------------------------- fuzz
 
-FAST = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FAST = settings(max_examples=draws(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TOKENS = """
 inputs steps output run region path keep name op window bank calc size sigma along mask memory chunks dims bbox rows
 stack arrays at scale nodata version image a b x a/mean auto none nan true ~ 0 1 3 -1 1e-3 .nan .inf 2GiB

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
-import os
 import pickle
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -26,16 +25,15 @@ from pipeline.model.errors import PipelineError
 from pipeline.model.region import Region
 from pipeline.operations.base import Block, Reduction
 from pipeline.operations.registry import registry
-from pipeline.run.load import load
+from pipeline.verbs.load import load
 from tests import harness, strategies
+from tests.draws import draws
 from tests.harness import Layout, Raster, same_bits
 from tests.references import REFERENCES
 
-EXAMPLES = int(os.environ.get("RASTERPIPE_EXAMPLES", "12"))
-"""Examples of each property; more than fit a usual run of all operations are for nights: see CONTRIBUTING.md."""
 SLOW = settings(
     deadline=None,
-    max_examples=EXAMPLES,
+    max_examples=draws(12),
     suppress_health_check=list(HealthCheck),
     phases=[phase for phase in Phase if phase not in (Phase.shrink, Phase.explain)],  # runs are slow, layouts small
 )
@@ -153,7 +151,7 @@ def check_same(got: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> N
         assert same_bits(got[path], values), path
 
 
-@settings(SLOW, max_examples=2 * EXAMPLES)
+@settings(SLOW, max_examples=draws(24))
 @given(data=st.data())
 def test_fused_equals_step_by_step_and_both_halo_ways(data: st.DataObject) -> None:
     raster, layout = data.draw(strategies.rasters(extreme=True)), data.draw(strategies.layouts())
@@ -195,7 +193,7 @@ def step_by_step(source: str, steps: list[dict[str, Any]], folder: Any) -> dict[
 
 
 @pytest.mark.parametrize("op", OPERATIONS)
-@settings(SLOW, max_examples=max(1, EXAMPLES // 2))
+@settings(SLOW, max_examples=draws(6))
 @given(data=st.data())
 def test_exchange_of_halos_gives_the_bits_of_reading_them(op: str, data: st.DataObject) -> None:
     raster = data.draw(strategies.rasters(largest=60))

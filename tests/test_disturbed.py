@@ -28,11 +28,11 @@ from pipeline.output.journal import Journal
 from pipeline.output.store import RunStore
 from pipeline.output.work_folder import work_folder
 from pipeline.planning import fitting
-from pipeline.run import run as run_module
-from pipeline.run.load import load
 from pipeline.storage.folder import listing, retry
 from pipeline.storage.zarr import store as zarr_store
 from pipeline.storage.zarr.store import ZarrWriter, root_attributes
+from pipeline.verbs import run as run_module
+from pipeline.verbs.load import load
 from tests import harness
 
 SIDE, CHUNK, BLOCKS = 128, 16, 64

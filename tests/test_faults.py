@@ -31,11 +31,11 @@ from pipeline.model.errors import InputError, OutputError, RunInterrupted, RunSt
 from pipeline.model.region import Axis, Grid
 from pipeline.output.journal import Journal
 from pipeline.planning import fitting
-from pipeline.run import facts as report
 from pipeline.storage.folder import retry
 from pipeline.storage.folder.retry import Retry, is_transient
 from pipeline.storage.zarr.reader import ZarrReader
 from pipeline.storage.zarr.store import ZarrWriter, root_attributes
+from pipeline.verbs import facts as report
 from tests import harness
 from tests.process import Run, after_writes
 

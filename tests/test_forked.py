@@ -17,10 +17,10 @@ import tifffile
 from pipeline import api
 from pipeline.model.errors import UsageError
 from pipeline.model.region import Region
-from pipeline.run.demo.synth import synth
 from pipeline.storage.folder.address import Access
 from pipeline.storage.folder.remote import ObjectFolder
 from pipeline.storage.open import open_raster
+from pipeline.verbs.demo.synth import synth
 from tests import harness
 
 SECONDS = 60

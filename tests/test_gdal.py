@@ -10,7 +10,7 @@ import pyproj
 import pytest
 
 from pipeline import api
-from tests.test_geotiff import assert_same_crs
+from tests.georeference import assert_same_crs
 
 rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed")
 transform = pytest.importorskip("rasterio.transform")

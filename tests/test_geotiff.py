@@ -28,7 +28,6 @@ from pipeline.model.alignment import spacing_metres
 from pipeline.model.errors import OutputError, PipelineError, RunInterrupted, RunStopped
 from pipeline.model.raster import RasterSpec
 from pipeline.output.provenance import provenance_of
-from pipeline.run import run as run_module
 from pipeline.storage.folder import disk
 from pipeline.storage.georeference import geokeys, geokeys_format
 from pipeline.storage.georeference.geotiff_format import spell
@@ -37,6 +36,9 @@ from pipeline.storage.tiff import writer as tiff_writer
 from pipeline.storage.tiff.reader import TiffReader
 from pipeline.storage.tiff.writer import TileLayout, plan_tiles
 from pipeline.storage.zarr.reader import ZarrReader
+from pipeline.verbs import run as run_module
+from tests.draws import draws
+from tests.georeference import assert_same_crs
 
 SMALL = [("run.memory=600 MiB", "--memory"), ("run.workers=2", "--workers")]
 PLACE = (33550, 33922, 34264, 34735, 34736, 34737, 50844)
@@ -90,13 +92,6 @@ def test_geokeys_say_the_coordinate_system(text: str) -> None:
     assert messages == []
     assert again is not None
     assert_same_crs(pyproj.CRS(again), system)
-
-
-def assert_same_crs(*systems: pyproj.CRS) -> None:
-    """Compare where they put some points: names do not matter."""
-    ways = [pyproj.Transformer.from_crs(system.geodetic_crs, system, always_xy=True) for system in systems]
-    first, second = (np.array(way.transform([3.0, 11.0], [41.0, 52.0])) for way in ways)
-    np.testing.assert_allclose(first, second, rtol=1e-12, atol=1e-7)
 
 
 @pytest.mark.parametrize("text", BEYOND)
@@ -634,7 +629,7 @@ def test_too_little_memory_is_refused(tmp_path: Path) -> None:
     assert (layout.rows, layout.columns) == (layout.side, layout.side) == (64, 64)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=draws(60), deadline=None)
 @given(data=st.data())
 def test_tiles_hold_every_pixel_once(data: st.DataObject) -> None:
     dims = data.draw(st.sampled_from([("y", "x"), ("y", "x", "band"), ("band", "y", "x")]))

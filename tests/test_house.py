@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import pipeline
 from tests import house
 
 ROOT = Path(__file__).parent.parent / "pipeline"
@@ -84,3 +85,8 @@ def test_inner_functions_own_no_arrays() -> None:
     assert [
         (name, calls & owning) for name, decorators, calls in functions if "inner" in decorators and calls & owning
     ] == []
+
+
+def test_no_folder_has_the_name_of_a_verb() -> None:
+    """A package that is imported becomes an attribute of the one around it, in the place of the function."""
+    assert not {path.stem for path in ROOT.iterdir()} & set(pipeline.__all__)

@@ -28,20 +28,24 @@ from pipeline import api
 from pipeline.model.errors import InputError, PipelineError
 from pipeline.model.raster import RasterSpec, array_slices, grid_difference
 from pipeline.model.region import Axis, Grid, Halo, Region
-from pipeline.planning.touches import _Touches
+from pipeline.planning.touches import Touches
 from pipeline.storage.cache import CachedReader, ChunkCache
-from pipeline.storage.open import REFUSED, InputOptions, local_paths, open_input, open_raster
+from pipeline.storage.input import Choice, Input
+from pipeline.storage.open import REFUSED, local_paths, open_input, open_raster
 from pipeline.storage.reader import Evidence, Reader
 from pipeline.storage.tiff.descriptor import Descriptors
 from tests import harness, strategies
-from tests.test_zarr import UTM, WKT, geo_text, group, pixels, read, write
+from tests.draws import draws
+from tests.georeference import UTM, WKT, geo_text
+from tests.zarr_files import group, pixels, read, write
 
-DRAWN = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+DRAWN = settings(max_examples=draws(60), deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def open_as(*paths: str, **options: Any) -> Reader:
     """Open an input, and check that it survives a pickle and describes itself in JSON."""
-    reader = open_input(InputOptions(paths=paths, **options))
+    source = {"stack": paths} if len(paths) > 1 else {"path": paths[0]}
+    reader = open_input(Input(**source, **options))
     json.dumps([reader.identity(), reader.describe()])
     copy: Reader = pickle.loads(pickle.dumps(reader))
     np.testing.assert_array_equal(read(copy), read(reader))
@@ -145,7 +149,7 @@ def test_scale_is_ignored_aloud_or_applied_or_replaced(scene: Any, tmp_path: Pat
     path, values = scene
     ignored = open_as(path)
     assert (ignored.spec.dtype, ignored.scale) == (np.dtype("int16"), (0.1, -2.0))
-    applied, replaced = open_as(path, scale="apply"), open_as(path, scale=(2.0, 0.5), bands=(2,))
+    applied, replaced = open_as(path, scale="apply"), open_as(path, scale={"factor": 2.0, "offset": 0.5}, bands=(2,))
     expected = (values * 0.1 - 2.0).astype("float32")
     expected[0, 0, 1] = np.nan
     assert applied.spec.dtype == np.float32
@@ -159,9 +163,11 @@ def test_scale_is_ignored_aloud_or_applied_or_replaced(scene: Any, tmp_path: Pat
 
 def test_scaling_rounds_once(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 2**16, (30, 40), "uint16")
-    reader = open_as(write(tmp_path / "a.zarr", values), scale=(1.0001, -30000.0))
+    reader = open_as(write(tmp_path / "a.zarr", values), scale={"factor": 1.0001, "offset": -30000.0})
     assert harness.same_bits(read(reader), (values * 1.0001 - 30000.0).astype("float32"))
-    assert np.isinf(read(open_as(write(tmp_path / "b.zarr", values.astype("float32")), scale=(1e300, 0.0)))).all()
+    assert np.isinf(
+        read(open_as(write(tmp_path / "b.zarr", values.astype("float32")), scale={"factor": 1e300, "offset": 0.0}))
+    ).all()
 
 
 # --- several stores as one raster ------------------------------------------------------------------------------
@@ -185,7 +191,7 @@ def test_stacks_of_stores_tiffs_and_arrays(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read(reader, Region(2, 5, 3, 4), [2, 0]), np.stack(planes)[[2, 0], 2:5, 3:4])
     np.testing.assert_array_equal(read(open_as(*zarrs, bands=("B02", 1))), np.stack(planes)[[2, 0]])
     assert local_paths(open_as(*zarrs)) == zarrs
-    assert local_paths(open_as(*zarrs, bands=(1,), scale=(2.0, 0.0))) == zarrs
+    assert local_paths(open_as(*zarrs, bands=(1,), scale={"factor": 2.0, "offset": 0.0})) == zarrs
     assert open_as(zarrs[0], zarrs[0]).spec.bands == ("b1", "b2")
 
 
@@ -268,7 +274,7 @@ def test_scales_that_differ_between_bands_are_applied_band_by_band(tmp_path: Pat
             source = tiff(tmp_path / "a.tif", values, planarconfig="separate", extratags=tags)
             if kind == "from-tiff":
                 api.convert(source, path, quiet=True)
-                cut = open_as(path, at=(("band", 2),), scale="apply")
+                cut = open_as(path, at={"band": 2}, scale="apply")
                 np.testing.assert_array_equal(read(cut), (values[2] * 0.25 + 3).astype("float32"))
             reader = open_as(path if kind == "from-tiff" else source, **options)
     due = np.stack([plane * a + b for plane, (a, b) in zip(values.astype(float), scales, strict=True)])
@@ -325,7 +331,7 @@ def test_missing_files_urls_and_misplaced_options(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^ftp://host\.\.\.: is no object store that is known \(s3://"):
         open_raster("ftp://host/scene.zarr")
     with pytest.raises(InputError, match="`array` and `at` are for Zarr groups"):
-        open_raster(tiff(tmp_path / "a.tif", pixels((4, 5), "uint8")), array="image")
+        open_raster(tiff(tmp_path / "a.tif", pixels((4, 5), "uint8")), Choice("image"))
 
 
 # --- the cache -------------------------------------------------------------------------------------------------
@@ -424,7 +430,7 @@ def test_each_chunk_is_decoded_once_in_planned_order(cached: CachedReader) -> No
 @given(cached_readers())
 def test_the_planned_capacity_gives_the_planned_decodings(cached: CachedReader) -> None:
     unit, spec = cached.unit, cached.reader.spec
-    touches = _Touches(cached.grid, unit, cached.halo, spec)
+    touches = Touches(cached.grid, unit, cached.halo, spec)
     cached.cache.capacity = touches.cached_chunks * unit[0] * unit[1] * spec.pixel_bytes
     for number in range(len(cached.grid)):
         read_block(cached, number)

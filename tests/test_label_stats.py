@@ -18,8 +18,8 @@ from pipeline.execution import partials
 from pipeline.execution import run as execution
 from pipeline.model.errors import InputError, OutputError, PipelineError, RunStopped
 from pipeline.model.region import Region
-from pipeline.run.load import load
 from pipeline.storage.tables import table_bytes
+from pipeline.verbs.load import load
 from tests import harness
 from tests.harness import Raster
 

@@ -19,6 +19,7 @@ from pipeline.kernels.label_table import GEOMETRY, STATISTICS, LabelTable, Patch
 from pipeline.kernels.label_width import merged_bytes, width_of, width_of_dtype
 from pipeline.storage.tables import StoredTable, save_table
 from tests import harness
+from tests.draws import draws
 
 ALL = STATISTICS + GEOMETRY
 DTYPES = ("uint8", "int32", "uint64", "float32", "float64")
@@ -77,7 +78,7 @@ def cast_once(value: Fraction) -> float:
         return float("inf") if value > 0 else -float("inf")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=draws(300), deadline=None)
 @given(rasters())
 def test_the_columns_are_those_of_exact_arithmetic(raster: Any) -> None:
     labels, values, valid = raster
@@ -113,7 +114,7 @@ def check(got: dict[str, float], values: list[Any]) -> None:
     assert got["std"] == np.sqrt(got["var"])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=draws(300), deadline=None)
 @given(rasters(), st.data())
 def test_no_bit_depends_on_the_blocks_or_the_order(raster: Any, data: st.DataObject) -> None:
     labels, values, valid = raster
@@ -328,7 +329,7 @@ def test_a_merge_is_no_larger_than_predicted_kernel(drawn: Any) -> None:
     assert sum(column.nbytes for column in merged.values()) <= merged_bytes([table.to_columns() for table in tables])
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=draws(50))
 @given(st.sets(st.integers(-40, 40), min_size=1), st.sets(st.integers(-50, 50)), st.sampled_from([1, 48, 4096]))
 def test_rows_are_selected_from_the_disk(labels: set[int], wanted: set[int], stripe: int) -> None:
     table = {"label": np.array(sorted(labels)), "mean": np.array(sorted(labels))[:, None] * [0.5, 2]}

@@ -30,6 +30,7 @@ from pipeline.kernels.label_table import Patch, merge
 from pipeline.kernels.median_cut import assigned_table, median_cut, moved_colors
 from pipeline.kernels.nearest_color import search_of
 from pipeline.kernels.occupied_cells import OccupiedCells
+from tests.draws import draws
 
 NO_LIMIT = 1 << 30
 
@@ -76,7 +77,7 @@ def images(draw: st.DrawFn) -> np.ndarray:
     return image.astype(np.float32)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=draws(200), deadline=None)
 @given(images(), st.sampled_from([1, 3, 20, NO_LIMIT]), st.data())
 def test_no_bit_depends_on_the_blocks_or_the_order(image: np.ndarray, most: int, data: st.DataObject) -> None:
     rows = sorted({0, len(image), *data.draw(st.lists(st.integers(0, len(image))))})

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.kernels import color_grid
 from pipeline.kernels.nearest_color import Place, nearest, search_of
+from tests.draws import draws
 
 DTYPES = ("uint8", "float32", "float64")
 """Each is compiled anew."""
@@ -71,7 +72,7 @@ def cases(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     return values, rng.random(shape) < 0.9 if draw(st.booleans()) else None, palette
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=draws(400), deadline=None)
 @given(cases(), st.booleans())
 def test_the_index_is_that_of_the_naive_loop(case: Any, lanes: bool) -> None:
     check(*case, lanes)

@@ -30,9 +30,6 @@ from pipeline.model.region import Axis, Grid
 from pipeline.output import remote_journal as object_journal
 from pipeline.output.store import RunStore
 from pipeline.planning import fitting
-from pipeline.run import load as job_module
-from pipeline.run import run as run_module
-from pipeline.run.load import load
 from pipeline.storage.folder import remote as object_folder
 from pipeline.storage.folder import retry
 from pipeline.storage.folder.address import Access
@@ -40,6 +37,9 @@ from pipeline.storage.folder.base import RemoteError
 from pipeline.storage.folder.open import folder_at
 from pipeline.storage.folder.remote import ObjectFolder
 from pipeline.storage.zarr.store import root_attributes
+from pipeline.verbs import load as job_module
+from pipeline.verbs import run as run_module
+from pipeline.verbs.load import load
 from tests import harness
 from tests.dask_process import ROOT, DaskProcesses
 from tests.s3_server import CREDENTIALS, S3, s3_server

@@ -22,7 +22,6 @@ from pipeline.model.region import Axis, Grid, Region
 from pipeline.model.stored import StoredArray, with_region
 from pipeline.model.table import TableSpec
 from pipeline.planning import fitting
-from pipeline.run.load import load
 from pipeline.storage.folder.local import LocalFolder
 from pipeline.storage.georeference import cf
 from pipeline.storage.zarr.reader import ZarrReader, configure
@@ -36,11 +35,14 @@ from pipeline.storage.zarr.store import (
     finish_store,
     root_attributes,
 )
+from pipeline.verbs.load import load
 from tests import harness, strategies
+from tests.draws import draws
+from tests.georeference import ROTATED, UTM, WKT, geo_text
 from tests.harness import Raster, same_bits
-from tests.test_zarr import ROTATED, UTM, WKT, geo_text, group, pixels, write
+from tests.zarr_files import group, pixels, write
 
-DRAWN = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+DRAWN = settings(max_examples=draws(12), deadline=None, suppress_health_check=list(HealthCheck))
 SMOOTH = {"name": "smooth", "op": "window", "size": 3, "statistics": ["mean", "max", "count"]}
 BANDS = ["B02", "B03", "B04"]
 
@@ -119,7 +121,7 @@ def test_xarray_opens_a_raster_without_bands_or_georeference(tmp_path: Path) -> 
 def test_fill_values(tmp_path: Path, dtype: str, nodata: Any, fill: Any, recorded: Any) -> None:
     spec = RasterSpec(4, 5, np.dtype(dtype), nodata=nodata)
     np.testing.assert_equal(fill_value(spec), fill)
-    create_store(str(tmp_path / "a.zarr"), {}, [StoredArray("s/value", spec, (2, 2), None, "fast")])
+    create_store(str(tmp_path / "a.zarr"), {}, [StoredArray("s/value", spec, (2, 2), None, "fast", spec.region)])
     array = zarr.open_array(str(tmp_path / "a.zarr"), path="s/value", mode="r")
     np.testing.assert_array_equal(array[...], np.full((4, 5), fill, dtype))
     assert array.attrs.get("_FillValue") == (fill if recorded is None and np.dtype(dtype).kind != "f" else recorded)
@@ -127,7 +129,7 @@ def test_fill_values(tmp_path: Path, dtype: str, nodata: Any, fill: Any, recorde
     assert np.isnan(opened).all()
     finish_store(
         LocalFolder(tmp_path / "a.zarr"),
-        documents({}, [StoredArray("s/value", spec, (2, 2), None, "fast")], of_groups={}),
+        documents({}, [StoredArray("s/value", spec, (2, 2), None, "fast", spec.region)], of_groups={}),
         [],
     )
     array = zarr.open_array(str(tmp_path / "a.zarr"), path="s/value", mode="r")
@@ -217,11 +219,11 @@ def test_tables_and_coordinates_have_every_chunk(tmp_path: Path) -> None:
     configure(2)  # zarrs, as in a run
     target = str(tmp_path / "out.zarr")
     spec = RasterSpec(1, 1, np.dtype("uint8"), ("y", "x", "band"), ("b1",), transform=UTM)
-    create_store(target, {}, [StoredArray("s/value", spec, (1, 1, 1), None, "fast")])
+    create_store(target, {}, [StoredArray("s/value", spec, (1, 1, 1), None, "fast", spec.region)])
     table = {"label": np.arange(2), "mean": np.zeros((2, 1))}
     table_spec = TableSpec({"label": ("label",), "mean": ("label", "band")}, ("b1",))
     plan = TablePlan("s", table, table_spec)
-    arrays = [StoredArray("s/value", spec, (1, 1, 1), None, "fast")]
+    arrays = [StoredArray("s/value", spec, (1, 1, 1), None, "fast", spec.region)]
     finish_store(LocalFolder(target), documents({}, arrays, [plan]), [plan])
     chunks = {str(path.relative_to(target)) for path in Path(target).rglob("*") if path.name != "zarr.json"}
     names = {"s/y/c/0", "s/x/c/0", "s/band/c/0", "s/spatial_ref/c"}

@@ -20,7 +20,7 @@ import tifffile
 import pipeline
 from pipeline import api
 from pipeline.model.errors import OutputError, PipelineError
-from pipeline.run.demo.synth import synth
+from pipeline.verbs.demo.synth import synth
 from tests import harness
 from tests.process import Run
 

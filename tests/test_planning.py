@@ -25,8 +25,9 @@ from pipeline.model.region import Axis, Grid, Halo, Region
 from pipeline.planning.cost import BASE_BYTES
 from pipeline.planning.passes import make_plan
 from pipeline.planning.plan import InputSpec, Plan, Settings, format_bytes
-from pipeline.run.load import load
+from pipeline.verbs.load import load
 from tests import harness, strategies
+from tests.draws import draws
 from tests.harness import Raster
 from tests.test_contract import loadable
 
@@ -208,7 +209,7 @@ def test_shards_are_whole_chunks_and_blocks_whole_shards() -> None:
         plan([window("a")], chunks=(250, 250), shards=(600, 500))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=draws(40))
 @given(data=st.data())
 def test_buffers_of_every_block_fit_the_planned_slots(data: st.DataObject) -> None:
     """Every block of a chain is computed in the planned buffers: none is too small, none is asked for too early."""

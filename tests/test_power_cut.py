@@ -14,9 +14,9 @@ import pytest
 from pipeline import api
 from pipeline.model.errors import RunStopped
 from pipeline.output import journal
-from pipeline.run import run as run_module
 from pipeline.storage.folder.disk import FileSystems
 from pipeline.storage.zarr.store import ZarrWriter, root_attributes
+from pipeline.verbs import run as run_module
 from tests import harness
 from tests.two_pipelines import GRIDS, Config, Pair, two_pipelines
 

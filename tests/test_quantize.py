@@ -152,7 +152,7 @@ def test_a_raster_of_its_colours_and_one_without_a_valid_pixel(config: Config, t
         facts = pipeline.run(config)
         assert facts["quality"]["poster"] == {"mean_squared_error": expected[0], "psnr": expected[1], "peak": 7}
         assert json.loads(json.dumps(facts, allow_nan=False)) == facts
-        text = "\n".join(pipeline.run.facts.format_run(facts))
+        text = "\n".join(pipeline.verbs.facts.format_run(facts))
         assert ("no valid pixel to measure" if name == "none" else "error 0, PSNR inf dB (peak 7)") in text
 
 

@@ -15,7 +15,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 import pipeline
-from pipeline.run.demo.synth import synth
+from pipeline.verbs.demo.synth import synth
 from tests import harness
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"

@@ -28,7 +28,8 @@ from pipeline.kernels import lzw
 from pipeline.model.errors import InputError, PipelineError
 from pipeline.model.read_limits import ReadLimits
 from pipeline.model.region import Region
-from pipeline.storage.open import InputOptions, open_input
+from pipeline.storage.input import Input
+from pipeline.storage.open import open_input
 from pipeline.storage.tiff.reader import TiffReader
 from pipeline.storage.zarr.reader import ZarrReader
 from tests import harness
@@ -570,11 +571,11 @@ def test_limits_of_a_zarr_store(tmp_path: Path) -> None:
     path = tmp_path / "a.zarr"
     zarr.create_array(path, data=np.full((1024, 1024), 3, "uint16"), chunks=(1024, 1024), dimension_names=("y", "x"))
     with pytest.raises(InputError, match=r"chunks of 1024 x 1024 uint16 decode to 2,097,152 bytes .*run\.limits\.tile"):
-        open_input(InputOptions((str(path),), limits=ReadLimits(tile_bytes=MIB)))
-    reader = open_input(InputOptions((str(path),), limits=ReadLimits(decompression_ratio=5)))
+        open_input(Input(path=str(path)), ReadLimits(tile_bytes=MIB))
+    reader = open_input(Input(path=str(path)), ReadLimits(decompression_ratio=5))
     with pytest.raises(InputError, match=r"chunk c/0/0: .* stored bytes claim to be 2,097,152, .* the limit is 5"):
         read(reader)
-    assert (read(open_input(InputOptions((str(path),)))) == 3).all()
+    assert (read(open_input(Input(path=str(path)))) == 3).all()
 
 
 def test_a_slide_of_60000_x_60000_x_5_is_legitimate(tmp_path: Path) -> None:

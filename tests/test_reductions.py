@@ -21,7 +21,7 @@ from pipeline.model.table import Table
 from pipeline.operations.base import Reduction
 from pipeline.operations.registry import registry
 from pipeline.output.job import Job
-from pipeline.run.load import load
+from pipeline.verbs.load import load
 from tests import harness
 from tests.harness import Layout, Raster, same_bits
 

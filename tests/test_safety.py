@@ -19,7 +19,7 @@ from pipeline import api
 from pipeline.model.errors import InputError, OutputError, PipelineError
 from pipeline.storage.folder.metadata import InputStore, is_plain
 from pipeline.storage.zarr.reader import ZarrReader
-from tests.test_layers import ROOT, modules
+from tests.sources import ROOT, modules
 
 STEP = {"name": "smooth", "op": "window", "size": 3, "statistics": ["mean"]}
 

@@ -23,9 +23,9 @@ from pipeline.output.journal import Journal
 from pipeline.output.provenance import difference
 from pipeline.output.store import RunStore
 from pipeline.output.work_folder import work_folder
-from pipeline.run import run as run_module
 from pipeline.storage.zarr import store as zarr_store
 from pipeline.storage.zarr.store import ZarrWriter, root_attributes
+from pipeline.verbs import run as run_module
 from tests import harness
 
 SIDE, CHUNK, BLOCKS = 128, 32, 16

@@ -13,14 +13,12 @@ import pipeline
 from pipeline import api
 from pipeline.model.errors import InputError
 from pipeline.model.raster import RasterSpec
+from pipeline.storage.input import Choice
 from pipeline.storage.open import open_raster
 from pipeline.storage.tiff.reader import TiffReader
-from pipeline.storage.tiff.stack import Choice
 
 
 def read(path: Path, **choice: Any) -> tuple[RasterSpec, np.ndarray]:
-    if "at" in choice:
-        choice["at"] = tuple(choice["at"].items())
     reader = TiffReader.open(path, None, Choice(**choice))
     out = np.empty(reader.spec.shape, reader.spec.dtype)
     reader.read(reader.spec.region, out)
@@ -56,9 +54,9 @@ def test_channels_of_a_slice_and_a_time(tmp_path: Path, axes: str, kind: str) ->
     with pytest.raises(InputError, match="the 4 channels are the bands; pick some with `bands:`"):
         read(path, at={"c": 0})
     with pytest.raises(InputError, match="`at` cuts a file at positions, whole numbers from 0; got '2020-06-01'"):
-        open_raster(str(path), at={"t": "2020-06-01"})
+        open_raster(str(path), Choice(at={"t": "2020-06-01"}))
     with pytest.raises(InputError, match=r"`array` and `at` are for Zarr groups; this is a file \(of several images"):
-        open_raster(str(path), "image")
+        open_raster(str(path), Choice("image"))
 
 
 def test_names_of_channels(tmp_path: Path) -> None:

@@ -21,11 +21,11 @@ from pipeline import api
 from pipeline.cli.main import main
 from pipeline.config.trust import SCHEDULER_VARIABLE
 from pipeline.model.errors import PipelineError, RasterpipeError
-from pipeline.run.demo.synth import synth
 from pipeline.storage.folder import remote as object_folder
 from pipeline.storage.folder.address import ENDPOINT_VARIABLES, Access
 from pipeline.storage.folder.open import folder_at
 from pipeline.storage.folder.remote import ObjectFolder
+from pipeline.verbs.demo.synth import synth
 from tests.dask_process import ROOT
 
 LOCAL = {"module": "dask.distributed", "class": "LocalCluster"}

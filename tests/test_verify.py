@@ -22,10 +22,11 @@ from pipeline.execution import partials
 from pipeline.model.errors import InputError, OutputError, PipelineError
 from pipeline.operations.window import Window
 from pipeline.output.provenance import hash_parts
-from pipeline.run import recompute as recomputation
 from pipeline.storage.zarr.store import root_attributes
+from pipeline.verbs import recompute as recomputation
 from tests import harness
-from tests.test_zarr import UTM, group
+from tests.georeference import UTM
+from tests.zarr_files import group
 
 HEIGHT, WIDTH = 90, 110
 STEPS: list[dict[str, Any]] = [

@@ -18,12 +18,13 @@ from click.testing import CliRunner
 from pipeline import api
 from pipeline.cli.main import main
 from pipeline.model.errors import RasterpipeError
-from pipeline.run import expectation
-from pipeline.run import verify as verification
-from pipeline.run.expectation import document_difference, value_problems
 from pipeline.storage.folder.local import LocalFolder
+from pipeline.verbs import expectation
+from pipeline.verbs import verify as verification
+from pipeline.verbs.expectation import document_difference, value_problems
 from tests import harness
-from tests.test_zarr import UTM, geo_text, group, pixels
+from tests.georeference import UTM, geo_text
+from tests.zarr_files import group, pixels
 
 STEPS: list[dict[str, Any]] = [
     {"name": "smooth", "op": "window", "input": "image", "size": 3, "statistics": ["mean", "max"]},

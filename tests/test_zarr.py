@@ -8,7 +8,6 @@ import pickle
 import re
 import shutil
 import struct
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,16 +26,18 @@ from pipeline.model.errors import InputError
 from pipeline.model.raster import RasterSpec
 from pipeline.model.region import Region
 from pipeline.model.stored import StoredArray
-from pipeline.storage.georeference import cf
+from pipeline.storage.input import Choice
 from pipeline.storage.zarr.reader import ZarrReader
 from pipeline.storage.zarr.store import create_store, write_coordinates
 from tests import harness, strategies
+from tests.draws import draws
+from tests.georeference import ROTATED, UTM, WKT, geo_text
+from tests.zarr_files import group, pixels, quietly, read, write
 
-DRAWN = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+DRAWN = settings(max_examples=draws(60), deadline=None, suppress_health_check=list(HealthCheck))
 INTEGERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
 DTYPES = ("bool", *INTEGERS, "float16", "float32", "float64")
 CODECS = ("zarr.core.codec_pipeline.BatchedCodecPipeline", "zarrs.ZarrsCodecPipeline")
-WKT = cf.crs_wkt("EPSG:32633")
 
 
 @pytest.fixture(params=CODECS, ids=["zarr", "zarrs"])
@@ -44,52 +45,6 @@ def codecs(request: pytest.FixtureRequest) -> Iterator[None]:
     """Read with zarr's own codec pipeline (metadata, before a run) and with that of zarrs (a run)."""
     with zarr.config.set({"codec_pipeline.path": request.param}):
         yield
-
-
-def pixels(shape: tuple[int, ...], dtype: str = "float32", seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 100, shape).astype(dtype)
-
-
-def write(path: Path, values: np.ndarray, dims: tuple[str, ...] | None = ("y", "x"), **options: Any) -> str:
-    """Write an array, its dims named as the format does."""
-    attributes = dict(options.pop("attributes", {}))
-    if dims and options.get("zarr_format") == 2:
-        attributes["_ARRAY_DIMENSIONS"] = list(dims)
-    elif dims:
-        options["dimension_names"] = dims
-    options |= {"shape": values.shape, "dtype": values.dtype, "chunks": options.get("chunks", values.shape)}
-    array = quietly(zarr.create_array, str(path), attributes=attributes, **options)
-    array[...] = values
-    return str(path)
-
-
-def group(path: Path, attributes: dict[str, Any] | None = None, **arrays: tuple[tuple[str, ...], Any]) -> str:
-    """Write a group of arrays, each (dims, values) or (dims, values, attributes)."""
-    root = zarr.create_group(str(path), attributes=attributes or {})
-    for name, (dims, values, *rest) in arrays.items():
-        data = np.asarray(values)
-        data = data.astype(np.dtypes.StringDType()) if data.dtype.kind == "U" else data
-        root.create_array(name, data=data, dimension_names=dims, attributes=rest[0] if rest else {})
-    return str(path)
-
-
-def quietly(function: Any, *args: Any, **options: Any) -> Any:
-    """Call what warns of our test data (dtypes without a v3 specification, consolidated metadata)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return function(*args, **options)
-
-
-def read(reader: Any, region: Region | None = None, bands: list[int] | None = None) -> np.ndarray:
-    """Read into a non-contiguous array that is filled with rubbish first, and into a contiguous one."""
-    spec = reader.spec.select(None if bands is None else [band + 1 for band in bands])[0]
-    shape = spec.shape_of(region or spec.region)
-    strided = np.full((*shape[:-1], shape[-1] * 2), 77, spec.dtype)[..., ::2]
-    plain = np.full(shape, 78, spec.dtype)
-    for out in (strided, plain):
-        reader.read(region or spec.region, out, bands)
-    assert harness.same_bits(strided, plain)
-    return plain
 
 
 # --- pixels ----------------------------------------------------------------------------------------------------
@@ -239,10 +194,10 @@ def test_unclear_dims_are_refused_and_may_be_told(tmp_path: Path, shape: tuple[i
     with pytest.raises(InputError, match=r"names no dims.*say them, for instance `dims: y,x,band`"):
         ZarrReader(path)
     if len(shape) == 3:
-        assert ZarrReader(path, dims=("band", "y", "x")).spec.dims == ("band", "y", "x")
+        assert ZarrReader(path, Choice(dims=("band", "y", "x"))).spec.dims == ("band", "y", "x")
     else:
         with pytest.raises(InputError, match="`dims` names 3 dims, the array has 4"):
-            ZarrReader(path, dims=("band", "y", "x"))
+            ZarrReader(path, Choice(dims=("band", "y", "x")))
 
 
 @pytest.mark.parametrize("dims", [("x", "y"), ("lon", "lat"), ("x", "y", "band"), ("y", "band", "x"), ("y", "y")])
@@ -261,24 +216,24 @@ def test_further_dims_are_cut_by_position_or_label(tmp_path: Path) -> None:
         level=(("level",), [1000.0, 850.0, 500.0]),
     )
     for at in ({"time": 1, "level": -1}, {"time": "2020-06-01", "level": "500.0"}, {"time": "2020-06", "level": 500.0}):
-        reader = ZarrReader(path, at=at)
+        reader = ZarrReader(path, Choice(at=at))
         np.testing.assert_array_equal(read(reader), values[1, 2])
         np.testing.assert_array_equal(read(pickle.loads(pickle.dumps(reader))), values[1, 2])
-    first, second = (ZarrReader(path, at={"time": time, "level": 0}).identity() for time in (0, 1))
+    first, second = (ZarrReader(path, Choice(at={"time": time, "level": 0})).identity() for time in (0, 1))
     assert first != second
     with pytest.raises(InputError, match=r"dim 'time' has 2 entries; pick one, for instance `at: \{time: 0\}`"):
         ZarrReader(path)
     with pytest.raises(InputError, match=r"`at: \{time: 2\}` is outside; time has 2 entries"):
-        ZarrReader(path, at={"time": 2, "level": 0})
+        ZarrReader(path, Choice(at={"time": 2, "level": 0}))
     with pytest.raises(InputError, match=r"no entry '2021-01-01' \(2020-01-01T00:00:00, 2020-06-01T00:00:00\)"):
-        ZarrReader(path, at={"time": "2021-01-01", "level": 0})
+        ZarrReader(path, Choice(at={"time": "2021-01-01", "level": 0}))
     with pytest.raises(InputError, match="time has 2 entries '2020'"):
-        ZarrReader(path, at={"time": "2020", "level": 0})
+        ZarrReader(path, Choice(at={"time": "2020", "level": 0}))
     with pytest.raises(InputError, match="`at`: unknown dim 'tine'; did you mean 'time'"):
-        ZarrReader(path, at={"time": 0, "level": 0, "tine": 0})
+        ZarrReader(path, Choice(at={"time": 0, "level": 0, "tine": 0}))
     with pytest.raises(InputError, match=r"`at`: y has no entry 'a' \(it has no coordinate\)"):
-        ZarrReader(path, at={"time": 0, "level": 0, "y": "a"})
-    assert ZarrReader(path, at={"time": 0, "level": 0}).spec.dims == ("y", "x")
+        ZarrReader(path, Choice(at={"time": 0, "level": 0, "y": "a"}))
+    assert ZarrReader(path, Choice(at={"time": 0, "level": 0})).spec.dims == ("y", "x")
 
 
 @pytest.mark.parametrize("units", ["days since long ago", "days", "days since 2020-01-01"])
@@ -286,7 +241,7 @@ def test_times_that_cannot_be_read_as_dates_are_labels_as_they_are(tmp_path: Pat
     calendar = "360_day" if "2020" in units else "standard"
     time = (("time",), [0, 152], {"units": units, "calendar": calendar})
     path = group(tmp_path / "a.zarr", image=(("time", "y", "x"), pixels((2, 5, 6))), time=time)
-    np.testing.assert_array_equal(read(ZarrReader(path, at={"time": "152"})), pixels((2, 5, 6))[1])
+    np.testing.assert_array_equal(read(ZarrReader(path, Choice(at={"time": "152"}))), pixels((2, 5, 6))[1])
 
 
 def test_a_damaged_coordinate_is_told(tmp_path: Path) -> None:
@@ -311,7 +266,7 @@ def test_names_of_channels_of_ome_zarr(tmp_path: Path) -> None:
     new = group(tmp_path / "b.zarr", {"ome": {"multiscales": scales, "omero": shown}}, **members)
     for path in (old, new):
         assert ZarrReader(path).spec.bands == ("DAPI", "GFP", "b3")
-        assert ZarrReader(path, level=1).spec.bands == ("DAPI", "GFP", "b3")
+        assert ZarrReader(path, Choice(level=1)).spec.bands == ("DAPI", "GFP", "b3")
     shown["channels"][1]["label"] = "DAPI"
     reader = ZarrReader(group(tmp_path / "c.zarr", {"multiscales": scales, "omero": shown}, **members))
     assert reader.spec.bands == ("b1", "b2", "b3")
@@ -391,7 +346,7 @@ def test_names_that_stand_twice_are_ignored_aloud(tmp_path: Path) -> None:
 def test_a_band_may_be_cut_too(tmp_path: Path) -> None:
     values = pixels((3, 5, 6))
     path = group(tmp_path / "a.zarr", image=(("band", "y", "x"), values), band=(("band",), ["B02", "B03", "B04"]))
-    reader = ZarrReader(path, at={"band": "B04"})
+    reader = ZarrReader(path, Choice(at={"band": "B04"}))
     assert (reader.spec.dims, reader.spec.bands) == (("y", "x"), ("b1",))
     np.testing.assert_array_equal(read(reader), values[2])
 
@@ -419,13 +374,13 @@ def test_several_rasters_are_named(tmp_path: Path) -> None:
     zarr.open_group(path).create_array("deep/er/blue", data=pixels((5, 6)), dimension_names=("y", "x"))
     with pytest.raises(InputError, match="holds 3 rasters: deep/er/blue, green, red; name one: `"):
         ZarrReader(path)
-    assert ZarrReader(path, "deep/er/blue").spec.shape == (5, 6)
+    assert ZarrReader(path, Choice("deep/er/blue")).spec.shape == (5, 6)
     with pytest.raises(InputError, match="unknown array 'gren'; did you mean 'green'"):
-        ZarrReader(path, "gren")
+        ZarrReader(path, Choice("gren"))
     with pytest.raises(InputError, match="deep is a group; unknown array"):
-        ZarrReader(path, "deep")
+        ZarrReader(path, Choice("deep"))
     with pytest.raises(InputError, match="is one array, so array 'red' names nothing in it; leave it out"):
-        ZarrReader(f"{path}/red", "red")
+        ZarrReader(f"{path}/red", Choice("red"))
     with pytest.raises(InputError, match="is a group and holds no raster"):
         ZarrReader(group(tmp_path / "b.zarr", y=(("y",), [1, 2])))
 
@@ -449,7 +404,7 @@ def test_an_array_added_after_consolidation_is_found(tmp_path: Path) -> None:
     path = group(tmp_path / "a.zarr", red=(("y", "x"), pixels((5, 6))))
     quietly(zarr.consolidate_metadata, path)
     quietly(zarr.open_group, path, use_consolidated=False).create_array("blue", data=pixels((5, 6), "uint8"))
-    assert ZarrReader(path, "blue").spec.dtype == np.uint8
+    assert ZarrReader(path, Choice("blue")).spec.dtype == np.uint8
 
 
 # --- what attributes and coordinates say -----------------------------------------------------------------------
@@ -593,15 +548,6 @@ def test_band_names(tmp_path: Path, names: list[Any], expected: tuple[str, ...])
     assert ZarrReader(path).spec.bands == expected
 
 
-UTM = (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0)
-ROTATED = (8.0, 6.0, 500000.0, 6.0, -8.0, 5000000.0)
-
-
-def geo_text(transform: tuple[float, ...]) -> str:
-    a, b, c, d, e, f = transform
-    return f"{c} {a} {b} {f} {d} {e}"
-
-
 def test_georeference_by_the_attributes_of_xarrays_first_reader(tmp_path: Path) -> None:
     attributes = {"transform": list(UTM), "crs": "+init=epsg:32633"}
     reader = ZarrReader(write(tmp_path / "a.zarr", pixels((5, 6)), attributes=attributes))
@@ -700,7 +646,7 @@ def test_as_xarray_writes_it(tmp_path: Path, zarr_format: int) -> None:
     scene.encoding = {"_FillValue": -9999.0, "grid_mapping": "spatial_ref", "chunks": (1, 2, 4, 4)}
     path = str(tmp_path / "a.zarr")
     quietly(scene.to_dataset().to_zarr, path, zarr_format=zarr_format)
-    reader = ZarrReader(path, at={"time": "2020-01-01"})
+    reader = ZarrReader(path, Choice(at={"time": "2020-01-01"}))
     assert reader.spec == RasterSpec(
         height=6,
         width=7,
@@ -730,7 +676,7 @@ def test_as_dask_writes_it(tmp_path: Path, zarr_format: int) -> None:
 def test_as_we_write_it(tmp_path: Path) -> None:
     along = (("wavelength", (490.0, 560.0)), ("kind", ("a", "b")))
     spec = RasterSpec(5, 6, np.dtype("int16"), ("y", "x", "band"), ("B02", "B03"), -1, along, UTM, "EPSG:32633")
-    create_store(str(tmp_path / "a.zarr"), {}, [StoredArray("smooth/mean", spec, (4, 4, 2), None, "fast")])
+    create_store(str(tmp_path / "a.zarr"), {}, [StoredArray("smooth/mean", spec, (4, 4, 2), None, "fast", spec.region)])
     for reader in (ZarrReader(str(tmp_path / "a.zarr" / "smooth" / "mean")), ZarrReader(str(tmp_path / "a.zarr"))):
         assert reader.spec == spec
 
@@ -751,7 +697,7 @@ def test_empty_and_flat_arrays_are_refused(tmp_path: Path) -> None:
     for i, shape in enumerate([(0, 5), (5, 0, 3), (5, 4, 0)]):
         array = zarr.create_array(str(tmp_path / f"{i}.zarr"), shape=shape, chunks=(1,) * len(shape), dtype="uint8")
         with pytest.raises(InputError, match=r"the raster is empty: shape|names no dims"):
-            ZarrReader(str(tmp_path / f"{i}.zarr"), dims=("y", "x", "band")[: array.ndim])
+            ZarrReader(str(tmp_path / f"{i}.zarr"), Choice(dims=("y", "x", "band")[: array.ndim]))
     for i, shape in enumerate([(), (5,)]):
         zarr.create_array(str(tmp_path / f"flat{i}.zarr"), shape=shape, chunks=shape, dtype="uint8")
         with pytest.raises(InputError, match=rf"the array has {len(shape)} dimension\(s\); a raster has y and x"):
@@ -778,7 +724,7 @@ def test_damaged_metadata(tmp_path: Path, text: str, inner: bool) -> None:
         pytest.skip("a group in the place of the array is no damage")
     damaged.write_text(text)
     with pytest.raises(InputError, match=r"a\.zarr.*: .*cannot be opened"):
-        ZarrReader(path, "image")
+        ZarrReader(path, Choice("image"))
     with pytest.raises(InputError, match=r"a\.zarr"):
         ZarrReader(path)
 
@@ -895,7 +841,7 @@ def test_checksums_after_compressors(tmp_path: Path, codecs: None, compressor: s
         path = str(tmp_path / "a.zarr")
         array = quietly(zarr.create, shape=values.shape, chunks=(50, 300), dtype="int16", store=path, codecs=chain)
         array[...] = values
-    np.testing.assert_array_equal(read(ZarrReader(path, dims=("y", "x"))), values)
+    np.testing.assert_array_equal(read(ZarrReader(path, Choice(dims=("y", "x")))), values)
 
 
 @pytest.mark.parametrize("location", ["start", "end"])
@@ -950,7 +896,7 @@ def test_dims_that_are_renamed_keep_their_coordinates(tmp_path: Path) -> None:
         yc=(("yc",), 95 - 10.0 * np.arange(5)),
         xc=(("xc",), 5 + 10.0 * np.arange(6)),
     )
-    reader = ZarrReader(path, "image", {"time": 1}, ("time", "band", "y", "x"))
+    reader = ZarrReader(path, Choice("image", {"time": 1}, ("time", "band", "y", "x")))
     assert reader.spec.bands == ("red", "green", "nir")
     assert reader.spec.transform == (10, 0, 0, 0, -10, 100)
     np.testing.assert_array_equal(read(reader), values[1])

@@ -261,7 +261,7 @@ def run(file: str, as_json: bool, options: dict[str, Any], **ways: Any) -> None:
     """Run a pipeline FILE."""
     _import_api()
     from pipeline import api
-    from pipeline.run import facts as report
+    from pipeline.verbs import facts as report
 
     facts = api.run(file, **ways, **options)
     _print_summary(facts, as_json, report.format_run(facts))
@@ -276,7 +276,7 @@ def plan(file: str, as_json: bool, options: dict[str, Any]) -> None:
     """Say what a run of FILE would do: blocks, memory, bytes, outputs. Writes nothing."""
     _import_api()
     from pipeline import api
-    from pipeline.run import facts as report
+    from pipeline.verbs import facts as report
 
     facts = api.plan(file, **options)
     _print(facts, as_json, report.format_plan(facts))
@@ -307,7 +307,7 @@ def info(path: str, array: str | None, as_json: bool) -> None:
     """Say what a raster is: dims, bands, dtype, nodata, chunks, CRS; and the line that makes it an input."""
     _import_api()
     from pipeline import api
-    from pipeline.run import facts as report
+    from pipeline.verbs import facts as report
 
     facts = api.info(path, array)
     _print(facts, as_json, report.format_info(facts))
@@ -331,7 +331,7 @@ def verify(output: str, trust: bool, as_json: bool, **options: Any) -> None:
     """
     _import_api()
     from pipeline import api
-    from pipeline.run import facts as report
+    from pipeline.verbs import facts as report
 
     facts = api.verify(output, trust=trust or None, **options)
     _print(facts, as_json, report.format_verify(facts))
@@ -374,7 +374,7 @@ def schema() -> None:
 @_debug_option
 def synth(path: str, as_json: bool, **options: Any) -> None:
     """Write a plausible scene (fields, woods, rivers, hills, noise) to a Zarr store at PATH."""
-    from pipeline.run.demo.synth import synth as write
+    from pipeline.verbs.demo.synth import synth as write
 
     facts = write(path, **options)
     lines = [f"{facts['path']}: {' x '.join(map(str, facts['shape']))} {facts['dtype']} in {facts['seconds']:.1f} s"]
@@ -406,7 +406,7 @@ def convert(source: str, target: str, memory: str | None, workers: int | None, a
     """
     _import_api()
     from pipeline import api
-    from pipeline.run import facts as report
+    from pipeline.verbs import facts as report
 
     output = {key: options.pop(key) for key in ("chunks", "shards", "codec", "dims")}
     facts = api.convert(source, target, output=output, limits=_limits(memory=memory, workers=workers), **options)
@@ -438,7 +438,7 @@ def apply(
     """
     _import_api()
     from pipeline import api
-    from pipeline.run import facts as report
+    from pipeline.verbs import facts as report
 
     *assignments, source, target = arguments if len(arguments) > 1 else (*arguments, "")
     for path in (source, target):

@@ -11,41 +11,28 @@ from typing import Any
 
 from pipeline.config.document import Document, load, parse
 from pipeline.config.json_schema import schema
-from pipeline.config.message import InvalidPipeline, Problem, explain, locate
-from pipeline.config.model import Input, Output, Pipeline, RegionConfig, Run, Scale, Storage
+from pipeline.config.message import InvalidPipeline, locate
+from pipeline.config.model import Pipeline, RegionConfig
 from pipeline.config.name import RESERVED
-from pipeline.config.reference import Ref, References, check_references, kept, resolve
+from pipeline.config.reference import Ref, kept, resolve
 from pipeline.config.trust import check_trust, is_in_trusted_folder
-from pipeline.config.validation import resolved, validate, with_matrices
-from pipeline.config.value import parse_bytes
+from pipeline.config.validation import validate, with_matrices
 from pipeline.model.errors import UsageError
 from pipeline.operations.base import Operation
 
 __all__ = [
     "RESERVED",
     "Document",
-    "Input",
     "InvalidPipeline",
-    "Output",
     "Pipeline",
-    "Problem",
     "Ref",
-    "References",
     "RegionConfig",
-    "Run",
-    "Scale",
-    "Storage",
-    "check_references",
-    "explain",
     "is_in_trusted_folder",
     "kept",
-    "load",
     "load_pipeline",
     "locate",
     "parse",
-    "parse_bytes",
     "resolve",
-    "resolved",
     "schema",
     "validate",
     "with_matrices",

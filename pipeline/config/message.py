@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError, V
 
 from pipeline.config.document import Document
 from pipeline.config.place import KeyPath, format_path, holds, look_up
-from pipeline.model.errors import PipelineError, RasterpipeError, unknown
+from pipeline.model.errors import PipelineError, RasterpipeError, show, unknown
 from pipeline.operations.base import Operation
 from pipeline.operations.registry import owner_of, registry
 
@@ -119,27 +119,6 @@ def locate(document: Document, error: RasterpipeError) -> str:
     """Return an error's text with its place in the file, if it knows the path (``("steps", 3, "window")``)."""
     path = getattr(error, "path", ())
     return Problem(tuple(path), str(error)).render(document) if path else str(error)
-
-
-def show(value: object, length: int = 60) -> str:
-    """Return a value as a message quotes it.
-
-    Examples
-    --------
-    >>> [show(value) for value in (14, "maen", True, None, {"a": 1})]
-    ['14', "'maen'", 'true', 'nothing', 'a mapping']
-    """
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Mapping):
-        return "a mapping"
-    if isinstance(value, list | tuple):
-        text = f"[{', '.join(show(item, length) for item in value[:10])}{', ...' if len(value) > 10 else ''}]"
-        return text if len(text) <= length else f"a list of {len(value)}"
-    text = repr(value)
-    return text if len(text) <= length else text[: length - 4] + "...'"
 
 
 def own_error(text: str) -> PydanticCustomError:

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SerializeAsAny,
     StrictBool,
-    StrictFloat,
     StrictInt,
     StrictStr,
     ValidationInfo,
@@ -25,122 +20,25 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.config.message import OPERATION_SYNONYMS, missing, own_error, own_failure, show, unknown_value
+from pipeline.config.message import OPERATION_SYNONYMS, missing, own_error, own_failure, unknown_value
 from pipeline.config.output_name import check_output_name
 from pipeline.config.scheduler import THREADS, Cluster, Scheduler, parse_scheduler
-from pipeline.config.value import parse_bytes, parse_dims, parse_input_dims, parse_nodata, parse_sides, parse_version
-from pipeline.model.errors import PipelineError
+from pipeline.model.errors import PipelineError, show
 from pipeline.model.read_limits import ReadLimits
+from pipeline.model.value import Frozen, parse_bytes, parse_dims, parse_sides
 from pipeline.operations.base import Operation
 from pipeline.operations.registry import registry, why_unknown
+from pipeline.storage.folder.address import Access
+from pipeline.storage.input import Input
 
-DEFAULTS = ReadLimits()
+VERSION = 1
+"""Of the file format, as this reads it."""
 Sides = tuple[int, int] | tuple[int, int, int]
 Side = Annotated[StrictInt, Field(ge=0)]
 Span = tuple[Side, Side]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=True)
-
-
-def _check_endpoint(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"must be http://HOST:PORT or https://HOST, got {show(value.rpartition('@')[2])}")
-    if "@" in parts.netloc or parts.query or parts.fragment:
-        raise ValueError("must be without user, password and query; credentials come from the environment alone")
-    return value
-
-
-def _check_region(value: str) -> str:
-    """The provider's host is made of it, so that no other one may be."""
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", value):
-        raise ValueError(f"must be letters, digits, - and _, as in eu-central-1, got {show(value)}")
-    return value
-
-
-class Scale(_Frozen):
-    """How stored values become physical ones: value = stored * factor + offset."""
-
-    factor: float = Field(default=1.0, allow_inf_nan=False)
-    """What stored values are multiplied by."""
-    offset: float = Field(default=0.0, allow_inf_nan=False)
-    """What is added then."""
-
-
-class Storage(_Frozen):
-    """How an object store is reached; who may is known from the environment, never from here."""
-
-    endpoint: Annotated[StrictStr, AfterValidator(_check_endpoint)] | None = None
-    """The server, where it is not the provider's own: http://HOST:PORT or https://HOST."""
-    region: Annotated[StrictStr, AfterValidator(_check_region)] | None = None
-    """The region of the bucket."""
-    anonymous: StrictBool = False
-    """Whether to ask without credentials, for what is public."""
-    requester_pays: StrictBool = False
-    """Whether who asks agrees to pay for it."""
-
-
-class Input(_Frozen):
-    """A raster that the pipeline reads."""
-
-    path: Annotated[StrictStr, Field(min_length=1)] | None = None
-    """A .zarr store, a group or an array in it, or a .tif; relative to the pipeline file, or a URL."""
-    stack: Annotated[tuple[Annotated[StrictStr, Field(min_length=1)], ...], Field(min_length=1)] | None = None
-    """Files of one band each that make up the bands in this order, e.g. [B02.tif, B03.tif]."""
-    arrays: Annotated[tuple[StrictStr, ...], Field(min_length=1)] | None = None
-    """Arrays in the store `path` that make up the bands in this order."""
-    array: StrictStr | None = None
-    """The array in the store, where it holds several."""
-    at: dict[str, StrictInt | StrictFloat | StrictStr] = Field(default_factory=dict)
-    """Where to cut further dimensions: dimension -> index or label, e.g. {time: 0}; of OME-TIFF and ImageJ z and t."""
-    series: Side | Literal["mask"] | None = None
-    """The image in a TIFF that holds several, counted from 0; `mask`: the TIFF's internal mask."""
-    level: Side = 0
-    """The level of a pyramid to read; 0 is full resolution."""
-    dims: Annotated[str | None, BeforeValidator(parse_input_dims)] = None
-    """The array's dimensions where it does not name them, e.g. y,x,band."""
-    bands: Annotated[tuple[StrictInt | StrictStr, ...], Field(min_length=1)] | None = None
-    """The bands to use: positions from 1, or names. Default: all."""
-    nodata: Annotated[
-        StrictInt | StrictFloat | Literal["none", "nan", "carry"] | None,
-        BeforeValidator(parse_nodata, json_schema_input_type=int | float | Literal["none", "nan", "carry"] | None),
-    ] = None
-    """The value that marks invalid pixels; `none` ignores the one that the file records, `carry` hands it on with the
-    pixels as they are (for `select` alone; what `convert` does)."""
-    scale: Literal["ignore", "apply"] | Scale = "ignore"
-    """Whether to apply the scale and offset that the file records, or which to apply instead."""
-    storage: Storage | None = None
-    """How the object store is reached, where the path is a URL."""
-    missing: Literal["fill"] | None = None
-    """`fill`: chunks that are not there are empty, where that is in doubt: on http(s), whose servers do not list what
-    they have, and where all are missing."""
-    match: StrictStr | None = None
-    """Another input, on whose finer grid this one is read: each pixel is repeated, a whole number of times."""
-
-    @model_validator(mode="after")
-    def _check_source(self) -> Input:
-        if self.path is None and self.stack is None:
-            raise ValueError(f"no source; add `path: {'STORE' if self.arrays else 'FILE'}`, or `stack: [FILE, FILE]`")
-        if self.path is not None and self.stack is not None:
-            raise ValueError("`path` and `stack` are two sources; give one of them")
-        if self.arrays is not None and (self.stack is not None or self.array is not None):
-            other = "stack" if self.stack else "array"
-            raise ValueError(f"`arrays` and `{other}` exclude each other; give one of them")
-        return self
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The files that this reads."""
-        return self.stack or (() if self.path is None else (self.path,))
-
-    @property
-    def dim_names(self) -> tuple[str, ...] | None:
-        return None if self.dims is None else tuple(self.dims.split(","))
-
-
-class RegionConfig(_Frozen):
+class RegionConfig(Frozen):
     """The part of the result to compute: rows and columns, or a box in the coordinates of the raster's CRS."""
 
     rows: Span | None = None
@@ -166,12 +64,12 @@ def _is_box(box: tuple[float, float, float, float]) -> bool:
     return all(map(math.isfinite, box)) and box[0] < box[2] and box[1] < box[3]
 
 
-class Output(_Frozen):
+class Output(Frozen):
     """The store that the pipeline writes."""
 
     path: Annotated[StrictStr, Field(min_length=1), AfterValidator(check_output_name)]
     """The Zarr store to write; relative to the pipeline file, or a URL. One kept raster may go to a .tif instead."""
-    storage: Storage | None = None
+    storage: Access | None = None
     """How the object store is reached, where the path is a URL."""
     keep: tuple[StrictStr, ...] | None = None
     """The rasters to keep: steps, or step/output. Default: the steps that no other step reads. Tables always are."""
@@ -195,20 +93,7 @@ class Output(_Frozen):
     """A folder for each kept raster as a GeoTIFF too: smooth/mean as smooth_mean.tif."""
 
 
-class Limits(_Frozen):
-    """What reading an input may take at most; raise a limit for a file that is to be trusted."""
-
-    tile_bytes: Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int | str)] = DEFAULTS.tile_bytes
-    """What a chunk, strip or tile that can only be decoded whole decodes to."""
-    allocation_bytes: Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int | str)] = (
-        DEFAULTS.allocation_bytes
-    )
-    """What is read beside the pixels: coordinates, tables of tiles, tags."""
-    decompression_ratio: float = Field(default=DEFAULTS.decompression_ratio, ge=1, allow_inf_nan=False)
-    """Decoded to stored bytes of a chunk, strip or tile."""
-
-
-class Run(_Frozen):
+class Run(Frozen):
     """How the pipeline is run; nothing here changes the result."""
 
     memory: Annotated[int | None, BeforeValidator(parse_bytes, json_schema_input_type=int | str | None)] = None
@@ -230,8 +115,18 @@ class Run(_Frozen):
     result is called complete. Else only the death of the process does."""
     retries: Annotated[StrictInt, Field(ge=0, le=100)] = 3
     """How often reading or writing a block is tried again after an error that may pass (I/O error, time-out)."""
-    limits: Limits = Field(default_factory=Limits)
+    limits: ReadLimits = Field(default_factory=ReadLimits)
     """What reading an input may take at most."""
+
+
+def parse_version(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool) and value > VERSION:
+        raise ValueError(
+            f"the file is of version {show(value)}, this rasterpipe reads up to {VERSION}; upgrade rasterpipe"
+        )
+    if isinstance(value, bool) or value != VERSION:
+        raise ValueError(f"must be {VERSION}, got {show(value)}")
+    return value
 
 
 def _parse_input(value: Any) -> Any:
@@ -265,7 +160,7 @@ InputField = Annotated[Input, BeforeValidator(_parse_input, json_schema_input_ty
 Step = Annotated[SerializeAsAny[Operation], WrapValidator(_validate_step)]
 
 
-class Pipeline(_Frozen):
+class Pipeline(Frozen):
     """A pipeline: inputs, steps in order, one output store."""
 
     version: Annotated[Literal[1], BeforeValidator(parse_version)] = 1

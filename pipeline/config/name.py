@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.config.document import Document
-from pipeline.config.message import Problem, missing, show
+from pipeline.config.message import Problem, missing
 from pipeline.config.place import KeyPath, format_path
-from pipeline.model.errors import unknown
+from pipeline.model.errors import show, unknown
 
 RESERVED = ("y", "x", "band", "label", "spatial_ref", "table", "palette", "report")
 """Names that mean something inside an output store."""

@@ -7,11 +7,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, model_validator
+from pydantic import Field, StrictInt, StrictStr, model_validator
 
-from pipeline.config.message import own_error, own_failure, show
+from pipeline.config.message import own_error, own_failure
 from pipeline.config.place import KeyPath
-from pipeline.model.errors import unknown
+from pipeline.model.errors import show, unknown
+from pipeline.model.value import Frozen
 
 THREADS = "threads"
 WAIT_SECONDS = 60.0
@@ -27,10 +28,8 @@ _LINE_BREAK = re.compile(r"[\n\r\0]")
 _SHELL = re.compile(r"[\n\r\0;`&|<>]|\$\(")
 
 
-class Cluster(BaseModel):
+class Cluster(Frozen):
     """A dask cluster that a run starts, and closes at its end; all but a plain LocalCluster takes the user's word."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     module: Annotated[StrictStr, Field(pattern=_DOTTED)]
     """Where the class is, e.g. dask.distributed or dask_jobqueue."""

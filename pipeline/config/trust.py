@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.document import Document
-from pipeline.config.message import Problem, show
+from pipeline.config.message import Problem
 from pipeline.config.place import KeyPath, look_up
 from pipeline.config.scheduler import LOCAL_CLUSTERS, THREADS, host_of, is_loopback
-from pipeline.model.errors import PipelineError
+from pipeline.model.errors import PipelineError, show
 from pipeline.storage.folder.address import ENDPOINT_VARIABLES
 
 CLUSTER_KEYS = ("n_workers", "threads_per_worker", "processes", "memory_limit")

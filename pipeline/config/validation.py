@@ -10,14 +10,14 @@ from pydantic import ValidationError
 
 from pipeline.config.document import Document
 from pipeline.config.message import InvalidPipeline, Problem, explain, locate
-from pipeline.config.model import Input, Pipeline
+from pipeline.config.model import Pipeline, parse_version
 from pipeline.config.name import name_problems
 from pipeline.config.reference import check_references
-from pipeline.config.value import parse_version
 from pipeline.model.errors import InputError, PipelineError
 from pipeline.operations.base import Operation
 from pipeline.operations.registry import registry
 from pipeline.operations.traits import matrix_files, table_files
+from pipeline.storage.input import Input
 
 
 def validate(document: Document, operations: Mapping[str, type[Operation]] | None = None) -> Pipeline:

@@ -65,7 +65,9 @@ def compute_pixels(plan: Plan, is_mine: IsMine = lambda step: True) -> None:
 
     Of the steps, only those whose share is mine; what others read of the rest is 0.
     """
-    _decode_inputs(plan)
+    for entry in plan.inputs.values():
+        if entry.compile_decoder is not None:
+            entry.compile_decoder()
     tables = plan.first_tables()
     for planned in plan.passes:
         first = planned.grid.region
@@ -110,13 +112,6 @@ class _Share(Computation):
     def collect(self, sweep: Sweep, blocks: Mapping[str, Block], region: Region) -> None:
         if self.is_mine(sweep):
             super().collect(sweep, blocks, region)
-
-
-def _decode_inputs(plan: Plan) -> None:
-    if any(entry.codec == "lzw" for entry in plan.inputs.values()):
-        from pipeline.kernels import lzw  # which few files need
-
-        lzw.decode(np.zeros(lzw.SLACK_BYTES, np.uint8), np.zeros(lzw.SLACK_BYTES, np.uint8))
 
 
 def _fill_with(planned: Pass, values: str) -> Fetch:

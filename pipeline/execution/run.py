@@ -33,7 +33,8 @@ from pipeline.model.stored import StoredArray
 from pipeline.planning.plan import Plan
 from pipeline.storage.folder.request import hurry
 from pipeline.storage.folder.retry import RETRIES
-from pipeline.storage.reader import BandReader, Reader
+from pipeline.storage.reader import Reader
+from pipeline.storage.view import Selected
 
 ATTEMPTS = 3
 """How often at most blocks are computed whose files were lost meanwhile."""
@@ -133,7 +134,7 @@ class _Execution:
 
     def open_bands(self, planned: Pass, raster: str) -> Reader:
         reader, bands = self.stores.open_reader(raster), planned.bands.get(raster)
-        return reader if bands is None else BandReader(reader, bands)
+        return reader if bands is None else Selected(reader, bands)
 
 
 @contextmanager

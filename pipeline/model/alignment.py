@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.model.affine import Affine
 from pipeline.model.errors import PipelineError
 from pipeline.model.raster import RasterSpec, same_crs
 
@@ -46,13 +47,13 @@ def repetition(coarse: RasterSpec, fine: RasterSpec) -> tuple[int, int] | None:
     return times if covers == (coarse.height, coarse.width) else None
 
 
-def _in_pixels(transform: tuple[float, ...], raster: RasterSpec) -> np.ndarray:
+def _in_pixels(grid: Affine, raster: RasterSpec) -> np.ndarray:
     """Return three corners of a raster (upper left, upper right, lower left) as columns and rows of another grid."""
     assert raster.transform is not None
-    a, b, c, d, e, f = transform
-    k, l, m, n, o, p = raster.transform  # noqa: E741
-    steps = np.array([[0, 0], [k * raster.width, n * raster.width], [l * raster.height, o * raster.height]])
-    found: np.ndarray = np.linalg.solve(np.array([[a, b], [d, e]]), (steps + np.array([m - c, p - f])).T).T
+    own, height, width = raster.transform, raster.height, raster.width
+    steps = np.array([[0, 0], [own.a * width, own.d * width], [own.b * height, own.e * height]])
+    places = steps + np.array([own.c - grid.c, own.f - grid.f])
+    found: np.ndarray = np.linalg.solve(np.array([[grid.a, grid.b], [grid.d, grid.e]]), places.T).T
     return found
 
 
@@ -64,10 +65,9 @@ def remedy(name: str, raster: RasterSpec, path: str, other: str, grid: RasterSpe
         return f"{other!r} is the coarser one: say `match: {name}` there"
     if grid.transform is None or raster.transform is None:
         return "without a georeference nothing says how they lie on each other"
-    if grid.transform[1] or grid.transform[3]:
+    if grid.transform.is_rotated:
         return "the grid is rotated, so resample both to one that is not (gdalwarp -t_srs ...)"
-    a, _, c, _, e, f = grid.transform
-    xs, ys = sorted((c, c + a * grid.width)), sorted((f, f + e * grid.height))
+    xs, ys = grid.transform.spans(grid.height, grid.width)
     box = " ".join(repr(value) for value in (xs[0], ys[0], xs[1], ys[1]))
     short = grid.crs if grid.crs and len(grid.crs) < 40 else None
     system = f"-t_srs {short} " if short else "" if not grid.crs else f"-t_srs '(the CRS of {other})' "
@@ -87,7 +87,7 @@ def _overlap(raster: RasterSpec, grid: RasterSpec) -> float | None:
     """Return the share of a grid's area that a raster covers; None where their systems differ, or one is rotated."""
     assert raster.transform is not None
     assert grid.transform is not None
-    if raster.transform[1] or raster.transform[3] or not raster.crs or not grid.crs:
+    if raster.transform.is_rotated or not raster.crs or not grid.crs:
         return None
     if not same_crs(raster.crs, grid.crs):
         return None
@@ -132,7 +132,7 @@ def spacing_metres(spec: RasterSpec) -> tuple[tuple[float, float], float]:
     crs, base = _systems(spec)
     assert spec.transform is not None
     unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
-    planar = abs(spec.transform[4]) * unit, abs(spec.transform[0]) * unit
+    planar = abs(spec.transform.e) * unit, abs(spec.transform.a) * unit
     if base is None or not base.is_geographic:
         return planar, 0.0
     sides, skew, latitudes = _measure(spec, crs, base)
@@ -169,11 +169,11 @@ def _systems(spec: RasterSpec) -> tuple[pyproj.CRS, pyproj.CRS | None]:
     if spec.transform is None or spec.crs is None:
         lacks = "georeference" if spec.transform is None else "coordinate system"
         raise PipelineError(f"`geo` needs a georeference, and the raster has no {lacks}; give numbers")
-    a, b, _, d, e, _ = spec.transform
-    if b or d:
+    if spec.transform.is_rotated:
+        height, width = spec.transform.pixel_size
         raise PipelineError(
             f"the raster is rotated, so rows and columns are no directions of its CRS; give the sides of a pixel: "
-            f"[{math.hypot(b, e):.10g}, {math.hypot(a, d):.10g}]"
+            f"[{height:.10g}, {width:.10g}]"
         )
     import pyproj
     import pyproj.exceptions
@@ -194,7 +194,7 @@ def _measure(spec: RasterSpec, crs: pyproj.CRS, base: pyproj.CRS) -> tuple[np.nd
     import pyproj.exceptions
 
     assert spec.transform is not None
-    a, _, c, _, e, f = spec.transform
+    grid = spec.transform
     rows, columns = np.meshgrid(
         *(np.linspace(0, size, NUM_SAMPLES) for size in (spec.height, spec.width)), indexing="ij"
     )
@@ -206,7 +206,7 @@ def _measure(spec: RasterSpec, crs: pyproj.CRS, base: pyproj.CRS) -> tuple[np.nd
     degrees = math.degrees(base.axis_info[0].unit_conversion_factor)  # of grads and arc-seconds, too
 
     def place(row: np.ndarray, column: np.ndarray) -> np.ndarray:
-        return np.array(to_base.transform(c + a * column, f + e * row)) * degrees
+        return np.array(to_base.transform(grid.c + grid.a * column, grid.f + grid.e * row)) * degrees
 
     ends = [place(top, columns), place(top + 1, columns), place(rows, left), place(rows, left + 1)]
     latitudes = place(rows, columns)[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 NO_MEMORY = "the machine, or a limit (`ulimit -v`), gives the process no more memory"
 LINE_LENGTH = 1000
@@ -134,3 +134,24 @@ def did_you_mean(value: object, names: Sequence[str]) -> str:
     near = [name for name in names if name.lower() == str(value).lower()]
     near = near or difflib.get_close_matches(str(value), names, n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def show(value: object, length: int = 60) -> str:
+    """Return a value as a message quotes it.
+
+    Examples
+    --------
+    >>> [show(value) for value in (14, "maen", True, None, {"a": 1})]
+    ['14', "'maen'", 'true', 'nothing', 'a mapping']
+    """
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        text = f"[{', '.join(show(item, length) for item in value[:10])}{', ...' if len(value) > 10 else ''}]"
+        return text if len(text) <= length else f"a list of {len(value)}"
+    text = repr(value)
+    return text if len(text) <= length else text[: length - 4] + "...'"

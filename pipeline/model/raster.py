@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pipeline.model.affine import Affine
 from pipeline.model.errors import PipelineError, unknown
 from pipeline.model.region import Region
 
@@ -73,7 +74,7 @@ class RasterSpec:
     invalid pixel in the stored data; None says that no pixel can be invalid. NaN is always invalid in a
     floating-point raster, so a stored one has at least nodata NaN.
     `band_coordinates` are further coordinates along the band axis, name -> one value per band.
-    `transform` is affine (a, b, c, d, e, f): x = a column + b row + c, y = d column + e row + f, pixel corners.
+    `transform` is of pixel corners; six numbers are made an `Affine`.
     """
 
     height: int
@@ -83,9 +84,13 @@ class RasterSpec:
     bands: tuple[str, ...] = ("b1",)
     nodata: Number | None = None
     band_coordinates: tuple[tuple[str, tuple[Number | str, ...]], ...] = ()
-    transform: tuple[float, ...] | None = None
+    transform: Affine | None = None
     crs: str | None = None
     recorded: Recorded | None = None
+
+    def __post_init__(self) -> None:
+        if self.transform is not None and not isinstance(self.transform, Affine):
+            object.__setattr__(self, "transform", Affine(*self.transform))
 
     @property
     def num_bands(self) -> int:
@@ -255,10 +260,10 @@ def grid_difference(first: RasterSpec, second: RasterSpec) -> str:
         parts.append(f"{first.height} x {first.width} pixels against {second.height} x {second.width}")
     if first.transform and second.transform and not np.allclose(first.transform, second.transform, rtol=1e-9, atol=0):
         a, b = first.transform, second.transform
-        if (a[0], a[4]) != (b[0], b[4]):
-            parts.append(f"pixels of {a[0]:g} x {a[4]:g} against {b[0]:g} x {b[4]:g}")
-        if (a[2], a[5]) != (b[2], b[5]):
-            parts.append(f"upper left corner at ({a[2]:.10g}, {a[5]:.10g}) against ({b[2]:.10g}, {b[5]:.10g})")
+        if (a.a, a.e) != (b.a, b.e):
+            parts.append(f"pixels of {a.a:g} x {a.e:g} against {b.a:g} x {b.e:g}")
+        if (a.c, a.f) != (b.c, b.f):
+            parts.append(f"upper left corner at ({a.c:.10g}, {a.f:.10g}) against ({b.c:.10g}, {b.f:.10g})")
         if not parts:
             parts.append(f"transform {a} against {b}")
     if first.crs and second.crs and not same_crs(first.crs, second.crs):

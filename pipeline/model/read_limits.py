@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
 
 from pipeline.model.errors import InputError
+from pipeline.model.value import Frozen, parse_bytes
 
 BAND_LIMIT = 2**16
 """Bands of a raster: what samples of a TIFF can number. Each has a name, so a million million of them fill memory."""
@@ -13,16 +16,20 @@ SLACK_BYTES = 2**16
 """What encoding may add to data that do not compress, beside doubling them."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReadLimits:
-    """Checked against what the metadata say, before anything is allocated; the number of pixels has no limit."""
+Size = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int | str)]
 
-    tile_bytes: int = 256 * 2**20
-    """Of a chunk, strip or tile that can only be decoded whole, decoded."""
-    allocation_bytes: int = 512 * 2**20
-    """Of what is read beside the pixels: coordinates, tables of tiles, tags."""
-    decompression_ratio: float = 1_000_000
-    """Decoded to stored bytes of a chunk, strip or tile. Constant ones reach 32,000 in zstd, a million in LERC."""
+
+class ReadLimits(Frozen):
+    """What reading an input may take at most; raise a limit for a file that is to be trusted."""
+
+    # Checked against what the metadata say, before anything is allocated; the number of pixels has no limit.
+    tile_bytes: Size = 256 * 2**20
+    """What a chunk, strip or tile that can only be decoded whole decodes to."""
+    allocation_bytes: Size = 512 * 2**20
+    """What is read beside the pixels: coordinates, tables of tiles, tags."""
+    # Constant pixels reach 32,000 in zstd, a million in LERC.
+    decompression_ratio: float = Field(default=1_000_000, ge=1, allow_inf_nan=False)
+    """Decoded to stored bytes of a chunk, strip or tile."""
 
     def check_tile(self, what: str, num_bytes: int, remedy: str) -> None:
         """Raise InputError where tiles, decoded, are too large; `what` names them."""
@@ -50,7 +57,7 @@ class ReadLimits:
             )
 
 
-TRUSTED = ReadLimits(tile_bytes=2**62, allocation_bytes=2**62, decompression_ratio=math.inf)
+TRUSTED = ReadLimits.model_construct(tile_bytes=2**62, allocation_bytes=2**62, decompression_ratio=math.inf)
 """For what the run itself has written."""
 
 

@@ -57,8 +57,5 @@ class StoredArray:
 
 def with_region(spec: RasterSpec, region: Region) -> RasterSpec:
     """Return the spec of a part of a raster, its transform moved along."""
-    if spec.transform is None:
-        return replace(spec, height=region.height, width=region.width)
-    a, b, c, d, e, f = spec.transform
-    moved = (a, b, c + a * region.left + b * region.top, d, e, f + d * region.left + e * region.top)
+    moved = spec.transform and spec.transform.shift(region.top, region.left)
     return replace(spec, height=region.height, width=region.width, transform=moved)

@@ -24,8 +24,8 @@ class Total:
 
         Examples
         --------
-        >>> (total_of(np.array([[0.1, 1e300, float("nan")]])) + total_of(np.array([[-1e300]]))).mean()
-        0.03333333333333333
+        >>> (Total(2, 3, -1) + Total(1, 5)).mean()
+        2.1666666666666665
         """
         if not self.count:
             return math.nan

@@ -17,6 +17,7 @@ from pipeline.model.raster import RasterSpec, holds, largest
 from pipeline.model.region import Region
 from pipeline.model.table import Table, TableSpec
 from pipeline.operations.base import Block, Domain, Reduction, Specs
+from pipeline.operations.checks import unique
 from pipeline.operations.exact import keep_dtype
 from pipeline.operations.registry import register
 from pipeline.operations.traits import WritesTableFiles
@@ -74,12 +75,7 @@ class LabelStats(WritesTableFiles, Reduction):
     table: StrictStr | None = None
     """A .parquet or .csv file to write the table to as well; relative to the pipeline file."""
 
-    @field_validator("statistics", "geometry", "recolor")
-    @classmethod
-    def _check_unique(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(names)) != len(names):
-            raise ValueError(f"must name each once, got {', '.join(names)}")
-        return names
+    _check_unique = field_validator("statistics", "geometry", "recolor")(unique("each"))
 
     @model_validator(mode="after")
     def _check(self) -> LabelStats:

@@ -20,6 +20,7 @@ from pipeline.model.region import Region
 from pipeline.model.table import Table, TableSpec
 from pipeline.model.total import Total
 from pipeline.operations.base import Block, Domain, Specs
+from pipeline.operations.checks import unique
 from pipeline.operations.color import MAX_COLORS, color_dtype, is_file
 from pipeline.operations.exact import require_exact
 from pipeline.operations.fields import Matrix, MatrixOrPath
@@ -63,12 +64,7 @@ class Quantize(ReadsMatrices, HasTableBeside, IsMeasured):
     outputs: Annotated[tuple[Output, ...], Field(min_length=1)] = ("index",)
     """What to compute; each is an output."""
 
-    @field_validator("outputs")
-    @classmethod
-    def _check_unique(cls, outputs: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(outputs)) != len(outputs):
-            raise ValueError(f"must name each output once, got {', '.join(outputs)}")
-        return outputs
+    _check_outputs = field_validator("outputs")(unique("each output"))
 
     @field_validator("palette")
     @classmethod

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.document import Document
-from pipeline.config.model import Pipeline, Storage
+from pipeline.config.model import Pipeline
 from pipeline.model.errors import InputError, OutputError
 from pipeline.output.address import store_path
 from pipeline.output.local import LocalPlace
 from pipeline.output.place import Place
 from pipeline.output.remote import ObjectPlace
 from pipeline.planning.plan import Plan
-from pipeline.storage.folder.address import Access, is_url
+from pipeline.storage.folder.address import is_url
 from pipeline.storage.folder.open import folder_at
 from pipeline.storage.folder.remote import ObjectFolder
 from pipeline.storage.reader import Evidence, Reader
@@ -44,7 +44,7 @@ class Job:
             return LocalPlace(self.output)
         run = self.pipeline.run
         try:
-            folder = folder_at(self.output, access_of(self.pipeline.output.storage))
+            folder = folder_at(self.output, self.pipeline.output.storage)
         except InputError as error:
             raise OutputError(str(error)) from error
         assert isinstance(folder, ObjectFolder)
@@ -64,7 +64,3 @@ class Job:
     def result(self) -> str:
         """The output as the pipeline file names it."""
         return self.pipeline.output.path
-
-
-def access_of(storage: Storage | None) -> Access:
-    return Access() if storage is None else Access(**storage.model_dump())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -27,8 +27,8 @@ class InputSpec:
     format: Literal["zarr", "tiff"] = "zarr"
     path: str = ""
     """For messages."""
-    codec: str = ""
-    """How a TIFF is compressed: some codecs are kernels of ours, compiled before the run."""
+    compile_decoder: Callable[[], None] | None = None
+    """What compiles the kernels that decode it, where there are such; it pickles."""
 
 
 ECONOMIES: tuple[tuple[int, bool], ...] = ((1, True), (1, False), (2, False), (4, False))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.model.affine import Affine
 from pipeline.model.raster import RasterSpec, are_counted, name_bands
 from pipeline.storage.georeference import cf
 from pipeline.storage.georeference.crs import in_units
@@ -34,7 +35,7 @@ def _nodata(array: Any, said: list[str]) -> float | int | None:
     return nodata
 
 
-def _georeference(array: Any, spec: RasterSpec, said: list[str]) -> tuple[cf.Affine | None, str | None]:
+def _georeference(array: Any, spec: RasterSpec, said: list[str]) -> tuple[Affine | None, str | None]:
     """Return transform and CRS; of a part of a raster its coordinates tell, not what rioxarray records of the whole."""
     attributes = {**array.encoding, **array.attrs}
     mapping = array.coords.get(str(attributes.get("grid_mapping", "spatial_ref")))

@@ -12,17 +12,16 @@ from pipeline.model.alignment import remedy, repetition
 from pipeline.model.errors import PipelineError
 from pipeline.model.raster import RasterSpec, Recorded, array_slices, grid_difference
 from pipeline.model.region import Region
-from pipeline.storage.reader import Evidence, Reader
+from pipeline.storage.reader import Reader
+from pipeline.storage.view import View
 
 
-class Matched(Reader):
+class Matched(View):
     """A reader on a grid whose pixels divide those of the file; regions, blocks and halos are of that grid."""
 
     def __init__(self, reader: Reader, grid: RasterSpec, times: tuple[int, int]) -> None:
-        self.reader, self.times, self.scales = reader, times, reader.scales
-        self.chunk = (reader.chunk[0] * times[0], reader.chunk[1] * times[1])
         tags = grid.recorded.tags if grid.recorded else ()
-        self.spec = replace(
+        spec = replace(
             reader.spec,
             height=grid.height,
             width=grid.width,
@@ -30,6 +29,8 @@ class Matched(Reader):
             crs=grid.crs,
             recorded=replace(reader.spec.recorded or Recorded(), tags=tags),
         )
+        super().__init__(reader, spec)
+        self.times, self.chunk = times, (reader.chunk[0] * times[0], reader.chunk[1] * times[1])
 
     def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:
         down, across = self.times
@@ -45,12 +46,6 @@ class Matched(Reader):
             part = Region(row * down, (row + 1) * down, region.left, region.right).clip(region)
             line = coarse[array_slices(spec.dims, Region(row, row + 1, own.left, own.right), (own.top, own.left))]
             out[array_slices(spec.dims, part, (region.top, region.left))] = np.take(line, columns, spec.dims.index("x"))
-
-    def identity(self) -> dict[str, Any]:
-        return self.reader.identity()
-
-    def evidence(self) -> list[Evidence]:
-        return self.reader.evidence()
 
     def describe(self) -> dict[str, Any]:
         times = f"each pixel {self.times[0]} x {self.times[1]} times"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,9 @@ class Reader(ABC):
     scales: Scales = ()
     """Scale and offset that the file records for each band (value = stored * scale + offset); empty: none."""
 
+    compile_decoder: Callable[[], None] | None = None
+    """What compiles the kernels that decode it, where there are such; it pickles."""
+
     @property
     def scale(self) -> tuple[float, float] | None:
         """Scale and offset that all bands share; None where none is recorded, or they differ."""
@@ -66,26 +69,3 @@ class Reader(ABC):
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Return further facts for `rasterpipe info`, ready for JSON: at least "format" and "codec"."""
-
-
-class BandReader(Reader):
-    """Some bands of a stored raster, as a raster of their own."""
-
-    def __init__(self, reader: Reader, bands: Sequence[int]) -> None:
-        """`bands` are indices from 0."""
-        self._reader, self._bands = reader, tuple(bands)
-        self.spec = reader.spec.pick(self._bands)
-        self.chunk = reader.chunk
-        self.scales = tuple(reader.scales[band] for band in bands) if reader.scales else ()
-
-    def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:
-        self._reader.read(region, out, self._bands if bands is None else [self._bands[band] for band in bands])
-
-    def identity(self) -> dict[str, Any]:
-        return self._reader.identity() | {"bands": list(self._bands)}
-
-    def evidence(self) -> list[Evidence]:
-        return self._reader.evidence()
-
-    def describe(self) -> dict[str, Any]:
-        return self._reader.describe()

@@ -5,20 +5,42 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from dataclasses import dataclass
+from typing import Annotated
 from urllib.parse import unquote, urlsplit
 
-from pipeline.model.errors import InputError
+from pydantic import AfterValidator, StrictBool, StrictStr
+
+from pipeline.model.errors import InputError, show
+from pipeline.model.value import Frozen
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
-    """How an object store is reached. Who may is known from the environment alone."""
+def _check_endpoint(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"must be http://HOST:PORT or https://HOST, got {show(value.rpartition('@')[2])}")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("must be without user, password and query; credentials come from the environment alone")
+    return value
 
-    endpoint: str | None = None
-    region: str | None = None
-    anonymous: bool = False
-    requester_pays: bool = False
+
+def _check_region(value: str) -> str:
+    """The provider's host is made of it, so that no other one may be."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", value):
+        raise ValueError(f"must be letters, digits, - and _, as in eu-central-1, got {show(value)}")
+    return value
+
+
+class Access(Frozen):
+    """How an object store is reached; who may is known from the environment, never from here."""
+
+    endpoint: Annotated[StrictStr, AfterValidator(_check_endpoint)] | None = None
+    """The server, where it is not the provider's own: http://HOST:PORT or https://HOST."""
+    region: Annotated[StrictStr, AfterValidator(_check_region)] | None = None
+    """The region of the bucket."""
+    anonymous: StrictBool = False
+    """Whether to ask without credentials, for what is public."""
+    requester_pays: StrictBool = False
+    """Whether who asks agrees to pay for it."""
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:

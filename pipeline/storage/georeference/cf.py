@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.model.affine import Affine
 from pipeline.model.raster import Number, RasterSpec, fit, is_nan, printable
 from pipeline.storage.georeference import crs
 
 Attributes = Mapping[str, Any]
-Affine = tuple[float, ...]
 
-INDEX = (1.0, 0.0, -0.5, 0.0, 1.0, -0.5)
+INDEX = Affine(1.0, 0.0, -0.5, 0.0, 1.0, -0.5)
 """The transform to rows and columns: a raster without a georeference has these coordinates."""
 
 CONVENTIONS = (
@@ -147,22 +147,15 @@ def parse_georeference(
         system = crs.from_text(attributes["crs"], warnings)
     transform = _six(attributes.get("spatial:transform"))
     if transform is not None and attributes.get("spatial:registration") == "node":
-        a, b, c, d, e, f = transform
-        transform = (a, b, c - (a + b) / 2, d, e, f - (d + e) / 2)
+        transform = transform.centres_to_corners()
     if transform is None and (numbers := _six(str(mapping.get("GeoTransform", "")).split())):
-        c, a, b, f, d, e = numbers
-        transform = (a, b, c, d, e, f)
+        transform = Affine.from_gdal(*numbers)
     if transform is None:  # of the same reader; rioxarray knows both
         transform = _six(attributes.get("transform"))
-    if transform is not None and not is_invertible(transform):
+    if transform is not None and not transform.is_invertible:
         warnings.append(f"the recorded transform {transform} is ignored: it cannot be inverted")
         transform = None
     return transform, printable(" ".join(str(system).splitlines())) if system else None
-
-
-def is_invertible(transform: Affine) -> bool:
-    a, b, _, d, e, _ = transform
-    return all(map(math.isfinite, transform)) and a * e != b * d
 
 
 def _six(values: Any) -> Affine | None:
@@ -170,7 +163,7 @@ def _six(values: Any) -> Affine | None:
         numbers = tuple(float(value) for value in values)
     except (TypeError, ValueError):
         return None
-    return numbers if len(numbers) == 6 else None
+    return Affine(*numbers) if len(numbers) == 6 else None
 
 
 def transform_of_coordinates(y: np.ndarray | None, x: np.ndarray | None, warnings: list[str]) -> Affine | None:
@@ -187,7 +180,7 @@ def transform_of_coordinates(y: np.ndarray | None, x: np.ndarray | None, warning
     if not dy or not dx:
         warnings.append("the coordinates are ignored: they are not regular")
         return None
-    transform = (dx, 0.0, c, 0.0, dy, f)
+    transform = Affine(dx, 0.0, c, 0.0, dy, f)
     return transform if transform != INDEX else None
 
 
@@ -207,8 +200,7 @@ def grid_mapping(spec: RasterSpec) -> dict[str, Any]:
     if spec.crs:
         attributes["crs_wkt"] = attributes["spatial_ref"] = crs_wkt(spec.crs)
     if spec.transform:
-        a, b, c, d, e, f = spec.transform
-        attributes["GeoTransform"] = " ".join(repr(value) for value in (c, a, b, f, d, e))
+        attributes["GeoTransform"] = " ".join(map(repr, spec.transform.gdal))
     return attributes
 
 

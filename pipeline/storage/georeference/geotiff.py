@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.model.affine import Affine
 from pipeline.model.raster import Item, Number, Recorded, default_names, fit, name_bands
 from pipeline.storage.georeference.geokeys import (
     ASCII,
@@ -28,7 +29,6 @@ from pipeline.storage.georeference.geokeys import (
 )
 
 Tags = Mapping[int, Any]
-Affine = tuple[float, float, float, float, float, float]
 Items = dict[tuple[str, int], str]
 
 PIXEL_SCALE, TIEPOINT, TRANSFORMATION = 33550, 33922, 34264
@@ -62,13 +62,11 @@ def parse_transform(tags: Tags, warnings: list[str]) -> Affine | None:
     if affine is None:
         _say_what_lacks(tags, warnings)
         return None
-    a, b, c, d, e, f = affine
-    if parse_keys(tags).get(RASTER_TYPE) == PIXEL_IS_POINT:
-        c, f = c - (a + b) / 2, f - (d + e) / 2
-    if not all(math.isfinite(value) for value in affine) or a * e == b * d:
+    if not affine.is_invertible:
         warnings.append(f"the georeference is ignored: the transform {affine} cannot be inverted")
         return None
-    return a, b, c, d, e, f
+    is_point = parse_keys(tags).get(RASTER_TYPE) == PIXEL_IS_POINT
+    return affine.centres_to_corners() if is_point else affine
 
 
 def parse_nodata(tags: Tags, dtype: np.dtype, warnings: list[str]) -> Number | None:
@@ -196,7 +194,7 @@ def _scaled(tags: Tags, warnings: list[str]) -> Affine | None:
         warnings.append("the pixel scale in y is negative; the raster is taken to be north up, as GDAL does")
     a, e = scale[0], -abs(scale[1])
     column, row, x, y = tiepoint[0], tiepoint[1], tiepoint[3], tiepoint[4]
-    return a, 0.0, x - column * a, 0.0, e, y - row * e
+    return Affine(a, 0.0, x - column * a, 0.0, e, y - row * e)
 
 
 def _say_what_lacks(tags: Tags, warnings: list[str]) -> None:
@@ -214,7 +212,7 @@ def _say_what_lacks(tags: Tags, warnings: list[str]) -> None:
 
 def _matrix(tags: Tags) -> Affine | None:
     m = numbers(tags, TRANSFORMATION)
-    return (m[0], m[1], m[3], m[4], m[5], m[7]) if len(m) == 16 else None
+    return Affine(m[0], m[1], m[3], m[4], m[5], m[7]) if len(m) == 16 else None
 
 
 def parse_number(text: str) -> Number | None:

@@ -14,6 +14,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 
+from pipeline.model.affine import Affine
 from pipeline.model.raster import Item, Number, RasterSpec, Recorded, fit, is_nan
 from pipeline.storage.georeference import geokeys, geokeys_format
 from pipeline.storage.georeference.cf import crs_wkt
@@ -24,7 +25,6 @@ from pipeline.storage.georeference.geotiff import (
     PIXEL_SCALE,
     TIEPOINT,
     TRANSFORMATION,
-    Affine,
     parse_number,
     parse_transform,
     recorded_crs,
@@ -86,18 +86,16 @@ def _fits(spec: RasterSpec) -> bool:
     return bool((pixels >= 0).all() and (pixels <= (spec.width, spec.height)).all())
 
 
-def format_transform(transform: Affine | tuple[float, ...], is_point: bool) -> Tags:
+def format_transform(transform: Affine, is_point: bool) -> Tags:
     """Return the tags of an affine transform of pixel corners; of pixel centres where these are what is tied.
 
     Examples
     --------
-    >>> format_transform((10.0, 0.0, 500.0, 0.0, -10.0, 800.0), False)[33922]
+    >>> format_transform(Affine(10.0, 0.0, 500.0, 0.0, -10.0, 800.0), False)[33922]
     (0.0, 0.0, 0.0, 500.0, 800.0, 0.0)
     """
-    a, b, c, d, e, f = transform
-    if is_point:
-        c, f = c + (a + b) / 2, f + (d + e) / 2
-    if a > 0 and e < 0 and not b and not d:
+    a, b, c, d, e, f = tied = transform.corners_to_centres() if is_point else transform
+    if a > 0 and e < 0 and not tied.is_rotated:
         return {PIXEL_SCALE: (a, -e, 0.0), TIEPOINT: (0.0, 0.0, 0.0, c, f, 0.0)}
     return {TRANSFORMATION: (a, b, 0.0, c, d, e, 0.0, f, *[0.0] * 7, 1.0)}
 

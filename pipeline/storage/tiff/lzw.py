@@ -16,11 +16,18 @@ _BUFFERS = ThreadBuffers()
 """Of all files: a thread decodes one at a time."""
 
 
+def compile_kernel() -> None:
+    """Decode nothing, so that the kernel is compiled."""
+    lzw.decode(np.zeros(lzw.SLACK_BYTES, np.uint8), np.zeros(lzw.SLACK_BYTES, np.uint8))
+
+
 class LzwDecoder:
     """Decodes whole samples; what the kernel finds odd is decoded by tifffile, which knows more of it or says why not.
 
     A segment holds until the thread decodes the next one, of whatever file.
     """
+
+    compile = staticmethod(compile_kernel)
 
     def __init__(self, page: TiffPage, layout: Layout, otherwise: Callable[..., np.ndarray]) -> None:
         self._layout, self._otherwise, self._rows = layout, otherwise, layout.rows_stored

@@ -12,8 +12,9 @@ from tifffile import TiffFile, TiffPage
 from pipeline.model.errors import InputError
 from pipeline.model.raster import RasterSpec, Recorded, is_nan
 from pipeline.storage.georeference import geotiff
+from pipeline.storage.input import Choice
 from pipeline.storage.tiff.layout import Layout, codec_of
-from pipeline.storage.tiff.stack import Choice, groups_of, pages_of, parse_stacks
+from pipeline.storage.tiff.stack import groups_of, pages_of, parse_stacks
 
 PAGE_LIMIT = 2**15
 """Pages of a file: so many take some five seconds to parse."""
@@ -88,7 +89,7 @@ def _image(
     if not 0 <= number < count:
         raise InputError(f"{path}: `series: {number}`: the file has {count} images, counted from 0")
     if stacks:
-        pages = pages_of(stacks[number], every, dict(choice.at))
+        pages = pages_of(stacks[number], every, choice.at)
         if len(groups_of(pages)) > 1 or (pages[0].samplesperpixel > 1 and len(pages) > 1):
             raise InputError(f"{path}: the channels of image {number} are of several kinds; write them as files")
         return pages, stacks[number].names_of(page.index for page in pages)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from tifffile import FileHandle, TiffFile, TiffPage
 
+from pipeline.model.affine import Affine
 from pipeline.model.errors import ChunkAway, InputChanged, InputError
 from pipeline.model.raster import RasterSpec
 from pipeline.model.read_limits import ReadLimits, check_bands
@@ -25,6 +26,7 @@ from pipeline.storage.folder.listing import SAMPLES, file_status
 from pipeline.storage.folder.local import HEAD_BYTES, LocalFolder
 from pipeline.storage.georeference import geotiff
 from pipeline.storage.georeference.geokeys import parse_crs
+from pipeline.storage.input import Choice
 from pipeline.storage.reader import Evidence, Reader
 from pipeline.storage.tiff.decode import Decoder, make_decoder
 from pipeline.storage.tiff.descriptor import DESCRIPTORS, Descriptor
@@ -32,7 +34,6 @@ from pipeline.storage.tiff.directory import check_directories
 from pipeline.storage.tiff.file import find_sidecars, input_errors, logged, reason
 from pipeline.storage.tiff.layout import RAW_READ_BYTES, Layout, parse_layout, positive, settle_predictor
 from pipeline.storage.tiff.page import describe_pages, hash_metadata, parse_recorded, select_pages, tags_of
-from pipeline.storage.tiff.stack import Choice
 
 NO_DIALECTS: dict[str, Any] = dict.fromkeys(
     (f"is_{name}" for name in ("eer", "lsm", "ndpi", "philips", "scanimage", "stk", "vista")), False
@@ -63,6 +64,7 @@ class TiffReader(Reader):
         self._path: str = identity["path"]
         self._status = status
         """The file's, when it was opened first."""
+        self.compile_decoder = getattr(decode, "compile", None)
         self._fill = 0 if spec.nodata is None else spec.nodata
         weakref.finalize(self, DESCRIPTORS.drop, id(self))
 
@@ -283,13 +285,10 @@ def _sample(file: FileHandle, size: int) -> str:
     return digest.hexdigest()
 
 
-def _scaled(transform: geotiff.Affine | None, origin: TiffPage, layout: Layout) -> geotiff.Affine | None:
+def _scaled(transform: Affine | None, origin: TiffPage, layout: Layout) -> Affine | None:
     """Return the transform of a level of a pyramid, made of that of full resolution."""
-    if transform is None:
-        return None
     down, across = int(origin.imagelength) / layout.height, int(origin.imagewidth) / layout.width
-    a, b, c, d, e, f = transform
-    return a * across, b * down, c, d * across, e * down, f
+    return transform and transform.scale(down, across)
 
 
 def _dims(num_bands: int, layout: Layout) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from tifffile import TiffPage
 
@@ -32,18 +32,6 @@ PLANE_LIMIT = 2**16
 """Planes of an image."""
 ELSEWHERE = -(2**40)
 """For the page of a plane in another file."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What of a file is meant, as the pipeline file says."""
-
-    series: int | Literal["mask"] | None = None
-    """The image, counted from 0, or the internal mask."""
-    level: int = 0
-    """Of its pyramid, 0 is full resolution."""
-    at: tuple[tuple[str, int], ...] = ()
-    """Where to cut slices and times."""
 
 
 @dataclass(frozen=True)

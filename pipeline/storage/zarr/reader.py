@@ -15,8 +15,9 @@ import numpy as np
 import zarr
 from zarr.buffer.cpu import NDBuffer
 
+from pipeline.model.affine import Affine
 from pipeline.model.errors import InputChanged, InputError
-from pipeline.model.raster import DIMS, Dims, RasterSpec, Recorded, array_slices, default_names, name_bands
+from pipeline.model.raster import DIMS, RasterSpec, Recorded, array_slices, default_names, name_bands
 from pipeline.model.read_limits import TRUSTED, ReadLimits, check_bands
 from pipeline.model.region import Region
 from pipeline.storage.folder.address import REQUESTS_AT_ONCE
@@ -29,6 +30,7 @@ from pipeline.storage.georeference import cf
 from pipeline.storage.georeference.crs import in_units
 from pipeline.storage.georeference.geotiff import by_band, parse_scales
 from pipeline.storage.georeference.recorded import band_name, from_attributes
+from pipeline.storage.input import Choice
 from pipeline.storage.reader import Evidence, Reader, Scales
 from pipeline.storage.thread_buffers import ThreadBuffers
 from pipeline.storage.zarr.coordinate import Coordinates, quiet, recorded_names
@@ -59,17 +61,15 @@ class ZarrReader(Reader):
     def __init__(
         self,
         path: str | Folder,
-        array: str | None = None,
-        at: Mapping[str, Any] | None = None,
-        dims: Dims | None = None,
+        choice: Choice | None = None,
         limits: ReadLimits | None = None,
-        level: int = 0,
         missing: Missing = "fill",
     ) -> None:
         """`missing` says what a chunk is that is not there: empty where it never was, lost, or away."""
         self.folder, self.limits, self._missing_is = folder_at(path), limits or ReadLimits(), missing
+        choice = choice or Choice()
         self.path = path = str(self.folder)
-        group, stored = find_array(self.folder, array, level)
+        group, stored = find_array(self.folder, choice.array, choice.level)
         self.array_path = stored.path
         self.warnings: list[str] = []
         check_array(stored, path)
@@ -77,13 +77,13 @@ class ZarrReader(Reader):
         ChunkGuard(stored, path, self.limits)  # chunks of no pixels end here
         self._num_files = tuple(-(-n // s) for n, s in zip(stored.shape, stored.shards or stored.chunks, strict=True))
         coordinates = Coordinates(group, self.limits)
-        names = dims or dimension_names(stored, group, path, self.warnings)
+        names = choice.dims or dimension_names(stored, group, path, self.warnings)
         own = recorded_names(stored)
         self._labels = dict(zip(names, map(str, own), strict=True)) if len(own) == len(names) and all(own) else {}
-        self._fixed = fix_dimensions(stored, coordinates, names, dict(at or {}), path)
+        self._fixed = fix_dimensions(stored, coordinates, names, dict(choice.at), path)
         kept = [i for i in range(stored.ndim) if i not in self._fixed]
-        full = find_array(self.folder, array)[1].shape if level else ()
-        self._full = dict(zip(map(role_of, names), full, strict=bool(level)))
+        full = find_array(self.folder, choice.array)[1].shape if choice.level else ()
+        self._full = dict(zip(map(role_of, names), full, strict=bool(choice.level)))
         self.spec = self._build_spec(coordinates, stored, names, kept)
         sizes = dict(zip(self.spec.dims, (stored.chunks[i] for i in kept), strict=True))
         self.chunk, self._bands_of_chunk = (sizes["y"], sizes["x"]), sizes.get("band", 1)
@@ -180,7 +180,7 @@ class ZarrReader(Reader):
 
     def _georeference(
         self, coordinates: Coordinates, stored: zarr.Array[Any], name_of: Mapping[str, str], sizes: Mapping[str, int]
-    ) -> tuple[cf.Affine | None, str | None]:
+    ) -> tuple[Affine | None, str | None]:
         """Return transform and CRS as attributes say, or failing that the coordinates."""
         group = coordinates.group
         attributes = {**(attributes_of(group) if group is not None else {}), **attributes_of(stored)}
@@ -189,8 +189,7 @@ class ZarrReader(Reader):
         transform, crs = cf.parse_georeference(attributes, mapped, self.warnings)
         if transform is not None and self._full and not cf.parse_georeference(attributes_of(stored), {}, [])[0]:
             down, across = (self._full[axis] / sizes[axis] for axis in ("y", "x"))
-            a, b, c, d, e, f = transform  # the group's, which is that of full resolution
-            transform = (a * across, b * down, c, d * across, e * down, f)
+            transform = transform.scale(down, across)  # the group's is that of full resolution
         if transform is None:
             y, x = (coordinates.read(name_of[axis], sizes[axis]) for axis in ("y", "x"))
             transform = cf.transform_of_coordinates(y, x, self.warnings)
@@ -368,7 +367,7 @@ def _layout(metadata: Any) -> str:
 
 def open_written(store: str | Folder, raster: str) -> ZarrReader:
     """Open a raster that a run has written: without limits, and a chunk that is not there is lost."""
-    return ZarrReader(store, raster, limits=TRUSTED, missing="lost")
+    return ZarrReader(store, Choice(raster), TRUSTED, "lost")
 
 
 def _cells(counts: Sequence[int]) -> Iterator[tuple[int, ...]]:

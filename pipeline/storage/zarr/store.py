@@ -32,7 +32,7 @@ CODECS: dict[str, dict[str, Any] | None] = {
     "small": {"cname": "zstd", "clevel": 6, "shuffle": "shuffle"},
     "none": None,
 }
-"""Of blosc; `python -m benchmarks.codecs` charts what each costs. Its zstd 9 is zstd's 22: below 5 MB/s."""
+"""Of blosc; `python -m benchmarks.studies.codecs` charts what each costs. Its zstd 9 is zstd's 22: below 5 MB/s."""
 
 TABLE_CHUNK_BYTES = 4 * 2**20
 
@@ -180,10 +180,10 @@ def write_coordinates(group: zarr.Group, spec: RasterSpec, region: Region | None
     """
     region = region or spec.region
     part = with_region(spec, region)
-    a, b, c, d, e, f = spec.transform or cf.INDEX
-    if not (b or d):  # a rotated grid has no coordinates along its axes; its transform says all
-        _put(group, "y", f + e * (np.arange(region.top, region.bottom) + 0.5), ("y",))
-        _put(group, "x", c + a * (np.arange(region.left, region.right) + 0.5), ("x",))
+    grid = spec.transform or cf.INDEX
+    if not grid.is_rotated:  # such a grid has no coordinates along its axes; its transform says all
+        _put(group, "y", grid.f + grid.e * (np.arange(region.top, region.bottom) + 0.5), ("y",))
+        _put(group, "x", grid.c + grid.a * (np.arange(region.left, region.right) + 0.5), ("x",))
     if "band" in spec.dims:
         _put(group, "band", list(spec.bands), ("band",))
         for name, values in spec.band_coordinates:

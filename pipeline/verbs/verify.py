@@ -23,14 +23,14 @@ from pipeline.output.geotiff import file_spec
 from pipeline.output.job import Job
 from pipeline.output.provenance import difference, hash_parts, provenance_of
 from pipeline.output.store import RUN_ID
-from pipeline.run.expectation import Record, count_problems, document_difference, store_problems
-from pipeline.run.load import load
-from pipeline.run.recompute import Findings, Recomputation, open_output
 from pipeline.storage.folder.address import is_url
 from pipeline.storage.folder.base import RemoteError
 from pipeline.storage.folder.open import folder_at
 from pipeline.storage.tiff.writer import tag_differences
 from pipeline.storage.zarr.reader import configure
+from pipeline.verbs.expectation import Record, count_problems, document_difference, store_problems
+from pipeline.verbs.load import load
+from pipeline.verbs.recompute import Findings, Recomputation, open_output
 
 SAMPLES = 8
 RECORD: Mapping[str, tuple[type, str]] = {

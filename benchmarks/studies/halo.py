@@ -1,6 +1,6 @@
 """The two ways to a halo, from file to file: reading it with each block, and exchanging it; and which one `auto` takes.
 
-    python -m benchmarks.halo --folder FOLDER [--size 3000] [--rounds 3] [--picture docs/halo.svg]
+    python -m benchmarks.studies.halo --folder FOLDER [--size 3000] [--rounds 3] [--picture docs/halo.svg]
 
 Means of growing windows of four bands, within much memory and little, where blocks are small; each run in a process of
 its own, in turn.
@@ -16,8 +16,8 @@ from typing import Any
 
 from benchmarks import whole_runs
 from benchmarks.child import in_own_process
-from benchmarks.file_rows import Scenes, fresh
-from pipeline.run.load import load
+from benchmarks.rows.files import Scenes, fresh
+from pipeline.verbs.load import load
 
 WINDOWS = (3, 31, 101, 201, 401, 601)
 WAYS = {"read": "#c33", "exchange": "#33c", "auto": "#383"}

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.storage.input import Choice
 from pipeline.storage.open import open_raster
 
 STEP = "raster"
@@ -60,4 +61,4 @@ def conversion(
 
 
 def _bands_of(source: str, array: str | None) -> tuple[str, ...]:
-    return open_raster(source if "://" in source else str(Path(source).absolute()), array).spec.bands
+    return open_raster(source if "://" in source else str(Path(source).absolute()), Choice(array)).spec.bands

@@ -22,10 +22,10 @@ from zarr.codecs import BloscCodec
 from benchmarks.child import in_own_process
 from benchmarks.rounds import Measured, Row, at_most
 from pipeline import api
-from pipeline.run.demo.synth import synth
 from pipeline.storage.tiff.writer import TileLayout, plan_tiles, write_geotiff
 from pipeline.storage.zarr.reader import ZarrReader, configure
 from pipeline.storage.zarr.store import CODECS
+from pipeline.verbs.demo.synth import synth
 
 warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)
 THREADS = 2

@@ -30,14 +30,14 @@ from pipeline.output.journal import Journal
 from pipeline.output.local import check_free_space
 from pipeline.output.place import Target
 from pipeline.output.store import RunStore, qualities
-from pipeline.run.expectation import Record, differing_values, table_specs
-from pipeline.run.load import load
 from pipeline.storage.folder.local import LocalFolder
 from pipeline.storage.folder.open import folder_at
 from pipeline.storage.reader import Reader
 from pipeline.storage.tiff.reader import TiffReader
 from pipeline.storage.zarr.reader import open_written
 from pipeline.storage.zarr.store import read_table
+from pipeline.verbs.expectation import Record, differing_values, table_specs
+from pipeline.verbs.load import load
 
 SAMPLE_SIDE = 256
 """Rows and columns of a sample at most."""

@@ -45,14 +45,14 @@ from pipeline.output.quicklook import Quicklook, needed_bytes
 from pipeline.output.store import RunStore
 from pipeline.output.table import TableFiles
 from pipeline.output.writes import check_writes
-from pipeline.run.facts import describe_finished, describe_run
-from pipeline.run.load import check_inputs_unchanged
 from pipeline.storage.folder.address import is_url
 from pipeline.storage.folder.base import RemoteError
 from pipeline.storage.folder.disk import FileSystems
 from pipeline.storage.folder.local import LocalFolder
 from pipeline.storage.open import local_paths
 from pipeline.storage.zarr.reader import configure
+from pipeline.verbs.facts import describe_finished, describe_run
+from pipeline.verbs.load import check_inputs_unchanged
 
 EXPORTS: tuple[Export, ...] = (GeoTiffs(), TableFiles())
 """What is made of every complete store, where the pipeline asks for it; `--resume` makes what lacks."""

@@ -1,6 +1,6 @@
 """A raster of a million blocks, none of them computed: what planning, dask, the journal and resuming take.
 
-    python -m benchmarks.many_blocks [blocks per side]
+    python -m benchmarks.studies.many_blocks [blocks per side]
 
 Each line says the seconds and how much the process's peak grew. Blocks do nothing: what is left is the overhead.
 """
@@ -23,7 +23,7 @@ from pipeline.execution.partials import Partials
 from pipeline.execution.process import peak_rss_bytes, resident_bytes
 from pipeline.execution.progress import Progress
 from pipeline.execution.receipt import BlockDone
-from pipeline.execution.run import execute
+from pipeline.execution.run import Stores, execute
 from pipeline.execution.worker import PassWorker
 from pipeline.model.raster import RasterSpec
 from pipeline.model.region import Axis, Grid
@@ -86,7 +86,7 @@ def unused(name: Any) -> Any:
 
 def run(plan: Plan, journal: Journal) -> None:
     with FileSystems([journal.folder]) as disks, journal.checkpoints(disks):
-        execute(plan, unused, unused, journal, Progress(quiet=True))
+        execute(plan, Stores(unused, unused), journal, Progress(quiet=True))
 
 
 def main() -> None:

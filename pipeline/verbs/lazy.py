@@ -15,14 +15,13 @@ from pipeline.block.buffers import Fresh
 from pipeline.block.compute import compute_block, cut_from
 from pipeline.block.plan import Pass
 from pipeline.config import load_pipeline, locate, resolve, with_matrices
-from pipeline.config.message import show
-from pipeline.config.value import parse_dims
 from pipeline.execution.exchange import Intervals, Parts, common_dims, new_token, overlap, own_dims, rim_edges
 from pipeline.model.alignment import TRUE_TO_SCALE, spacing_metres, spacing_text
-from pipeline.model.errors import PipelineError, UsageError
+from pipeline.model.errors import PipelineError, UsageError, show
 from pipeline.model.raster import DIMS, Dims, Number, RasterSpec, default_names, fit
 from pipeline.model.region import Region, wrap_pieces
 from pipeline.model.table import Table
+from pipeline.model.value import parse_dims
 from pipeline.operations.base import Operation
 from pipeline.planning.passes import make_plan
 from pipeline.planning.plan import InputSpec, Plan, Settings

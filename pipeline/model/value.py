@@ -6,15 +6,20 @@ import math
 import re
 from typing import Any
 
-from pipeline.config.message import show
+from pydantic import BaseModel, ConfigDict
 
-VERSION = 1
-"""Of the file format, as this reads it."""
+from pipeline.model.errors import show
 
 _UNITS = {unit: 1000**power for power, unit in enumerate(("b", "kb", "mb", "gb", "tb"))}
 _UNITS |= {unit: 1024**power for power, unit in enumerate(("kib", "mib", "gib", "tib"), start=1)}
 _SIZE = re.compile(r"(?P<number>[0-9]{1,15}(?:\.[0-9]{1,15})?)\s*(?P<unit>[kmgt]?i?b)", re.IGNORECASE)
 _DIM = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class Frozen(BaseModel):
+    """Base of what a pipeline file says: unknown keys are errors, and what is said of a key is its description."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 def parse_bytes(value: Any) -> int | None:
@@ -85,13 +90,3 @@ def _are_sides(value: Any) -> bool:
         and len(value) in (2, 3)
         and all(isinstance(side, int) and not isinstance(side, bool) and 0 < side < 2**31 for side in value)
     )
-
-
-def parse_version(value: Any) -> Any:
-    if isinstance(value, int) and not isinstance(value, bool) and value > VERSION:
-        raise ValueError(
-            f"the file is of version {show(value)}, this rasterpipe reads up to {VERSION}; upgrade rasterpipe"
-        )
-    if isinstance(value, bool) or value != VERSION:
-        raise ValueError(f"must be {VERSION}, got {show(value)}")
-    return value

@@ -4,44 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from pipeline.config import (
-    Document,
-    Input,
-    Pipeline,
-    RegionConfig,
-    Scale,
-    load_pipeline,
-    locate,
-    resolve,
-    with_matrices,
-)
+from pipeline.config import Document, Pipeline, RegionConfig, load_pipeline, locate, resolve, with_matrices
 from pipeline.config.place import format_path, look_up
 from pipeline.config.reference import References
 from pipeline.execution.process import available_cpus, available_memory_bytes
 from pipeline.model.errors import InputChanged, InputError, PipelineError, RunStopped, cut, unknown
 from pipeline.model.raster import RasterSpec
-from pipeline.model.read_limits import ReadLimits
 from pipeline.model.region import Grid, Region
 from pipeline.model.table import Table
 from pipeline.operations.base import Operation
 from pipeline.operations.registry import owner_of
 from pipeline.operations.traits import matrix_files, table_files
 from pipeline.output.address import is_geotiff
-from pipeline.output.job import Job, access_of
+from pipeline.output.job import Job
 from pipeline.planning.passes import make_plan
 from pipeline.planning.plan import InputSpec, Plan, Settings
-from pipeline.run.notes import input_notes, output_notes, reading_notes
 from pipeline.storage.folder.address import is_url
 from pipeline.storage.folder.base import RemoteError
+from pipeline.storage.input import Input
 from pipeline.storage.matched import match
 from pipeline.storage.matrix import read_matrix
-from pipeline.storage.open import InputOptions, open_input
+from pipeline.storage.open import Opened, open_input
 from pipeline.storage.reader import Reader
+from pipeline.verbs.notes import input_notes, output_notes, reading_notes
 
 if TYPE_CHECKING:
     from pipeline.planning.plan import Capacity
@@ -72,10 +62,7 @@ def load(
     try:
         config = with_matrices(document, config, read_matrix)
         references = resolve(config)
-        wide, limits = _wide_inputs(config, references), _limits(config)
-        opened: dict[InputOptions, Reader] = {}
-        options = {name: _input_options(entry, limits, name in wide) for name, entry in config.inputs.items()}
-        readers = _match(config, {name: _open(name, each, document, opened) for name, each in options.items()})
+        readers = _match(config, dict(_open_inputs(config, document, _wide_inputs(config, references))))
         specs = {name: _input_spec(name, reader, config.inputs[name]) for name, reader in readers.items()}
         settings = _settings(config, next(iter(specs.values())).spec, grids, capacity)
         settings = dataclasses.replace(settings, economy=economy, tables=tables or {})
@@ -112,19 +99,17 @@ def _wide_inputs(config: Pipeline, references: References) -> set[str]:
     return {ref.name for (step, _), ref in references.items() if config.steps[step].working_dtype(narrow) != np.float32}
 
 
-def _open(name: str, options: InputOptions, document: Document, opened: dict[InputOptions, Reader]) -> Reader:
-    """Open an input; errors say where the file names it."""
-    try:
-        return open_input(options, opened)
-    except PipelineError as error:
-        raise PipelineError(str(error), ("inputs", name, *error.path)) from error.__cause__
-    except (InputError, RemoteError) as error:
-        place = _place_of_input(document, name)
-        raise InputError(f"{place}: {error}" if place else str(error)) from error.__cause__
-
-
-def _limits(config: Pipeline) -> ReadLimits:
-    return ReadLimits(**config.run.limits.model_dump())
+def _open_inputs(config: Pipeline, document: Document, wide: Collection[str] = ()) -> Iterator[tuple[str, Reader]]:
+    """Open the inputs, one after the other; errors say where the file names them."""
+    opened: Opened = {}
+    for name, entry in config.inputs.items():
+        try:
+            yield name, open_input(entry, config.run.limits, is_wide=name in wide, opened=opened)
+        except PipelineError as error:
+            raise PipelineError(str(error), ("inputs", name, *error.path)) from error.__cause__
+        except (InputError, RemoteError) as error:
+            place = _place_of_input(document, name)
+            raise InputError(f"{place}: {error}" if place else str(error)) from error.__cause__
 
 
 def _place_of_input(document: Document, name: str) -> str:
@@ -135,25 +120,6 @@ def _place_of_input(document: Document, name: str) -> str:
         path = (*path, "stack" if "stack" in entry else "path")
     origin = document.origin(path)
     return f"{origin}: {format_path(path)}" if origin else ""
-
-
-def _input_options(entry: Input, limits: ReadLimits, is_wide: bool) -> InputOptions:
-    scale = entry.scale
-    return InputOptions(
-        paths=entry.paths,
-        arrays=entry.arrays or (entry.array,),
-        at=tuple(entry.at.items()),
-        dims=entry.dim_names,
-        bands=entry.bands,
-        nodata=entry.nodata,
-        scale=(scale.factor, scale.offset) if isinstance(scale, Scale) else scale,
-        is_wide=is_wide,
-        limits=limits,
-        series=entry.series,
-        level=entry.level,
-        access=access_of(entry.storage),
-        missing=entry.missing,
-    )
 
 
 def _match(config: Pipeline, readers: Mapping[str, Reader]) -> dict[str, Reader]:
@@ -173,11 +139,8 @@ def _match(config: Pipeline, readers: Mapping[str, Reader]) -> dict[str, Reader]
 
 
 def _input_spec(name: str, reader: Reader, entry: Input) -> InputSpec:
-    facts = reader.describe()
-    path, codec = entry.paths[0], facts["codec"]
-    if "TIFF" in facts["format"]:
-        return InputSpec(name, reader.spec, reader.chunk, "tiff", path, codec)
-    return InputSpec(name, reader.spec, reader.chunk, "zarr", path)
+    kind: Literal["tiff", "zarr"] = "tiff" if "TIFF" in reader.describe()["format"] else "zarr"
+    return InputSpec(name, reader.spec, reader.chunk, kind, entry.paths[0], reader.compile_decoder)
 
 
 def _settings(
@@ -213,17 +176,17 @@ def _region_of_box(box: Sequence[float], spec: RasterSpec) -> Region:
     """Return the pixels that a box in the raster's coordinates touches."""
     if spec.transform is None:
         raise PipelineError("the raster has no georeference; give rows and columns instead", ("region", "bbox"))
-    a, b, c, d, e, f = spec.transform
-    if b or d:
+    grid = spec.transform
+    if grid.is_rotated:
         raise PipelineError("the raster is rotated; give rows and columns instead", ("region", "bbox"))
-    columns = sorted(((box[0] - c) / a, (box[2] - c) / a))
-    rows = sorted(((box[1] - f) / e, (box[3] - f) / e))
+    columns = sorted(((box[0] - grid.c) / grid.a, (box[2] - grid.c) / grid.a))
+    rows = sorted(((box[1] - grid.f) / grid.e, (box[3] - grid.f) / grid.e))
     # a box on pixel edges takes no neighbour because of the last bit
     top, left = (int(value + 1e-6) if value > 0 else 0 for value in (rows[0], columns[0]))
     region = Region(top, int(-(-(rows[1] - 1e-6) // 1)), left, int(-(-(columns[1] - 1e-6) // 1)))
     clipped = region.clip(spec.region)
     if not clipped.num_pixels:
-        ends = sorted((c, c + a * spec.width)), sorted((f, f + e * spec.height))
+        ends = grid.spans(spec.height, spec.width)
         raise PipelineError(
             f"{list(box)} does not meet the raster, which spans x {ends[0][0]:g} to {ends[0][1]:g}, "
             f"y {ends[1][0]:g} to {ends[1][1]:g}",
@@ -264,13 +227,13 @@ def _identify(name: str, reader: Reader) -> dict[str, Any]:
 
 def check_inputs_unchanged(job: Job) -> None:
     """Refuse to call a result complete whose inputs were changed while the run read them."""
-    opened: dict[InputOptions, Reader] = {}
-    limits = _limits(job.pipeline)
-    for name, entry in job.pipeline.inputs.items():
-        try:
-            identity = _identify(name, _open(name, _input_options(entry, limits, is_wide=False), job.document, opened))
-        except InputError as error:
-            words = "all blocks are computed, and --resume ends the run once the input is there"
-            raise RunStopped(f"{error}; {words}") from error
-        if identity != job.parts["identities"][name]:
-            raise InputChanged(f"the input {name} ({', '.join(entry.paths)}) changed while the run read it")
+    try:
+        for name, reader in _open_inputs(job.pipeline, job.document):
+            if _identify(name, reader) != job.parts["identities"][name]:
+                paths = ", ".join(job.pipeline.inputs[name].paths)
+                raise InputChanged(f"the input {name} ({paths}) changed while the run read it")
+    except InputChanged:
+        raise
+    except InputError as error:
+        words = "all blocks are computed, and --resume ends the run once the input is there"
+        raise RunStopped(f"{error}; {words}") from error

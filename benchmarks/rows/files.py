@@ -20,16 +20,17 @@ import numpy as np
 import yaml
 import zarr
 
-from benchmarks import peers, whole_runs
+from benchmarks import whole_runs
 from benchmarks.child import in_own_process
 from benchmarks.rounds import Measured, Row, at_least, at_most
-from pipeline.run.demo.synth import synth
+from benchmarks.rows import peers
+from pipeline.verbs.demo.synth import synth
 
 BANDS = 16
 NUM_LABELS = 10_000
 FEW_LABELS = 100
 MEAN = {"name": "smooth", "op": "window", "input": "image", "size": 3, "statistics": ["mean"]}
-ALL_SYSTEMS = Path(__file__).parent.parent / "configs" / "all-systems.yaml"
+ALL_SYSTEMS = Path(__file__).parents[2] / "configs" / "all-systems.yaml"
 COLD_SECONDS, WARM_SECONDS = 15.0, 1.5
 THREADS = 2
 RIM = 40

@@ -1,6 +1,6 @@
 """What a block costs beside its pixels, and how a run grows with workers: measured here, and a model from it.
 
-    python -m benchmarks.scaling --blocks 20000 --size 2500 [--picture docs/scaling.svg]
+    python -m benchmarks.studies.scaling --blocks 20000 --size 2500 [--picture docs/scaling.svg]
 
 Overhead: blocks that do nothing, on threads and on two dask workers of one thread each (processes of this machine).
 Points: the 3 x 3 mean of a scene, on one and two threads, and on one and two workers, each against the model.
@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.many_blocks import Idle, begun, plan_blocks, unused
+from benchmarks.studies.many_blocks import Idle, begun, plan_blocks, unused
 from pipeline import api
 from pipeline.execution import run as execution
 from pipeline.execution.process import resident_bytes
 from pipeline.execution.progress import Progress
-from pipeline.execution.run import execute
-from pipeline.run.demo.synth import synth
+from pipeline.execution.run import Stores, execute
 from pipeline.storage.folder.disk import FileSystems
+from pipeline.verbs.demo.synth import synth
 
 MIB = 2**20
 PART_BYTES = 16 * MIB
@@ -83,7 +83,7 @@ def thread_overhead(blocks: int) -> float:
         journal = begun(folder, planned)
         started = time.perf_counter()
         with FileSystems([journal.folder]) as disks, journal.checkpoints(disks):
-            execute(planned, unused, unused, journal, Progress(quiet=True))
+            execute(planned, Stores(unused, unused), journal, Progress(quiet=True))
         seconds = (time.perf_counter() - started) / blocks
         journal.close()
     return seconds
@@ -110,7 +110,7 @@ def cluster_overhead(blocks: int) -> tuple[float, float, float]:
         journal = begun(folder, planned)
         before, busy = resident_bytes(), time.process_time()  # scheduler and client are threads of this process
         started = time.perf_counter()
-        execute(planned, unused, unused, journal, Progress(quiet=True), run_strips=crew.run_strips)
+        execute(planned, Stores(unused, unused), journal, Progress(quiet=True), run_strips=crew.run_strips)
         seconds, busy = (time.perf_counter() - started) / blocks, (time.process_time() - busy) / blocks
         grown = (resident_bytes() - before) / MIB
         journal.close()

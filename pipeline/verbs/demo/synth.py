@@ -18,6 +18,7 @@ import numpy as np
 
 from pipeline.config.output_name import check_output_name
 from pipeline.config.scalar import check_characters
+from pipeline.model.affine import Affine
 from pipeline.model.errors import OutputError, UsageError, unknown
 from pipeline.model.raster import DTYPES, RasterSpec
 from pipeline.model.region import Axis, Grid, Region
@@ -33,7 +34,7 @@ VERSION = 1
 """Counted up when the pixels of a seed change."""
 
 CRS = "EPSG:32633"
-TRANSFORM = (10.0, 0.0, 399960.0, 0.0, -10.0, 5800020.0)
+TRANSFORM = Affine(10.0, 0.0, 399960.0, 0.0, -10.0, 5800020.0)
 LARGEST_CHUNK = 512
 LARGEST_CHUNK_BYTES = 32 * 2**20
 LARGEST_VALUE = 10000
@@ -164,7 +165,7 @@ def _scene_product(path: Path, size: tuple[int, int], bands: int, dtype: str, se
     signature, scale = band_signature(bands), value_scale(spec.dtype)
 
     def compute(region: Region) -> np.ndarray:
-        from pipeline.run.demo.scene import scene
+        from pipeline.verbs.demo.scene import scene
 
         block = np.empty((*region.shape, bands), np.float32)
         scene(block, region.top, region.left, 0, _seed(seed), signature, scale)
@@ -178,7 +179,7 @@ def _labels_product(path: Path, size: tuple[int, int], num_labels: int, seed: in
     cells = segment_lattice(*size, num_labels)
 
     def compute(region: Region) -> np.ndarray:
-        from pipeline.run.demo.scene import segments
+        from pipeline.verbs.demo.scene import segments
 
         block = np.empty(region.shape, np.int32)
         segments(block, region.top, region.left, size, cells, _seed(seed))

@@ -21,12 +21,12 @@ from pipeline.output.job import Job
 from pipeline.output.place import Target
 from pipeline.output.store import RunStore
 from pipeline.planning.plan import ECONOMIES, Plan
-from pipeline.run.load import load
 from pipeline.storage.folder.base import Folder, RemoteError
 from pipeline.storage.folder.local import LocalFolder
 from pipeline.storage.folder.open import folder_at
 from pipeline.storage.zarr.coordinate import quiet
 from pipeline.storage.zarr.store import create_store, missing_chunks, read_table
+from pipeline.verbs.load import load
 
 AMPLE_BYTES = 2**50
 LISTED = 5

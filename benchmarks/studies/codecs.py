@@ -1,6 +1,6 @@
 """The presets of `output.codec`: size against the time to write and to read, for several kinds of rasters.
 
-    python -m benchmarks.codecs [RASTER.tif ...] [--size 2000] [--rounds 3] [--picture docs/codecs.svg]
+    python -m benchmarks.studies.codecs [RASTER.tif ...] [--size 2000] [--rounds 3] [--picture docs/codecs.svg]
 
 On two threads, chunks of 500 x 500; rasters of files are repeated until they have that size.
 """
@@ -24,9 +24,9 @@ import tifffile
 from pipeline.model.raster import RasterSpec
 from pipeline.model.region import Axis, Grid, Region
 from pipeline.model.stored import StoredArray
-from pipeline.run.demo.synth import synth
 from pipeline.storage.zarr.reader import ZarrReader, configure
 from pipeline.storage.zarr.store import CODECS, ZarrWriter, create_store
+from pipeline.verbs.demo.synth import synth
 
 CHUNK = 500
 THREADS = 2
@@ -84,7 +84,7 @@ def measure(image: np.ndarray, rounds: int) -> dict[str, Cost]:
 def store_and_load(image: np.ndarray, codec: str, path: str) -> Cost:
     height, width, bands = image.shape
     spec = RasterSpec(height, width, image.dtype, ("y", "x", "band"), tuple(f"b{i}" for i in range(bands)))
-    plan = StoredArray("image", spec, (CHUNK, CHUNK, bands), None, codec)
+    plan = StoredArray("image", spec, (CHUNK, CHUNK, bands), None, codec, spec.region)
     create_store(path, {}, [plan])
     grid = Grid(Axis(0, height, CHUNK), Axis(0, width, CHUNK), 2**31)
     blocks = [grid.block(number) for number in range(len(grid))]

@@ -1,0 +1,150 @@
+"""Readers made of readers: some bands, other nodata, scaled pixels, several rasters as the bands of one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from pipeline.model.errors import PipelineError
+from pipeline.model.raster import RasterSpec, Recorded, default_names, grid_difference, name_bands, working_dtype
+from pipeline.model.region import Region
+from pipeline.storage.reader import Evidence, Reader, Scales
+
+
+class View(Reader):
+    """A raster made of another one, which lies in the same files."""
+
+    def __init__(self, reader: Reader, spec: RasterSpec) -> None:
+        self.reader, self.spec, self.chunk, self.scales = reader, spec, reader.chunk, reader.scales
+        self.compile_decoder = reader.compile_decoder
+
+    def identity(self) -> dict[str, Any]:
+        return self.reader.identity()
+
+    def evidence(self) -> list[Evidence]:
+        return self.reader.evidence()
+
+    def describe(self) -> dict[str, Any]:
+        return self.reader.describe()
+
+
+class Selected(View):
+    """A reader with some of its bands (indices from 0), or with another nodata; `said` are further warnings."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        bands: Sequence[int] | None = None,
+        spec: RasterSpec | None = None,
+        said: tuple[str, ...] = (),
+    ) -> None:
+        """`spec` is that of the bands, by default as the reader has it."""
+        super().__init__(reader, spec or reader.spec.pick(bands or ()))
+        self.bands, self._said = None if bands is None else tuple(bands), said
+        if bands is not None and self.scales:
+            self.scales = tuple(self.scales[band] for band in bands)
+
+    def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:
+        own = self.bands
+        if bands is not None:
+            own = tuple(bands) if own is None else tuple(own[i] for i in bands)
+        self.reader.read(region, out, own)
+
+    def describe(self) -> dict[str, Any]:
+        facts = self.reader.describe()
+        return facts | {"warnings": [*facts.get("warnings", []), *self._said]}
+
+
+class Scaled(View):
+    """A reader whose pixels are stored * factor + offset of their band, invalid ones as NaN.
+
+    Their dtype is the working dtype, or float64.
+    """
+
+    def __init__(self, reader: Reader, applied: Scales, is_wide: bool = False) -> None:
+        self._applied, stored = np.array(applied), reader.spec.dtype
+        if stored.kind != "f" and stored.itemsize == 8:
+            factor, offset = applied[0]
+            remedy = f"{{op: cast, dtype: float64, scale: {factor!r}, offset: {offset!r}, allow_inexact: true}}"
+            if len(set(applied)) > 1:
+                remedy = "`calc` with `allow_inexact: true` for each band, whose scales differ"
+            raise PipelineError(
+                f"the raster is {stored.name}, and scaled pixels are floating point, which holds whole numbers only up "
+                f"to 2^53; leave `scale` out and scale it where that may round: {remedy}",
+                ("scale",),
+            )
+        nodata = None if reader.spec.nodata is None else float("nan")
+        place = reader.spec.recorded.place if reader.spec.recorded else None
+        dtype = np.dtype(np.float64) if is_wide else working_dtype(stored)
+        super().__init__(reader, replace(reader.spec, dtype=dtype, nodata=nodata, recorded=place))
+        self.scales = ()
+
+    def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:
+        stored = np.empty(out.shape, self.reader.spec.dtype)
+        self.reader.read(region, stored, bands)
+        pairs = self._applied if bands is None else self._applied[list(bands)]
+        factor, offset = (pairs.T[..., np.newaxis] if self.spec.dims[0] == "band" else pairs.T).copy()
+        axis, nodata = self.spec.dims.index("y"), self.reader.spec.nodata
+        for row, scaled in zip(np.moveaxis(stored, axis, 0), np.moveaxis(out, axis, 0), strict=True):
+            with np.errstate(over="ignore", invalid="ignore"):  # inf in, inf out
+                scaled[...] = np.multiply(row, factor, dtype=np.float64) + offset  # rounded once; small temporaries
+            if nodata is not None:
+                scaled[row == row.dtype.type(nodata)] = np.nan
+
+
+UNSCALED = ((1.0, 0.0),)
+
+
+class Stack(Reader):
+    """Several rasters of one band on one grid, as the bands of one raster (dims band, y, x)."""
+
+    def __init__(self, readers: Sequence[Reader], names: Sequence[str]) -> None:
+        first = readers[0].spec
+        for reader, name in zip(readers, names, strict=True):
+            spec = reader.spec
+            if spec.num_bands != 1:
+                raise PipelineError(f"{name} has {spec.num_bands} bands; a stack takes rasters of one band", ("stack",))
+            if words := grid_difference(first, spec):
+                raise PipelineError(f"{names[0]} and {name} lie on different grids: {words}", ("stack",))
+            if spec.dtype != first.dtype or repr(spec.nodata) != repr(first.nodata):  # NaN != NaN
+                raise PipelineError(
+                    f"{names[0]} is {first.dtype.name} with nodata {first.nodata}, {name} is {spec.dtype.name} with "
+                    f"nodata {spec.nodata}; the rasters of a stack must agree",
+                    ("stack",),
+                )
+        self._warnings: list[str] = []
+        names = name_bands(names, default_names(len(names)), self._warnings)
+        self.readers = tuple(readers)
+        recorded = _stacked([reader.spec.recorded or Recorded() for reader in readers])
+        self.spec = replace(first, dims=("band", "y", "x"), bands=tuple(names), band_coordinates=(), recorded=recorded)
+        self.chunk = readers[0].chunk
+        self.compile_decoder = next((r.compile_decoder for r in readers if r.compile_decoder), None)
+        if any(reader.scales for reader in readers):
+            self.scales = tuple((reader.scales or UNSCALED)[0] for reader in readers)
+
+    def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:
+        for plane, index in enumerate(range(len(self.readers)) if bands is None else bands):
+            reader = self.readers[index]
+            axis = reader.spec.dims.index("band") if "band" in reader.spec.dims else None
+            reader.read(region, out[plane] if axis is None else np.expand_dims(out[plane], axis))
+
+    def identity(self) -> dict[str, Any]:
+        return {"stack": [reader.identity() for reader in self.readers]}
+
+    def evidence(self) -> list[Evidence]:
+        return [evidence for reader in self.readers for evidence in reader.evidence()]
+
+    def describe(self) -> dict[str, Any]:
+        facts = [reader.describe() for reader in self.readers]
+        warnings = [*self._warnings, *dict.fromkeys(text for fact in facts for text in fact.get("warnings", []))]
+        return {**facts[0], "files": len(self.readers), "warnings": warnings}
+
+
+def _stacked(recorded: Sequence[Recorded]) -> Recorded | None:
+    """Return what the files say of their bands, and the first of the place."""
+    items = [replace(item, band=band) for band, each in enumerate(recorded) for item in each.items if item.band == 0]
+    stacked = Recorded(recorded[0].tags, recorded[0].nodata, tuple(items))
+    return stacked if stacked != Recorded() else None

@@ -1,0 +1,1 @@
+"""What the verbs of the API do: a pipeline made ready, planned, run, verified; conversions, lazy arrays, scenes."""
