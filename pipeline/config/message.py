@@ -17,6 +17,7 @@ from pipeline.config.document import Document
 from pipeline.config.place import KeyPath, format_path, holds, look_up
 from pipeline.model.errors import PipelineError, RasterpipeError, show, unknown
 from pipeline.operations.base import Operation
+from pipeline.operations.registry import owner_of, registry
 
 MAX_PROBLEMS = 20
 OWN_TYPE = "rasterpipe"
@@ -89,8 +90,15 @@ class Problem:
     def render(self, document: Document) -> str:
         """Return ``file:line:column: path in words: text``."""
         words = format_path(self.path[:-1] if self.of_key else self.path, document.data)
-        parts = (document.origin(self.path, of_key=self.of_key), words, self.text)
+        parts = (document.origin(self.path, of_key=self.of_key), words, self.text + _whose(document, self.path))
         return ": ".join(part for part in parts if part)
+
+
+def _whose(document: Document, path: KeyPath) -> str:
+    """Return whose operation a step is, where that is another package's."""
+    op = look_up(document.data, (*path[:2], "op")) if path[:1] == ("steps",) else None
+    owner = owner_of(registry()[op]) if isinstance(op, str) and op in registry() else None
+    return f" ({op} is an operation of {owner})" if owner else ""
 
 
 class InvalidPipeline(PipelineError):

@@ -190,7 +190,8 @@ def _run_with_executor(job: Job, reload: Reload, target: Target, journal: Journa
         scratch, is_remote = job.pipeline.run.scratch, is_url(job.output)
         folders = [*([] if is_remote else [journal.folder]), *([Path(scratch)] if scratch else [])]
         with locating(job.document):
-            capacity = executor.probe(job.evidence, folders, job.place.work if is_remote else None)
+            work = job.place.work if is_remote else None
+            capacity = executor.probe(job.evidence, folders, work, job.plan.distributions)
         if capacity is not None:
             cut = replace(cut, capacity=capacity)
         return _run(job if cut is ways.cut else reload(cut), target, journal, ways, executor)
