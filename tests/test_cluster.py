@@ -225,7 +225,8 @@ def test_an_input_that_is_away_stops_the_run_which_then_continues(place: Place, 
     ended = place.start(arm, scheduler=dask.address, halo=halo, grid=grid).wait()
     os.rename(aside, scene)
     assert ended.code == 6, ended
-    assert re.search("was there when the run began, and is not now|--resume ends the run once", ended.message)
+    words = "was there when the run began, and is not now|does not exist; the run stopped|--resume ends the run once"
+    assert re.search(words, ended.message)
     place.check(place.start(resume=True, scheduler=dask.address, halo=halo, grid=grid).wait())
 
 
