@@ -315,8 +315,10 @@ def test_survives_pickling_and_yaml_and_leaves_its_input_alone(op: str, data: st
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of memory cannot be reset here")
-@pytest.mark.parametrize("dtype", ["uint16", "float32"])
-@pytest.mark.parametrize("dims", [("y", "x", "band"), ("band", "y", "x")], ids=",".join)
+@pytest.mark.parametrize("dtype", ["uint16", pytest.param("float32", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize(
+    "dims", [("y", "x", "band"), pytest.param(("band", "y", "x"), marks=pytest.mark.thorough)], ids=",".join
+)
 @pytest.mark.parametrize("op", MAPS)
 def test_scratch_bytes_are_not_exceeded(op: str, dims: tuple[str, ...], dtype: str) -> None:
     """In a process of its own: what the heap of one holds that has run many tests comes and goes as it likes."""
