@@ -678,7 +678,7 @@ def test_rows_of_chunks_that_are_not_rows_of_tiles(tmp_path: Path, dims: str) ->
     reader.read = lambda region, *rest: (calls.append(region), real(region, *rest))[1]  # type: ignore[method-assign]
     layout = plan_tiles(reader.spec, reader.chunk, 2, 2**27)
     assert (layout.side, layout.rows) == (256, 300)
-    tiff_writer.write_geotiff(tmp_path / "b.tif", reader, layout, "fast", "{}", 2)
+    tiff_writer.write_geotiff(tmp_path / "b.tif", reader.read, layout, "fast", "{}", 2)
     assert [call.top for call in calls] == [0, 300, 600, 900] * (1 if dims == "y,x,band" else 3)
     written = tifffile.imread(tmp_path / "b.tif")
     np.testing.assert_array_equal(written if dims == "band,y,x" else np.moveaxis(written, -1, 0), values)
