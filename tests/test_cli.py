@@ -898,6 +898,7 @@ def test_a_full_disk_stops_the_run(fault: str, here: Path, monkeypatch: pytest.M
 
 DRIVER = """\
 import signal, sys, time
+from dataclasses import replace
 from pathlib import Path
 from pipeline import api
 from pipeline.execution.run import executor
@@ -911,8 +912,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run 
 point = sys.argv.pop(1)
 settings, write, compile_kernels = job._settings, ZarrWriter.write, executor.compile_kernels
 
-def cut(config, spec, grids, *rest):
-    return settings(config, spec, grids or (Grid(Axis(0, 128, 32), Axis(0, 128, 32), 2**31),), *rest)
+def cut(config, spec, given):
+    grids = given.grids or (Grid(Axis(0, 128, 32), Axis(0, 128, 32), 2**31),)
+    return settings(config, spec, replace(given, grids=grids))
 
 def slow_write(self, *args):
     if point == "blocks":

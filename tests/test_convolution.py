@@ -15,7 +15,6 @@ from scipy import ndimage
 
 import pipeline
 from pipeline.kernels.convolution import (
-    Frame,
     Weights,
     correlate,
     direct,
@@ -24,9 +23,12 @@ from pipeline.kernels.convolution import (
     scratch_bytes,
     separable,
 )
+from pipeline.kernels.frame import Frame
 from pipeline.model.errors import PipelineError
+from pipeline.model.region import Region
 from pipeline.verbs.load import load
 from tests import harness
+from tests.draws import draws
 from tests.harness import Raster
 
 RNG = np.random.default_rng(5)
@@ -39,7 +41,7 @@ def compute(values: np.ndarray, weights: Weights, lanes: int = 1, normalize: boo
     _, height, length = values.shape
     out, before = np.full(values.shape, 99, values.dtype), values.copy()
     region = (top, height - bottom, left, length // lanes - right)
-    correlate(values, weights, out, Frame(region, (0, 0), (0, 0), lanes), normalize)
+    correlate(values, weights, out, Frame(Region(*region), (0, 0), (0, 0), lanes), normalize)
     np.testing.assert_array_equal(values, before)
     rim = np.ones((height, length // lanes, lanes), bool)
     rim[region[0] : region[1], region[2] : region[3]] = False
@@ -113,7 +115,7 @@ def test_ten_thousand_weights_of_one_sign_keep_the_bound_in_float64() -> None:
     check(result[place], right.astype(np.float64), 2, kernel.sum())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=draws(60), deadline=None)
 @given(data=st.data())
 def test_no_bit_depends_on_the_block_or_on_pixels_outside_the_support(data: st.DataObject) -> None:
     """A part computed alone, from an array with NaN and inf just beyond its support, has the bits of the whole."""
@@ -131,7 +133,7 @@ def test_no_bit_depends_on_the_block_or_on_pixels_outside_the_support(data: st.D
     inside = np.s_[:, top - rows : bottom + rows, (left - columns) * lanes : (right + columns) * lanes]
     part[inside] = values[inside]
     out = np.empty((2, bottom - top, (right - left) * lanes), values.dtype)
-    frame = Frame((top, bottom, left, right), (0, 0), (top, left), lanes)
+    frame = Frame(Region(top, bottom, left, right), (0, 0), (top, left), lanes)
     correlate(part, weights, out, frame, normalize)
     alone = whole[:, top - rows : bottom - rows, left - columns : right - columns].reshape(out.shape)
     assert out.tobytes() == np.ascontiguousarray(alone).tobytes()

@@ -15,10 +15,12 @@ import xarray as xr
 import pipeline
 from pipeline import api
 from pipeline.config import load_pipeline
-from pipeline.kernels.difference import FIRST, OUTPUTS, SECOND, Frame, differences
+from pipeline.kernels.difference import FIRST, OUTPUTS, SECOND, Spacings, differences
 from pipeline.kernels.difference_row import eigenvalues
+from pipeline.kernels.frame import Frame
 from pipeline.model.errors import PipelineError
 from pipeline.model.raster import RasterSpec
+from pipeline.model.region import Region
 from pipeline.operations.base import Specs
 from pipeline.operations.registry import registry
 from pipeline.verbs.load import load
@@ -167,12 +169,12 @@ SUPPORT |= dict.fromkeys(("determinant", "eigen_large", "eigen_small"), CROSS | 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_an_invalid_pixel_spoils_its_supports_and_nothing_else(bad: float, dtype: str) -> None:
     values = scene((9, 9), dtype)
-    frame = Frame(region=(1, 8, 1, 8), origin=(0, 0))
+    frame = Frame(Region(1, 8, 1, 8), (0, 0), (1, 1))
 
     def everything() -> dict[str, np.ndarray]:
-        out = {name: (np.empty((1, 7, 7), dtype), (1, 1)) for name in OUTPUTS}
-        differences(values[np.newaxis], out, frame)
-        return {name: array[0] for name, (array, _) in out.items()}
+        out = {name: np.empty((1, 7, 7), dtype) for name in OUTPUTS}
+        differences(values[np.newaxis], out, frame, Spacings())
+        return {name: array[0] for name, array in out.items()}
 
     clean = everything()
     values[4, 4] = bad
@@ -187,13 +189,13 @@ def test_an_invalid_pixel_spoils_its_supports_and_nothing_else(bad: float, dtype
 def test_any_subset_of_the_outputs_has_the_same_bits(dtype: str, lanes: int) -> None:
     rng = np.random.default_rng(1)
     values = rng.normal(size=(2, 12, 4000 * lanes)).astype(dtype)  # longer than a strip
-    frame = Frame((10, 20, -5, 3993), (9, -6), lanes, SPACING, (10, 19), (-5, 3992))
+    spacing = Spacings(*SPACING, (10, 19), (-5, 3992))
 
     def some(names: Sequence[str], origin: tuple[int, int]) -> dict[str, np.ndarray]:
         shape = 2, 20 - origin[0], (3993 - origin[1]) * lanes
-        out = {name: (np.zeros(shape, dtype), origin) for name in names}
-        differences(values, out, frame)
-        return {name: array[:, 10 - origin[0] :, (-5 - origin[1]) * lanes :] for name, (array, _) in out.items()}
+        out = {name: np.zeros(shape, dtype) for name in names}
+        differences(values, out, Frame(Region(10, 20, -5, 3993), (9, -6), origin, lanes), spacing)
+        return {name: array[:, 10 - origin[0] :, (-5 - origin[1]) * lanes :] for name, array in out.items()}
 
     together = some(OUTPUTS, (10, -5))
     for names in [(name,) for name in OUTPUTS] + [("dy", "dx"), ("dyy", "dxy", "dxx"), ("dx", "eigen_small")]:
@@ -204,9 +206,9 @@ def test_any_subset_of_the_outputs_has_the_same_bits(dtype: str, lanes: int) -> 
 def all_outputs(values: np.ndarray, spacing: tuple[float, float] = (1.0, 1.0)) -> dict[str, np.ndarray]:
     """Return every output in the interior of one band."""
     bottom, right = values.shape[0] - 1, values.shape[1] - 1
-    out = {name: (np.empty((1, bottom - 1, right - 1), values.dtype), (1, 1)) for name in OUTPUTS}
-    differences(values[np.newaxis], out, Frame((1, bottom, 1, right), (0, 0), spacing=spacing))
-    return {name: array[0].astype(np.float64) for name, (array, _) in out.items()}
+    out = {name: np.empty((1, bottom - 1, right - 1), values.dtype) for name in OUTPUTS}
+    differences(values[np.newaxis], out, Frame(Region(1, bottom, 1, right), (0, 0), (1, 1)), Spacings(*spacing))
+    return {name: array[0].astype(np.float64) for name, array in out.items()}
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e-3, 1.0, 1e150])

@@ -32,7 +32,7 @@ from pipeline.storage.folder import listing, retry
 from pipeline.storage.zarr import store as zarr_store
 from pipeline.storage.zarr.store import ZarrWriter, root_attributes
 from pipeline.verbs import run as run_module
-from pipeline.verbs.load import load
+from pipeline.verbs.load import Cut, load
 from tests import harness
 
 SIDE, CHUNK, BLOCKS = 128, 16, 64
@@ -82,7 +82,7 @@ def expected(config: Config, tmp_path: Path) -> dict[str, Any]:
 
 def undisturbed(config: Config, folder: Path, grids: Any = GRIDS) -> dict[str, Any]:
     path = folder / "undisturbed" / "result.zarr"
-    api.run({**config, "output": {**config["output"], "path": str(path)}}, grids=grids)
+    api.run({**config, "output": {**config["output"], "path": str(path)}}, cut=Cut(grids))
     return harness.stored_files(path)
 
 
@@ -130,10 +130,10 @@ def test_an_input_that_is_away_stops_the_run_which_then_continues(
     with monkeypatch.context() as patch:
         during(patch, {20: partial(away, scene / place)})
         with pytest.raises(RunStopped, match=r"was there when the run began, and is not now.*--resume continues it"):
-            api.run(config, grids=GRIDS)
+            api.run(config, cut=Cut(GRIDS))
     assert not output.exists()
     back(scene / place)
-    facts = api.run(config, grids=GRIDS, resume=True)
+    facts = api.run(config, cut=Cut(GRIDS), resume=True)
     assert facts["blocks"] > 0
     assert facts["blocks"] + facts["blocks_skipped"] == BLOCKS
     assert harness.stored_files(output) == expected
@@ -147,7 +147,7 @@ def test_an_input_that_is_away_for_a_moment_costs_attempts(
         threading.Timer(0.05, partial(back, scene)).start()
 
     during(monkeypatch, {20: blink})
-    assert api.run({**config, "run": {**config["run"], "retries": 8}}, grids=GRIDS)["retries"] > 0
+    assert api.run({**config, "run": {**config["run"], "retries": 8}}, cut=Cut(GRIDS))["retries"] > 0
     assert harness.stored_files(output) == expected
 
 
@@ -166,9 +166,9 @@ def test_a_tiff_that_is_away_stops_the_run_which_then_continues(
     with monkeypatch.context() as patch:
         during(patch, {20: partial(away, source)})
         with pytest.raises(RunStopped, match=r"was there when the run began, and is not now.*--resume continues it"):
-            api.run(config, grids=GRIDS)
+            api.run(config, cut=Cut(GRIDS))
     back(source)
-    assert 0 < api.run(config, grids=GRIDS, resume=True)["blocks"] < BLOCKS
+    assert 0 < api.run(config, cut=Cut(GRIDS), resume=True)["blocks"] < BLOCKS
     assert harness.stored_files(output) == expected
 
 
@@ -198,7 +198,7 @@ def test_folders_that_are_links_are_looked_into(config: Config, scene: Path, out
     (scene / "c" / "3").symlink_to(scene.parent / "elsewhere")
     (scene / "c" / "back").symlink_to(scene)
     assert not [note for note in api.plan(config)["notes"] if "lacks" in note]
-    api.run(config, grids=GRIDS)
+    api.run(config, cut=Cut(GRIDS))
     assert without_identity(harness.stored_files(output)) == without_identity(expected)
 
 
@@ -249,13 +249,13 @@ def test_an_input_that_is_another_one_for_a_while_stops_the_run_for_good(
     with monkeypatch.context() as patch:
         during(patch, {10: first, 60: last})
         with pytest.raises(InputChanged, match=r"is not as it was when .*--overwrite starts anew") as caught:
-            api.run(config, grids=GRIDS)
+            api.run(config, cut=Cut(GRIDS))
         assert caught.value.exit_code == 4
     if chunk.read_bytes() != before:
         last()
     with pytest.raises(OutputError, match=r"the unfinished run cannot be continued: .*; --overwrite starts anew"):
         api.run(config, resume=True)
-    api.run(config, grids=GRIDS, overwrite=True)
+    api.run(config, cut=Cut(GRIDS), overwrite=True)
     assert pixel_files(output) == pixel_files_of(expected)
 
 
@@ -273,7 +273,7 @@ def test_a_chunk_that_was_not_there_and_is_stops_the_run(
     away(scene / "c/6/6/0")
     during(monkeypatch, {10: partial(back, scene / "c/6/6/0")})
     with pytest.raises(InputChanged, match="c/6/6/0 was not there when the run began, and is now"):
-        api.run(config, grids=GRIDS)
+        api.run(config, cut=Cut(GRIDS))
 
 
 def test_a_chunk_that_is_another_one_while_it_is_read_is_told(scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,12 +305,12 @@ def test_a_moved_project_is_continued(
     with monkeypatch.context() as patch:
         during(patch, {20: stop})
         with pytest.raises(RunStopped):
-            api.run(config, grids=GRIDS)
+            api.run(config, cut=Cut(GRIDS))
     moved = tmp_path / "moved" / scene.name
     moved.parent.mkdir()
     shutil.copytree(scene, moved) if scene.is_dir() else shutil.copy2(scene, moved)
     shutil.rmtree(scene) if scene.is_dir() else scene.unlink()
-    facts = api.run(config, grids=GRIDS, inputs={"image": str(moved)}, resume=True)
+    facts = api.run(config, cut=Cut(GRIDS), inputs={"image": str(moved)}, resume=True)
     assert 0 < facts["blocks"] < BLOCKS
     assert pixel_files(output) == pixel_files_of(expected)
 
@@ -340,9 +340,9 @@ def test_another_raster_of_the_same_sizes_and_times_is_told(
     with monkeypatch.context() as patch:
         during(patch, {20: stop})
         with pytest.raises(RunStopped):
-            api.run(pipeline(sources[0], output), grids=GRIDS)
+            api.run(pipeline(sources[0], output), cut=Cut(GRIDS))
     with pytest.raises(OutputError, match="the input image has changed since"):
-        api.run(pipeline(sources[1], output), grids=GRIDS, resume=True)
+        api.run(pipeline(sources[1], output), cut=Cut(GRIDS), resume=True)
 
 
 def test_listings_know_a_million_files() -> None:
@@ -387,12 +387,12 @@ def test_a_finished_chunk_that_is_lost_is_computed_again(
         during(patch, acts)
         if when == "between":
             with pytest.raises(RunStopped):
-                api.run(config, grids=GRIDS)
+                api.run(config, cut=Cut(GRIDS))
             harm(harness.unfinished(output))
         else:
-            assert api.run(config, grids=GRIDS)["blocks_recomputed"] == 1
+            assert api.run(config, cut=Cut(GRIDS))["blocks_recomputed"] == 1
     if when == "between":
-        assert api.run(config, grids=GRIDS, resume=True)["blocks_recomputed"] == 1
+        assert api.run(config, cut=Cut(GRIDS), resume=True)["blocks_recomputed"] == 1
     assert harness.stored_files(output) == expected
 
 
@@ -411,7 +411,7 @@ def test_what_is_lost_again_and_again_is_no_result(
     slow = RunStore.take_back_lost
     monkeypatch.setattr(RunStore, "take_back_lost", lambda *args: (threading.Event().wait(0.1), slow(*args))[1])
     with pytest.raises(RunStopped, match="1 blocks of the result are lost again and again"):
-        api.run(config, grids=GRIDS)
+        api.run(config, cut=Cut(GRIDS))
     assert not output.exists()
 
 
@@ -445,13 +445,13 @@ def test_whatever_is_lost_of_a_chain_with_tables_is_made_again(
     with monkeypatch.context() as patch:
         during(patch, {writes[seed % 3] + int(random.integers(20)): stop})
         with pytest.raises(RunStopped):
-            api.run(config, grids=grids)
+            api.run(config, cut=Cut(grids))
     files = sorted(p for p in work_folder(str(output)).rglob("*") if p.is_file() and p.name not in ("journal", "owner"))
     files = [path for path in files if path.name != "zarr.json"]
     for index in random.choice(len(files), min(len(files), 12), replace=False):
         path = files[int(index)]
         path.unlink() if random.random() < 0.5 else path.write_bytes(path.read_bytes()[:-7])
-    api.run(config, grids=grids, resume=True)
+    api.run(config, cut=Cut(grids), resume=True)
     assert harness.stored_files(output) == expected
     assert not work_folder(str(output)).exists()
 
@@ -466,11 +466,11 @@ def test_a_table_that_is_cut_is_made_again(
         with monkeypatch.context() as patch:
             during(patch, {20: stop})
             with pytest.raises(RunStopped):
-                api.run(config, grids=GRIDS * 2, overwrite=True)
+                api.run(config, cut=Cut(GRIDS * 2), overwrite=True)
         (table,) = work_folder(str(output)).glob("*/tables/zones.*")
         column = next((path for path in table.iterdir() if path.name == name), next(table.glob("*.npy")))
         column.write_bytes(column.read_bytes()[:-1])
-        api.run(config, grids=GRIDS * 2, resume=True)
+        api.run(config, cut=Cut(GRIDS * 2), resume=True)
         assert harness.stored_files(output) == expected
 
 
@@ -488,7 +488,7 @@ def test_metadata_that_are_others_for_a_while_stop_the_run(
 
     monkeypatch.setattr(run_module, "execute", meddle)
     with pytest.raises(InputChanged, match="its metadata are not those of when the run began"):
-        api.run(config, grids=GRIDS)
+        api.run(config, cut=Cut(GRIDS))
 
 
 def test_metadata_are_written_anew(
@@ -501,7 +501,7 @@ def test_metadata_are_written_anew(
         (store / "smooth/x/c/0").write_bytes(b"")
 
     during(monkeypatch, {40: harm})
-    api.run(config, grids=GRIDS)
+    api.run(config, cut=Cut(GRIDS))
     assert harness.stored_files(output) == expected
 
 
@@ -552,12 +552,12 @@ def test_what_wakes_up_late_finds_nothing_to_write_to(
         patch.setattr(ZarrWriter, "write", sleepy)
         during(patch, {20: stop})
         with pytest.raises(RunStopped):
-            api.run(config, grids=GRIDS)
+            api.run(config, cut=Cut(GRIDS))
     if ends == "overwritten":
         config["steps"] = [{**SMOOTH, "size": 9}]
-        api.run(config, grids=GRIDS, overwrite=True)
+        api.run(config, cut=Cut(GRIDS), overwrite=True)
     else:
-        api.run(config, grids=GRIDS, resume=True)
+        api.run(config, cut=Cut(GRIDS), resume=True)
     before = harness.stored_files(output)
     with pytest.raises(OutputError, match="is gone: its run has ended, or somebody has removed it"):
         late[0]()
@@ -624,7 +624,7 @@ def begun(config: Config, output: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     with monkeypatch.context() as patch:
         during(patch, {20: stop})
         with pytest.raises(RunStopped):
-            api.run(config, grids=GRIDS)
+            api.run(config, cut=Cut(GRIDS))
     return work_folder(str(output)) / "journal"
 
 
@@ -639,7 +639,7 @@ def test_an_unfinished_run_of_another_version_is_not_continued(
             OutputError, match=rf"begun by another version: {key} was .*, is \"another\"; continue it with"
         ):
             api.run(config, resume=True)
-    api.run(config, grids=GRIDS, resume=True)
+    api.run(config, cut=Cut(GRIDS), resume=True)
     assert harness.stored_files(output) == expected
 
 
@@ -651,7 +651,7 @@ def test_a_line_that_no_run_wrote_is_not_believed(
 ) -> None:
     with begun.open("ab") as file:
         file.write(line)
-    api.run(config, grids=GRIDS, resume=True)
+    api.run(config, cut=Cut(GRIDS), resume=True)
     assert harness.stored_files(output) == expected
 
 
@@ -667,19 +667,19 @@ def test_a_result_is_complete_though_its_work_folder_cannot_be_removed(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rmdir", refuse)
-        facts = api.run(config, grids=GRIDS)
+        facts = api.run(config, cut=Cut(GRIDS))
     assert any("could not be removed, which only the run needed: Operation" in text for text in facts["warnings"])
     assert harness.stored_files(output) == expected
     shutil.rmtree(work_folder(str(output)), ignore_errors=True)
     with monkeypatch.context() as patch:  # somebody else has removed it
         publish = RunStore.publish
         patch.setattr(RunStore, "publish", lambda self: (publish(self), shutil.rmtree(work_folder(str(output))))[0])
-        assert api.run(config, grids=GRIDS, overwrite=True)["blocks"] == BLOCKS
+        assert api.run(config, cut=Cut(GRIDS), overwrite=True)["blocks"] == BLOCKS
     assert harness.stored_files(output) == expected
 
 
 def test_gathered_metadata_are_those_of_the_members(config: Config, output: Path) -> None:
-    api.run(config, grids=GRIDS)
+    api.run(config, cut=Cut(GRIDS))
     found = json.loads((output / "zarr.json").read_text())
     assert found["attributes"]["rasterpipe"]["complete"] is True
     gathered = found["consolidated_metadata"]["metadata"]

@@ -26,6 +26,7 @@ import tifffile
 import zarr
 
 from pipeline import api
+from pipeline.cli.text import format_run
 from pipeline.execution.strip import Strip
 from pipeline.model.errors import InputError, OutputError, RunInterrupted, RunStopped
 from pipeline.model.region import Axis, Grid
@@ -35,7 +36,7 @@ from pipeline.storage.folder import retry
 from pipeline.storage.folder.retry import Retry, is_transient
 from pipeline.storage.zarr.reader import ZarrReader
 from pipeline.storage.zarr.store import ZarrWriter, root_attributes
-from pipeline.verbs import facts as report
+from pipeline.verbs.load import Cut
 from tests import harness
 from tests.process import Run, after_writes
 
@@ -84,7 +85,7 @@ def output(config: Config) -> Path:
 def undisturbed(config: Config, folder: Path) -> dict[str, Any]:
     """Return the files of a run that nothing happens to."""
     target = folder / "undisturbed" / "result.zarr"
-    api.run({**config, "output": {**config["output"], "path": str(target)}}, grids=GRIDS)
+    api.run({**config, "output": {**config["output"], "path": str(target)}}, cut=Cut(GRIDS))
     return harness.stored_files(target)
 
 
@@ -209,9 +210,9 @@ def test_faults_that_pass_leave_no_trace(
             write, lambda w, region, _: (w.array.raster, region), truncate_a_chunk, CONNECTION_ERROR, IO_ERROR
         )
         patch.setattr(ZarrWriter, "write", write)
-        facts = api.run(config, grids=GRIDS)
+        facts = api.run(config, cut=Cut(GRIDS))
     assert facts["retries"] >= BLOCKS * (RASTERS + 1)
-    assert any("repeated after errors that passed" in line for line in report.format_run(facts))
+    assert any("repeated after errors that passed" in line for line in format_run(facts))
     assert harness.stored_files(output) == expected
     assert api.run(config, resume=True)["retries"] == 0
 
@@ -229,7 +230,7 @@ def test_faults_of_a_tiff_that_pass_leave_no_trace(tmp_path: Path, monkeypatch: 
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "pread", faulty)
-        facts = api.run(config, grids=GRIDS)
+        facts = api.run(config, cut=Cut(GRIDS))
     assert facts["retries"] > 5
     assert harness.stored_files(tmp_path / "result.zarr") == expected
 
@@ -250,7 +251,7 @@ def test_a_slow_disk_changes_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(ZarrReader, "read", slow(ZarrReader.read))
         patch.setattr(ZarrWriter, "write", slow(ZarrWriter.write))
-        assert api.run({**config, "run": {"workers": 5, "halo": "read"}}, grids=GRIDS)["retries"] == 0
+        assert api.run({**config, "run": {"workers": 5, "halo": "read"}}, cut=Cut(GRIDS))["retries"] == 0
     assert harness.stored_files(output) == expected
 
 
@@ -291,7 +292,7 @@ def test_a_fault_that_lasts_stops_the_run_at_once(
         patch.setattr(owner, kind, method)
         started = time.monotonic()
         with pytest.raises(RunStopped) as caught:
-            api.run(config, grids=GRIDS)
+            api.run(config, cut=Cut(GRIDS))
     assert time.monotonic() - started < 5
     assert caught.value.exit_code == 6
     assert f"of {BLOCKS} (rows " in str(caught.value)
@@ -313,7 +314,7 @@ def test_a_fault_that_does_not_pass_stops_the_run_within_seconds(
         patch.setattr(ZarrWriter, "write", method)
         started = time.monotonic()
         with pytest.raises(RunStopped, match=r"block \d+ of 64 \(rows .*; step smooth\): .*Input/output error"):
-            api.run(config, grids=GRIDS)
+            api.run(config, cut=Cut(GRIDS))
     assert 1 < time.monotonic() - started < 8
     assert 4 <= len(failed) <= 4 * 3
     api.run(config, resume=True)
@@ -347,7 +348,7 @@ def test_the_first_failure_of_two_strips_is_told(config: Config, monkeypatch: py
 
     monkeypatch.setattr(compute, slow)
     with pytest.raises(RunStopped, match=r"^block 15 of 64 .*No space left"):
-        api.run(config, grids=GRIDS)
+        api.run(config, cut=Cut(GRIDS))
     assert max(begun) < 2 * 16 + 3  # the third strip did not begin
 
 
@@ -365,7 +366,7 @@ def test_a_signal_ends_the_waiting(config: Config, monkeypatch: pytest.MonkeyPat
     started = time.monotonic()
     thread.start()
     with pytest.raises(RunInterrupted) as caught:
-        api.run(config, grids=GRIDS)
+        api.run(config, cut=Cut(GRIDS))
     thread.join()
     assert caught.value.exit_code == 143
     assert time.monotonic() - started < 10
@@ -380,7 +381,7 @@ def test_a_journal_that_cannot_be_written_stops_the_run(
         patch.setattr(Journal, "_write", from_call(Journal._write, 10, LASTING[0])[0])
         patch.setattr(Journal, "flush", from_call(Journal.flush, 2, LASTING[0])[0])
         with pytest.raises(RunStopped, match="No space left on device; the run stopped"):
-            api.run(config, grids=GRIDS)
+            api.run(config, cut=Cut(GRIDS))
     assert api.run(config, resume=True)["blocks_skipped"] > 0
     assert harness.stored_files(output) == undisturbed(config, tmp_path)
 
@@ -407,7 +408,7 @@ def test_a_disk_that_fills_up(small_disk: Path, tmp_path: Path, monkeypatch: pyt
     ballast.write_bytes(bytes(850_000))
     for options in ({}, {"resume": True}):
         with pytest.raises(RunStopped, match="No space left on device") as caught:
-            api.run(config, grids=GRIDS, **options)
+            api.run(config, cut=Cut(GRIDS), **options)
         assert caught.value.exit_code == 6
     ballast.unlink()
     facts = api.run(config, resume=True)
@@ -455,7 +456,7 @@ def lose_folders(output: str) -> None:
 
 
 def test_a_limit_on_files(config: Config, output: Path, tmp_path: Path) -> None:
-    ended = Run(config, limit_files, grids=GRIDS).wait()
+    ended = Run(config, limit_files, cut=Cut(GRIDS)).wait()
     assert ended.code == 6
     assert "File too large" in ended.message
     api.run(config, resume=True)  # the journal, too, was held up
@@ -464,7 +465,7 @@ def test_a_limit_on_files(config: Config, output: Path, tmp_path: Path) -> None:
 
 def test_rights_that_are_lost(config: Config, output: Path, tmp_path: Path) -> None:
     arm = lose_rights if os.geteuid() == 0 else partial(lose_folders, str(output))
-    ended = Run(config, arm, grids=GRIDS).wait()
+    ended = Run(config, arm, cut=Cut(GRIDS)).wait()
     assert ended.code == 6
     assert "ermission denied" in ended.message
     assert "step smooth" in ended.message
@@ -479,7 +480,7 @@ def test_rights_that_are_lost(config: Config, output: Path, tmp_path: Path) -> N
 def test_an_input_that_changes_during_the_run(way: str, config: Config, output: Path, tmp_path: Path) -> None:
     source = Path(config["inputs"]["image"])
     act = partial(_change_a_chunk, source) if way == "pixels" else partial(shutil.rmtree, source)
-    ended = Run(config, partial(after_writes, 40, act), grids=GRIDS).wait()
+    ended = Run(config, partial(after_writes, 40, act), cut=Cut(GRIDS)).wait()
     assert (root_attributes(harness.unfinished(output)) or {})["complete"] is False
     if way == "pixels":
         assert ended.code == 4
@@ -498,7 +499,7 @@ def _change_a_chunk(source: Path) -> None:
 
 def test_a_lost_chunk_of_an_output_is_no_fill_value(config: Config, output: Path, tmp_path: Path) -> None:
     """Zarr allows chunks that are not there; a run writes all of them."""
-    api.run(config, grids=GRIDS)
+    api.run(config, cut=Cut(GRIDS))
     (output / "smooth" / "mean" / "c" / "3" / "4" / "0").unlink()
     next_config = pipeline(f"{output}/smooth/mean", tmp_path / "next.zarr")
     with pytest.raises(

@@ -16,9 +16,11 @@ import zarr
 
 from pipeline import api
 from pipeline.config import load_pipeline
+from pipeline.kernels.footprint import Footprint
+from pipeline.kernels.frame import Frame
 from pipeline.kernels.gabor import Group, factor_bank, gabor_kernel
 from pipeline.kernels.gabor_bank import Band, responses
-from pipeline.kernels.window import Frame, moments
+from pipeline.kernels.window import WindowRule, moments
 from pipeline.kernels.window_power import power_moments
 from pipeline.model.errors import PipelineError
 from pipeline.model.raster import RasterSpec
@@ -296,11 +298,12 @@ def test_sums_of_squares_give_the_variances_that_merging_gives(
         values[0, 40, 300] = np.nan
         values[0, 70:, 600:] = np.inf
     top, left = size[0] // 2, size[1] // 2
-    frame = Frame((3, 90 - 2 * top, 5, 700 - 2 * left), (-top, -left), (3, 5), size)
+    frame = Frame(Region(3, 90 - 2 * top, 5, 700 - 2 * left), (-top, -left), (3, 5))
+    window = WindowRule(Footprint.rectangle(size))
     shape = (1, 90 - 2 * top - 3, 700 - 2 * left - 5)
     got, expected = ({name: np.empty(shape, np.float32) for name in ("mean", "var", "std")} for _ in range(2))
-    power_moments(values, got, frame)
-    moments(values, None, expected, frame)
+    power_moments(values, got, frame, window)
+    moments(values, None, expected, frame, window)
     assert same_bits(got["mean"], expected["mean"])
     largest = float(np.abs(values[np.isfinite(values)]).max())
     for name, power in (("var", 1), ("std", 0.5)):

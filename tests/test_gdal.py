@@ -18,7 +18,7 @@ transform = pytest.importorskip("rasterio.transform")
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore:{text}") for text in ("Dataset has no geotransform", "Use `@` matmul")
 ]
-SMALL = [("run.memory=600 MiB", "--memory"), ("run.workers=2", "--workers")]
+SMALL = [("run.memory", "600 MiB", "--memory"), ("run.workers", 2, "--workers")]
 GDAL = tuple(int(number) for number in rasterio.__gdal_version__.split(".")[:2])
 needs_zarr = pytest.mark.skipif(
     GDAL < (3, 12), reason=f"GDAL {rasterio.__gdal_version__} does not read Zarr v3 as written here; 3.12 does"

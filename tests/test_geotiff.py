@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 import pipeline
 from pipeline import api
-from pipeline.cli import main
+from pipeline.cli.main import main
 from pipeline.model.alignment import spacing_metres
 from pipeline.model.errors import OutputError, PipelineError, RunInterrupted, RunStopped
 from pipeline.model.raster import RasterSpec
@@ -37,9 +37,10 @@ from pipeline.storage.tiff.reader import TiffReader
 from pipeline.storage.tiff.tiling import TileLayout, plan_tiles
 from pipeline.storage.zarr.reader import ZarrReader
 from pipeline.verbs import run as run_module
+from tests.draws import draws
 from tests.georeference import assert_same_crs
 
-SMALL = [("run.memory=600 MiB", "--memory"), ("run.workers=2", "--workers")]
+SMALL = [("run.memory", "600 MiB", "--memory"), ("run.workers", 2, "--workers")]
 PLACE = (33550, 33922, 34264, 34735, 34736, 34737, 50844)
 KEPT = (*PLACE, 42112, 42113, 320, 262, 338)
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -628,7 +629,7 @@ def test_too_little_memory_is_refused(tmp_path: Path) -> None:
     assert (layout.rows, layout.columns) == (layout.side, layout.side) == (64, 64)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=draws(60), deadline=None)
 @given(data=st.data())
 def test_tiles_hold_every_pixel_once(data: st.DataObject) -> None:
     dims = data.draw(st.sampled_from([("y", "x"), ("y", "x", "band"), ("band", "y", "x")]))
@@ -677,7 +678,7 @@ def test_rows_of_chunks_that_are_not_rows_of_tiles(tmp_path: Path, dims: str) ->
     reader.read = lambda region, *rest: (calls.append(region), real(region, *rest))[1]  # type: ignore[method-assign]
     layout = plan_tiles(reader.spec, reader.chunk, 2, 2**27)
     assert (layout.side, layout.rows) == (256, 300)
-    tiff_writer.write_geotiff(tmp_path / "b.tif", reader, layout, "fast", "{}", 2)
+    tiff_writer.write_geotiff(tmp_path / "b.tif", reader.read, layout, "fast", "{}", 2)
     assert [call.top for call in calls] == [0, 300, 600, 900] * (1 if dims == "y,x,band" else 3)
     written = tifffile.imread(tmp_path / "b.tif")
     np.testing.assert_array_equal(written if dims == "band,y,x" else np.moveaxis(written, -1, 0), values)

@@ -20,6 +20,7 @@ import pytest
 
 from pipeline.output.work_folder import work_folder
 from pipeline.storage.zarr.store import ZarrWriter, root_attributes
+from pipeline.verbs.load import Cut
 from tests import harness
 from tests.process import Run
 from tests.two_pipelines import GRIDS, Config, Pair, two_pipelines
@@ -69,8 +70,9 @@ def kill_at_random(pair: Pair, num_kills: int, seed: int) -> int:
     return turn + 1
 
 
-def test_killed_twenty_times(pair: Pair) -> None:
-    kill_at_random(pair, num_kills=20, seed=1)
+@pytest.mark.parametrize("num_kills", [5, pytest.param(20, marks=pytest.mark.thorough)])
+def test_killed_some_times(num_kills: int, pair: Pair) -> None:
+    kill_at_random(pair, num_kills, seed=1)
 
 
 @pytest.mark.long
@@ -123,7 +125,7 @@ class Scene:
         self.pair.cleared()
         self.before()
         arm = partial(kill_before_change, str(self.pair.output.parent), number, str(self.counter))
-        return Run(self.plan, arm, **self.flags, grids=GRIDS).wait().code
+        return Run(self.plan, arm, **self.flags, cut=Cut(GRIDS)).wait().code
 
     def kill(self, number: int | None) -> Iterator[int]:
         """Kill the run before one change after the other, or before some, and yield which."""
@@ -138,13 +140,13 @@ class Scene:
 
 def ended(plan: Config, **flags: bool) -> None:
     """Run a pipeline to its end."""
-    found = Run(plan, grids=GRIDS, **flags).wait()
+    found = Run(plan, cut=Cut(GRIDS), **flags).wait()
     assert (found.code, found.message) == (0, "")
 
 
 def begun(plan: Config) -> None:
     """Leave an unfinished run, in its second pass."""
-    assert Run(plan, partial(stop_after, 100), grids=GRIDS).wait().code == 6
+    assert Run(plan, partial(stop_after, 100), cut=Cut(GRIDS)).wait().code == 6
 
 
 def stop_after(count: int) -> None:
@@ -188,7 +190,7 @@ def test_killed_before_a_change_of_a_run_that_gives_up_another(number: int | Non
     """The other one, resumed, is refused or ends as if undisturbed."""
     for point in Scene(pair, partial(begun, pair.plans[0]), pair.plans[1], overwrite=True).kill(number):
         check_whole(pair, 1, replaces=False)
-        found = Run(pair.plans[0], resume=True, grids=GRIDS).wait()
+        found = Run(pair.plans[0], resume=True, cut=Cut(GRIDS)).wait()
         if found.code:
             assert found.code == 5, (point, found)
             assert "of another plan" in found.message

@@ -333,7 +333,7 @@ LABELS, BANDS, SIDE = 10_000_000, 16, 4000
 RUN = """
 import json, sys
 import pipeline
-print(json.dumps(pipeline.run(json.loads(sys.argv[1]))))
+print(json.dumps(pipeline.run(json.loads(sys.argv[1])).to_dict()))
 """
 
 

@@ -26,14 +26,20 @@ from pipeline.storage.folder.local import LocalFolder
 from pipeline.storage.georeference import cf
 from pipeline.storage.zarr.document import CODECS, TablePlan, documents, fill_value
 from pipeline.storage.zarr.reader import ZarrReader, configure
-from pipeline.storage.zarr.store import ZarrWriter, create_store, finish_store, root_attributes
-from pipeline.verbs.load import load
+from pipeline.storage.zarr.store import (
+    ZarrWriter,
+    create_store,
+    finish_store,
+    root_attributes,
+)
+from pipeline.verbs.load import Cut, load
 from tests import harness, strategies
+from tests.draws import draws
 from tests.georeference import ROTATED, UTM, WKT, geo_text
 from tests.harness import Raster, same_bits
 from tests.zarr_files import group, pixels, write
 
-DRAWN = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+DRAWN = settings(max_examples=draws(12), deadline=None, suppress_health_check=list(HealthCheck))
 SMOOTH = {"name": "smooth", "op": "window", "size": 3, "statistics": ["mean", "max", "count"]}
 BANDS = ["B02", "B03", "B04"]
 
@@ -481,7 +487,7 @@ def test_what_is_not_written_yet_reads_as_nodata(
     monkeypatch.setattr(fitting, "_coarse_unit", lambda chunk, raster, pixel_bytes: chunk)
     monkeypatch.setattr(ZarrWriter, "write", failing)
     with pytest.raises(RunStopped):
-        api.run(config, grids=(Grid(Axis(0, 8, 4), Axis(0, 8, 4), 2**31),))
+        api.run(config, cut=Cut((Grid(Axis(0, 8, 4), Axis(0, 8, 4), 2**31),)))
     building = harness.unfinished(output)
     with xr.open_dataset(building / "low", engine="zarr", consolidated=False) as found:
         assert [int(found[name].notnull().sum()) for name in ("min", "count")] == [16, 16]

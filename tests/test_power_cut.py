@@ -13,10 +13,12 @@ import pytest
 
 from pipeline import api
 from pipeline.model.errors import RunStopped
+from pipeline.model.facts import RunFacts
 from pipeline.output import journal
 from pipeline.storage.folder.disk import FileSystems
 from pipeline.storage.zarr.store import ZarrWriter, root_attributes
 from pipeline.verbs import run as run_module
+from pipeline.verbs.load import Cut
 from tests import harness
 from tests.two_pipelines import GRIDS, Config, Pair, two_pipelines
 
@@ -94,8 +96,8 @@ def stop_at(patch: pytest.MonkeyPatch, count: int, disk: Disk, every: int) -> No
     patch.setattr(journal.Journal, "__init__", lambda self, path: (start(self, path), journals.append(self))[0])
 
 
-def run(plan: Config, **flags: bool) -> dict[str, Any]:
-    return api.run({**plan, "run": {**plan["run"], "workers": 1}}, grids=GRIDS, **flags)
+def run(plan: Config, **flags: bool) -> RunFacts:
+    return api.run({**plan, "run": {**plan["run"], "workers": 1}}, cut=Cut(GRIDS), **flags)
 
 
 @pytest.mark.parametrize("stop", [5, 40, 90, 150])

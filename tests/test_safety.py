@@ -332,7 +332,7 @@ def test_text_from_files_is_fit_to_be_shown(store: Path) -> None:
     assert all(name.isprintable() for name in spec.bands)
     assert len(set(spec.bands)) == 2
     facts = api.info(store, "cube")
-    assert "\x1b" not in json.dumps(facts, ensure_ascii=False)
+    assert "\x1b" not in json.dumps(facts.to_dict(), ensure_ascii=False)
 
 
 def test_the_file_system_root_and_home_are_no_outputs(store: Path) -> None:

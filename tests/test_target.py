@@ -17,6 +17,7 @@ import zarr
 from pipeline import api
 from pipeline.execution.receipt import BlockDone
 from pipeline.model.errors import InputError, OutputError, RasterpipeError, RunStopped
+from pipeline.model.facts import RunFacts
 from pipeline.model.region import Axis, Grid
 from pipeline.output import local
 from pipeline.output.journal import Journal
@@ -26,6 +27,7 @@ from pipeline.output.work_folder import work_folder
 from pipeline.storage.zarr import document as zarr_document
 from pipeline.storage.zarr.store import ZarrWriter, root_attributes
 from pipeline.verbs import run as run_module
+from pipeline.verbs.load import Cut
 from tests import harness
 
 SIDE, CHUNK, BLOCKS = 128, 32, 16
@@ -70,8 +72,8 @@ def expected(config: Config, tmp_path: Path) -> dict[str, np.ndarray]:
     return read(tmp_path / "expected" / "result.zarr")
 
 
-def run(config: Config, **options: Any) -> dict[str, Any]:
-    return api.run(config, grids=GRIDS, **options)
+def run(config: Config, **options: Any) -> RunFacts:
+    return api.run(config, cut=Cut(GRIDS), **options)
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -159,7 +161,7 @@ def test_resume_of_a_finished_output_does_nothing(config: Config, output: Path) 
     assert listing(output.parent) == before
     assert facts["outputs"] == first["outputs"]
     assert facts["plan_hash"] == first["plan_hash"]
-    assert set(facts) == set(first)
+    assert set(facts.to_dict()) == set(first.to_dict())
 
 
 def test_an_existing_output_is_kept(config: Config) -> None:
@@ -313,8 +315,8 @@ def test_an_interrupted_chain_of_passes_continues(config: Config, output: Path, 
                 with pytest.MonkeyPatch.context() as patch:
                     break_after(patch, 11)
                     with pytest.raises(RunStopped):
-                        api.run(chain, grids=GRIDS * 2)
-            facts = api.run(chain, grids=GRIDS * 2, resume=disturbed)
+                        api.run(chain, cut=Cut(GRIDS * 2))
+            facts = api.run(chain, cut=Cut(GRIDS * 2), resume=disturbed)
             assert facts["blocks"] + facts["blocks_skipped"] == 2 * BLOCKS
             results.append(read(output))
             shutil.rmtree(output)
@@ -339,7 +341,7 @@ def test_a_run_continues_by_another_halo_way(
 
     def attempt(way: str, resume: bool = True) -> dict[str, Any]:
         source = config if by_option else {**config, "run": {"workers": 2, "halo": way}}
-        options: dict[str, Any] = {"grids": GRIDS * 2, "overrides": [f"run.halo={way}"] if by_option else []}
+        options: dict[str, Any] = {"cut": Cut(GRIDS * 2), "overrides": [f"run.halo={way}"] if by_option else []}
         assert [planned["halo"] for planned in api.plan(source, **options)["passes"]] == [way, way]
         return api.run(source, resume=resume, **options)
 
@@ -368,8 +370,8 @@ def test_intermediate_results_of_a_run_given_up(config: Config, other: Config, o
         with pytest.MonkeyPatch.context() as patch:
             break_after(patch, 11)
             with pytest.raises(RunStopped):
-                api.run(chain, grids=GRIDS * 2, overwrite=True)
-        assert api.run(chain, grids=GRIDS * 2, **changed)["blocks"] == 2 * BLOCKS
+                api.run(chain, cut=Cut(GRIDS * 2), overwrite=True)
+        assert api.run(chain, cut=Cut(GRIDS * 2), **changed)["blocks"] == 2 * BLOCKS
 
 
 def test_scratch_that_is_gone_is_told(config: Config, output: Path) -> None:
@@ -382,7 +384,7 @@ def test_scratch_that_is_gone_is_told(config: Config, output: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         break_after(patch, 11)
         with pytest.raises(RunStopped):
-            api.run(chain, grids=GRIDS * 2)
+            api.run(chain, cut=Cut(GRIDS * 2))
     shutil.rmtree(scratch)
     with pytest.raises(OutputError, match=r"intermediate results .* are gone; --overwrite starts anew"):
         api.run(chain, resume=True)

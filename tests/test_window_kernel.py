@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
-from pipeline.kernels.window import Frame, extrema, moments
+from pipeline.kernels.footprint import Footprint
+from pipeline.kernels.window import Frame, WindowRule, extrema, moments
 from pipeline.model.raster import working_dtype
+from pipeline.model.region import Region
+from tests.draws import draws
 
 MOMENTS = ("mean", "sum", "var", "std", "count")
 EXTREMA = ("min", "max", "range")
@@ -22,6 +25,28 @@ DTYPES = ("int16", "float32", "float64")
 FILL = 77
 
 Result = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Where rectangular windows lie, and their rule."""
+
+    region: tuple[int, int, int, int]
+    origin: tuple[int, int]
+    out_origin: tuple[int, int]
+    size: tuple[int, int]
+    lanes: int = 1
+    min_valid: int = 1
+    fill_invalid: bool = False
+    fill: int = 0
+
+    @property
+    def frame(self) -> Frame:
+        return Frame(Region(*self.region), self.origin, self.out_origin, self.lanes)
+
+    @property
+    def rule(self) -> WindowRule:
+        return WindowRule(Footprint.rectangle(self.size), self.min_valid, self.fill_invalid, self.fill)
 
 
 def integer_limits(dtype: Any) -> tuple[int, int]:
@@ -40,18 +65,18 @@ def output_dtype(name: str, dtype: np.dtype) -> np.dtype:
 
 
 def compute(
-    values: np.ndarray, valid: np.ndarray | None, frame: Frame, names: tuple[str, ...] = MOMENTS + EXTREMA
+    values: np.ndarray, valid: np.ndarray | None, windows: Windows, names: tuple[str, ...] = MOMENTS + EXTREMA
 ) -> Result:
     """Run the kernels into arrays somewhat larger than the region; what lies outside must stay."""
-    top, bottom, left, right = frame.region
-    row, column = frame.out_origin
-    shape = (values.shape[0], bottom - row + 1, (right - column + 1) * frame.lanes)
+    top, bottom, left, right = windows.region
+    row, column = windows.out_origin
+    shape = (values.shape[0], bottom - row + 1, (right - column + 1) * windows.lanes)
     out = {name: np.full(shape, 99, output_dtype(name, values.dtype)) for name in names}
     before = values.copy()
-    moments(values, valid, {name: out[name] for name in names if name in MOMENTS}, frame)
-    extrema(values, valid, {name: out[name] for name in names if name in EXTREMA}, frame)
+    moments(values, valid, {name: out[name] for name in names if name in MOMENTS}, windows.frame, windows.rule)
+    extrema(values, valid, {name: out[name] for name in names if name in EXTREMA}, windows.frame, windows.rule)
     np.testing.assert_array_equal(values, before)
-    inside = np.s_[:, top - row : bottom - row, (left - column) * frame.lanes : (right - column) * frame.lanes]
+    inside = np.s_[:, top - row : bottom - row, (left - column) * windows.lanes : (right - column) * windows.lanes]
     for array in out.values():
         rim = np.ones(shape, bool)
         rim[inside] = False
@@ -59,13 +84,13 @@ def compute(
     return {name: np.ascontiguousarray(array[inside]) for name, array in out.items()}
 
 
-def reference(values: np.ndarray, valid: np.ndarray | None, frame: Frame) -> Result:
+def reference(values: np.ndarray, valid: np.ndarray | None, windows: Windows) -> Result:
     """The same for the whole array less its halo, naively; invalid is NaN, also in integer results."""
-    height, width = frame.size
+    height, width = windows.size
     planes, rows, _ = values.shape
-    pixels = values.reshape(planes, rows, -1, frame.lanes)
+    pixels = values.reshape(planes, rows, -1, windows.lanes)
     mask = np.ones(pixels.shape, bool) if valid is None else valid.reshape(pixels.shape)
-    shape = (planes, rows - height + 1, (pixels.shape[2] - width + 1), frame.lanes)
+    shape = (planes, rows - height + 1, (pixels.shape[2] - width + 1), windows.lanes)
     result = {name: np.full(shape, np.nan) for name in MOMENTS + EXTREMA}
     for place in np.ndindex(shape):
         plane, row, column, lane = place
@@ -75,10 +100,10 @@ def reference(values: np.ndarray, valid: np.ndarray | None, frame: Frame) -> Res
         finite = [int(v) if values.dtype.kind != "f" else float(v) for v in known if np.isfinite(v)]
         result["count"][place] = len(finite)
         ok = bool(mask[centre]) and not np.isnan(pixels[centre])
-        if len(known) >= max(1, frame.min_valid) and (ok or frame.fill_invalid):
+        if len(known) >= max(1, windows.min_valid) and (ok or windows.fill_invalid):
             result["min"][place], result["max"][place] = min(known), max(known)
         ok = ok and bool(np.isfinite(pixels[centre]))
-        if len(finite) >= max(1, frame.min_valid) and (ok or frame.fill_invalid):
+        if len(finite) >= max(1, windows.min_valid) and (ok or windows.fill_invalid):
             mean = math.fsum(finite) / len(finite)
             var = math.fsum((v - mean) ** 2 for v in finite) / len(finite)
             result["sum"][place], result["mean"][place] = math.fsum(finite), mean
@@ -87,27 +112,27 @@ def reference(values: np.ndarray, valid: np.ndarray | None, frame: Frame) -> Res
     return {name: array.reshape(*shape[:2], -1) for name, array in result.items()}
 
 
-def largest(values: np.ndarray, valid: np.ndarray | None, frame: Frame) -> np.ndarray:
+def largest(values: np.ndarray, valid: np.ndarray | None, windows: Windows) -> np.ndarray:
     """The greatest finite |value| in each window."""
     planes, rows, _ = values.shape
-    pixels = np.abs(values.astype(np.float64)).reshape(planes, rows, -1, frame.lanes)
+    pixels = np.abs(values.astype(np.float64)).reshape(planes, rows, -1, windows.lanes)
     pixels = np.where(np.isfinite(pixels), pixels, 0)
     if valid is not None:
         pixels = np.where(valid.reshape(pixels.shape), pixels, 0)
-    windows: np.ndarray = sliding_window_view(pixels, frame.size, axis=(1, 2)).max(axis=(-2, -1))
-    return windows.reshape(*windows.shape[:2], -1)
+    found: np.ndarray = sliding_window_view(pixels, windows.size, axis=(1, 2)).max(axis=(-2, -1))
+    return found.reshape(*found.shape[:2], -1)
 
 
 def check(
-    values: np.ndarray, valid: np.ndarray | None, frame: Frame, names: tuple[str, ...] = MOMENTS + EXTREMA
+    values: np.ndarray, valid: np.ndarray | None, windows: Windows, names: tuple[str, ...] = MOMENTS + EXTREMA
 ) -> None:
     """Compare with the reference, within the bounds of the exactness contract."""
     got, expected, size = (
-        compute(values, valid, frame, names),
-        reference(values, valid, frame),
-        largest(values, valid, frame),
+        compute(values, valid, windows, names),
+        reference(values, valid, windows),
+        largest(values, valid, windows),
     )
-    num = frame.size[0] * frame.size[1]
+    num = windows.size[0] * windows.size[1]
     variance_error = (64 * 2.0**-52 * size) ** 2
     eps = {name: float(np.finfo(got[name].dtype).eps) for name in ("mean", "sum") if name in got}
     bounds = {
@@ -126,7 +151,7 @@ def check(
             with np.errstate(over="ignore"):
                 want = want.astype(values.dtype)
         elif name != "count":
-            want = np.where(np.isnan(want), frame.fill, np.minimum(want, integer_limits(values.dtype)[1]))
+            want = np.where(np.isnan(want), windows.fill, np.minimum(want, integer_limits(values.dtype)[1]))
         np.testing.assert_array_equal(got[name], want, name)
 
 
@@ -135,8 +160,8 @@ densities = st.sampled_from([0.0, 0.02, 0.3, 0.97])
 
 
 @st.composite
-def cases(draw: st.DrawFn, dtypes: tuple[str, ...] = DTYPES) -> tuple[np.ndarray, np.ndarray | None, Frame]:
-    """Draw values with exactly the halo around a region, a mask for integers, and the frame."""
+def cases(draw: st.DrawFn, dtypes: tuple[str, ...] = DTYPES) -> tuple[np.ndarray, np.ndarray | None, Windows]:
+    """Draw values with exactly the halo around a region, a mask for integers, and the windows."""
     dtype = np.dtype(draw(st.sampled_from(dtypes)))
     size, lanes, planes = draw(sizes), draw(st.integers(1, 5)), draw(st.integers(1, 2))
     rows, columns = draw(st.integers(1, 9)), draw(st.integers(1, 7))
@@ -153,7 +178,7 @@ def cases(draw: st.DrawFn, dtypes: tuple[str, ...] = DTYPES) -> tuple[np.ndarray
         values = rng.integers(*integer_limits(dtype), shape, dtype, endpoint=True)
         if draw(st.booleans()):
             valid = rng.random(shape) >= draw(densities)
-    frame = Frame(
+    windows = Windows(
         region=(top, top + rows, left, left + columns),
         origin=(top - size[0] // 2, left - size[1] // 2),
         out_origin=(top - draw(st.integers(0, 2)), left - draw(st.integers(0, 2))),
@@ -163,12 +188,12 @@ def cases(draw: st.DrawFn, dtypes: tuple[str, ...] = DTYPES) -> tuple[np.ndarray
         fill_invalid=draw(st.booleans()),
         fill=FILL,
     )
-    return values, valid, frame
+    return values, valid, windows
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=draws(200), deadline=None)
 @given(cases())
-def test_agrees_with_the_naive_reference(case: tuple[np.ndarray, np.ndarray | None, Frame]) -> None:
+def test_agrees_with_the_naive_reference(case: tuple[np.ndarray, np.ndarray | None, Windows]) -> None:
     check(*case)
 
 
@@ -179,8 +204,8 @@ def test_other_integers(dtype: str, names: tuple[str, ...]) -> None:
     rng = np.random.default_rng(5)
     lowest, highest = integer_limits(dtype)
     values = rng.integers(lowest, min(highest, 2**53), (1, 12, 14), dtype)
-    frame = Frame(region=(2, 10, 3, 11), origin=(0, 0), out_origin=(2, 3), size=(5, 7), fill=FILL)
-    check(values, rng.random(values.shape) < 0.7, frame, names)
+    windows = Windows(region=(2, 10, 3, 11), origin=(0, 0), out_origin=(2, 3), size=(5, 7), fill=FILL)
+    check(values, rng.random(values.shape) < 0.7, windows, names)
 
 
 def scene(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -189,17 +214,17 @@ def scene(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> np.nd
     return rng.integers(0, integer_limits(dtype)[1], shape).astype(dtype)
 
 
-def part(values: np.ndarray | None, region: tuple[int, int, int, int], frame: Frame) -> Any:
-    """Cut a region of raster coordinates out of planes that begin at the frame's origin."""
+def part(values: np.ndarray | None, region: tuple[int, int, int, int], windows: Windows) -> Any:
+    """Cut a region of raster coordinates out of planes that begin at an origin."""
     if values is None:
         return None
-    row, column = frame.origin
+    row, column = windows.origin
     top, bottom, left, right = region
-    cut = values[:, top - row : bottom - row, (left - column) * frame.lanes : (right - column) * frame.lanes]
+    cut = values[:, top - row : bottom - row, (left - column) * windows.lanes : (right - column) * windows.lanes]
     return np.ascontiguousarray(cut)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=draws(60), deadline=None)
 @given(st.data())
 def test_bits_do_not_depend_on_the_block(data: st.DataObject) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
@@ -214,7 +239,7 @@ def test_bits_do_not_depend_on_the_block(data: st.DataObject) -> None:
         if values.dtype.kind == "f":
             values[~valid], valid = np.nan, None
     row, column = data.draw(st.integers(-60, 60)), data.draw(st.integers(-60, 60))
-    whole = Frame(
+    whole = Windows(
         region=(row, row + rows, column, column + columns),
         origin=(row - reach[0], column - reach[1]),
         out_origin=(row, column),
@@ -249,10 +274,10 @@ def test_bits_do_not_depend_on_what_else_is_computed(size: tuple[int, int], dtyp
     """Means alone of three columns take a way of their own."""
     values = scene(np.random.default_rng(8), dtype, (1, 21 + size[0] - 1, 3 * (19 + size[1] - 1)))
     origin = (-7 - size[0] // 2, 4 - size[1] // 2)
-    frame = Frame(region=(-7, 14, 4, 23), origin=origin, out_origin=(-7, 4), size=size, lanes=3, fill=FILL)
-    together = compute(values, None, frame)
+    windows = Windows(region=(-7, 14, 4, 23), origin=origin, out_origin=(-7, 4), size=size, lanes=3, fill=FILL)
+    together = compute(values, None, windows)
     for name, array in together.items():
-        np.testing.assert_array_equal(compute(values, None, frame, (name,))[name], array, name)
+        np.testing.assert_array_equal(compute(values, None, windows, (name,))[name], array, name)
 
 
 @pytest.mark.parametrize("density", [0, 0.05])
@@ -264,9 +289,9 @@ def test_bits_do_not_depend_on_the_lanes(size: tuple[int, int], dtype: str, dens
     pixels = scene(rng, dtype, (33 + size[0] - 1, 29 + size[1] - 1, lanes))
     pixels[rng.random(pixels.shape) < density] = np.nan
     origin = (-7 - size[0] // 2, 4 - size[1] // 2)
-    frame = Frame(region=(-7, 26, 4, 33), origin=origin, out_origin=(-7, 4), size=size, lanes=lanes)
-    last = compute(pixels.reshape(1, pixels.shape[0], -1), None, frame)
-    first = compute(np.ascontiguousarray(np.moveaxis(pixels, 2, 0)), None, replace(frame, lanes=1))
+    windows = Windows(region=(-7, 26, 4, 33), origin=origin, out_origin=(-7, 4), size=size, lanes=lanes)
+    last = compute(pixels.reshape(1, pixels.shape[0], -1), None, windows)
+    first = compute(np.ascontiguousarray(np.moveaxis(pixels, 2, 0)), None, replace(windows, lanes=1))
     for name, array in last.items():
         np.testing.assert_array_equal(np.moveaxis(array.reshape(33, 29, lanes), 2, 0), first[name], name)
 
@@ -277,15 +302,15 @@ def test_invalid_pixels_change_no_other_windows(size: tuple[int, int], dtype: st
     rng = np.random.default_rng(2)
     shape = (1, 60 + size[0] - 1, 50 + size[1] - 1)
     values = scene(rng, dtype, shape)
-    frame = Frame(
+    windows = Windows(
         region=(0, 60, 0, 50), origin=(-(size[0] // 2), -(size[1] // 2)), out_origin=(0, 0), size=size, fill=FILL
     )
-    clean = compute(values, None, frame)
+    clean = compute(values, None, windows)
     valid = np.ones(shape, bool)
     valid[0, rng.integers(0, shape[1], 5), rng.integers(0, shape[2], 5)] = False
     if values.dtype.kind == "f":
         values[~valid] = [np.nan, np.inf, -np.inf, np.nan, np.nan][: (~valid).sum()]
-    dirty = compute(values, valid if values.dtype.kind != "f" else None, frame)
+    dirty = compute(values, valid if values.dtype.kind != "f" else None, windows)
     whole = dirty["count"] == size[0] * size[1]
     assert whole.any()
     if size != (1, 1):
@@ -302,14 +327,14 @@ def test_a_constant_window_is_exact(dtype: str, constant: float, size: tuple[int
     values = np.full((1, 40 + size[0] - 1, 17 + size[1] - 1), constant, dtype)
     if invalid:
         values[np.random.default_rng(3).random(values.shape) < 0.3] = np.nan
-    frame = Frame(
+    windows = Windows(
         region=(-3, 37, 8, 25),
         origin=(-3 - size[0] // 2, 8 - size[1] // 2),
         out_origin=(-3, 8),
         size=size,
         fill_invalid=True,
     )
-    got = compute(values, None, frame)
+    got = compute(values, None, windows)
     known = got["count"] > 0
     assert (got["mean"][known] == values.dtype.type(constant)).all()
     assert (got["var"][known] == 0).all()
@@ -323,10 +348,9 @@ def test_variance_is_stable_at_large_offsets(size: tuple[int, int], dtype: str) 
     offset = 1e7
     rng = np.random.default_rng(4)
     values = (rng.normal(size=(1, 12 + size[0] - 1, 12 + size[1] - 1)) + offset).astype(dtype)
-    frame = Frame(region=(0, 12, 0, 12), origin=(-(size[0] // 2), -(size[1] // 2)), out_origin=(0, 0), size=size)
-    got = compute(values, None, frame, ("var",))["var"]
-    windows = sliding_window_view(values[0].astype(np.float64) - offset, size)
-    expected = windows.var(axis=(-2, -1))
+    windows = Windows(region=(0, 12, 0, 12), origin=(-(size[0] // 2), -(size[1] // 2)), out_origin=(0, 0), size=size)
+    got = compute(values, None, windows, ("var",))["var"]
+    expected = sliding_window_view(values[0].astype(np.float64) - offset, size).var(axis=(-2, -1))
     np.testing.assert_allclose(got[0], expected, rtol=1e-6)
     assert (got >= 0).all()
 
@@ -334,20 +358,7 @@ def test_variance_is_stable_at_large_offsets(size: tuple[int, int], dtype: str) 
 def test_variance_is_never_negative() -> None:
     rng = np.random.default_rng(6)
     values = (1e9 + 1e-6 * rng.integers(0, 2, (1, 80, 80))).astype(np.float64)
-    frame = Frame(region=(0, 66, 0, 66), origin=(-7, -7), out_origin=(0, 0), size=(15, 15))
-    got = compute(values, None, frame, ("var", "std"))
+    windows = Windows(region=(0, 66, 0, 66), origin=(-7, -7), out_origin=(0, 0), size=(15, 15))
+    got = compute(values, None, windows, ("var", "std"))
     assert (got["var"] >= 0).all()
     np.testing.assert_array_equal(got["std"], np.sqrt(got["var"]))
-
-
-def test_half_precision_extrema() -> None:
-    rng = np.random.default_rng(7)
-    values = rng.normal(size=(1, 9, 9)).astype(np.float16)
-    values[0, 4, 4] = np.nan
-    frame = Frame(region=(1, 8, 1, 8), origin=(0, 0), out_origin=(1, 1), size=(3, 3), fill_invalid=True)
-    windows = sliding_window_view(values[0], (3, 3))
-    got = compute(values, None, frame, ("min", "max", "count", "mean"))
-    assert got["mean"].dtype == np.float32
-    np.testing.assert_allclose(got["mean"][0], np.nanmean(windows.astype(float), axis=(-2, -1)), rtol=1e-6)
-    np.testing.assert_array_equal(got["min"][0], np.nanmin(windows, axis=(-2, -1)))
-    np.testing.assert_array_equal(got["max"][0], np.nanmax(windows, axis=(-2, -1)))

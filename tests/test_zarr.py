@@ -31,10 +31,11 @@ from pipeline.storage.zarr.document import write_coordinates
 from pipeline.storage.zarr.reader import ZarrReader
 from pipeline.storage.zarr.store import create_store
 from tests import harness, strategies
+from tests.draws import draws
 from tests.georeference import ROTATED, UTM, WKT, geo_text
 from tests.zarr_files import group, pixels, quietly, read, write
 
-DRAWN = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+DRAWN = settings(max_examples=draws(60), deadline=None, suppress_health_check=list(HealthCheck))
 INTEGERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
 DTYPES = ("bool", *INTEGERS, "float16", "float32", "float64")
 CODECS = ("zarr.core.codec_pipeline.BatchedCodecPipeline", "zarrs.ZarrsCodecPipeline")

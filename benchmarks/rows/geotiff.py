@@ -74,7 +74,7 @@ def make(folder: Path, side: int, bands: int) -> None:
 def write_ours(folder: Path) -> Callable[[], None]:
     reader, layout = open_scene(folder)
     target = folder / "ours.tif"
-    return lambda: void(write_geotiff(target, reader, layout, "balanced", "{}", THREADS))
+    return lambda: void(write_geotiff(target, reader.read, layout, "balanced", "{}", THREADS))
 
 
 def write_rasterio(folder: Path) -> Callable[[], None]:

@@ -14,7 +14,10 @@ import scipy.ndimage
 
 from benchmarks.memory import in_memory, in_place
 from benchmarks.rounds import Row, at_least, at_most
-from pipeline.kernels.window import Frame, moments
+from pipeline.kernels.footprint import Footprint
+from pipeline.kernels.frame import Frame
+from pipeline.kernels.window import WindowRule, moments
+from pipeline.model.region import Region
 
 WORKERS = 2
 
@@ -49,11 +52,12 @@ def mean_kernels(size: int, side: int = 1024, lanes: int = 16) -> list[Row]:
     padded = np.pad(image, ((size // 2,) * 2, (size // 2,) * 2, (0, 0)), mode="symmetric")
     dirty = padded.copy()
     dirty[np.random.default_rng(1).random(dirty.shape) < 0.01] = np.nan
-    frame = Frame((0, side, 0, side), (-(size // 2), -(size // 2)), (0, 0), (size, size), lanes)
+    frame = Frame(Region(0, side, 0, side), (-(size // 2), -(size // 2)), (0, 0), lanes)
+    window = WindowRule(Footprint.rectangle((size, size)))
     out = np.empty((1, side, side * lanes), np.float32)
 
     def mean(values: np.ndarray) -> dict[str, np.ndarray]:
-        moments(values.reshape(1, len(values), -1), None, {"mean": out}, frame)
+        moments(values.reshape(1, len(values), -1), None, {"mean": out}, frame, window)
         return {"mean": out.reshape(image.shape)}
 
     def opencv_way() -> dict[str, np.ndarray]:

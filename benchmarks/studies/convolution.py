@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from scipy import ndimage
 
-from pipeline.kernels.convolution import Frame, Weights, correlate, direct, gaussian_weights, separable
+from pipeline.kernels.convolution import Weights, correlate, direct, gaussian_weights, separable
+from pipeline.kernels.frame import Frame
+from pipeline.model.region import Region
 
 try:
     import cv2
@@ -55,7 +57,7 @@ def ours(values: np.ndarray, weights: Weights) -> Callable[[], object]:
     top, bottom, left, right = weights.reach
     padded = np.pad(values, ((top, bottom), (left, right)), mode="symmetric")[np.newaxis]
     out = np.empty((1, *values.shape), values.dtype)
-    frame = Frame((0, values.shape[0], 0, values.shape[1]), (-top, -left), (0, 0))
+    frame = Frame(Region(0, values.shape[0], 0, values.shape[1]), (-top, -left), (0, 0))
     return lambda: correlate(padded, weights, out, frame)
 
 

@@ -16,9 +16,11 @@ import numpy as np
 import scipy.ndimage
 
 from pipeline.kernels.footprint import Footprint
-from pipeline.kernels.window import Frame, extrema, moments
+from pipeline.kernels.frame import Frame
+from pipeline.kernels.window import WindowRule, extrema, moments
 from pipeline.kernels.window_order import order_statistics
 from pipeline.model.raster import working_dtype
+from pipeline.model.region import Region
 
 
 def scene(side: int, dtype: str) -> np.ndarray:
@@ -29,9 +31,8 @@ def scene(side: int, dtype: str) -> np.ndarray:
 
 def frame_of(values: np.ndarray, footprint: Footprint) -> Frame:
     rows, columns = (side // 2 for side in footprint.extent)
-    region = (rows, values.shape[1] - rows, columns, values.shape[2] - columns)
-    whole = None if footprint.is_rectangle else footprint
-    return Frame(region=region, origin=(0, 0), out_origin=(0, 0), size=footprint.extent, footprint=whole)
+    region = Region(rows, values.shape[1] - rows, columns, values.shape[2] - columns)
+    return Frame(region, (0, 0), (0, 0))
 
 
 def order(values: np.ndarray, footprint: Footprint, **fractions: float) -> Callable[[], None]:
@@ -40,7 +41,7 @@ def order(values: np.ndarray, footprint: Footprint, **fractions: float) -> Calla
     dtype = values.dtype if odd else working_dtype(values.dtype)
     out = {name: np.zeros(values.shape, dtype) for name in fractions}
     frame = frame_of(values, footprint)
-    return lambda: order_statistics(values, None, out, fractions, frame)
+    return lambda: order_statistics(values, None, out, fractions, frame, WindowRule(footprint))
 
 
 def seconds_a_pixel(functions: Mapping[str, tuple[int, Callable[[], object]]], rounds: int) -> dict[str, float]:
@@ -75,13 +76,13 @@ def medians(side: int, dtype: str, size: int, rounds: int) -> None:
 def disks(side: int, size: int, rounds: int) -> None:
     values = scene(side, "float32")
     footprint, inside = Footprint.disk((size, size)), (side - size + 1) ** 2
-    frame, part = frame_of(values, footprint), scene(4 * size, "float32")[0]
+    frame, window, part = frame_of(values, footprint), WindowRule(footprint), scene(4 * size, "float32")[0]
     out = {name: np.zeros(values.shape, np.float32) for name in ("mean", "var", "min")}
     weights = footprint.mask / footprint.num_pixels
     functions: dict[str, tuple[int, Callable[[], object]]] = {
-        "mean": (inside, lambda: moments(values, None, {"mean": out["mean"]}, frame)),
-        "var": (inside, lambda: moments(values, None, {"var": out["var"]}, frame)),
-        "min": (inside, lambda: extrema(values, None, {"min": out["min"]}, frame)),
+        "mean": (inside, lambda: moments(values, None, {"mean": out["mean"]}, frame, window)),
+        "var": (inside, lambda: moments(values, None, {"var": out["var"]}, frame, window)),
+        "min": (inside, lambda: extrema(values, None, {"min": out["min"]}, frame, window)),
         "scipy's convolve": (part.size, lambda: scipy.ndimage.convolve(part, weights)),
         "scipy's minimum_filter": (part.size, lambda: scipy.ndimage.minimum_filter(part, footprint=footprint.mask)),
     }

@@ -22,6 +22,7 @@ from pipeline.model.region import Region
 from pipeline.model.table import Table
 from pipeline.model.total import Total
 from pipeline.operations.base import Block
+from pipeline.operations.traits import HasBorder, IsMeasured
 
 MOST_COLUMNS = 2**16
 """Of a region of which a partial table is made."""
@@ -91,11 +92,12 @@ class Computation(Actor):
             pixels.fill_block_edges(blocks[use.key], self.needs.use[step.name, use.key], use)
         region = self.needs.compute[step.name]
         tables = {key: self.tables[maker] for key, maker in step.makers.items()}
-        if self.collector is not None and step.name in self.plan.measured:
-            self.collector.add_total(step.name, step.operation.apply_measured(blocks, tables, out, region, self.region))
+        operation = step.operation
+        if self.collector is not None and isinstance(operation, IsMeasured) and step.name in self.plan.measured:
+            self.collector.add_total(step.name, operation.apply_measured(blocks, tables, out, region, self.region))
         else:
-            step.operation.apply(blocks, tables, out, region)
-        if border := step.operation.border():
+            operation.apply(blocks, tables, out, region)
+        if isinstance(operation, HasBorder) and (border := operation.border()):
             for block in out.values():
                 pixels.clear_border(block, region, border)
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
-from pipeline.config.document import Document, load, parse
+from pipeline.config.document import Document, Setting, load, parse
 from pipeline.config.json_schema import schema
-from pipeline.config.message import InvalidPipeline, locate
+from pipeline.config.message import InvalidPipeline, locate, locating
 from pipeline.config.model import Pipeline, RegionConfig
 from pipeline.config.name import RESERVED
 from pipeline.config.reference import Ref, kept, resolve
@@ -21,15 +21,18 @@ from pipeline.operations.base import Operation
 
 __all__ = [
     "RESERVED",
+    "Changes",
     "Document",
     "InvalidPipeline",
     "Pipeline",
     "Ref",
     "RegionConfig",
+    "Setting",
     "is_in_trusted_folder",
     "kept",
     "load_pipeline",
     "locate",
+    "locating",
     "parse",
     "resolve",
     "schema",
@@ -38,9 +41,18 @@ __all__ = [
 ]
 
 
+class Changes(TypedDict, total=False):
+    """What a caller may change of a pipeline: see `load_pipeline`."""
+
+    overrides: Sequence[str | Setting]
+    inputs: Mapping[str, str] | None
+    output: str | None
+    trust: bool | None
+
+
 def load_pipeline(
     source: str | os.PathLike[str] | Mapping[str, Any],
-    overrides: Sequence[str | tuple[str, str]] = (),
+    overrides: Sequence[str | Setting] = (),
     inputs: Mapping[str, str] | None = None,
     output: str | None = None,
     registry: Mapping[str, type[Operation]] | None = None,
@@ -52,8 +64,10 @@ def load_pipeline(
     ----------
     source
         Path of a pipeline file, or the same as a mapping (whose relative paths begin at the working directory).
-    overrides, inputs, output
-        What `--set` (a pair adds what messages call it), `--input` and `-o` give.
+    overrides
+        Assignments as ``--set`` takes them: ``steps.smooth.size=5``; or settings, whose values are any.
+    inputs, output
+        Paths of inputs by name, and of the output, as `--input` and `-o` give them.
     registry
         Operations by name; default: all registered ones.
     trust

@@ -19,6 +19,10 @@ _INDEX = re.compile(r"\[([0-9]+)\]")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
+Setting = tuple[str, Any, str]
+"""A place in a pipeline such as `steps.smooth.size`, what it gets (a text is YAML), and what messages call that."""
+
+
 @dataclass
 class Document:
     """The data of a pipeline file, where they stand, and what the command line changed.
@@ -54,30 +58,29 @@ class Document:
         """Return the document of a mapping built in Python, whose texts mean what they are: no `$` is expanded."""
         return cls(_copy_mapping(data, (), Budget()), folder=(folder or Path.cwd()).resolve())
 
-    def override(
-        self, assignments: Iterable[str | tuple[str, str]], inputs: Mapping[str, str], output: str | None
-    ) -> None:
-        """Apply what the command line gives; an assignment may bear what messages call it."""
+    def override(self, settings: Iterable[str | Setting], inputs: Mapping[str, str], output: str | None) -> None:
+        """Apply what the command line gives: paths of inputs and of the output, then all else."""
         for name, path in inputs.items():
             self.put_input(name, path)
         if output is not None:
             self.put(("output", "path"), output, f"-o {output}")
-        for assignment in assignments:
-            text, origin = (assignment, "") if isinstance(assignment, str) else assignment
-            self.set(text, origin=origin)
+        for setting in settings:
+            self.set(setting)
 
-    def set(self, assignment: str, option: str = "--set", origin: str = "") -> None:
-        """Apply ``steps.smooth.size=5``: list items by name or by index from 0, the value in YAML.
+    def set(self, assignment: str | Setting) -> None:
+        """Apply ``steps.smooth.size=5``, as ``--set`` takes it, or a setting.
 
-        `origin` is what messages call it, the option and the assignment by default.
         Raises UsageError where the path leads nowhere. Missing keys of a mapping are created, missing steps not.
         """
-        origin = origin or f"{option} {assignment}"
-        dotted, equals, text = assignment.partition("=")
-        keys = _INDEX.sub(r".\1", dotted.strip()).split(".")
-        if not equals or not all(keys):
-            raise UsageError(f"{origin}: must read KEY=VALUE, for example {option} steps.smooth.size=5")
-        self.put(keys, _parse_value(text, origin), origin)
+        if isinstance(assignment, str):
+            key, equals, text = assignment.partition("=")
+            assignment = (key if equals else "", text, f"--set {assignment}")
+        place, value, origin = assignment
+        keys = _INDEX.sub(r".\1", place.strip()).split(".")
+        if not all(keys):
+            raise UsageError(f"{origin}: must read KEY=VALUE, for example --set steps.smooth.size=5")
+        value = _parse_value(value, origin) if isinstance(value, str) else _copy(value, tuple(keys), Budget())
+        self.put(keys, value, origin)
 
     def put(self, keys: Sequence[str], value: Any, origin: str) -> None:
         """Set a value that comes from outside the file; `origin` is the option that messages name."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from pipeline.config.document import Document
-from pipeline.config.place import KeyPath, format_path
+from pipeline.config.place import KeyPath, format_path, look_up
 from pipeline.model.errors import PipelineError, RasterpipeError, show, unknown
+from pipeline.operations.registry import owner_of, registry
 
 MAX_PROBLEMS = 20
 OWN_TYPE = "rasterpipe"
@@ -54,8 +56,15 @@ class Problem:
     def render(self, document: Document) -> str:
         """Return ``file:line:column: path in words: text``."""
         words = format_path(self.path[:-1] if self.of_key else self.path, document.data)
-        parts = (document.origin(self.path, of_key=self.of_key), words, self.text)
+        parts = (document.origin(self.path, of_key=self.of_key), words, self.text + _whose(document, self.path))
         return ": ".join(part for part in parts if part)
+
+
+def _whose(document: Document, path: KeyPath) -> str:
+    """Return whose operation a step is, where that is another package's."""
+    op = look_up(document.data, (*path[:2], "op")) if path[:1] == ("steps",) else None
+    owner = owner_of(registry()[op]) if isinstance(op, str) and op in registry() else None
+    return f" ({op} is an operation of {owner})" if owner else ""
 
 
 class InvalidPipeline(PipelineError):
@@ -77,6 +86,15 @@ def locate(document: Document, error: RasterpipeError) -> str:
     """Return an error's text with its place in the file, if it knows the path (``("steps", 3, "window")``)."""
     path = getattr(error, "path", ())
     return Problem(tuple(path), str(error)).render(document) if path else str(error)
+
+
+@contextmanager
+def locating(document: Document) -> Iterator[None]:
+    """Give the errors of what a file names their place in it."""
+    try:
+        yield
+    except PipelineError as error:
+        raise PipelineError(locate(document, error), error.path) from error.__cause__
 
 
 def own_error(text: str) -> PydanticCustomError:

@@ -17,6 +17,7 @@ from pipeline.config.reference import check_references
 from pipeline.model.errors import InputError, PipelineError
 from pipeline.operations.base import Operation
 from pipeline.operations.registry import registry
+from pipeline.operations.traits import matrix_files, table_files
 from pipeline.storage.input import Input
 
 
@@ -54,7 +55,7 @@ def resolved(document: Document, pipeline: Pipeline) -> Pipeline:
 
 def _resolve_step(document: Document, index: int, step: Operation) -> Operation:
     """Return a step whose matrix files have absolute paths."""
-    files = step.matrix_files() | step.table_files()
+    files = matrix_files(step) | table_files(step)
     if not files:
         return step
     return step.model_copy(
@@ -81,7 +82,7 @@ def with_matrices(document: Document, pipeline: Pipeline, read: Callable[[str], 
 
 
 def _with_matrices(index: int, step: Operation, read: Callable[[str, str], Any]) -> Operation:
-    files = step.matrix_files()
+    files = matrix_files(step)
     if not files:
         return step
     given = {name: getattr(step, name) for name in step.model_fields_set}

@@ -29,6 +29,7 @@ from pipeline.execution.worker import count_valid
 from pipeline.kernels.compile import NotCompiledError, cache_fault, cached_only
 from pipeline.model.raster import RasterSpec
 from pipeline.model.region import Region
+from pipeline.operations import traits
 from pipeline.operations.base import Block, Operation
 from pipeline.planning.plan import Plan
 
@@ -91,8 +92,9 @@ def _share_of(work: StepPlan | Sweep, plan: Plan) -> str:
     for maker in step.makers.values():
         if maker != step.name and maker in plan.reductions:
             return _share_of(plan.reductions[maker], plan)
-    kinds = type(step.operation).__mro__
-    return kinds[kinds.index(Operation) - 1].__name__  # of gradient and hessian, say, what they are both
+    kinds = [kind for kind in type(step.operation).__mro__ if issubclass(kind, Operation)]
+    kinds = [kind for kind in kinds if kind.__module__ != traits.__name__]
+    return kinds[-2].__name__  # of gradient and hessian, say, what they are both
 
 
 class _Share(Computation):

@@ -1,7 +1,7 @@
 """Weighted sums of the neighbours of each pixel: kernels, their factors, and the driver.
 
-All arrays are "planes" (plane, row, column x lanes), C-contiguous: the bands of ``y, x, band`` are lanes, those of
-``band, y, x`` are planes. ``correlate(values, weights, out, frame)`` fills `out` over ``frame.region`` with
+Arrays are planes (`pipeline.kernels.frame`). ``correlate(values, weights, out, frame)`` fills `out` over
+``frame.region`` with
 
     out[y, x] = sum over i, j of kernel[i, j] values[y + i - rows // 2, x + j - columns // 2]
 
@@ -21,8 +21,9 @@ Invariants, tested in ``tests/test_convolution.py``:
 Examples
 --------
 >>> import numpy as np
+>>> from pipeline.model.region import Region
 >>> values, out = np.arange(9.0).reshape(1, 3, 3), np.empty((1, 1, 1))
->>> frame = Frame(region=(1, 2, 1, 2), origin=(0, 0), out_origin=(1, 1))
+>>> frame = Frame(Region(1, 2, 1, 2), origin=(0, 0), out_origin=(1, 1))
 >>> correlate(values, direct(np.array([[0, 0, 1], [0, -1, 0], [0, 0, 0]])), out, frame)
 >>> float(out[0, 0, 0])
 -2.0
@@ -36,26 +37,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.kernels.correlation import correlate_planes, correlate_valid_planes
-from pipeline.kernels.extreme import Extent, Growth, Target, mend
-from pipeline.model.region import Halo, Region
+from pipeline.kernels.correlation import Taps, correlate_planes, correlate_valid_planes
+from pipeline.kernels.extreme import Growth, mend
+from pipeline.kernels.frame import Frame
+from pipeline.model.region import Halo
 
-RING = 2**17
+RING_ELEMENTS = 2**17
 """Elements of a kernel's rows together: they fit the second-level cache, and the longer the rows the better."""
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """Where the pixels lie, in raster coordinates."""
-
-    region: tuple[int, int, int, int]
-    """Pixels to compute: top, bottom, left, right. `values` holds `Weights.reach` more on each side."""
-    origin: tuple[int, int]
-    """Raster row and column of ``values[:, 0, 0]``."""
-    out_origin: tuple[int, int]
-    """Raster row and column of ``out[:, 0, 0]``."""
-    lanes: int = 1
-    """Neighbouring elements that belong to one pixel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +62,10 @@ class Weights:
         """The sum of the absolute weights."""
         _, factors = self.across
         return float(np.abs(self.taps[2]).sum() * (np.abs(factors).sum() if factors.size else 1))
+
+    @property
+    def halo(self) -> Halo:
+        return Halo(*(max(0, pixels) for pixels in self.reach))
 
     @property
     def height(self) -> int:
@@ -183,40 +175,25 @@ def correlate(values: np.ndarray, weights: Weights, out: np.ndarray, frame: Fram
     """
     _correlate(values, weights, out, frame, normalize)
 
-    def again(values: np.ndarray, targets: Mapping[str, Target], extent: Extent, factor: float) -> None:
-        region = extent.region
-        sides, corner = (region.top, region.bottom, region.left, region.right), (region.top, region.left)
-        own = Frame(sides, extent.origin, corner, frame.lanes)
-        _correlate(values, weights, targets["value"][0], own, normalize)
+    def again(values: np.ndarray, out: Mapping[str, np.ndarray], frame: Frame, factor: float) -> None:
+        _correlate(values, weights, out["value"], frame, normalize)
 
-    top, bottom, left, right = frame.region
-    reach = Halo(*(max(0, pixels) for pixels in weights.reach))
-    extent = Extent(Region(top, bottom, left, right), frame.origin, reach, frame.lanes)
-    mend(again, values, {"value": (out, frame.out_origin)}, extent, Growth({"value": 1}))
+    mend(again, values, {"value": out}, frame, weights.halo, Growth({"value": 1}))
 
 
 def _correlate(values: np.ndarray, weights: Weights, out: np.ndarray, frame: Frame, normalize: bool) -> None:
-    top, bottom, left, right = frame.region
-    row, column = frame.origin
     above, _, before, _ = weights.reach
-    lanes = frame.lanes
-    place = (
-        top - above - row,
-        (left - before - column) * lanes,
-        bottom - top,
-        (right - left) * lanes,
-        top - frame.out_origin[0],
-        (left - frame.out_origin[1]) * lanes,
-    )
+    lanes, place = frame.lanes, frame.place(above, before)
     rows, columns, taps = weights.taps
     offsets, factors = weights.across
-    down = (rows, columns * lanes, taps, _block(taps.size))
-    across = (offsets * lanes, factors, _block(factors.size))
-    rule = (weights.height, (weights.width - 1) * lanes, _tile(weights.height))
-    if not normalize:
-        correlate_planes(values, out, across, down, place, rule)
-        return
-    correlate_valid_planes(values, out, across, down, place, rule, (above, before * lanes))
+    down = Taps(rows, columns * lanes, taps, _block(taps.size))
+    across = Taps(np.zeros_like(offsets), offsets * lanes, factors, _block(factors.size))
+    size = weights.height, (weights.width - 1) * lanes
+    strip = _strip(weights.height)
+    if normalize:
+        correlate_valid_planes(values, out, across, down, place, size, strip, (above, before * lanes))
+    else:
+        correlate_planes(values, out, across, down, place, size, strip)
 
 
 def _block(num_taps: int) -> int:
@@ -224,14 +201,14 @@ def _block(num_taps: int) -> int:
     return 8 * max(8, math.ceil(math.sqrt(num_taps / 8)))
 
 
-def _tile(height: int) -> int:
-    """Return the elements of a row that are summed at a time."""
-    return max(1024, min(8192, RING // height))
+def _strip(height: int) -> int:
+    """Return the elements of a strip."""
+    return max(1024, min(8192, RING_ELEMENTS // height))
 
 
 def scratch_bytes(shape: tuple[int, int], weights: Weights, lanes: int) -> int:
     """Return a bound of what `correlate` allocates for a region of `shape`, whatever the number of planes."""
-    num = min(shape[1] * lanes, _tile(weights.height))
+    num = min(shape[1] * lanes, _strip(weights.height))
     line = num + (weights.width - 1) * lanes
     row = num if weights.across[0].size else line
     taps = weights.taps[0].size + weights.across[0].size

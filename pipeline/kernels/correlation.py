@@ -1,8 +1,8 @@
 """Weighted sums of neighbours, compiled: rows are taken in once, and summed by lists of taps.
 
-Work goes by tiles of columns, and down a tile row by row. A ring holds the last `height` source rows in float64, as
+Work goes by strips of columns, and down a strip row by row. A ring holds the last `height` source rows in float64, as
 they are or already summed across where the kernel is separable; an output row is a weighted sum over the ring.
-The rows of a tile stay in the first-level cache. The drivers stand in ``pipeline.kernels.convolution``.
+The rows of a strip stay in the first-level cache. The drivers stand in ``pipeline.kernels.convolution``.
 
 A weighted sum is one expression, the same for every element: taps in groups of eight (the last of four, two and one),
 each a chain of fused multiply-adds; groups are added up in blocks, and these in turn, so that rounding errors grow
@@ -11,119 +11,119 @@ little with the number of taps.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pipeline.kernels.compile import fma, inner, kernel
+from pipeline.kernels.frame import Source
 from pipeline.kernels.window_row import copy
 from pipeline.kernels.window_sum import holds_invalid, scratch
 
 
+class Taps(NamedTuple):
+    """What a weighted sum takes of some rows: flat arrays of one length."""
+
+    rows: Any
+    """From 0 at the top of the kernel."""
+    offsets: Any
+    """In elements, from the left."""
+    weights: Any
+    block: int
+    """Taps that are added up before they are added to the others."""
+
+
 @kernel
-def correlate_planes(values: Any, out: Any, across: Any, down: Any, place: Any, rule: Any) -> None:
+def correlate_planes(values: Any, out: Any, across: Any, down: Any, place: Any, size: Any, strip: Any) -> None:
     """Fill a part of `out` by weighted sums of `values`, both (plane, row, column x lane); inf counts as NaN.
 
     Parameters
     ----------
     across
-        What is summed along each source row: offsets in elements and weights of the taps, taps of a block. Without
-        taps the ring holds the source rows themselves.
+        What is summed along each source row. Without taps the ring holds the source rows themselves.
     down
-        What an output row sums of the ring: rows from 0 at the top of the kernel, offsets in elements and weights of
-        the taps, taps of a block.
-    place
-        First source row and element, rows and elements to compute, first row and element of `out`.
-    rule
-        Rows of the kernel, its reach along a row in elements, elements of a tile.
+        What an output row sums of the ring.
+    size
+        Rows of the kernel, and its reach along a row in elements.
     """
-    first, begin, rows, length, out_row, out_begin = place
-    height, reach, tile = rule
-    steps, offsets, weights, block = down
-    columns, factors, factor_block = across
-    span = min(tile, length) + reach
-    ring = scratch(height, span - reach if columns.size else span, np.float64)
+    height, reach = size
+    span = min(strip, place.num) + reach
+    ring = scratch(height, span - reach if across.rows.size else span, np.float64)
     lines = scratch(3, span, np.float64)
-    which, nowhere = np.empty(steps.size, np.int64), np.zeros(columns.size, np.int64)
+    which = np.empty(down.rows.size, np.int64)
     for plane in range(values.shape[0]):
-        for left in range(0, length, tile):
-            num = min(tile, length - left)
-            start, to = begin + left, out_begin + left
-            for i in range(rows + height - 1):
-                source = values[plane, first + i, start : start + num + reach]
+        for left in range(0, place.num, strip):
+            num = min(strip, place.num - left)
+            start, to = place.left + left, place.out_left + left
+            for i in range(place.num_rows + height - 1):
+                source = values[plane, place.top + i, start : start + num + reach]
                 row, slot = i - height + 1, i % height
-                if columns.size:
-                    clean(source, np.nan, lines[0])
-                    weigh(lines, nowhere, columns, factors, factor_block, ring[slot, :num], lines[2])
-                else:
-                    clean(source, np.nan, ring[slot])
+                take_in(source, across, np.nan, lines, ring[slot])
                 if row >= 0:
-                    turn(steps, row, height, which)
-                    weigh(ring, which, offsets, weights, block, lines[1, :num], lines[2])
-                    copy(lines[1, :num], out[plane, out_row + row, to : to + num])
+                    turn(down.rows, row, height, which)
+                    weigh(ring, which, down, lines[1, :num], lines[2])
+                    copy(lines[1, :num], out[plane, place.out_top + row, to : to + num])
 
 
 @kernel
-def correlate_valid_planes(values: Any, out: Any, across: Any, down: Any, place: Any, rule: Any, centre: Any) -> None:
+def correlate_valid_planes(
+    values: Any, out: Any, across: Any, down: Any, place: Any, size: Any, strip: Any, centre: Any
+) -> None:
     """Fill a part of `out` by weighted means: sums over the valid (finite) pixels, divided by their weights' sum.
 
     Weights are of one sign. `centre` is the row and the offset in elements of the pixel that must be valid; else, and
     where no pixel is, the result is NaN. The other parameters are those of `correlate_planes`.
     """
-    first, begin, rows, length, out_row, out_begin = place
-    height, reach, tile = rule
-    steps, offsets, weights, block = down
-    centre_row, centre_begin = centre
-    span = min(tile, length) + reach
-    width = span - reach if across[0].size else span
+    height, reach = size
+    span = min(strip, place.num) + reach
+    width = span - reach if across.rows.size else span
     ring, masses = scratch(height, width, np.float64), scratch(height, width, np.float64)
     lines, full, usable = scratch(4, span, np.float64), scratch(1, span, np.float64)[0], scratch(1, span, np.float64)[0]
-    which, nowhere = np.empty(steps.size, np.int64), np.zeros(across[0].size, np.int64)
+    which = np.empty(down.rows.size, np.int64)
     no_mask = np.ones((0, 0, 0), np.bool_)
     # a slot of masses stays that of a row without invalid pixels until it is marked
     marked = np.zeros(height, np.bool_)
     ones = np.ones(span)
     for slot in range(height):
-        take_in(ones, across, nowhere, lines, masses[slot])
-    turn(steps, 0, height, which)
-    weigh(masses, which, offsets, weights, block, full[: span - reach], lines[2])
+        take_in(ones, across, 0.0, lines, masses[slot])
+    turn(down.rows, 0, height, which)
+    weigh(masses, which, down, full[: span - reach], lines[2])
     for plane in range(values.shape[0]):
-        for left in range(0, length, tile):
-            num = min(tile, length - left)
-            start, to = begin + left, out_begin + left
-            for i in range(rows + height - 1):
+        for left in range(0, place.num, strip):
+            num = min(strip, place.num - left)
+            start, to = place.left + left, place.out_left + left
+            for i in range(place.num_rows + height - 1):
                 row, slot = i - height + 1, i % height
-                source = values[plane, first + i, start : start + num + reach]
-                take_in(source, across, nowhere, lines, ring[slot])
-                invalid = holds_invalid(values[plane], no_mask, True, (first + i, start, 1, num + reach))
+                source = values[plane, place.top + i, start : start + num + reach]
+                take_in(source, across, 0.0, lines, ring[slot])
+                invalid = holds_invalid(values[plane], no_mask, True, Source(place.top + i, start, 1, num + reach))
                 if invalid:
                     mark(source, usable)
-                    take_in(usable[: source.size], across, nowhere, lines, masses[slot])
+                    take_in(usable[: source.size], across, 0.0, lines, masses[slot])
                 elif marked[slot]:
-                    take_in(ones, across, nowhere, lines, masses[slot])
+                    take_in(ones, across, 0.0, lines, masses[slot])
                 marked[slot] = invalid
                 if row < 0:
                     continue
-                turn(steps, row, height, which)
-                weigh(ring, which, offsets, weights, block, lines[1, :num], lines[2])
+                turn(down.rows, row, height, which)
+                weigh(ring, which, down, lines[1, :num], lines[2])
                 mass = full[:num]
                 if marked.any():
                     mass = lines[3, :num]
-                    weigh(masses, which, offsets, weights, block, mass, lines[2])
-                middle = start + centre_begin
-                centres = values[plane, first + row + centre_row, middle : middle + num]
-                divide(lines[1], mass, centres, out[plane, out_row + row, to : to + num])
+                    weigh(masses, which, down, mass, lines[2])
+                middle = start + centre[1]
+                centres = values[plane, place.top + row + centre[0], middle : middle + num]
+                divide(lines[1], mass, centres, out[plane, place.out_top + row, to : to + num])
 
 
 @inner
-def take_in(source: Any, across: Any, nowhere: Any, lines: Any, out: Any) -> None:
-    """Put a source row, or its sum across, into a row of the ring; an invalid value becomes 0."""
-    offsets, weights, block = across
-    if offsets.size == 0:
-        clean(source, 0.0, out)
+def take_in(source: Any, across: Any, neutral: Any, lines: Any, out: Any) -> None:
+    """Put a source row, or its sum across, into a row of the ring; an invalid value becomes `neutral`."""
+    if across.rows.size == 0:
+        clean(source, neutral, out)
         return
-    clean(source, 0.0, lines[0])
-    weigh(lines, nowhere, offsets, weights, block, out[: source.size - offsets[-1]], lines[2])
+    clean(source, neutral, lines[0])
+    weigh(lines, across.rows, across, out[: source.size - across.offsets[-1]], lines[2])
 
 
 @inner
@@ -155,12 +155,12 @@ def divide(total: Any, weights: Any, centre: Any, out: Any) -> None:
 
 
 @inner
-def weigh(rows: Any, which: Any, offsets: Any, weights: Any, block: Any, out: Any, part: Any) -> None:
+def weigh(rows: Any, which: Any, taps: Any, out: Any, part: Any) -> None:
     """Sum weights[t] * rows[which[t], offsets[t] + c] over the taps t into each element c of `out`."""
-    num_taps = weights.size
-    weigh_block(rows, which, offsets, weights, 0, min(block, num_taps), out)
+    num_taps, block = taps.weights.size, taps.block
+    weigh_block(rows, which, taps.offsets, taps.weights, 0, min(block, num_taps), out)
     for t in range(block, num_taps, block):
-        weigh_block(rows, which, offsets, weights, t, min(t + block, num_taps), part[: out.size])
+        weigh_block(rows, which, taps.offsets, taps.weights, t, min(t + block, num_taps), part[: out.size])
         for c in range(out.size):
             out[c] += part[c]
 

@@ -1,6 +1,6 @@
 """Finite differences of first and second order, and what follows from them: any subset from one read.
 
-All arrays are "planes" (plane, row, column x lanes), C-contiguous, of one floating-point dtype. For a pixel with the
+Arrays are planes (`pipeline.kernels.frame`) of one floating-point dtype. For a pixel with the
 neighbours up, down, left and right and the spacings sy and sx:
 
     dy  = (down - up) / (2 sy)                        dx  = (right - left) / (2 sx)
@@ -17,19 +17,20 @@ else. A pixel's result depends on its neighbours alone, to the bit: not on the b
 Examples
 --------
 >>> import numpy as np
+>>> from pipeline.model.region import Region
 >>> rows, columns = np.mgrid[0:3, 0:3].astype(float)
 >>> values = (rows**2 + 5 * columns)[np.newaxis]
->>> out = {name: (np.empty((1, 1, 1)), (1, 1)) for name in ("dy", "dx", "dyy", "magnitude")}
->>> differences(values, out, Frame(region=(1, 2, 1, 2), origin=(0, 0)))
->>> {name: round(float(array[0, 0, 0]), 6) for name, (array, _) in out.items()}
+>>> out = {name: np.empty((1, 1, 1)) for name in ("dy", "dx", "dyy", "magnitude")}
+>>> differences(values, out, Frame(Region(1, 2, 1, 2), origin=(0, 0), out_origin=(1, 1)), Spacings())
+>>> {name: round(float(array[0, 0, 0]), 6) for name, array in out.items()}
 {'dy': 2.0, 'dx': 5.0, 'dyy': 2.0, 'magnitude': 5.385165}
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,9 +44,10 @@ from pipeline.kernels.difference_row import (
     magnitudes,
     second_order,
 )
-from pipeline.kernels.extreme import Extent, Growth, Target, mend
+from pipeline.kernels.extreme import Growth, mend
+from pipeline.kernels.frame import Frame, Line
 from pipeline.kernels.window_sum import scratch
-from pipeline.model.region import Halo, Region
+from pipeline.model.region import Halo
 
 FIRST = ("dy", "dx", "magnitude", "direction")
 SECOND = ("dyy", "dxy", "dxx", "laplacian", "determinant", "eigen_large", "eigen_small")
@@ -53,26 +55,40 @@ OUTPUTS = FIRST + SECOND
 
 GROWTH = Growth(dict.fromkeys(OUTPUTS, 1) | {"direction": 0, "determinant": 2})
 
-STRIP = 8192
-"""Elements of the strips that rows are cut into: three rows of input and five of output fit the second-level cache."""
+STRIP_ELEMENTS = 8192
+"""Of the strips that rows are cut into: three rows of input and five of output fit the second-level cache."""
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
-    """Where to differentiate, in raster coordinates, and how."""
+class Spacings:
+    """Distances of neighbouring pixels, and where pixels beyond the edge lie on a line."""
 
-    region: tuple[int, int, int, int]
-    """Pixels to compute: top, bottom, left, right. `values` holds what `reach` says around it."""
-    origin: tuple[int, int]
-    """Raster row and column of ``values[:, 0, 0]``."""
-    lanes: int = 1
-    """Neighbouring elements that belong to one pixel."""
-    spacing: tuple[float, float] = (1.0, 1.0)
-    """Distance of neighbouring pixels along y and x."""
+    y: float = 1.0
+    x: float = 1.0
     straight_rows: tuple[int, int] = (-1, -1)
     """Raster rows at which the raster goes on in a straight line: there dyy is 0, though its ghost row is rounded."""
     straight_columns: tuple[int, int] = (-1, -1)
     """Raster columns at which dxx is 0 for the same reason."""
+
+
+class Stencil(NamedTuple):
+    """What a derivative reads, and what it is divided by, for kernels."""
+
+    up: int
+    """Rows above and below that are read: 0 or 1."""
+    side: int
+    """Elements left and right: 0, or the lanes."""
+    lanes: int
+    by_y: float
+    """2 sy, and so on: the divisors of dy, dx, dyy, dxy and dxx."""
+    by_x: float
+    by_yy: float
+    by_xy: float
+    by_xx: float
+    straight_rows: tuple[int, int]
+    """Rows of the region at which dyy is 0."""
+    straight_columns: tuple[int, int]
+    """Elements from which on `lanes` of them have a dxx of 0."""
 
 
 def reach(names: Iterable[str]) -> tuple[int, int]:
@@ -87,83 +103,79 @@ def reach(names: Iterable[str]) -> tuple[int, int]:
     return int(not wanted <= {"dx", "dxx"}), int(not wanted <= {"dy", "dyy"})
 
 
-def differences(values: np.ndarray, out: Mapping[str, Target], frame: Frame) -> None:
+def differences(values: np.ndarray, out: Mapping[str, np.ndarray], frame: Frame, spacing: Spacings) -> None:
     """Fill any of `OUTPUTS` over the frame's region, in one sweep over the rows of `values`.
 
     All arrays have one dtype, float32 or float64. The outputs of a gradient and of a Hessian may come together.
     Nothing overflows on the way to a result that does not.
     """
-    _differences(values, out, frame)
+    _differences(values, out, frame, spacing)
 
-    def again(values: np.ndarray, targets: Mapping[str, Target], extent: Extent, factor: float) -> None:
-        region = extent.region
-        sides = (region.top, region.bottom, region.left, region.right)
-        _differences(values, targets, replace(frame, region=sides, origin=extent.origin))
+    def again(values: np.ndarray, out: Mapping[str, np.ndarray], frame: Frame, factor: float) -> None:
+        _differences(values, out, frame, spacing)
 
-    top, bottom, left, right = frame.region
-    extent = Extent(Region(top, bottom, left, right), frame.origin, Halo.around(*reach(out)), frame.lanes)
-    mend(again, values, out, extent, GROWTH)
+    mend(again, values, out, frame, Halo.around(*reach(out)), GROWTH)
 
 
-def _differences(values: np.ndarray, out: Mapping[str, Target], frame: Frame) -> None:
-    top, bottom, left, right = frame.region
-    row, column = frame.origin
-    unused = np.empty((0, 0, 0), values.dtype), (top, left)
-    targets = [out.get(name, unused) for name in OUTPUTS]
-    sy, sx = frame.spacing
-    difference_rows(
-        values,
-        tuple(array for array, _ in targets),
-        tuple((top - origin[0], (left - origin[1]) * frame.lanes) for _, origin in targets),
-        (top - row, (left - column) * frame.lanes, bottom - top, (right - left) * frame.lanes),
-        (*reach(out), frame.lanes),
-        (2.0 * sy, 2.0 * sx, sy * sy, 4.0 * sy * sx, sx * sx),
-        tuple(at - top for at in frame.straight_rows),
-        tuple((at - left) * frame.lanes for at in frame.straight_columns),
+def _differences(values: np.ndarray, out: Mapping[str, np.ndarray], frame: Frame, spacing: Spacings) -> None:
+    unused = np.empty((0, 0, 0), values.dtype)
+    rows, columns = reach(out)
+    sy, sx, lanes = spacing.y, spacing.x, frame.lanes
+    stencil = Stencil(
+        rows,
+        columns * lanes,
+        lanes,
+        2.0 * sy,
+        2.0 * sx,
+        sy * sy,
+        4.0 * sy * sx,
+        sx * sx,
+        (spacing.straight_rows[0] - frame.region.top, spacing.straight_rows[1] - frame.region.top),
+        (
+            (spacing.straight_columns[0] - frame.region.left) * lanes,
+            (spacing.straight_columns[1] - frame.region.left) * lanes,
+        ),
     )
+    difference_rows(values, tuple(out.get(name, unused) for name in OUTPUTS), frame.place(), stencil)
 
 
 def scratch_bytes(width: int, lanes: int) -> int:
     """Return a bound of what `differences` allocates for a region of this width: a row of each derivative."""
-    return (5 * (min(width * lanes, STRIP) + 512) + 64) * 8
+    return (5 * (min(width * lanes, STRIP_ELEMENTS) + 512) + 64) * 8
 
 
 @kernel
-def difference_rows(
-    values: Any, outs: Any, starts: Any, place: Any, around: Any, divisors: Any, rows_0: Any, columns_0: Any
-) -> None:
+def difference_rows(values: Any, outs: Any, place: Any, stencil: Any) -> None:
     """Fill the arrays of `outs`, those that are not empty, in the order of `OUTPUTS`.
 
-    `starts` are the row and element of `outs` at which the region begins, `place` those of `values` and the rows and
-    elements of the region. Derivatives that nobody wants, or that only others are made of, go to rows in the cache:
-    one loop that writes several streams is faster than one loop a stream.
+    Derivatives that nobody wants, or that only others are made of, go to rows in the cache: one loop that writes
+    several streams is faster than one loop a stream.
     """
-    first, begin, num_rows, length = place
-    up, side, lanes = around[0], around[1] * around[2], around[2]
+    up, side = stencil.up, stencil.side
     needs_first, needs_second = wants(outs, 0, 4), wants(outs, 4, 11)
-    spare = scratch(5, min(length, STRIP), values.dtype)
+    spare = scratch(5, min(place.num, STRIP_ELEMENTS), values.dtype)
     for plane in range(values.shape[0]):
-        for left in range(0, length, STRIP):
-            num = min(STRIP, length - left)
-            start, stop = begin + left - side, begin + left + num + side
-            for row in range(num_rows):
-                at = (plane, row, left, num)
-                above = values[plane, first + row - up, start:stop]
-                level = values[plane, first + row, start:stop]
-                below = values[plane, first + row + up, start:stop]
+        for left in range(0, place.num, STRIP_ELEMENTS):
+            num = min(STRIP_ELEMENTS, place.num - left)
+            start, stop = place.left + left - side, place.left + left + num + side
+            for row in range(place.num_rows):
+                line = Line(plane, place.out_top + row, place.out_left + left, num)
+                above = values[plane, place.top + row - up, start:stop]
+                level = values[plane, place.top + row, start:stop]
+                below = values[plane, place.top + row + up, start:stop]
                 if needs_first:
-                    dy, dx = target(outs[0], starts[0], at, spare[0]), target(outs[1], starts[1], at, spare[1])
-                    first_order(above, level, below, side, divisors, dy, dx)
-                    derive_first(dy, dx, outs, starts, at)
+                    dy, dx = part_or(outs[0], line, spare[0]), part_or(outs[1], line, spare[1])
+                    first_order(above, level, below, stencil, dy, dx)
+                    derive_first(dy, dx, outs, line)
                 if needs_second:
-                    dyy, dxy = target(outs[4], starts[4], at, spare[2]), target(outs[5], starts[5], at, spare[3])
-                    dxx = target(outs[6], starts[6], at, spare[4])
-                    second_order(above, level, below, side, divisors, dyy, dxy, dxx)
-                    if row == rows_0[0] or row == rows_0[1]:
+                    dyy, dxy = part_or(outs[4], line, spare[2]), part_or(outs[5], line, spare[3])
+                    dxx = part_or(outs[6], line, spare[4])
+                    second_order(above, level, below, stencil, dyy, dxy, dxx)
+                    if row == stencil.straight_rows[0] or row == stencil.straight_rows[1]:
                         straighten(dyy, 0 * left, num)
-                    for column in columns_0:
-                        straighten(dxx, column - left, lanes)
-                    derive_second(dyy, dxy, dxx, outs, starts, at, spare)
+                    for column in stencil.straight_columns:
+                        straighten(dxx, column - left, stencil.lanes)
+                    derive_second(dyy, dxy, dxx, outs, line, spare)
 
 
 @inner
@@ -176,15 +188,14 @@ def wants(outs: Any, begin: Any, end: Any) -> bool:
 
 
 @owning
-def target(out: Any, start: Any, at: Any, spare: Any) -> Any:
+def part_or(out: Any, line: Any, spare: Any) -> Any:
     """Return the part of a row of an output that is computed now, or of a spare row if nobody wants the output."""
-    return part(out, start, at) if out.size else spare[: at[3]]
+    return part(out, line) if out.size else spare[: line.num]
 
 
 @owning
-def part(out: Any, start: Any, at: Any) -> Any:
-    plane, row, left, num = at
-    return out[plane, start[0] + row, start[1] + left : start[1] + left + num]
+def part(out: Any, line: Any) -> Any:
+    return out[line.plane, line.row, line.left : line.left + line.num]
 
 
 @inner
@@ -195,19 +206,19 @@ def straighten(out: Any, first: Any, num: Any) -> None:
 
 
 @owning
-def derive_first(dy: Any, dx: Any, outs: Any, starts: Any, at: Any) -> None:
+def derive_first(dy: Any, dx: Any, outs: Any, line: Any) -> None:
     if outs[2].size:
-        magnitudes(dy, dx, part(outs[2], starts[2], at))
+        magnitudes(dy, dx, part(outs[2], line))
     if outs[3].size:
-        directions(dy, dx, part(outs[3], starts[3], at))
+        directions(dy, dx, part(outs[3], line))
 
 
 @owning
-def derive_second(dyy: Any, dxy: Any, dxx: Any, outs: Any, starts: Any, at: Any, spare: Any) -> None:
+def derive_second(dyy: Any, dxy: Any, dxx: Any, outs: Any, line: Any, spare: Any) -> None:
     if outs[7].size:
-        laplacians(dyy, dxx, part(outs[7], starts[7], at))
+        laplacians(dyy, dxx, part(outs[7], line))
     if outs[8].size:
-        determinants(dyy, dxy, dxx, part(outs[8], starts[8], at))
+        determinants(dyy, dxy, dxx, part(outs[8], line))
     if outs[9].size + outs[10].size:  # the spare rows of dy and dx are free again
-        large, small = target(outs[9], starts[9], at, spare[0]), target(outs[10], starts[10], at, spare[1])
+        large, small = part_or(outs[9], line, spare[0]), part_or(outs[10], line, spare[1])
         eigenvalues(dyy, dxy, dxx, large, small)

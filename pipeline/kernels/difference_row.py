@@ -13,10 +13,10 @@ DEGREES = 57.29577951308232
 
 
 @inner
-def first_order(above: Any, level: Any, below: Any, side: Any, divisors: Any, dy: Any, dx: Any) -> None:
+def first_order(above: Any, level: Any, below: Any, stencil: Any, dy: Any, dx: Any) -> None:
     """Write dy and dx; the rows of input begin `side` elements left of the outputs and end as many right of them."""
+    side, by_y, by_x = stencil.side, stencil.by_y, stencil.by_x
     upper, centre, lower, right = above[side:], level[side:], below[side:], level[2 * side :]
-    by_y, by_x = divisors[0], divisors[1]
     times_y, times_x = 1.0 / by_y, 1.0 / by_x
     for c in range(dy.size):
         pixel = np.float64(centre[c])
@@ -31,11 +31,11 @@ def first_order(above: Any, level: Any, below: Any, side: Any, divisors: Any, dy
 
 
 @inner
-def second_order(above: Any, level: Any, below: Any, side: Any, divisors: Any, dyy: Any, dxy: Any, dxx: Any) -> None:
+def second_order(above: Any, level: Any, below: Any, stencil: Any, dyy: Any, dxy: Any, dxx: Any) -> None:
     """Write dyy, dxy and dxx; rows as for `first_order`."""
+    side, by_yy, by_xy, by_xx = stencil.side, stencil.by_yy, stencil.by_xy, stencil.by_xx
     upper, centre, lower, right = above[side:], level[side:], below[side:], level[2 * side :]
     upper_right, lower_right = above[2 * side :], below[2 * side :]
-    by_yy, by_xy, by_xx = divisors[2], divisors[3], divisors[4]
     times_yy, times_xy, times_xx = 1.0 / by_yy, 1.0 / by_xy, 1.0 / by_xx
     for c in range(dyy.size):
         pixel = np.float64(centre[c])

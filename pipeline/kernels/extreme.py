@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.kernels.compile import kernel
+from pipeline.kernels.frame import Frame, Source
 from pipeline.model.region import Halo, Region
 
 SHIFT = 600
@@ -24,29 +25,14 @@ LARGE, SMALL = 2.0**450, 2.0**-350
 """Between these, no square of a value overflows, nor does that of a difference of two vanish."""
 TINY = {1: 2.0**-450, 2: 2.0**-900}
 """Roots of squares, and squares, that are computed again."""
-TILE = (32, 4096)
+TILE_ROWS, TILE_ELEMENTS = 32, 4096
 """Rows and elements of a row that are computed again at a time."""
 _MAGNITUDE = np.int64(2**63 - 1)
 _INFINITY = np.int64(0x7FF << 52)
 _BOUNDS = np.array([LARGE, SMALL]).view(np.int64)
 
-Target = tuple[np.ndarray, tuple[int, int]]
-"""Planes of an output, and the raster row and column of their first pixel."""
-
-
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """Which pixels are computed, and of which values around them."""
-
-    region: Region
-    origin: tuple[int, int]
-    """Raster row and column of the first value."""
-    reach: Halo
-    lanes: int = 1
-
-
-Compute = Callable[[np.ndarray, Mapping[str, Target], Extent, float], None]
-"""Fills targets over the region of an extent, from values that have been multiplied by a factor."""
+Compute = Callable[[np.ndarray, Mapping[str, np.ndarray], Frame, float], None]
+"""Fills outputs over the region of a frame, from values that have been multiplied by a factor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,74 +45,76 @@ class Growth:
     """Outputs that are made of squares."""
 
 
-def mend(compute: Compute, values: np.ndarray, out: Mapping[str, Target], extent: Extent, growth: Growth) -> None:
+def mend(
+    compute: Compute, values: np.ndarray, out: Mapping[str, np.ndarray], frame: Frame, reach: Halo, growth: Growth
+) -> None:
     """Compute again what has overflowed or vanished in `out`, which `compute` has filled.
 
-    `values` are planes (plane, row, column x lane), C-contiguous, of as many bands as those of `out` or one. Nothing is
-    done for other dtypes than float64.
+    `values` are planes, of as many bands as those of `out` or one. Nothing is done for other dtypes than float64.
     """
     if values.dtype != np.float64:
         return
     for plane in range(len(values)):
-        own = {name: (array[plane : plane + 1] if len(values) > 1 else array, at) for name, (array, at) in out.items()}
-        _mend_plane(compute, values[plane : plane + 1], own, extent, growth)
+        own = {name: array[plane : plane + 1] if len(values) > 1 else array for name, array in out.items()}
+        _mend_plane(compute, values[plane : plane + 1], own, frame, reach, growth)
 
 
 def _mend_plane(
-    compute: Compute, values: np.ndarray, out: Mapping[str, Target], extent: Extent, growth: Growth
+    compute: Compute, values: np.ndarray, out: Mapping[str, np.ndarray], frame: Frame, reach: Halo, growth: Growth
 ) -> None:
-    if not any(_ends(values, extent)):
+    if not any(_ends(values, frame, reach)):
         return
-    region, columns = extent.region, max(1, TILE[1] // extent.lanes)
-    squares = {name: target for name, target in out.items() if name in growth.squares}
-    for top in range(region.top, region.bottom, TILE[0]):
+    squares = {name: array for name, array in out.items() if name in growth.squares}
+    region, columns = frame.region, max(1, TILE_ELEMENTS // frame.lanes)
+    for top in range(region.top, region.bottom, TILE_ROWS):
         for left in range(region.left, region.right, columns):
-            tile = Region(top, min(top + TILE[0], region.bottom), left, min(left + columns, region.right))
-            part = replace(extent, region=tile)
-            is_large, is_small = _ends(values, part)
+            region_of_tile = Region(top, min(top + TILE_ROWS, region.bottom), left, min(left + columns, region.right))
+            tile = replace(frame, region=region_of_tile)
+            is_large, is_small = _ends(values, tile, reach)
             if is_large:
-                _compute_again(compute, values, out, part, growth, -SHIFT)
+                _compute_again(compute, values, out, tile, reach, growth, -SHIFT)
             if is_small and squares:
-                _compute_again(compute, values, squares, part, growth, SHIFT)
+                _compute_again(compute, values, squares, tile, reach, growth, SHIFT)
 
 
 def _compute_again(
-    compute: Compute, values: np.ndarray, out: Mapping[str, Target], extent: Extent, growth: Growth, shift: int
+    compute: Compute,
+    values: np.ndarray,
+    out: Mapping[str, np.ndarray],
+    frame: Frame,
+    reach: Halo,
+    growth: Growth,
+    shift: int,
 ) -> None:
     """Compute a tile from values times 2**shift; take what was not finite, or with larger values what was tiny."""
-    tile, lanes, need = extent.region, extent.lanes, extent.region.grow(extent.reach)
-    shape = tile.height, tile.width * lanes
-    again = {name: (np.empty((len(array), *shape)), (tile.top, tile.left)) for name, (array, _) in out.items()}
+    tile, need = frame.region, frame.region.grow(reach)
+    shape = tile.height, tile.width * frame.lanes
+    again = {name: np.empty((len(array), *shape)) for name, array in out.items()}
     with np.errstate(all="ignore"):
-        scaled = values[(slice(None), *_slices(need, extent.origin, lanes))] * 2.0**shift
-        compute(scaled, again, replace(extent, origin=(need.top, need.left)), 2.0**shift)
-        for name, (array, origin) in out.items():
-            target, found = array[(slice(None), *_slices(tile, origin, lanes))], again[name][0]
-            power = growth.powers[name]
+        scaled = values[frame.slices(reach)] * 2.0**shift
+        own = Frame(tile, (need.top, need.left), (tile.top, tile.left), frame.lanes)
+        compute(scaled, again, own, 2.0**shift)
+        for name, array in out.items():
+            target, found, power = array[frame.out_slices], again[name], growth.powers[name]
             is_lost = ~np.isfinite(target) if shift < 0 else np.abs(target) < TINY[power]
             np.ldexp(found, -shift * power, out=target, where=is_lost & np.isfinite(found))
 
 
-def _slices(region: Region, origin: tuple[int, int], lanes: int) -> tuple[slice, slice]:
-    rows, columns = region.slices(origin)
-    return rows, slice(columns.start * lanes, columns.stop * lanes)
-
-
-def _ends(values: np.ndarray, extent: Extent) -> tuple[bool, bool]:
+def _ends(values: np.ndarray, frame: Frame, reach: Halo) -> tuple[bool, bool]:
     """Return whether finite values lie beyond `LARGE`, and whether some other than 0 do below `SMALL`."""
-    rows, row = _slices(extent.region.grow(extent.reach), extent.origin, extent.lanes)
-    largest, smallest = _magnitudes(values.view(np.int64), (rows.start, rows.stop, row.start, row.stop))
+    _, rows, row = frame.slices(reach)
+    source = Source(rows.start, row.start, rows.stop - rows.start, row.stop - row.start)
+    largest, smallest = _magnitudes(values.view(np.int64), source)
     return bool(largest > _BOUNDS[0]), bool(smallest < _BOUNDS[1])
 
 
 @kernel
-def _magnitudes(bits: Any, place: Any) -> Any:
+def _magnitudes(bits: Any, source: Any) -> Any:
     """Return the bits of the largest finite magnitude and of the least one but 0: they are ordered as numbers are."""
-    first, last, begin, end = place
     largest, smallest = np.int64(0), _MAGNITUDE
     for plane in range(bits.shape[0]):
-        for i in range(first, last):
-            row = bits[plane, i, begin:end]
+        for i in range(source.top, source.top + source.num_rows):
+            row = bits[plane, i, source.left : source.left + source.num]
             for c in range(row.size):
                 magnitude = row[c] & _MAGNITUDE
                 largest = max(largest, magnitude if magnitude < _INFINITY else np.int64(0))
@@ -138,6 +126,6 @@ def scratch_bytes(dtype: np.dtype, reach: Halo, lanes: int, num_outputs: int) ->
     """Return a bound of what `mend` allocates for values of this dtype, beside what `compute` does."""
     if dtype != np.float64:
         return 0
-    rows, columns = TILE[0], max(1, TILE[1] // lanes)
-    around = (rows + reach.top + reach.bottom) * (columns + reach.left + reach.right)
-    return 8 * lanes * (around + (num_outputs + 3) * rows * columns)
+    columns = max(1, TILE_ELEMENTS // lanes)
+    around = (TILE_ROWS + reach.top + reach.bottom) * (columns + reach.left + reach.right)
+    return 8 * lanes * (around + (num_outputs + 3) * TILE_ROWS * columns)

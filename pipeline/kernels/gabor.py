@@ -3,7 +3,8 @@
 A Gabor kernel whose envelope is round is the real (or imaginary) part of a product of two complex vectors; cut into
 the part that is even and the part that is odd from top to bottom, each part is one product of two real vectors. At
 orientations t and 180 - t the parts are the same, but for a sign. Any other kernel is a sum of few such products,
-found by crosses: the row and the column of the largest value, taken away, leave a remainder that falls fast.
+found by adaptive cross approximation with full pivoting (Bebendorf 2000, "Approximation of boundary element
+matrices"): the row and the column of the largest value, taken away, leave a remainder that falls fast.
 
     response[y, x] = sum over terms of sign * (down[y] applied down the columns, then across[x] along the rows)
 
@@ -176,11 +177,11 @@ def _parts(kernel: np.ndarray, tolerance: float) -> list[_Part]:
     """Return the parts that are even and odd from top to bottom; each is left out if it is negligible."""
     size = float(np.abs(kernel).sum())
     both = ((kernel + kernel[::-1]) / 2, (kernel - kernel[::-1]) / 2)
-    parts = [_crosses(values, tolerance / 4 * size, min(tolerance / 4, 1e-13) * size) for values in both]
+    parts = [_cross_approximation(values, tolerance / 4 * size, min(tolerance / 4, 1e-13) * size) for values in both]
     return [part for part in parts if part.terms] or [replace(parts[0], terms=((both[0][:, 0], both[0][0]),))]
 
 
-def _crosses(values: np.ndarray, allowed: float, slack: float) -> _Part:
+def _cross_approximation(values: np.ndarray, allowed: float, slack: float) -> _Part:
     """Return a part with the pairs (down, across) whose outer products sum to it, but for differences of `allowed`.
 
     The greatest value of each first vector is 1.

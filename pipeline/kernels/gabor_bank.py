@@ -9,14 +9,16 @@ import numpy as np
 
 from pipeline.kernels import convolution, window
 from pipeline.kernels.edge import fill_edges
-from pipeline.kernels.extreme import Extent, Growth, Target, mend
+from pipeline.kernels.extreme import Growth, mend
+from pipeline.kernels.footprint import Footprint
+from pipeline.kernels.frame import Frame
 from pipeline.kernels.gabor import Group
-from pipeline.kernels.gabor_rows import CHUNK, respond
-from pipeline.kernels.gabor_vector import LANES
+from pipeline.kernels.gabor_rows import L1_COLUMNS, Terms, respond
+from pipeline.kernels.gabor_vector import VECTOR
 from pipeline.kernels.window_power import power_bytes, power_moments
 from pipeline.model.region import Halo, Region
 
-STRIP = 1024
+STRIP_COLUMNS = 1024
 """About the columns that are computed at a time: the column sums of a strip then fit the second-level cache."""
 
 
@@ -52,18 +54,17 @@ def compute_bank(
     for group in groups:
         _compute_group(group, band, out, corner, region)
 
-    def again(values: np.ndarray, targets: Mapping[str, Target], extent: Extent, factor: float) -> None:
-        own = replace(band, values=values[0], origin=extent.origin, cval=band.cval * factor)
-        arrays = {name: array for name, (array, _) in targets.items()}
+    def again(values: np.ndarray, out: Mapping[str, np.ndarray], frame: Frame, factor: float) -> None:
+        own = replace(band, values=values[0], origin=frame.origin, cval=band.cval * factor)
         for group in groups:
-            _compute_group(group, own, arrays, (extent.region.top, extent.region.left), extent.region)
+            _compute_group(group, own, out, frame.out_origin, frame.region)
 
     rows, columns = (max(group.reach[axis] for group in groups) for axis in (0, 1))
-    extent = Extent(region, band.origin, band.margin + Halo.around(rows, columns))
+    frame, reach = Frame(region, band.origin, corner), band.margin + Halo.around(rows, columns)
     is_root = any(len(group.signs) > len(group.filters) or len(group.direct) > 1 for group in groups)
     squares = frozenset(out) if is_root else window.GROWTH.squares
     growth = Growth({"response": 1} | dict(window.GROWTH.powers), squares)
-    mend(again, band.values[np.newaxis], {name: (array, corner) for name, array in out.items()}, extent, growth)
+    mend(again, band.values[np.newaxis], out, frame, reach, growth)
 
 
 def _compute_group(
@@ -74,14 +75,13 @@ def _compute_group(
     if band.size is None:
         out["response"][(list(group.filters), *region.slices(corner))] = found
         return
-    sides = (region.top, region.bottom, region.left, region.right)
-    frame = window.Frame(sides, (need.top, need.left), corner, band.size)
+    frame, rule = Frame(region, (need.top, need.left), corner), window.WindowRule(Footprint.rectangle(band.size))
     for response, position in zip(found, group.filters, strict=True):
         planes = {name: array[position : position + 1] for name, array in out.items()}
         if found.dtype == np.float32:
-            power_moments(response[np.newaxis], planes, frame)
+            power_moments(response[np.newaxis], planes, frame, rule)
         else:
-            window.moments(response[np.newaxis], None, planes, frame)
+            window.moments(response[np.newaxis], None, planes, frame, rule)
 
 
 def responses(group: Group, band: Band, need: Region) -> np.ndarray:
@@ -94,28 +94,27 @@ def responses(group: Group, band: Band, need: Region) -> np.ndarray:
     if group.direct:
         _sum_directly(group, band, out, need, inside)
     else:
-        rows, columns = group.reach
-        values, first = _widened(band, inside.grow(Halo.around(rows, columns)))
-        place = (*first, *inside.shape, inside.top - need.top, inside.left - need.left)
+        values, origin = _widened(band, inside.grow(Halo.around(*group.reach)))
+        place = Frame(inside, origin, (need.top, need.left)).place(*group.reach)
         magnitude = len(group.signs) > len(group.filters)
-        size = (*group.size, _strip(group, inside.width))
-        respond(values, out, group.down, group.across, group.columns, group.signs, magnitude, place, size)
+        terms = Terms(group.down, group.across, group.columns, group.signs, magnitude)
+        respond(values, out, terms, place, _strip(group, inside.width))
     if inside != need:
         fill_edges(out, 1, (need.top, need.left), need, band.raster, band.rule, band.cval)
     return out
 
 
 def _widened(band: Band, around: Region) -> tuple[np.ndarray, tuple[int, int]]:
-    """Return values that hold `around`, and where it begins: a copy where it is narrower than a vector."""
-    if around.width >= LANES:
-        return band.values, (around.top - band.origin[0], around.left - band.origin[1])
+    """Return values that hold `around`, and raster row and column of the first: a copy if narrower than a vector."""
+    if around.width >= VECTOR:
+        return band.values, band.origin
     part = band.values[around.slices(band.origin)]
-    return np.pad(part, ((0, 0), (0, LANES - around.width))), (0, 0)
+    return np.pad(part, ((0, 0), (0, VECTOR - around.width))), (around.top, around.left)
 
 
 def _sum_directly(group: Group, band: Band, out: np.ndarray, need: Region, inside: Region) -> None:
     corner = need.top, need.left
-    frame = convolution.Frame((inside.top, inside.bottom, inside.left, inside.right), band.origin, corner)
+    frame = Frame(inside, band.origin, corner)
     convolution.correlate(band.values[np.newaxis], group.direct[0], out, frame)
     if len(group.direct) > 1:
         imaginary = np.empty_like(out)
@@ -134,19 +133,20 @@ def scratch_bytes(
     most = max(_group_bytes(group, need, pixels) for group in groups)
     if size is None:
         return most
-    windows = power_bytes if dtype == np.float32 else window.scratch_bytes
-    return most + windows(shape, size, 1, dtype.itemsize)
+    if dtype == np.float32:
+        return most + power_bytes(shape, size, 1, dtype.itemsize)
+    return most + window.scratch_bytes(shape, Footprint.rectangle(size), 1, dtype.itemsize)
 
 
 def _group_bytes(group: Group, need: tuple[int, int], pixels: int) -> int:
     if group.direct:
         taps = max(convolution.scratch_bytes(need, weights, 1) for weights in group.direct)
         return pixels * len(group.direct) + taps
-    rows = len(group.down) * (_strip(group, need[1]) + group.size[1] + 64) + (len(group.across) + 3) * (CHUNK + 64)
-    narrow = (need[0] + group.size[0]) * LANES if need[1] < LANES else 0
-    return pixels * len(group.filters) + 8 * (LANES * rows + narrow) + 4096
+    rows = len(group.down) * (_strip(group, need[1]) + group.size[1] + 64) + (len(group.across) + 3) * (L1_COLUMNS + 64)
+    narrow = (need[0] + group.size[0]) * VECTOR if need[1] < VECTOR else 0
+    return pixels * len(group.filters) + 8 * (VECTOR * rows + narrow) + 4096
 
 
 def _strip(group: Group, width: int) -> int:
     """Return how many columns are computed at a time: equal parts, as neighbours sum the columns of a reach twice."""
-    return -(-width // max(1, round(width / max(STRIP, 4 * group.size[1]))))
+    return -(-width // max(1, round(width / max(STRIP_COLUMNS, 4 * group.size[1]))))

@@ -18,13 +18,13 @@ from numba.core import cgutils
 
 from pipeline.kernels.vector import Generator, intrinsic
 
-LANES = 8
-"""Rows that are computed together, and columns of a block."""
+VECTOR = 8
+"""Numbers of a vector: rows that are computed together, and columns of a block."""
 SHARING = 4
 """Rows that share loads: eight would need more registers than most processors have."""
 LEAST = SHARING + 1
 """The least rows and columns of a kernel."""
-_VECTOR = ir.VectorType(ir.DoubleType(), LANES)
+_VECTOR = ir.VectorType(ir.DoubleType(), VECTOR)
 
 
 def _data(context: Any, builder: Any, kind: Any, value: Any) -> tuple[Any, list[Any]]:
@@ -35,7 +35,7 @@ def _data(context: Any, builder: Any, kind: Any, value: Any) -> tuple[Any, list[
 
 def _load(builder: Any, pointer: Any) -> Any:
     """Load neighbours, which need not be aligned, as float64."""
-    kind = ir.VectorType(pointer.type.pointee, LANES)
+    kind = ir.VectorType(pointer.type.pointee, VECTOR)
     vector = builder.load(builder.bitcast(pointer, kind.as_pointer()), align=4)
     return vector if kind == _VECTOR else builder.fpext(vector, _VECTOR)
 
@@ -46,17 +46,17 @@ def _store(builder: Any, vector: Any, pointer: Any) -> None:
 
 def _repeat(builder: Any, number: Any) -> Any:
     one = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), number, ir.IntType(32)(0))
-    return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
+    return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), VECTOR), [0] * VECTOR))
 
 
 def _zeros(builder: Any, num: int) -> list[Any]:
-    return [cgutils.alloca_once_value(builder, ir.Constant(_VECTOR, [0.0] * LANES)) for _ in range(num)]
+    return [cgutils.alloca_once_value(builder, ir.Constant(_VECTOR, [0.0] * VECTOR)) for _ in range(num)]
 
 
 def _add_product(builder: Any, vector: Any, number: Any, total: Any) -> None:
     """Add vector x number to the total that a pointer stands for."""
     kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
-    fma = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f64")
+    fma = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{VECTOR}f64")
     builder.store(builder.call(fma, [vector, _repeat(builder, number), builder.load(total)]), total)
 
 
@@ -66,8 +66,8 @@ def _transposed(builder: Any, vectors: list[Any]) -> list[Any]:
     places = range(len(vectors))
     mask = ir.VectorType(ir.IntType(32), len(vectors))
     for step in (1, 2, 4):
-        low = ir.Constant(mask, [j + (LANES - step if j & step else 0) for j in places])
-        high = ir.Constant(mask, [j + (LANES if j & step else step) for j in places])
+        low = ir.Constant(mask, [j + (VECTOR - step if j & step else 0) for j in places])
+        high = ir.Constant(mask, [j + (VECTOR if j & step else step) for j in places])
         for i in places:
             if not i & step:
                 a, b = vectors[i], vectors[i | step]
@@ -117,9 +117,9 @@ def sum_columns(
                 take(builder.add(size, index(i)), 1 + i, range(i + 1, SHARING))
             return [builder.fadd(builder.load(even), builder.load(odd)) for even, odd in totals]
 
-        columns = _transposed(builder, [total for first in range(0, LANES, SHARING) for total in four_rows(first)])
+        columns = _transposed(builder, [total for first in range(0, VECTOR, SHARING) for total in four_rows(first)])
         for c, vector in enumerate(columns):
-            _store(builder, vector, builder.gep(target, [builder.add(to, index(c * LANES))]))
+            _store(builder, vector, builder.gep(target, [builder.add(to, index(c * VECTOR))]))
         return context.get_dummy_value()
 
     return types.void(values, row, last, column, weights, size, out, to), generate
@@ -140,13 +140,13 @@ def sum_along(typing_context: Any, sums: Any, begin: Any, weights: Any, size: An
         target, _ = _data(context, builder, signature.args[4], arguments[4])
         source = builder.gep(source, [begin])
         index = begin.type
-        totals = _zeros(builder, LANES)
+        totals = _zeros(builder, VECTOR)
 
         def take(k: Any) -> None:
             tap = builder.load(builder.gep(taps, [k]))
-            at = builder.gep(source, [builder.mul(k, index(LANES))])
-            for c in range(LANES):
-                _add_product(builder, _load(builder, builder.gep(at, [index(c * LANES)])), tap, totals[c])
+            at = builder.gep(source, [builder.mul(k, index(VECTOR))])
+            for c in range(VECTOR):
+                _add_product(builder, _load(builder, builder.gep(at, [index(c * VECTOR)])), tap, totals[c])
 
         centre, end = builder.sdiv(size, index(2)), builder.sub(size, index(1))
         with cgutils.for_range(builder, centre) as loop:
@@ -154,7 +154,7 @@ def sum_along(typing_context: Any, sums: Any, begin: Any, weights: Any, size: An
             take(builder.sub(end, loop.index))
         take(centre)
         for c, total in enumerate(totals):
-            _store(builder, builder.load(total), builder.gep(target, [builder.add(to, index(c * LANES))]))
+            _store(builder, builder.load(total), builder.gep(target, [builder.add(to, index(c * VECTOR))]))
         return context.get_dummy_value()
 
     return types.void(sums, begin, weights, size, out, to), generate
@@ -169,8 +169,8 @@ def store_block(typing_context: Any, columns: Any, begin: Any, out: Any, row: An
         source, _ = _data(context, builder, signature.args[0], arguments[0])
         target, strides = _data(context, builder, signature.args[2], arguments[2])
         index = begin.type
-        kind = ir.VectorType(source.type.pointee, LANES).as_pointer()
-        places = [builder.gep(source, [builder.add(begin, index(c * LANES))]) for c in range(LANES)]
+        kind = ir.VectorType(source.type.pointee, VECTOR).as_pointer()
+        places = [builder.gep(source, [builder.add(begin, index(c * VECTOR))]) for c in range(VECTOR)]
         rows = _transposed(builder, [builder.load(builder.bitcast(place, kind), align=4) for place in places])
         for r, vector in enumerate(rows):
             offset = builder.mul(builder.add(row, index(r)), strides[0])

@@ -6,13 +6,24 @@ The order is total: -0 comes before 0. NaN has no place in it; it is invalid.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pipeline.kernels.compile import kernel
 
 UNSIGNED, SIGNED, FLOAT = range(3)
+
+
+class Elements(NamedTuple):
+    """Elements of rows of a plane, `step` apart: all of them, or one lane."""
+
+    plane: int
+    top: int
+    left: int
+    num_rows: int
+    num: int
+    step: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +56,7 @@ class KeyRule:
 
 @kernel
 def to_keys(bits: Any, valid: Any, kind: Any, limits: Any, source: Any, keys: Any, usable: Any) -> int:
-    """Copy a part of a plane (plane, first row, first element, rows, elements, step) as keys, into the first of `keys`.
+    """Copy elements as keys, into the first of `keys`.
 
     `usable` becomes 1 or 0 for valid or not; the key of an invalid value is the greatest. Returns the invalid ones.
     """

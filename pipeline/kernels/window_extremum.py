@@ -1,112 +1,141 @@
 """Minima, maxima and ranges over windows, in the dtype of the values.
 
-Down the rows van Herk's scheme, as in `window_sum`; across the columns two blocks of 2^k columns that may overlap.
+Down the rows the scheme of van Herk (1992) and Gil & Werman (1993), as in `window_sum`; across the columns two blocks
+of 2^k columns that may overlap.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pipeline.kernels.compile import inner, kernel
+from pipeline.kernels.frame import num_parts, part_of
 from pipeline.kernels.window_row import blank, copy
-from pipeline.kernels.window_sum import clean_rows, holds_invalid, scratch, sum_across, sum_down
+from pipeline.kernels.window_sum import (
+    L1_ELEMENTS,
+    Cleaned,
+    clean_rows,
+    holds_invalid,
+    line_of,
+    moved_to_origin,
+    scratch,
+    sum_across,
+    sum_down,
+    support,
+)
+
+
+class Limits(NamedTuple):
+    """The dtypes of values and results, by their numbers; arrays of one or two."""
+
+    ends: Any
+    """The least and the greatest value."""
+    fill: Any
+    """What an invalid extremum is written as."""
+    span_fill: Any
+    """What an invalid range is."""
+    is_wide: bool
+    """Whether ranges have a dtype of their own."""
+    finite: bool
+    """Whether infinities are invalid."""
+
+
+class Extrema(NamedTuple):
+    """Minima, maxima and ranges (plane, row, element); those that are empty are not wanted."""
+
+    lowest: Any
+    highest: Any
+    span: Any
+
+
+class ExtremumRows(NamedTuple):
+    """What extrema of a part are made in."""
+
+    lows: Any
+    highs: Any
+    spare: Any
+    """Rows 0 to 4 for blocks of columns; row 5 has the minima of a row of windows, row 6 its maxima."""
+    counts: Any
+    spare_counts: Any
 
 
 @kernel
-def extremum_windows(
-    values: Any,
-    valid: Any,
-    lowest: Any,
-    highest: Any,
-    span_out: Any,
-    limits: Any,
-    finite: Any,
-    place: Any,
-    rule: Any,
-    tiles: Any,
-) -> None:
-    """Fill the minima, maxima and ranges, those that are not empty.
-
-    `limits` are the least and the greatest value of the dtype; what an invalid result is written as, an extremum and
-    a range; and whether ranges have a dtype of their own. `finite`: infinities are invalid.
-    """
-    ends, fills, is_wide = limits
-    first, phase, rows, begin, length, out_row, out_begin = place
-    height, width, lanes, min_valid, fill_invalid = rule
-    reach = (width - 1) * lanes
-    strip, tile = tiles
-    span = strip + reach
-    lows = scratch(height + 1, span, values.dtype)
-    highs = scratch(height + 1, span, values.dtype)
-    spare = scratch(7, span, values.dtype)
-    cleaned = np.empty((0, 0), values.dtype)
-    usable = np.empty((0, 0), np.int32)
-    counts = np.empty((0, 0), np.int32)
-    spare_counts = np.empty((0, 0), np.int32)
-    needed = (lowest.size + span_out.size > 0, highest.size + span_out.size > 0)
+def extremum_windows(values: Any, valid: Any, out: Any, limits: Any, place: Any, rule: Any, strip: Any) -> None:
+    """Fill the minima, maxima and ranges, those that are not empty."""
+    span, num_read = strip + (rule.width - 1) * rule.lanes, 2 * rule.height - 1
+    rows = ExtremumRows(
+        scratch(rule.height + 1, span, values.dtype),
+        scratch(rule.height + 1, span, values.dtype),
+        scratch(7, span, values.dtype),
+        # untouched unless pixels are invalid
+        scratch(rule.height + 1, span, np.int32),
+        scratch(5, span, np.int32),
+    )
+    cleaned = Cleaned(scratch(num_read, span, values.dtype), scratch(num_read, span, np.int32))
     for plane in range(values.shape[0]):
         mask = valid[plane if valid.size else 0 :]
-        for left in range(0, length, strip):
-            num = min(strip, length - left)
-            row = 0
-            while row < rows:
-                position = (phase + row) % height
-                num_rows = min(height - position, rows - row)
-                source = (first + row, begin + left, num_rows + height - 1, num + reach)
-                inside = (0 * first, 0 * begin, source[2], source[3])
-                shape = (height, position, num_rows)
-                clean = min_valid <= height * width and not holds_invalid(values[plane], mask, finite, source)
-                if not clean and not cleaned.size:
-                    cleaned = scratch(2 * height - 1, span, values.dtype)
-                    usable = scratch(2 * height - 1, span, np.int32)
-                    counts = scratch(height + 1, span, np.int32)
-                    spare_counts = scratch(5, span, np.int32)
-                for side in range(2):
-                    extremes = highs if side else lows
-                    if needed[side] and clean:
-                        extremum_down(values[plane], source, shape, side, tile, extremes, spare)
-                    elif needed[side]:
-                        clean_rows(values[plane], mask, finite, source, ends[1 - side], cleaned, usable)
-                        extremum_down(cleaned, inside, shape, side, tile, extremes, spare)
-                if not clean:
-                    sum_down(usable, inside, shape, tile, counts, spare_counts)
-                for i in range(num_rows):
-                    for side in range(2):
-                        if needed[side]:
-                            extremes = highs if side else lows
-                            extremum_across(extremes[i, : num + reach], width, lanes, num, side, spare)
-                    at = (plane, out_row + row + i, out_begin + left, num)
-                    write(spare[5, :num], spare[6, :num], ends[1], is_wide, lowest, highest, span_out, at)
-                    if not clean:
-                        count_row = spare_counts[0, :num]
-                        sum_across(counts[i, : num + reach], width, lanes, count_row, spare_counts)
-                        centre = (width // 2) * lanes
-                        centre_row = usable[i + height // 2, centre : centre + num]
-                        blank_extrema(
-                            count_row, centre_row, min_valid, fill_invalid, fills, lowest, highest, span_out, at
-                        )
-                row += num_rows
+        for k in range(num_parts(place, rule.height, strip)):
+            part = part_of(place, k, rule.height, strip)
+            extremum_part(values[plane], mask, out, limits, plane, part, rule, cleaned, rows)
 
 
 @inner
-def extremum_down(values: Any, source: Any, shape: Any, side: Any, tile: Any, extremes: Any, spare: Any) -> None:
+def extremum_part(
+    values: Any, mask: Any, out: Any, limits: Any, plane: Any, part: Any, rule: Any, cleaned: Any, rows: Any
+) -> None:
+    source, inside = support(part, rule), moved_to_origin(support(part, rule))
+    few = rule.min_valid > rule.height * rule.width
+    clean = not few and not holds_invalid(values, mask, limits.finite, source)
+    for side in range(2):
+        extremes = rows.highs if side else rows.lows
+        if not is_needed(out, side):
+            continue
+        if clean:
+            extremum_down(values, source, rule.height, part.phase, side, extremes, rows.spare)
+        else:
+            clean_rows(values, mask, limits.finite, source, limits.ends[1 - side], cleaned)
+            extremum_down(cleaned.values, inside, rule.height, part.phase, side, extremes, rows.spare)
+    if not clean:
+        sum_down(cleaned.usable, inside, rule.height, part.phase, L1_ELEMENTS, rows.counts, rows.spare_counts)
+    for i in range(part.num_rows):
+        for side in range(2):
+            extremes = rows.highs if side else rows.lows
+            if is_needed(out, side):
+                extremum_across(extremes[i, : source.num], rule.width, rule.lanes, part.num, side, rows.spare)
+        line = line_of(part, plane, i)
+        write(rows.spare[5, : part.num], rows.spare[6, : part.num], limits, out, line)
+        if not clean:
+            count_row = rows.spare_counts[0, : part.num]
+            sum_across(rows.counts[i, : source.num], rule.width, rule.lanes, count_row, rows.spare_counts)
+            centre = rule.column * rule.lanes
+            centre_row = cleaned.usable[i + rule.row, centre : centre + part.num]
+            blank_extrema(count_row, centre_row, rule, limits, out, line)
+
+
+@inner
+def is_needed(out: Any, side: Any) -> bool:
+    """Whether minima (side 0) or maxima (side 1) are wanted, or ranges, which need both."""
+    return bool((out.highest.size if side else out.lowest.size) + out.span.size > 0)
+
+
+@inner
+def extremum_down(values: Any, source: Any, height: Any, phase: Any, side: Any, extremes: Any, spare: Any) -> None:
     """Fold the windows' columns, by suffix and prefix: see `window_sum.sum_down`."""
-    top, begin, _, length = source
-    height, position, num_rows = shape
-    end = height - position
-    for left in range(0, length, tile):
-        right = min(left + tile, length)
+    top, begin, num_read, length = source
+    end = height - phase
+    for left in range(0, length, L1_ELEMENTS):
+        right = min(left + L1_ELEMENTS, length)
         start, stop = begin + left, begin + right
         for i in range(end - 1, -1, -1):
-            out = extremes[0 if i == position == 0 else i + 1, left:right]
+            out = extremes[0 if i == phase == 0 else i + 1, left:right]
             if i == end - 1:
                 copy(values[top + i, start:stop], out)
             else:
                 fold(extremes[i + 2, left:right], values[top + i, start:stop], side, out)
         flip = 0
-        for i in range(end, num_rows + height - 1):
+        for i in range(end, num_read):
             prefix = spare[flip, left:right]
             if i == end:
                 copy(values[top + i, start:stop], prefix)
@@ -149,39 +178,30 @@ def fold(a: Any, b: Any, side: Any, out: Any) -> None:
 
 
 @inner
-def blank_extrema(
-    counts: Any,
-    centre: Any,
-    min_valid: Any,
-    fill_invalid: Any,
-    fills: Any,
-    lowest: Any,
-    highest: Any,
-    span_out: Any,
-    at: Any,
-) -> None:
+def blank_extrema(counts: Any, centre: Any, rule: Any, limits: Any, out: Any, line: Any) -> None:
     """Write what marks an invalid result into a row."""
-    plane, row, left, num = at
-    for out in (lowest, highest):
-        if out.size:
-            blank(counts, centre, min_valid, fill_invalid, fills[0][0], out[plane, row, left : left + num])
-    if span_out.size:
-        blank(counts, centre, min_valid, fill_invalid, fills[1][0], span_out[plane, row, left : left + num])
+    plane, row, left, num = line
+    for extremum in (out.lowest, out.highest):
+        if extremum.size:
+            blank(counts, centre, rule, limits.fill[0], extremum[plane, row, left : left + num])
+    if out.span.size:
+        blank(counts, centre, rule, limits.span_fill[0], out.span[plane, row, left : left + num])
 
 
 @inner
-def write(low: Any, high: Any, greatest: Any, is_wide: Any, lowest: Any, highest: Any, span_out: Any, at: Any) -> None:
+def write(low: Any, high: Any, limits: Any, out: Any, line: Any) -> None:
     """Write the minima and maxima of a row, and the ranges."""
-    plane, row, left, num = at
-    if lowest.size:
-        copy(low, lowest[plane, row, left : left + num])
-    if highest.size:
-        copy(high, highest[plane, row, left : left + num])
-    if span_out.size:
-        out = span_out[plane, row, left : left + num]
-        for c in range(num if is_wide else 0):
-            out[c] = out.dtype.type(high[c]) - out.dtype.type(low[c])  # of integers right also where it wraps
-        for c in range(0 if is_wide else num):
+    plane, row, left, num = line
+    if out.lowest.size:
+        copy(low, out.lowest[plane, row, left : left + num])
+    if out.highest.size:
+        copy(high, out.highest[plane, row, left : left + num])
+    if out.span.size:
+        span, greatest = out.span[plane, row, left : left + num], limits.ends[1]
+        for c in range(num if limits.is_wide else 0):
+            # of integers right also where it wraps
+            span[c] = span.dtype.type(high[c]) - span.dtype.type(low[c])
+        for c in range(0 if limits.is_wide else num):
             # the difference in the dtype itself, or the greatest value where it would not fit
             fits = (low[c] >= 0) | (high[c] <= low[c] + greatest)
-            out[c] = high[c] - low[c] if fits else greatest
+            span[c] = high[c] - low[c] if fits else greatest

@@ -13,56 +13,63 @@ from typing import Any
 import numpy as np
 
 from pipeline.kernels.compile import inner, kernel
+from pipeline.kernels.frame import num_parts, part_of
 from pipeline.kernels.window_extremum import blank_extrema, extremum_across, fold, write
 from pipeline.kernels.window_row import accumulate, copy, write_masked_sums, write_sums
-from pipeline.kernels.window_sum import clean_rows, holds_invalid, scratch, sum_across
+from pipeline.kernels.window_sum import Cleaned, clean_rows, holds_invalid, line_of, scratch, sum_across, support
 from pipeline.kernels.window_variance import write_masked
 
-GROUP = 32
+PART_ROWS = 32
 """Rows of windows whose pixels are cleaned together."""
 
 
 @kernel
 def sum_footprint(
-    values: Any, valid: Any, mean: Any, merged: Any, total: Any, count: Any, var: Any, std: Any, runs: Any, at: Any
+    values: Any,
+    valid: Any,
+    mean: Any,
+    merged: Any,
+    total: Any,
+    count: Any,
+    var: Any,
+    std: Any,
+    runs: Any,
+    place: Any,
+    rule: Any,
+    strip: Any,
 ) -> None:
     """Fill mean or merged (a mean for 64-bit values, whose sums are rounded), total, count, var and std.
 
     Those that are empty are not wanted. `runs` are (run, 3): row, first column, length, from the topmost row and the
-    leftmost column of the footprint. `at` is (place, rule): see `window.Frame.shaped`.
+    leftmost column of the footprint.
     """
-    (first, begin, rows, length, out_row, out_begin, strip), rule = at
-    height, width, centre_row, centre, lanes, min_valid, fill_invalid = rule
-    reach = (width - 1) * lanes
-    cleaned = scratch(GROUP + height - 1, strip + reach, np.float64)
-    usable = scratch(GROUP + height - 1, strip + reach, np.int32)
-    spare, spare_counts = scratch(5, strip + reach, np.float64), scratch(5, strip + reach, np.int32)
+    span, num_read, lanes = strip + (rule.width - 1) * rule.lanes, PART_ROWS + rule.height - 1, rule.lanes
+    cleaned = Cleaned(scratch(num_read, span, np.float64), scratch(num_read, span, np.int32))
+    spare, spare_counts = scratch(5, span, np.float64), scratch(5, span, np.int32)
     results, counts = scratch(4, strip, np.float64), scratch(1, strip, np.int32)
     num_pixels = runs[:, 2].sum()
     for plane in range(values.shape[0]):
         mask = valid[plane if valid.size else 0 :]
-        for left in range(0, length, strip):
-            num = min(strip, length - left)
-            for row in range(0, rows, GROUP):
-                num_rows = min(GROUP, rows - row)
-                source = (first + row, begin + left, num_rows + height - 1, num + reach)
-                clean = not holds_invalid(values[plane], mask, True, source)
-                clean_rows(values[plane], mask, True, source, values.dtype.type(0), cleaned, usable)
-                for i in range(num_rows):
-                    to = (plane, out_row + row + i, out_begin + left, num)
-                    sums, count_row = results[0, :num], counts[0, :num]
-                    centres = usable[i + centre_row, centre * lanes : centre * lanes + num]
-                    sum_runs(cleaned, runs, i, lanes, spare, sums)
-                    if clean:
-                        count_row[:] = num_pixels
-                        write_sums(sums, num_pixels, mean, total, count, to)
-                    else:
-                        sum_runs(usable, runs, i, lanes, spare_counts, count_row)
-                        write_masked_sums(sums, count_row, centres, min_valid, fill_invalid, mean, total, count, to)
-                    if merged.size + var.size + std.size:
-                        deviate(cleaned, usable, runs, i, lanes, values.itemsize == 8, count_row, results)
-                        means, squares = results[1, :num], results[2, :num]
-                        write_masked(means, squares, count_row, centres, min_valid, fill_invalid, merged, var, std, to)
+        for k in range(num_parts(place, PART_ROWS, strip)):
+            part = part_of(place, k, PART_ROWS, strip)
+            source = support(part, rule)
+            clean = not holds_invalid(values[plane], mask, True, source)
+            clean_rows(values[plane], mask, True, source, values.dtype.type(0), cleaned)
+            sums, count_row = results[0, : part.num], counts[0, : part.num]
+            for i in range(part.num_rows):
+                line = line_of(part, plane, i)
+                centres = cleaned.usable[i + rule.row, rule.column * lanes : rule.column * lanes + part.num]
+                sum_runs(cleaned.values, runs, i, lanes, spare, sums)
+                if clean:
+                    count_row[:] = num_pixels
+                    write_sums(sums, num_pixels, mean, total, count, line)
+                else:
+                    sum_runs(cleaned.usable, runs, i, lanes, spare_counts, count_row)
+                    write_masked_sums(sums, count_row, centres, rule, mean, total, count, line)
+                if merged.size + var.size + std.size:
+                    deviate(cleaned, runs, i, lanes, values.itemsize == 8, count_row, results)
+                    means, squares = results[1, : part.num], results[2, : part.num]
+                    write_masked(means, squares, count_row, centres, rule, merged, var, std, line)
 
 
 @inner
@@ -79,7 +86,7 @@ def sum_runs(rows: Any, runs: Any, i: Any, lanes: Any, spare: Any, out: Any) -> 
 
 
 @inner
-def deviate(cleaned: Any, usable: Any, runs: Any, i: Any, lanes: Any, rounded: Any, counts: Any, results: Any) -> None:
+def deviate(cleaned: Any, runs: Any, i: Any, lanes: Any, rounded: Any, counts: Any, results: Any) -> None:
     """From the sums in row 0 of `results`, fill the means, row 1, and the sums of squares about them, row 2.
 
     `rounded`: the sums are, so the mean deviation from the mean is not 0 and is added to it.
@@ -94,7 +101,8 @@ def deviate(cleaned: Any, usable: Any, runs: Any, i: Any, lanes: Any, rounded: A
         for k in range(runs.shape[0]):
             row, first, length = runs[k]
             for j in range(first * lanes, (first + length) * lanes, lanes):
-                add_deviations(cleaned[i + row, j : j + num], usable[i + row, j : j + num], means, square, to)
+                ok = cleaned.usable[i + row, j : j + num]
+                add_deviations(cleaned.values[i + row, j : j + num], ok, means, square, to)
         if not square:
             for c in range(num):
                 means[c] += deviations[c] / max(counts[c], 1)
@@ -113,38 +121,31 @@ def add_deviations(row: Any, usable: Any, means: Any, square: Any, out: Any) -> 
 
 @kernel
 def extremum_footprint(
-    values: Any, valid: Any, lowest: Any, highest: Any, span_out: Any, limits: Any, finite: Any, runs: Any, at: Any
+    values: Any, valid: Any, out: Any, limits: Any, runs: Any, place: Any, rule: Any, strip: Any
 ) -> None:
     """Fill the minima, maxima and ranges, those that are not empty; see `extremum_windows` and `sum_footprint`."""
-    (first, begin, rows, length, out_row, out_begin, strip), rule = at
-    height, width, centre_row, centre, lanes, min_valid, fill_invalid = rule
-    ends, fills, is_wide = limits
-    reach = (width - 1) * lanes
-    cleaned = scratch(GROUP + height - 1, strip + reach, values.dtype)
-    usable = scratch(GROUP + height - 1, strip + reach, np.int32)
-    spare, spare_counts = scratch(7, strip + reach, values.dtype), scratch(5, strip + reach, np.int32)
-    extremes, counts = scratch(2 * GROUP, strip, values.dtype), scratch(1, strip, np.int32)
+    span, num_read, lanes = strip + (rule.width - 1) * rule.lanes, PART_ROWS + rule.height - 1, rule.lanes
+    cleaned = Cleaned(scratch(num_read, span, values.dtype), scratch(num_read, span, np.int32))
+    spare, spare_counts = scratch(7, span, values.dtype), scratch(5, span, np.int32)
+    extremes, counts = scratch(2 * PART_ROWS, strip, values.dtype), scratch(1, strip, np.int32)
     for plane in range(values.shape[0]):
         mask = valid[plane if valid.size else 0 :]
-        for left in range(0, length, strip):
-            num = min(strip, length - left)
-            for row in range(0, rows, GROUP):
-                num_rows = min(GROUP, rows - row)
-                source = (first + row, begin + left, num_rows + height - 1, num + reach)
-                clean = not holds_invalid(values[plane], mask, finite, source)
-                for side in range(2):
-                    clean_rows(values[plane], mask, finite, source, ends[1 - side], cleaned, usable)
-                    for i in range(num_rows):
-                        fold_runs(cleaned, runs, i, lanes, side, spare, extremes[side * GROUP + i, :num])
-                for i in range(num_rows):
-                    to = (plane, out_row + row + i, out_begin + left, num)
-                    write(extremes[i, :num], extremes[GROUP + i, :num], ends[1], is_wide, lowest, highest, span_out, to)
-                    if not clean:
-                        sum_runs(usable, runs, i, lanes, spare_counts, counts[0, :num])
-                        centres = usable[i + centre_row, centre * lanes : centre * lanes + num]
-                        blank_extrema(
-                            counts[0, :num], centres, min_valid, fill_invalid, fills, lowest, highest, span_out, to
-                        )
+        for k in range(num_parts(place, PART_ROWS, strip)):
+            part = part_of(place, k, PART_ROWS, strip)
+            source = support(part, rule)
+            clean = not holds_invalid(values[plane], mask, limits.finite, source)
+            for side in range(2):
+                clean_rows(values[plane], mask, limits.finite, source, limits.ends[1 - side], cleaned)
+                for i in range(part.num_rows):
+                    row = extremes[side * PART_ROWS + i, : part.num]
+                    fold_runs(cleaned.values, runs, i, lanes, side, spare, row)
+            for i in range(part.num_rows):
+                line = line_of(part, plane, i)
+                write(extremes[i, : part.num], extremes[PART_ROWS + i, : part.num], limits, out, line)
+                if not clean:
+                    sum_runs(cleaned.usable, runs, i, lanes, spare_counts, counts[0, : part.num])
+                    centres = cleaned.usable[i + rule.row, rule.column * lanes : rule.column * lanes + part.num]
+                    blank_extrema(counts[0, : part.num], centres, rule, limits, out, line)
 
 
 @inner

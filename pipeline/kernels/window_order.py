@@ -20,8 +20,9 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.kernels.footprint import Footprint
-from pipeline.kernels.order_key import KeyRule, to_bits, to_keys
-from pipeline.kernels.window import Frame
+from pipeline.kernels.frame import Frame
+from pipeline.kernels.order_key import Elements, KeyRule, to_bits, to_keys
+from pipeline.kernels.window import WindowRule
 from pipeline.kernels.window_footprint import count_windows
 from pipeline.kernels.window_network import run_network
 from pipeline.kernels.window_rank import interpolate, rank_pixels, slide
@@ -37,14 +38,15 @@ def order_statistics(
     out: Mapping[str, np.ndarray],
     fractions: Mapping[str, float],
     frame: Frame,
+    window: WindowRule,
 ) -> None:
     """Fill the statistics of the fractions, which lie between 0 and 1, over the frame's region.
 
     Floating-point results are NaN where they are invalid. An integer output is for windows that always have an odd
     number of valid pixels, and takes the median as it is. Arrays are as in `pipeline.kernels.window`.
     """
-    selection = Selection.of(frame.pixels, tuple(fractions[name] for name in out), values.dtype.itemsize)
-    worker = _Worker(values, valid, tuple(out.values()), frame, selection)
+    selection = Selection.of(window.footprint, tuple(fractions[name] for name in out), values.dtype.itemsize)
+    worker = _Worker(values, valid, tuple(out.values()), frame, window, selection)
     for plane in range(values.shape[0]):
         for tile in _Tile(plane, 0, 0, *frame.shape).cut(selection.tile(frame.lanes, values.dtype.itemsize)):
             worker.compute(tile)
@@ -77,9 +79,10 @@ class _Worker:
         valid: np.ndarray | None,
         out: tuple[np.ndarray, ...],
         frame: Frame,
+        window: WindowRule,
         selection: Selection,
     ) -> None:
-        self.dtype, self.frame, self.selection, self.out = values.dtype, frame, selection, out
+        self.dtype, self.frame, self.window, self.selection, self.out = values.dtype, frame, window, selection, out
         self.rule = KeyRule.of(values.dtype)
         self.bits = values.view(self.rule.dtype)
         self.valid = _ALL_VALID if valid is None else valid
@@ -138,7 +141,8 @@ class _Worker:
         above, _, left, _ = self.selection.footprint.reach
         top, first = self.frame.offset
         begin, step = self._element(first + tile.column - left, tile.lane)
-        source = (tile.plane, top + tile.row - above, begin, *usable.shape, step)
+        num_rows, num = usable.shape
+        source = Elements(tile.plane, top + tile.row - above, begin, num_rows, num, step)
         return to_keys(self.bits, self.valid, self.rule.kind, self.rule.limits, source, keys, usable)
 
     def _element(self, column: int, lane: int | None) -> tuple[int, int]:
@@ -153,8 +157,8 @@ class _Worker:
         _, num_rows, num = low.shape
         first_row, first_column = self.frame.out_offset
         row, (begin, step) = first_row + tile.row, self._element(first_column + tile.column, tile.lane)
-        above, _, left, _ = self.selection.footprint.reach
-        at = (tile.plane, row, begin, step, above, left * (self.frame.lanes if tile.lane is None else 1))
+        to = Elements(tile.plane, row, begin, num_rows, num, step)
+        rule = self.window.rule(self.frame.lanes if tile.lane is None else 1)
         counts = self.array("counts", num_rows, num)
         if clean:
             counts[...] = self.selection.footprint.num_pixels
@@ -163,10 +167,7 @@ class _Worker:
             if clean and self.selection.picks[k, 0] == self.selection.picks[k, 1]:
                 target[tile.plane, row : row + num_rows, begin : begin + num * step : step] = lower
                 continue
-            if self.dtype == np.float16:  # numba has no arithmetic for it
-                lower, upper = lower.astype(np.float32), upper.astype(np.float32)
-            rule = (self.fractions[k], max(1, self.frame.min_valid), self.frame.fill_invalid)
-            interpolate(lower, upper, counts, usable, rule, target, at)
+            interpolate(lower, upper, counts, usable, self.fractions[k], rule, target, to)
 
 
 def scratch_bytes(
@@ -176,10 +177,8 @@ def scratch_bytes(
     selection = Selection.of(footprint, fractions, itemsize)
     buffers = _buffers(shape, selection, lanes, itemsize)
     total = sum(count * np.dtype(dtype).itemsize for count, dtype in buffers.values())
-    counts, _ = buffers["counts"]
     taken = 2 * itemsize * buffers["low_rank"][0] if "low_rank" in buffers else 0
-    widened = 8 * counts if itemsize == 2 else 0
-    return total + taken + widened + 32 * (shape[1] + footprint.extent[1]) * lanes + 2**14
+    return total + taken + 32 * (shape[1] + footprint.extent[1]) * lanes + 2**14
 
 
 def _span(num: int) -> int:

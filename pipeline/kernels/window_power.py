@@ -15,115 +15,115 @@ from typing import Any
 import numpy as np
 
 from pipeline.kernels.compile import fma, inner, kernel
-from pipeline.kernels.window import Frame
+from pipeline.kernels.frame import Frame, num_parts, part_of
+from pipeline.kernels.window import WindowRule, strip_of
 from pipeline.kernels.window_row import add, blank
-from pipeline.kernels.window_sum import clean_rows, holds_invalid, scratch, sum_across, sum_down
+from pipeline.kernels.window_sum import (
+    Cleaned,
+    SumRows,
+    clean_rows,
+    holds_invalid,
+    line_of,
+    moved_to_origin,
+    scratch,
+    sum_across,
+    sum_down,
+    support,
+)
 
-STRIP = 512
+STRIP_ELEMENTS = 512
 """Least elements of the strips that a block is cut into: some rows of float64 then fit the first-level cache."""
 
 
-def power_moments(values: np.ndarray, out: Mapping[str, np.ndarray], frame: Frame) -> None:
-    """Fill any of ``mean, var, std`` (float32) over the frame's region from float32 planes; NaN and inf are skipped."""
+def power_moments(values: np.ndarray, out: Mapping[str, np.ndarray], frame: Frame, window: WindowRule) -> None:
+    """Fill any of ``mean, var, std`` (float32) over the frame's region from float32 planes; NaN and inf are skipped.
+
+    The window is a rectangle.
+    """
     unused = np.empty((0, 0, 0), np.float32)
     mean, var, std = (out.get(name, unused) for name in ("mean", "var", "std"))
-    power_windows(values, mean, var, std, frame.place, frame.rule, _strip(frame.rule, frame.place))
+    strip = strip_of(frame, window, STRIP_ELEMENTS)
+    power_windows(values, mean, var, std, window.place(frame), window.rule(frame.lanes), strip)
 
 
 def power_bytes(shape: tuple[int, int], size: tuple[int, int], lanes: int, itemsize: int) -> int:
     """Return a bound of what `power_moments` allocates for a region of `shape`: rows of sums, of counts, of values."""
     reach = (size[1] - 1) * lanes
-    span = min(shape[1] * lanes, max(STRIP, 8 * reach)) + reach + 512
+    span = min(shape[1] * lanes, max(STRIP_ELEMENTS, 8 * reach)) + reach + 512
     return span * (8 * (2 * size[0] + 13) + 2 * size[0] * (itemsize + 4) + 4 * (size[0] + 6)) + 8 * 1024
-
-
-def _strip(rule: tuple[int, int, int, int, bool], place: tuple[int, int, int, int, int, int, int]) -> int:
-    """Return the elements of a strip; neighbours sum their margins twice, so not too few."""
-    return min(place[4], max(STRIP, 8 * (rule[1] - 1) * rule[2]))
 
 
 @kernel
 def power_windows(values: Any, mean: Any, var: Any, std: Any, place: Any, rule: Any, strip: Any) -> None:
     """Fill mean, var and std, those that are not empty."""
-    height, width, lanes, _, _ = rule
-    span = strip + (width - 1) * lanes
-    sums, spare = scratch(2 * (height + 1), span, np.float64), scratch(10, span, np.float64)
-    reciprocals = scratch(1, span, np.float64)
-    # untouched unless pixels are invalid
-    cleaned, usable = scratch(2 * height - 1, span, values.dtype), scratch(2 * height - 1, span, np.int32)
-    counts, spare_counts = scratch(height + 1, span, np.int32), scratch(5, span, np.int32)
-    rows = (sums, spare, reciprocals, cleaned, usable, counts, spare_counts)
+    span, num_read = strip + (rule.width - 1) * rule.lanes, 2 * rule.height - 1
+    rows = SumRows(
+        scratch(2 * (rule.height + 1), span, np.float64),
+        scratch(10, span, np.float64),
+        scratch(rule.height + 1, span, np.int32),
+        scratch(5, span, np.int32),
+    )
+    reciprocals = scratch(1, span, np.float64)[0]
+    cleaned = Cleaned(scratch(num_read, span, values.dtype), scratch(num_read, span, np.int32))
     no_mask = np.ones((0, 0, 0), np.bool_)
     for plane in range(values.shape[0]):
-        power_plane(values[plane], no_mask, mean, var, std, plane, place, rule, strip, rows)
+        for k in range(num_parts(place, rule.height, strip)):
+            part = part_of(place, k, rule.height, strip)
+            power_part(values[plane], no_mask, mean, var, std, plane, part, rule, cleaned, rows, reciprocals)
 
 
 @inner
-def power_plane(
+def power_part(
     values: Any,
     no_mask: Any,
     mean: Any,
     var: Any,
     std: Any,
     plane: Any,
-    place: Any,
+    part: Any,
     rule: Any,
-    strip: Any,
-    scratch_rows: Any,
+    cleaned: Any,
+    rows: Any,
+    reciprocals: Any,
 ) -> None:
-    first, phase, rows, begin, length, out_row, out_begin = place
-    height, width, lanes, min_valid, fill_invalid = rule
-    sums, spare, reciprocals, cleaned, usable, counts, spare_counts = scratch_rows
-    reach = (width - 1) * lanes
-    for left in range(0, length, strip):
-        num = min(strip, length - left)
-        total, power, shares = spare[0, :num], spare[5, :num], reciprocals[0, :num]
-        row = 0
-        while row < rows:
-            position = (phase + row) % height
-            num_rows = min(height - position, rows - row)
-            source = (first + row, begin + left, num_rows + height - 1, num + reach)
-            shape = (height, position, num_rows)
-            part = values
-            clean = min_valid <= height * width and not holds_invalid(part, no_mask, True, source)
-            if clean:
-                shares[:] = 1.0 / (height * width)
-            else:
-                clean_rows(part, no_mask, True, source, values.dtype.type(0), cleaned, usable)
-                part, source = cleaned, (0 * first, 0 * begin, source[2], source[3])
-                sum_down(usable, source, shape, strip + reach, counts, spare_counts)
-            power_down(part, source, shape, sums, spare)
-            for i in range(num_rows):
-                sum_across(sums[i, : num + reach], width, lanes, total, spare)
-                sum_across(sums[height + 1 + i, : num + reach], width, lanes, power, spare[5:])
-                at = (plane, out_row + row + i, out_begin + left, num)
-                if clean:
-                    write(total, power, shares, mean, var, std, at)
-                    continue
-                count = spare_counts[0, :num]
-                sum_across(counts[i, : num + reach], width, lanes, count, spare_counts)
-                invert(count, shares)
-                write(total, power, shares, mean, var, std, at)
-                centre = usable[i + height // 2, (width // 2) * lanes : (width // 2) * lanes + num]
-                for out in (mean, var, std):
-                    if out.size:
-                        to = out[plane, at[1], at[2] : at[2] + num]
-                        blank(count, centre, min_valid, fill_invalid, np.nan, to)
-            row += num_rows
+    source, num_pixels, spare = support(part, rule), rule.height * rule.width, rows.spare
+    total, power, shares = spare[0, : part.num], spare[5, : part.num], reciprocals[: part.num]
+    clean = rule.min_valid <= num_pixels and not holds_invalid(values, no_mask, True, source)
+    if clean:
+        shares[:] = 1.0 / num_pixels
+        power_down(values, source, rule.height, part.phase, rows.sums, spare)
+    else:
+        clean_rows(values, no_mask, True, source, values.dtype.type(0), cleaned)
+        source = moved_to_origin(source)
+        sum_down(cleaned.usable, source, rule.height, part.phase, source.num, rows.counts, rows.spare_counts)
+        power_down(cleaned.values, source, rule.height, part.phase, rows.sums, spare)
+    for i in range(part.num_rows):
+        sum_across(rows.sums[i, : source.num], rule.width, rule.lanes, total, spare)
+        sum_across(rows.sums[rule.height + 1 + i, : source.num], rule.width, rule.lanes, power, spare[5:])
+        line = line_of(part, plane, i)
+        if clean:
+            write(total, power, shares, mean, var, std, line)
+            continue
+        count = rows.spare_counts[0, : part.num]
+        sum_across(rows.counts[i, : source.num], rule.width, rule.lanes, count, rows.spare_counts)
+        invert(count, shares)
+        write(total, power, shares, mean, var, std, line)
+        centre = cleaned.usable[i + rule.row, rule.column * rule.lanes : rule.column * rule.lanes + part.num]
+        for out in (mean, var, std):
+            if out.size:
+                blank(count, centre, rule, np.nan, out[plane, line.row, line.left : line.left + part.num])
 
 
 @inner
-def power_down(values: Any, source: Any, shape: Any, sums: Any, spare: Any) -> None:
+def power_down(values: Any, source: Any, height: Any, phase: Any, sums: Any, spare: Any) -> None:
     """Sum the windows' columns, and in the second half of `sums` their squares: see `window_sum.sum_down`."""
-    top, begin, _, num = source
-    height, position, num_rows = shape
-    end = height - position
-    half = height + 1
+    top, begin, num_read, num = source
+    end, half = height - phase, height + 1
     for i in range(end - 1, -1, -1):
-        to = 0 if i == position == 0 else i + 1
+        to = 0 if i == phase == 0 else i + 1
         new, old = values[top + i, begin : begin + num], (i + 2) % half  # unused at the segment's end
         grow(new, i < end - 1, sums[old], sums[half + old], sums[to], sums[half + to])
-    for i in range(end, num_rows + height - 1):
+    for i in range(end, num_read):
         new, to = values[top + i, begin : begin + num], 2 * (i % 2)
         grow(new, i > end, spare[2 - to], spare[3 - to], spare[to], spare[to + 1])
         window = i - height + 1
@@ -154,9 +154,9 @@ def invert(counts: Any, out: Any) -> None:
 
 
 @inner
-def write(sums: Any, powers: Any, reciprocals: Any, mean: Any, var: Any, std: Any, at: Any) -> None:
+def write(sums: Any, powers: Any, reciprocals: Any, mean: Any, var: Any, std: Any, line: Any) -> None:
     """Write a row from sums, sums of squares and reciprocals of counts."""
-    plane, row, left, num = at
+    plane, row, left, num = line
     if mean.size:
         out = mean[plane, row, left : left + num]
         for c in range(num):

@@ -163,28 +163,26 @@ def lowest_bit(word: Any) -> Any:
 
 
 @kernel
-def interpolate(low: Any, high: Any, counts: Any, usable: Any, rule: Any, out: Any, at: Any) -> None:
+def interpolate(low: Any, high: Any, counts: Any, usable: Any, fraction: Any, rule: Any, out: Any, target: Any) -> None:
     """Write a statistic of fraction f: at position (n - 1) f, between the values low and high of the ranks around it.
 
-    `usable` is 1 for valid pixels; the centre of the first window lies at the row and element in `at`: plane, row,
-    element and step in `out`, row and element of the centre.
+    `usable` is 1 for valid pixels, from the first window's first one on; results go to the elements `target` of `out`.
     """
-    fraction, min_valid, fill_invalid = rule
-    plane, top, begin, step, centre_row, centre = at
-    num = low.shape[1]
+    plane, top, begin, num_rows, num, step = target
+    centre = rule.column * rule.lanes
     results = np.empty(num, np.float64)
-    for i in range(low.shape[0]):
+    for i in range(num_rows):
         a_row, b_row, count_row = low[i], high[i], counts[i]
         for c in range(num):
             position = (count_row[c] - 1) * fraction
             results[c] = between(np.float64(a_row[c]), np.float64(b_row[c]), position - np.floor(position))
-        if fill_invalid:
+        if rule.fill_invalid:
             for c in range(num):
-                results[c] = results[c] if count_row[c] >= min_valid else np.nan
+                results[c] = results[c] if count_row[c] >= rule.min_valid else np.nan
         else:
-            ok = usable[centre_row + i, centre : centre + num]
+            ok = usable[rule.row + i, centre : centre + num]
             for c in range(num):
-                results[c] = results[c] if (count_row[c] >= min_valid) & (ok[c] != 0) else np.nan
+                results[c] = results[c] if (count_row[c] >= rule.min_valid) & (ok[c] != 0) else np.nan
         to = out[plane, top + i, begin : begin + (num - 1) * step + 1]
         for c in range(num):
             to[c * step] = results[c]

@@ -81,9 +81,9 @@ def add_blocks(row: Any, digit: Any, step: Any, tail: Any, out: Any) -> None:
 
 
 @inner
-def write_sums(sums: Any, size: Any, mean: Any, total: Any, count: Any, at: Any) -> None:
+def write_sums(sums: Any, size: Any, mean: Any, total: Any, count: Any, line: Any) -> None:
     """Write a row without invalid pixels."""
-    plane, row, left, num = at
+    plane, row, left, num = line
     if mean.size:
         out = mean[plane, row, left : left + num]
         if mean.itemsize == 4:  # one multiplication in float64 is exact enough for float32, and constants stay
@@ -100,12 +100,12 @@ def write_sums(sums: Any, size: Any, mean: Any, total: Any, count: Any, at: Any)
 
 
 @inner
-def write_means_of_three(sums: Any, lanes: Any, size: Any, mean: Any, at: Any) -> bool:
+def write_means_of_three(sums: Any, lanes: Any, size: Any, mean: Any, line: Any) -> bool:
     """Sum three columns and write the means, as `sum_across` and `write_sums` do it in two passes.
 
     Returns whether all are finite: then so are all values.
     """
-    plane, row, left, num = at
+    plane, row, left, num = line
     out = mean[plane, row, left : left + num]
     a, b = sums[lanes:], sums[2 * lanes :]
     invalid = False
@@ -125,10 +125,10 @@ def write_means_of_three(sums: Any, lanes: Any, size: Any, mean: Any, at: Any) -
 
 @inner
 def write_masked_sums(
-    sums: Any, counts: Any, centre: Any, min_valid: Any, fill_invalid: Any, mean: Any, total: Any, count: Any, at: Any
+    sums: Any, counts: Any, centre: Any, rule: Any, mean: Any, total: Any, count: Any, line: Any
 ) -> None:
     """Write a row with invalid pixels, by the same operations as without."""
-    plane, row, left, num = at
+    plane, row, left, num = line
     if mean.size:
         out = mean[plane, row, left : left + num]
         if mean.itemsize == 4:
@@ -138,20 +138,20 @@ def write_masked_sums(
         else:
             for c in range(num):
                 out[c] = sums[c] / max(counts[c], 1)
-        blank(counts, centre, min_valid, fill_invalid, np.nan, out)
+        blank(counts, centre, rule, np.nan, out)
     if total.size:
         out = total[plane, row, left : left + num]
         copy(sums, out)
-        blank(counts, centre, min_valid, fill_invalid, np.nan, out)
+        blank(counts, centre, rule, np.nan, out)
     if count.size:
         copy(counts, count[plane, row, left : left + num])
 
 
 @inner
-def blank(counts: Any, centre: Any, min_valid: Any, fill_invalid: Any, fill: Any, out: Any) -> None:
-    """Write `fill` where the result is invalid."""
-    least = np.int32(min(min_valid, 2**31 - 1))
-    if fill_invalid:
+def blank(counts: Any, centre: Any, rule: Any, fill: Any, out: Any) -> None:
+    """Write `fill` where the result is invalid, from the windows' valid pixels and whether the centres are."""
+    least = np.int32(min(rule.min_valid, 2**31 - 1))
+    if rule.fill_invalid:
         for c in range(out.size):
             out[c] = out[c] if counts[c] >= least else fill
     else:

@@ -1,16 +1,20 @@
 """Sums, means and counts over windows, and the passes that the other window kernels share.
 
-Work goes by strips of columns, and down a strip by groups of rows whose windows begin in the same segment. A block of
-float64 rows holds the sums down the columns of a group; then each row is summed across.
+Work goes by parts (`frame.part_of`): strips of columns, and down a strip groups of rows whose windows begin in the
+same segment. Rows of float64 hold the sums down the columns of a part; then each row is summed across.
+
+Down the rows this is the scheme of van Herk (1992) and Gil & Werman (1993), made for minima and maxima: a window is
+the suffix of one segment and the prefix of the next. Applied to sums, it has no running sum that would drift.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pipeline.kernels.compile import inner, kernel, owning
+from pipeline.kernels.frame import Line, Source, num_parts, part_of
 from pipeline.kernels.window_row import (
     accumulate,
     add,
@@ -26,104 +30,145 @@ from pipeline.kernels.window_row import (
 )
 
 DIRECT_ROWS = 8
-"""Rows of a group for windows of height 3: three rows are added directly, cheaper than a suffix and a prefix."""
-SHORT_TILE = 512
+"""Rows of a part for windows of height 3: three rows are added directly, cheaper than a suffix and a prefix."""
+SHORT_ELEMENTS = 512
 """Elements of which a row of float64 sums takes little of the first-level cache."""
+L1_ELEMENTS = 1024
+"""Elements that are summed down at a time: a few rows of them fit the first-level cache."""
+
+
+class Rule(NamedTuple):
+    """A window, for kernels."""
+
+    height: int
+    width: int
+    row: int
+    """Row and column of the centre in the window."""
+    column: int
+    lanes: int
+    min_valid: int
+    """A window with fewer valid pixels has an invalid result."""
+    fill_invalid: bool
+    """Whether an invalid centre gets a result from its valid neighbours."""
+
+
+class Cleaned(NamedTuple):
+    """Rows of values as they are summed where some are invalid; untouched where none is."""
+
+    values: Any
+    """With a neutral value for invalid ones."""
+    usable: Any
+    """int32: 1 or 0 for valid or not."""
+
+
+class SumRows(NamedTuple):
+    """What sums of a part are made in."""
+
+    sums: Any
+    spare: Any
+    counts: Any
+    spare_counts: Any
 
 
 @kernel
-def sum_windows(values: Any, valid: Any, mean: Any, total: Any, count: Any, place: Any, rule: Any, tiles: Any) -> None:
+def sum_windows(values: Any, valid: Any, mean: Any, total: Any, count: Any, place: Any, rule: Any, strip: Any) -> None:
     """Fill mean, total and count, those that are not empty."""
-    height, width, lanes, _, _ = rule
-    span = tiles[0] + (width - 1) * lanes
-    group = DIRECT_ROWS if height == 3 else height
-    sums, spare = scratch(group + 1, span, np.float64), scratch(5, span, np.float64)
-    # untouched unless pixels are invalid
-    cleaned, usable = scratch(group + height - 1, span, values.dtype), scratch(group + height - 1, span, np.int32)
-    counts, spare_counts = scratch(group + 1, span, np.int32), scratch(5, span, np.int32)
-    rows = (sums, spare, cleaned, usable, counts, spare_counts)
+    span = strip + (rule.width - 1) * rule.lanes
+    group = DIRECT_ROWS if rule.height == 3 else rule.height
+    rows = SumRows(
+        scratch(group + 1, span, np.float64),
+        scratch(5, span, np.float64),
+        scratch(group + 1, span, np.int32),
+        scratch(5, span, np.int32),
+    )
+    num_read = group + rule.height - 1
+    cleaned = Cleaned(scratch(num_read, span, values.dtype), scratch(num_read, span, np.int32))
     # means of 3 x 3 go by whole rows, and without a search for invalid values, which show in the sums: 3/4 of the time
-    direct = height == width == 3 and mean.size > 0 and valid.size + total.size + count.size == 0 and rule[3] <= 9
-    first, phase, num_rows, begin, length, out_row, out_begin = place
-    step = DIRECT_ROWS if direct else max(num_rows, 1)
+    only_means = mean.size > 0 and valid.size + total.size + count.size == 0 and rule.min_valid <= 9
+    direct = rule.height == rule.width == 3 and only_means
+    length = place.num if direct else strip
     for plane in range(values.shape[0]):
-        source, mask = values[plane], valid[plane if valid.size else 0 :]
-        for row in range(0, num_rows, step):
-            most = min(step, num_rows - row)
-            part = (first + row, phase, most, begin, length, out_row + row, out_begin)
-            if not direct or not write_means_of_nine(source, part, plane, rule, sums[0], mean):
-                sum_plane(source, mask, mean, total, count, plane, part, rule, tiles, rows)
+        mask = valid[plane if valid.size else 0 :]
+        for k in range(num_parts(place, group, length)):
+            part = part_of(place, k, group, length)
+            if not direct or not write_means_of_nine(values[plane], part, plane, rule, rows.sums[0], mean):
+                for j in range(num_parts(part, group, strip)):
+                    strip_part = part_of(part, j, group, strip)
+                    sum_part(values[plane], mask, mean, total, count, plane, strip_part, rule, cleaned, rows)
 
 
 @inner
-def write_means_of_nine(values: Any, place: Any, plane: Any, rule: Any, sums: Any, mean: Any) -> bool:
+def write_means_of_nine(values: Any, part: Any, plane: Any, rule: Any, sums: Any, mean: Any) -> bool:
     """Write the means of 3 x 3 of some rows, and return whether all values are finite; stop where one is not."""
-    top, _, num_rows, begin, length, row, left = place
-    height, width, lanes, _, _ = rule
-    for i in range(num_rows):
-        for c in range(0, length, SHORT_TILE):
-            num = min(SHORT_TILE, length - c)
-            start, stop = begin + c, begin + c + num + 2 * lanes
-            a, b = values[top + i, start:stop], values[top + i + 1, start:stop]
-            add_three(a, b, values[top + i + 2, start:stop], sums[: a.size])
-            if not write_means_of_three(sums, lanes, height * width, mean, (plane, row + i, left + c, num)):
+    for i in range(part.num_rows):
+        top = part.top + i
+        for c in range(0, part.num, SHORT_ELEMENTS):
+            num = min(SHORT_ELEMENTS, part.num - c)
+            start, stop = part.left + c, part.left + c + num + 2 * rule.lanes
+            a, b = values[top, start:stop], values[top + 1, start:stop]
+            add_three(a, b, values[top + 2, start:stop], sums[: a.size])
+            line = Line(plane, part.out_top + i, part.out_left + c, num)
+            if not write_means_of_three(sums, rule.lanes, rule.height * rule.width, mean, line):
                 return False
     return True
 
 
 @inner
-def sum_plane(
+def sum_part(
     values: Any,
     mask: Any,
     mean: Any,
     total: Any,
     count: Any,
     plane: Any,
-    place: Any,
+    part: Any,
     rule: Any,
-    tiles: Any,
-    scratch_rows: Any,
+    cleaned: Any,
+    rows: Any,
 ) -> None:
-    first, phase, rows, begin, length, out_row, out_begin = place
-    height, width, lanes, min_valid, fill_invalid = rule
-    sums, spare, cleaned, usable, counts, spare_counts = scratch_rows
-    reach = (width - 1) * lanes
-    strip, tile = tiles
-    group = DIRECT_ROWS if height == 3 else height
+    source, num_pixels = support(part, rule), rule.height * rule.width
+    clean = rule.min_valid <= num_pixels and not holds_invalid(values, mask, True, source)
+    if clean:
+        sum_down(values, source, rule.height, part.phase, L1_ELEMENTS, rows.sums, rows.spare)
+    else:
+        clean_rows(values, mask, True, source, values.dtype.type(0), cleaned)
+        inside = moved_to_origin(source)
+        sum_down(cleaned.values, inside, rule.height, part.phase, L1_ELEMENTS, rows.sums, rows.spare)
+        sum_down(cleaned.usable, inside, rule.height, part.phase, L1_ELEMENTS, rows.counts, rows.spare_counts)
     only_means = mean.size > 0 and total.size + count.size == 0
-    for left in range(0, length, strip):
-        num = min(strip, length - left)
-        row = 0
-        while row < rows:
-            position = 0 if height == 3 else (phase + row) % height
-            num_rows = min(group - position, rows - row)
-            source = (first + row, begin + left, num_rows + height - 1, num + reach)
-            shape = (height, position, num_rows)
-            clean = min_valid <= height * width and not holds_invalid(values, mask, True, source)
-            if clean:
-                sum_down(values, source, shape, tile, sums, spare)
-            else:
-                clean_rows(values, mask, True, source, values.dtype.type(0), cleaned, usable)
-                inside = (0 * first, 0 * begin, source[2], source[3])
-                sum_down(cleaned, inside, shape, tile, sums, spare)
-                sum_down(usable, inside, shape, tile, counts, spare_counts)
-            for i in range(num_rows):
-                at = (plane, out_row + row + i, out_begin + left, num)
-                column_sums = sums[i, : num + reach]
-                if clean and width == 3 and only_means:
-                    write_means_of_three(column_sums, lanes, height * width, mean, at)
-                    continue
-                sum_row = spare[0, :num]
-                sum_across(column_sums, width, lanes, sum_row, spare)
-                if clean:
-                    write_sums(sum_row, height * width, mean, total, count, at)
-                    continue
-                count_row = spare_counts[0, :num]
-                sum_across(counts[i, : num + reach], width, lanes, count_row, spare_counts)
-                centre = (width // 2) * lanes
-                centre_row = usable[i + height // 2, centre : centre + num]
-                write_masked_sums(sum_row, count_row, centre_row, min_valid, fill_invalid, mean, total, count, at)
-            row += num_rows
+    for i in range(part.num_rows):
+        line = line_of(part, plane, i)
+        column_sums, sum_row = rows.sums[i, : source.num], rows.spare[0, : part.num]
+        if clean and rule.width == 3 and only_means:
+            write_means_of_three(column_sums, rule.lanes, num_pixels, mean, line)
+            continue
+        sum_across(column_sums, rule.width, rule.lanes, sum_row, rows.spare)
+        if clean:
+            write_sums(sum_row, num_pixels, mean, total, count, line)
+            continue
+        count_row = rows.spare_counts[0, : part.num]
+        sum_across(rows.counts[i, : source.num], rule.width, rule.lanes, count_row, rows.spare_counts)
+        centre = rule.column * rule.lanes
+        centre_row = cleaned.usable[i + rule.row, centre : centre + part.num]
+        write_masked_sums(sum_row, count_row, centre_row, rule, mean, total, count, line)
+
+
+@inner
+def support(part: Any, rule: Any) -> Any:
+    """Return what the windows of a part read."""
+    return Source(part.top, part.left, part.num_rows + rule.height - 1, part.num + (rule.width - 1) * rule.lanes)
+
+
+@inner
+def moved_to_origin(source: Any) -> Any:
+    """Return a part of as many rows and elements that begins where `Cleaned` rows do."""
+    return Source(0 * source.top, 0 * source.left, source.num_rows, source.num)  # literals would compile all anew
+
+
+@inner
+def line_of(part: Any, plane: Any, i: Any) -> Any:
+    """Return where row i of a part is written."""
+    return Line(plane, part.out_top + i, part.out_left, part.num)
 
 
 @owning
@@ -140,9 +185,9 @@ def scratch(num_rows: Any, num: Any, dtype: Any) -> Any:
 
 @inner
 def holds_invalid(values: Any, valid: Any, finite: Any, source: Any) -> bool:
-    """Whether a part of a plane (first row, first element, rows, elements) holds an invalid value."""
-    top, left, num_rows, num = source
-    for i in range(top, top + num_rows):
+    """Whether a part of a plane holds an invalid value; infinities are, if only `finite` values are valid."""
+    left, num = source.left, source.num
+    for i in range(source.top, source.top + source.num_rows):
         row = values[i, left : left + num]
         found = False
         if finite:
@@ -161,13 +206,13 @@ def holds_invalid(values: Any, valid: Any, finite: Any, source: Any) -> bool:
 
 
 @inner
-def clean_rows(values: Any, valid: Any, finite: Any, source: Any, neutral: Any, cleaned: Any, usable: Any) -> None:
-    """Copy a part of a plane with `neutral` for invalid values, and 1 or 0 for valid or not into `usable`."""
+def clean_rows(values: Any, valid: Any, finite: Any, source: Any, neutral: Any, cleaned: Any) -> None:
+    """Copy a part of a plane with `neutral` for invalid values, and 1 or 0 for valid or not: see `Cleaned`."""
     top, left, num_rows, num = source
     for i in range(num_rows):
         row = values[top + i, left : left + num]
-        to = cleaned[i, :num]
-        ok = usable[i, :num]
+        to = cleaned.values[i, :num]
+        ok = cleaned.usable[i, :num]
         if finite:
             for c in range(num):
                 ok[c] = row[c] - row[c] == 0
@@ -183,18 +228,17 @@ def clean_rows(values: Any, valid: Any, finite: Any, source: Any, neutral: Any, 
 
 
 @inner
-def sum_down(values: Any, source: Any, shape: Any, tile: Any, sums: Any, spare: Any) -> None:
+def sum_down(values: Any, source: Any, height: Any, phase: Any, step: Any, sums: Any, spare: Any) -> None:
     """Sum the windows' columns: row i of `sums` becomes the sum of rows i to i + height - 1 of the source.
 
-    The first row lies at `position` of its segment. Row i + 1 of `sums` first takes the suffix from row i to the
+    The first row lies at `phase` of its segment. Row i + 1 of `sums` first takes the suffix from row i to the
     segment's end; the prefix of the next segment then grows row by row, and each window is suffix + prefix. A window
-    that is a whole segment is its suffix alone.
+    that is a whole segment is its suffix alone. `step` elements are summed down at a time.
     """
-    top, begin, _, length = source
-    height, position, num_rows = shape
-    end = height - position
-    for left in range(0, length, tile):  # the rows of one tile fit the first-level cache
-        right = min(left + tile, length)
+    top, begin, num_read, length = source
+    num_rows, end = num_read - height + 1, height - phase
+    for left in range(0, length, step):
+        right = min(left + step, length)
         start, stop = begin + left, begin + right
         if height == 3:
             for i in range(top, top + num_rows):
@@ -202,13 +246,13 @@ def sum_down(values: Any, source: Any, shape: Any, tile: Any, sums: Any, spare: 
                 add_three(values[i, start:stop], values[i + 1, start:stop], values[i + 2, start:stop], out)
             continue
         for i in range(end - 1, -1, -1):
-            out = sums[0 if i == position == 0 else i + 1, left:right]
+            out = sums[0 if i == phase == 0 else i + 1, left:right]
             if i == end - 1:
                 copy(values[top + i, start:stop], out)
             else:
                 add(sums[i + 2, left:right], values[top + i, start:stop], out)
         prefix = spare[0, left:right]
-        for i in range(end, num_rows + height - 1):
+        for i in range(end, num_read):
             if i == end:
                 copy(values[top + i, start:stop], prefix)
             else:

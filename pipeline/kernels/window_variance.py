@@ -1,6 +1,7 @@
 """Variances over windows, by merging: (count, mean, squares about the mean) of two sets give those of their union.
 
-With counts a and b, n = a + b and d the difference of the means:
+With counts a and b, n = a + b and d the difference of the means (Chan, Golub & LeVeque 1979, "Updating formulae and a
+pairwise algorithm for computing sample variances"; one value at a time it is Welford's update):
 
     mean = mean_a + d b / n        squares = squares_a + squares_b + d^2 a b / n
 
@@ -11,99 +12,135 @@ row; else it is computed for each pixel, by the same division.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pipeline.kernels.compile import inner, kernel
+from pipeline.kernels.frame import num_parts, part_of
 from pipeline.kernels.window_row import blank, copy
-from pipeline.kernels.window_sum import clean_rows, holds_invalid, scratch
+from pipeline.kernels.window_sum import (
+    L1_ELEMENTS,
+    Cleaned,
+    clean_rows,
+    holds_invalid,
+    line_of,
+    moved_to_origin,
+    scratch,
+    support,
+)
 
 SPARE = 6
-"""Sets kept besides those of a group's rows: two for a growing prefix, four to merge across."""
+"""Sets kept besides those of a part's rows: two for a growing prefix, four to merge across."""
+
+
+class Sets(NamedTuple):
+    """Rows of sets of values: set k of an element is what lies there in the rows of each array."""
+
+    means: Any
+    """(set, element), as `squares`, the sums of squares about the mean."""
+    squares: Any
+    counts: Any
+    """int32; unused where all values are valid."""
+    masked: bool
+    """Whether some values are invalid."""
+
+
+class Row(NamedTuple):
+    """A row of sets, from an element on."""
+
+    k: int
+    left: int
+    size: int
+    """Values of a set where all are valid."""
 
 
 @kernel
-def variance_windows(values: Any, valid: Any, mean: Any, var: Any, std: Any, place: Any, rule: Any, tiles: Any) -> None:
+def variance_windows(values: Any, valid: Any, mean: Any, var: Any, std: Any, place: Any, rule: Any, strip: Any) -> None:
     """Fill mean, var and std, those that are not empty."""
-    first, phase, rows, begin, length, out_row, out_begin = place
-    height, width, lanes, min_valid, fill_invalid = rule
-    reach = (width - 1) * lanes
-    strip, tile = tiles
-    span = strip + reach
-    sets = scratch(2 * (height + 1 + SPARE), span, np.float64)
-    counts = np.empty((0, 0), np.int32)
-    cleaned = np.empty((0, 0), values.dtype)
-    usable = np.empty((0, 0), np.int32)
+    span, num_sets, num_read = strip + (rule.width - 1) * rule.lanes, rule.height + 1 + SPARE, 2 * rule.height - 1
+    means, squares = scratch(num_sets, span, np.float64), scratch(num_sets, span, np.float64)
+    # untouched unless pixels are invalid
+    counts = scratch(num_sets, span, np.int32)
+    cleaned = Cleaned(scratch(num_read, span, values.dtype), scratch(num_read, span, np.int32))
     for plane in range(values.shape[0]):
         mask = valid[plane if valid.size else 0 :]
-        for left in range(0, length, strip):
-            num = min(strip, length - left)
-            row = 0
-            while row < rows:
-                position = (phase + row) % height
-                num_rows = min(height - position, rows - row)
-                source = (first + row, begin + left, num_rows + height - 1, num + reach)
-                shape = (height, position, num_rows)
-                masked = min_valid > height * width or holds_invalid(values[plane], mask, True, source)
-                if masked:
-                    if not cleaned.size:
-                        cleaned = scratch(2 * height - 1, span, values.dtype)
-                        usable = scratch(2 * height - 1, span, np.int32)
-                        counts = scratch(height + 1 + SPARE, span, np.int32)
-                    clean_rows(values[plane], mask, True, source, values.dtype.type(0), cleaned, usable)
-                    source = (0 * first, 0 * begin, source[2], source[3])
-                    merge_down(cleaned, usable, source, shape, masked, sets, counts, tile)
-                else:
-                    merge_down(values[plane], usable, source, shape, masked, sets, counts, tile)
-                for i in range(num_rows):
-                    at = (plane, out_row + row + i, out_begin + left, num)
-                    k = merge_across(i, (height, width, lanes, num), masked, sets, counts)
-                    means, squares = sets[2 * k, :num], sets[2 * k + 1, :num]
-                    if masked:
-                        centre = (width // 2) * lanes
-                        centre_row = usable[i + height // 2, centre : centre + num]
-                        count_row = counts[k, :num]
-                        write_masked(means, squares, count_row, centre_row, min_valid, fill_invalid, mean, var, std, at)
-                    else:
-                        write(means, squares, height * width, mean, var, std, at)
-                row += num_rows
+        for k in range(num_parts(place, rule.height, strip)):
+            part = part_of(place, k, rule.height, strip)
+            masked = is_masked(values[plane], mask, part, rule)
+            sets = Sets(means, squares, counts, masked)
+            variance_part(values[plane], mask, mean, var, std, plane, part, rule, cleaned, sets)
 
 
 @inner
-def merge_down(
-    values: Any, usable: Any, source: Any, shape: Any, masked: Any, sets: Any, counts: Any, tile: Any
+def is_masked(values: Any, mask: Any, part: Any, rule: Any) -> bool:
+    few = rule.min_valid > rule.height * rule.width
+    return few or holds_invalid(values, mask, True, support(part, rule))
+
+
+@inner
+def variance_part(
+    values: Any,
+    mask: Any,
+    mean: Any,
+    var: Any,
+    std: Any,
+    plane: Any,
+    part: Any,
+    rule: Any,
+    cleaned: Any,
+    sets: Any,
 ) -> None:
+    source = support(part, rule)
+    if sets.masked:
+        clean_rows(values, mask, True, source, values.dtype.type(0), cleaned)
+        merge_down(cleaned.values, cleaned.usable, moved_to_origin(source), rule.height, part.phase, sets)
+    else:
+        merge_down(values, cleaned.usable, source, rule.height, part.phase, sets)
+    for i in range(part.num_rows):
+        line = line_of(part, plane, i)
+        k = merge_across(i, rule, part.num, sets)
+        means, squares = sets.means[k, : part.num], sets.squares[k, : part.num]
+        if sets.masked:
+            centre = rule.column * rule.lanes
+            centre_row = cleaned.usable[i + rule.row, centre : centre + part.num]
+            write_masked(means, squares, sets.counts[k, : part.num], centre_row, rule, mean, var, std, line)
+        else:
+            write(means, squares, rule.height * rule.width, mean, var, std, line)
+
+
+@inner
+def merge_down(values: Any, usable: Any, source: Any, height: Any, phase: Any, sets: Any) -> None:
     """Merge the windows' columns into the first sets, by suffix and prefix: see `window_sum.sum_down`."""
-    top, begin, _, length = source
-    height, position, num_rows = shape
-    spare = height + 1
-    end = height - position
-    for left in range(0, length, tile):  # the rows of one tile fit the first-level cache
-        num = min(tile, length - left)
+    top, begin, num_read, length = source
+    spare, end = height + 1, height - phase
+    for left in range(0, length, L1_ELEMENTS):
+        num = min(L1_ELEMENTS, length - left)
+        right = left + num
         to = spare
         for i in range(end - 1, -1, -1):
-            old, to = to, (0 if i == position == 0 else i + 1)
-            new = values[top + i, begin + left : begin + left + num]
-            append(new, usable, i, old, end - 1 - i, masked, sets, counts, to, left)
+            old, to = to, (0 if i == phase == 0 else i + 1)
+            new = values[top + i, begin + left : begin + right]
+            append(new, usable[i, left:right], Row(old, left, end - 1 - i), sets, to)
         to = spare
-        for i in range(end, num_rows + height - 1):
+        for i in range(end, num_read):
             old, to = to, 2 * spare + 1 - to
-            new = values[top + i, begin + left : begin + left + num]
-            append(new, usable, i, old, i - end, masked, sets, counts, to, left)
+            new = values[top + i, begin + left : begin + right]
+            append(new, usable[i, left:right], Row(old, left, i - end), sets, to)
             window = i - height + 1
             if window >= 0:
-                merge(window + 1, left, end - window, to, left, i - end + 1, masked, sets, counts, window, left, num)
+                suffix, prefix = Row(window + 1, left, end - window), Row(to, left, i - end + 1)
+                merge(suffix, prefix, sets, window, left, num)
 
 
 @inner
-def merge_across(k: Any, shape: Any, masked: Any, sets: Any, counts: Any) -> Any:
+def merge_across(k: Any, rule: Any, num: Any, sets: Any) -> Any:
     """Merge `width` columns that begin at each of the first `num` elements of set k, and return the set they are in.
 
     Blocks of 2, 4, 8, ... columns are two of the size before. The binary digits of the width say which of them make
     a window: the largest first, and what is right of them is merged already.
     """
-    height, width, lanes, num = shape
+    height, width, lanes = rule.height, rule.width, rule.lanes
     spare = height + 3
     at = 0 * num  # as a literal 0 numba would compile another merge for it
     tail, tail_size = k, 0
@@ -113,8 +150,8 @@ def merge_across(k: Any, shape: Any, masked: Any, sets: Any, counts: Any) -> Any
         if width & size:
             if tail_size:
                 to = 2 * spare + 5 - tail if tail >= spare else spare + 2  # the one of two that the tail is not in
-                places = num + (width - size - tail_size) * lanes
-                merge(k, at, block_size, tail, step, tail_size * height, masked, sets, counts, to, at, places)
+                length = num + (width - size - tail_size) * lanes
+                merge(Row(k, at, block_size), Row(tail, step, tail_size * height), sets, to, at, length)
                 tail = to
             else:
                 tail = k
@@ -122,30 +159,28 @@ def merge_across(k: Any, shape: Any, masked: Any, sets: Any, counts: Any) -> Any
         if size * 2 > width:
             return tail
         to = spare + flip
-        places = num + (width - 2 * size) * lanes
-        merge(k, at, block_size, k, step, block_size, masked, sets, counts, to, at, places)
+        merge(Row(k, at, block_size), Row(k, step, block_size), sets, to, at, num + (width - 2 * size) * lanes)
         k = to
         flip = 1 - flip
         size *= 2
 
 
 @inner
-def append(
-    new: Any, usable: Any, row: Any, k: Any, size: Any, masked: Any, sets: Any, counts: Any, to: Any, left: Any
-) -> None:
-    """Set `to` becomes set k, of `size` values if all are valid, and one new value each; set k unread if size is 0."""
+def append(new: Any, ok: Any, row: Any, sets: Any, to: Any) -> None:
+    """Row `to` becomes a row of sets and one new value each; the row is unread if its sets are empty."""
+    k, left, size = row
     num = new.size
     right = left + num
-    means, squares = sets[2 * to, left:right], sets[2 * to + 1, left:right]
-    old_means, old_squares = sets[2 * k, left:right], sets[2 * k + 1, left:right]
+    means, squares = sets.means[to, left:right], sets.squares[to, left:right]
+    old_means, old_squares = sets.means[k, left:right], sets.squares[k, left:right]
+    old_counts, counts = sets.counts[k, left:right], sets.counts[to, left:right]
     if size == 0:
         for c in range(num):
             means[c] = new[c]
             squares[c] = 0
-        if masked:
-            copy(usable[row, left:right], counts[to, left:right])
-    elif masked:
-        ok, old_counts, out_counts = usable[row, left:right], counts[k, left:right], counts[to, left:right]
+        if sets.masked:
+            copy(ok, counts)
+    elif sets.masked:
         for c in range(num):
             a = np.float64(old_counts[c])
             b = np.float64(ok[c])
@@ -153,7 +188,7 @@ def append(
             d = new[c] - old_means[c]
             means[c] = old_means[c] + d * share
             squares[c] = old_squares[c] + d * (a * share) * d
-            out_counts[c] = old_counts[c] + ok[c]
+            counts[c] = old_counts[c] + ok[c]
     else:
         share = 1.0 / (size + 1.0)
         weight = size * share
@@ -164,27 +199,15 @@ def append(
 
 
 @inner
-def merge(
-    i: Any,
-    i_offset: Any,
-    i_size: Any,
-    j: Any,
-    j_offset: Any,
-    j_size: Any,
-    masked: Any,
-    sets: Any,
-    counts: Any,
-    to: Any,
-    to_offset: Any,
-    num: Any,
-) -> None:
-    """Set `to` becomes the union of sets i and j, which have these sizes if all values are valid."""
-    i_end, j_end, end = i_offset + num, j_offset + num, to_offset + num
-    means, squares = sets[2 * to, to_offset:end], sets[2 * to + 1, to_offset:end]
-    i_means, i_squares = sets[2 * i, i_offset:i_end], sets[2 * i + 1, i_offset:i_end]
-    j_means, j_squares = sets[2 * j, j_offset:j_end], sets[2 * j + 1, j_offset:j_end]
-    if masked:
-        i_counts, j_counts, out_counts = counts[i, i_offset:i_end], counts[j, j_offset:j_end], counts[to, to_offset:end]
+def merge(i: Any, j: Any, sets: Any, to: Any, left: Any, num: Any) -> None:
+    """Row `to`, from element `left` on, becomes the unions of the sets of two rows."""
+    i_end, j_end, end = i.left + num, j.left + num, left + num
+    means, squares = sets.means[to, left:end], sets.squares[to, left:end]
+    i_means, i_squares = sets.means[i.k, i.left : i_end], sets.squares[i.k, i.left : i_end]
+    j_means, j_squares = sets.means[j.k, j.left : j_end], sets.squares[j.k, j.left : j_end]
+    if sets.masked:
+        i_counts, j_counts = sets.counts[i.k, i.left : i_end], sets.counts[j.k, j.left : j_end]
+        counts = sets.counts[to, left:end]
         for c in range(num):
             a = np.float64(i_counts[c])
             b = np.float64(j_counts[c])
@@ -192,10 +215,10 @@ def merge(
             d = j_means[c] - i_means[c]
             means[c] = i_means[c] + d * share
             squares[c] = (i_squares[c] + j_squares[c]) + d * (a * share) * d
-            out_counts[c] = i_counts[c] + j_counts[c]
+            counts[c] = i_counts[c] + j_counts[c]
     else:
-        share = j_size / (np.float64(i_size) + j_size)
-        weight = i_size * share
+        share = j.size / (np.float64(i.size) + j.size)
+        weight = i.size * share
         for c in range(num):
             d = j_means[c] - i_means[c]
             means[c] = i_means[c] + d * share
@@ -203,9 +226,9 @@ def merge(
 
 
 @inner
-def write(means: Any, squares: Any, size: Any, mean: Any, var: Any, std: Any, at: Any) -> None:
+def write(means: Any, squares: Any, size: Any, mean: Any, var: Any, std: Any, line: Any) -> None:
     """Write a row without invalid pixels."""
-    plane, row, left, num = at
+    plane, row, left, num = line
     reciprocal = 1.0 / size
     if mean.size:
         copy(means, mean[plane, row, left : left + num])
@@ -221,32 +244,23 @@ def write(means: Any, squares: Any, size: Any, mean: Any, var: Any, std: Any, at
 
 @inner
 def write_masked(
-    means: Any,
-    squares: Any,
-    counts: Any,
-    centre: Any,
-    min_valid: Any,
-    fill_invalid: Any,
-    mean: Any,
-    var: Any,
-    std: Any,
-    at: Any,
+    means: Any, squares: Any, counts: Any, centre: Any, rule: Any, mean: Any, var: Any, std: Any, line: Any
 ) -> None:
     """Write a row with invalid pixels, by the same operations as without."""
-    plane, row, left, num = at
+    plane, row, left, num = line
     if mean.size:
         out = mean[plane, row, left : left + num]
         copy(means, out)
-        blank(counts, centre, min_valid, fill_invalid, np.nan, out)
+        blank(counts, centre, rule, np.nan, out)
     if var.size:
         out = var[plane, row, left : left + num]
         for c in range(num):
             reciprocal = 1.0 / max(counts[c], 1)
             out[c] = squares[c] * reciprocal
-        blank(counts, centre, min_valid, fill_invalid, np.nan, out)
+        blank(counts, centre, rule, np.nan, out)
     if std.size:
         out = std[plane, row, left : left + num]
         for c in range(num):
             reciprocal = 1.0 / max(counts[c], 1)
             out[c] = np.sqrt(squares[c] * reciprocal)
-        blank(counts, centre, min_valid, fill_invalid, np.nan, out)
+        blank(counts, centre, rule, np.nan, out)

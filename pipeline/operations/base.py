@@ -16,10 +16,9 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
-from pipeline.model.raster import BandKey, Dims, DTypeName, Number, RasterSpec, working_dtype
+from pipeline.model.raster import BandKey, Dims, DTypeName, Number, RasterSpec, array_slices, working_dtype
 from pipeline.model.region import Halo, Region
 from pipeline.model.table import Table, TableSpec
-from pipeline.model.total import Total
 from pipeline.operations.fields import _refuse_none
 
 Domain = Literal["float", "native"]
@@ -80,6 +79,11 @@ class Block:
         """Neighbouring elements that belong to one pixel: the bands of ``y, x, band``, else 1."""
         return self.values.shape[-1] if self.dims[-1] == "band" else 1
 
+    def part(self, region: Region, array: np.ndarray | None = None) -> np.ndarray:
+        """Return the values (or `array` of their shape) over a region, in the raster's dims, without a copy."""
+        array = self.values if array is None else array
+        return array[array_slices(self.dims, region, self.origin)]
+
     def planes(self, array: np.ndarray | None = None) -> np.ndarray:
         """Return the values (or `array` of their shape) as (plane, row, column x lane), without a copy.
 
@@ -99,27 +103,10 @@ class Block:
         return array.reshape((-1, *array.shape[-2:]))
 
 
-class Operation(BaseModel):
-    """Base of all operations: the parameters that every step takes, and the contract with the engine."""
+class Parameters(BaseModel):
+    """The parameters that every step takes; the engine answers to them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    bands_belong: ClassVar[Literal["each", "all"]] = "each"
-    """"each": every band is computed alone, and the engine may hand over groups; "all": bands belong together."""
-    domain: ClassVar[Domain] = "float"
-    """"float": values come in the working dtype, invalid ones as NaN; "native": values as stored, and `valid`."""
-    version: ClassVar[int] = 1
-    """Counted up when the results change, so that `--resume` notices."""
-    example: ClassVar[str] = ""
-    """One line of YAML, shown by `rasterpipe ops`."""
-    outputs_text: ClassVar[Mapping[str, str]] = {}
-    """What each output is, with its dtype; shown by `rasterpipe ops`."""
-    keeps_values: ClassVar[bool] = False
-    """Whether the output's values are the source's, so that what its file says of them still holds."""
-    is_measured: ClassVar[bool] = False
-    """Whether `apply_measured` returns a total of each block, which `quality` makes facts of."""
-    matrices: ClassVar[tuple[str, ...]] = ()
-    """Fields that may name a file with a matrix; the engine puts the matrix in its place before it plans."""
 
     op: str
     name: str = Field(default="", description="Name of the step; later steps and `keep` refer to it.")
@@ -139,6 +126,31 @@ class Operation(BaseModel):
         default=False, description="Allow 64-bit integers to be rounded to floating point."
     )
 
+    def working_dtype(self, source: np.dtype) -> np.dtype:
+        """Return the dtype in which results from pixels of this dtype are computed.
+
+        float64 also where the step's own `dtype` has values that float32 does not hold.
+        """
+        return working_dtype(source) if self.dtype is None else working_dtype(source, np.dtype(self.dtype))
+
+    def source_path(self, key: str) -> tuple[str, ...]:
+        """Return where the step says what the source of this key is: for messages."""
+        inputs = getattr(self, "inputs", None) or {}
+        return ("inputs", key) if key in inputs else (key,)
+
+
+class Operation(Parameters):
+    """Base of all operations: what the engine asks of each; what it asks of some stands in `operations.traits`."""
+
+    domain: ClassVar[Domain] = "float"
+    """"float": values come in the working dtype, invalid ones as NaN; "native": values as stored, and `valid`."""
+    version: ClassVar[int] = 1
+    """Counted up when the results change, so that `--resume` notices."""
+    example: ClassVar[str] = ""
+    """One line of YAML, shown by `rasterpipe ops`."""
+    outputs_text: ClassVar[Mapping[str, str]] = {}
+    """What each output is, with its dtype; shown by `rasterpipe ops`."""
+
     def sources(self) -> dict[str, str | None]:
         """Return the references of the rasters this reads, by key; None is the default input."""
         return {"input": self.input}
@@ -146,27 +158,6 @@ class Operation(BaseModel):
     def tables(self) -> dict[str, str]:
         """Return the steps whose tables this reads, by key."""
         return {}
-
-    def source_path(self, key: str) -> tuple[str, ...]:
-        """Return where the step says what the source of this key is: for messages."""
-        inputs = getattr(self, "inputs", None) or {}
-        return ("inputs", key) if key in inputs else (key,)
-
-    def matrix_files(self) -> dict[str, str]:
-        """Return the files that fields name instead of a matrix, by field."""
-        return {field: path for field in self.matrices if isinstance(path := getattr(self, field), str)}
-
-    def table_beside(self, tables: Mapping[str, Table], specs: Specs) -> tuple[Table, TableSpec] | None:
-        """Return a table that belongs beside the outputs: the palette that indices point into."""
-        return None
-
-    def table_files(self) -> dict[str, str]:
-        """Return the files that a table is written to besides, by field."""
-        return {}
-
-    def placed(self, specs: Specs, notes: list[str]) -> Operation:
-        """Return the step with what only the grid of its sources tells: before anything else is asked of it."""
-        return self
 
     def halo(self, specs: Specs) -> dict[str, Halo]:
         """Return what a block needs around it, per source.
@@ -179,12 +170,9 @@ class Operation(BaseModel):
         """Return how the halo is filled beyond the raster, per source."""
         return dict.fromkeys(specs, Edge())
 
-    def working_dtype(self, source: np.dtype) -> np.dtype:
-        """Return the dtype in which results from pixels of this dtype are computed.
-
-        float64 also where the step's own `dtype` has values that float32 does not hold.
-        """
-        return working_dtype(source) if self.dtype is None else working_dtype(source, np.dtype(self.dtype))
+    def output_specs(self, specs: Specs) -> dict[str, RasterSpec]:
+        """Return the specs of the outputs, as this computes them; raise PipelineError where it cannot."""
+        raise NotImplementedError(f"{type(self).__name__}.output_specs")
 
     def limits(self, specs: Specs) -> dict[str, float]:
         """Return bounds of the absolute values that are computed, by output, where those of the sources have some.
@@ -193,17 +181,9 @@ class Operation(BaseModel):
         """
         return {}
 
-    def border(self) -> int:
-        """Return how many pixels wide a rim of the raster the engine sets to 0 in all outputs, where they are valid."""
-        return 0
-
     def notes(self, specs: Specs) -> Iterator[str]:
         """Yield what the user should know before the run."""
         return iter(())
-
-    def output_specs(self, specs: Specs) -> dict[str, RasterSpec]:
-        """Return the specs of the outputs, as this computes them; raise PipelineError where it cannot."""
-        raise NotImplementedError(f"{type(self).__name__}.output_specs")
 
     def scratch_bytes(self, specs: Specs, shape: tuple[int, int]) -> int:
         """Return the bytes that `apply` allocates at most for a block of this shape, beside what it is handed."""
@@ -214,21 +194,6 @@ class Operation(BaseModel):
     ) -> None:
         """Compute the outputs that `out` holds over `region`; the blocks hold `region` with its halo, maybe more."""
         raise NotImplementedError(f"{type(self).__name__}.apply")
-
-    def apply_measured(
-        self,
-        blocks: Mapping[str, Block],
-        tables: Mapping[str, Any],
-        out: Mapping[str, Block],
-        region: Region,
-        own: Region,
-    ) -> Total:
-        """Compute as `apply`; return a total of the pixels of `own`, the part of `region` that no other block has."""
-        raise NotImplementedError(f"{type(self).__name__}.apply_measured")
-
-    def quality(self, total: Total, tables: Mapping[str, Table], specs: Specs) -> dict[str, float | None]:
-        """Return what the total of all blocks says of the outputs, for the run's summary and their attributes."""
-        raise NotImplementedError(f"{type(self).__name__}.quality")
 
 
 class Reduction(Operation):

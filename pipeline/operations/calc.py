@@ -47,7 +47,6 @@ class Calc(Operation):
     """
 
     domain: ClassVar[Domain] = "native"
-    bands_belong: ClassVar[Literal["each", "all"]] = "all"
     example: ClassVar[str] = '{name: ndvi, op: calc, input: image, expression: "(b8 - b4) / (b8 + b4)"}'
     outputs_text: ClassVar[Mapping[str, str]] = {
         "value": "as many bands as the rasters taken as a whole, else one; working dtype"

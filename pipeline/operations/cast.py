@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.kernels.cast import SCRATCH_BYTES, Conversion, convert
 from pipeline.model.errors import PipelineError
-from pipeline.model.raster import DTypeName, Number, RasterSpec, array_slices, holds, is_nan, largest
+from pipeline.model.raster import DTypeName, Number, RasterSpec, holds, is_nan, largest
 from pipeline.model.region import Region
 from pipeline.operations.base import Block, Domain, Operation, Specs
 from pipeline.operations.exact import require_exact
@@ -104,7 +104,5 @@ class Cast(Operation):
         self, blocks: Mapping[str, Block], tables: Mapping[str, Any], out: Mapping[str, Block], region: Region
     ) -> None:
         source, target = blocks["input"], out["value"]
-        there = array_slices(source.dims, region, source.origin)
-        valid = None if source.valid is None else source.valid[there]
-        part = target.values[array_slices(target.dims, region, target.origin)]
-        convert(source.values[there], valid, part, target.fill, self._conversion)
+        valid = None if source.valid is None else source.part(region, source.valid)
+        convert(source.part(region), valid, target.part(region), target.fill, self._conversion)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,11 +10,12 @@ import numpy as np
 from pydantic import StrictBool, model_validator
 
 from pipeline.kernels import extreme
-from pipeline.kernels.convolution import Frame, Weights, correlate, scratch_bytes
-from pipeline.model.errors import PipelineError
-from pipeline.model.raster import Number, RasterSpec, holds, largest
+from pipeline.kernels.convolution import Weights, correlate, scratch_bytes
+from pipeline.kernels.frame import Frame
+from pipeline.model.raster import Number, RasterSpec, largest
 from pipeline.model.region import Halo, Region
 from pipeline.operations.base import Block, Boundary, Edge, Operation, Specs
+from pipeline.operations.checks import check_cval, check_finite, check_occurs
 from pipeline.operations.exact import require_exact
 
 
@@ -31,12 +31,8 @@ class Convolution(Operation):
 
     @model_validator(mode="after")
     def _check_cval(self) -> Convolution:
-        if self.boundary == "constant" and self.cval is None:
-            raise PipelineError("boundary: constant needs a value; add `cval: 0`, say", ("boundary",))
-        if self.boundary != "constant" and self.cval is not None:
-            raise PipelineError(f"cval is for boundary: constant; boundary is {self.boundary}", ("cval",))
-        if self.cval is not None and not math.isfinite(self.cval):
-            raise PipelineError(f"must be finite, got {self.cval}; `boundary: shrink` has invalid pixels", ("cval",))
+        check_cval("boundary", self.boundary, self.cval)
+        check_finite(self.cval, "`boundary: shrink` has invalid pixels")
         return self
 
     def weights(self, dtype: np.dtype) -> Weights:
@@ -44,8 +40,7 @@ class Convolution(Operation):
         raise NotImplementedError(f"{type(self).__name__}.weights")
 
     def halo(self, specs: Specs) -> dict[str, Halo]:
-        reach = self.weights(self.working_dtype(specs["input"].dtype)).reach
-        return {"input": Halo(*(max(0, pixels) for pixels in reach))}
+        return {"input": self.weights(self.working_dtype(specs["input"].dtype)).halo}
 
     def edges(self, specs: Specs) -> dict[str, Edge]:
         return {"input": Edge("invalid" if self.boundary == "shrink" else self.boundary, self.cval or 0)}
@@ -54,8 +49,7 @@ class Convolution(Operation):
         source = specs["input"]
         require_exact(self, source)
         dtype = self.working_dtype(source.dtype)
-        if self.cval is not None and not holds(dtype, self.cval):
-            raise PipelineError(f"{self.cval} cannot occur in {dtype.name} pixels", ("cval",))
+        check_occurs(self.cval, dtype)
         can_be_invalid = source.can_be_invalid or (self.boundary == "shrink" and bool(self.halo(specs)["input"]))
         return {"value": replace(source, dtype=dtype, nodata=float("nan") if can_be_invalid else None)}
 
@@ -74,11 +68,6 @@ class Convolution(Operation):
         self, blocks: Mapping[str, Block], tables: Mapping[str, Any], out: Mapping[str, Block], region: Region
     ) -> None:
         source, target = blocks["input"], out["value"]
-        frame = Frame(
-            region=(region.top, region.bottom, region.left, region.right),
-            origin=source.origin,
-            out_origin=target.origin,
-            lanes=source.lanes,
-        )
+        frame = Frame(region, source.origin, target.origin, source.lanes)
         weights = self.weights(source.values.dtype)
         correlate(source.planes(), weights, target.planes(), frame, self.normalize)

@@ -13,10 +13,11 @@ from pipeline.model.errors import PipelineError
 from pipeline.operations.convolution import Convolution
 from pipeline.operations.fields import Matrix, MatrixOrPath
 from pipeline.operations.registry import register
+from pipeline.operations.traits import ReadsMatrices
 
 
 @register
-class Convolve(Convolution):
+class Convolve(ReadsMatrices, Convolution):
     """Convolution with a kernel of odd sides: the sum of the neighbours, each times its weight.
 
     A pixel is invalid where an invalid one (nodata, NaN or inf) lies under a weight that is not 0; `normalize` skips

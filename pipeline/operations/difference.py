@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
@@ -10,13 +9,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, field_validator, model_validator
 
 from pipeline.kernels import extreme
-from pipeline.kernels.difference import FIRST, Frame, differences, reach, scratch_bytes
+from pipeline.kernels.difference import FIRST, Spacings, differences, reach, scratch_bytes
+from pipeline.kernels.frame import Frame
 from pipeline.model.alignment import spacing_metres, spacing_text
 from pipeline.model.errors import PipelineError
-from pipeline.model.raster import Number, RasterSpec, holds, largest
+from pipeline.model.raster import Number, RasterSpec, largest
 from pipeline.model.region import Halo, Region
 from pipeline.operations.base import Block, Edge, EdgeRule, Operation, Specs
+from pipeline.operations.checks import check_cval, check_finite, check_occurs, unique
 from pipeline.operations.fields import to_pair
+from pipeline.operations.traits import HasBorder, NeedsGrid
 
 DifferenceEdge = Literal[
     "one_sided", "one_sided_2", "zero", "reflect", "nearest", "mirror", "constant", "wrap", "shrink"
@@ -69,7 +71,7 @@ def _check_unplaced(spec: RasterSpec) -> None:
     )
 
 
-class Difference(Operation):
+class Difference(NeedsGrid, HasBorder):
     """Base of the operations by finite differences; one-sided differences at the edge are padding too."""
 
     outputs: tuple[str, ...]
@@ -90,9 +92,9 @@ class Difference(Operation):
     def _check_outputs(cls, outputs: tuple[str, ...]) -> tuple[str, ...]:
         if not outputs:
             raise ValueError("must name at least one output, got none; leave it out for the default")
-        if len(set(outputs)) != len(outputs):
-            raise ValueError(f"must name each output once, got {', '.join(outputs)}")
         return outputs
+
+    _check_unique = field_validator("outputs")(unique("each output"))
 
     @field_validator("spacing")
     @classmethod
@@ -104,12 +106,8 @@ class Difference(Operation):
 
     @model_validator(mode="after")
     def _check_cval(self) -> Difference:
-        if self.edge == "constant" and self.cval is None:
-            raise PipelineError("edge: constant needs a value; add `cval: 0`, say", ("edge",))
-        if self.edge != "constant" and self.cval is not None:
-            raise PipelineError(f"cval is for edge: constant; edge is {self.edge}", ("cval",))
-        if self.cval is not None and not math.isfinite(self.cval):
-            raise PipelineError(f"must be finite, got {self.cval}; `edge: shrink` makes the rim invalid", ("cval",))
+        check_cval("edge", self.edge, self.cval)
+        check_finite(self.cval, "`edge: shrink` makes the rim invalid")
         return self
 
     def placed(self, specs: Specs, notes: list[str]) -> Operation:
@@ -145,8 +143,7 @@ class Difference(Operation):
     def output_specs(self, specs: Specs) -> dict[str, RasterSpec]:
         source = specs["input"]
         dtype = self.working_dtype(source.dtype)
-        if self.cval is not None and not holds(dtype, self.cval):
-            raise PipelineError(f"{self.cval} cannot occur in {dtype.name} pixels", ("cval",))
+        check_occurs(self.cval, dtype)
         can_be_invalid = source.can_be_invalid or self.edge == "shrink"
         spec = replace(source, dtype=dtype, nodata=float("nan") if can_be_invalid else None)
         return dict.fromkeys(self.outputs, spec)
@@ -168,16 +165,9 @@ class Difference(Operation):
         self, blocks: Mapping[str, Block], tables: Mapping[str, Any], out: Mapping[str, Block], region: Region
     ) -> None:
         source = blocks["input"]
-        rows, columns = self._straight(source.raster)
-        frame = Frame(
-            region=(region.top, region.bottom, region.left, region.right),
-            origin=source.origin,
-            lanes=source.lanes,
-            spacing=self._sides,
-            straight_rows=rows,
-            straight_columns=columns,
-        )
-        differences(source.planes(), {name: (block.planes(), block.origin) for name, block in out.items()}, frame)
+        frame = Frame(region, source.origin, next(iter(out.values())).origin, source.lanes)
+        spacing = Spacings(*self._sides, *self._straight(source.raster))
+        differences(source.planes(), {name: block.planes() for name, block in out.items()}, frame, spacing)
 
     def _straight(self, raster: Region) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return the rows and columns at which the raster goes on in a straight line."""

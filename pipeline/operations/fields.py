@@ -52,4 +52,4 @@ def _refuse_none(value: Any) -> Any:
 
 
 MatrixOrPath = Annotated[Matrix | str, BeforeValidator(to_matrix, json_schema_input_type=Matrix | str)]
-"""A matrix, inline or from a .npy, .csv or .txt file; the field's name stands in `Operation.matrices`."""
+"""A matrix, inline or from a .npy, .csv or .txt file; the field's name stands in `ReadsMatrices.matrices`."""

@@ -19,6 +19,7 @@ from pipeline.model.errors import PipelineError
 from pipeline.model.raster import Number, RasterSpec, largest
 from pipeline.model.region import Halo, Region
 from pipeline.operations.base import Block, Boundary, Edge, Operation, Specs
+from pipeline.operations.checks import check_cval, check_odd, unique
 from pipeline.operations.exact import require_exact
 from pipeline.operations.fields import IntPair
 from pipeline.operations.registry import register
@@ -54,6 +55,17 @@ def to_list(value: Any) -> Any:
 def to_sigma(value: Any) -> Any:
     """Return {along:, across:}: one number stands for both."""
     return {"along": value, "across": value} if to_list(value) is not value else value
+
+
+def _number(value: float) -> str:
+    """Return a frequency or an angle as it is written in names.
+
+    Examples
+    --------
+    >>> _number(45.0), _number(0.15), _number(0.1 + 0.2)
+    ('45', '0.15', '0.3')
+    """
+    return f"{value:.9g}"
 
 
 @register
@@ -111,28 +123,13 @@ class Gabor(Operation):
     """Sum over the pixels of each kernel one by one. By default kernels are taken as sums of products of two vectors:
     many times faster; the weights differ by 1e-7 of their sum for float32 results and 2e-15 for float64 ones."""
 
-    @field_validator("frequencies", "orientations", "statistics")
-    @classmethod
-    def _check_unique(cls, values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
-        names = [_number(value) if isinstance(value, float) else value for value in values or ()]
-        if len(set(names)) != len(names):
-            raise ValueError(f"must name each value once, got {', '.join(names)}")
-        return values
-
-    @field_validator("window")
-    @classmethod
-    def _check_odd(cls, window: tuple[int, int] | None) -> tuple[int, int] | None:
-        even = [side for side in window or () if side % 2 == 0]
-        if even:
-            raise ValueError(f"must be odd, got {even[0]}; try {even[0] - 1} or {even[0] + 1}")
-        return window
+    _check_numbers = field_validator("frequencies", "orientations")(unique("each value", _number))
+    _check_statistics = field_validator("statistics")(unique("each value"))
+    _check_window = field_validator("window")(check_odd)
 
     @model_validator(mode="after")
     def _check(self) -> Gabor:
-        if self.boundary == "constant" and self.cval is None:
-            raise PipelineError("boundary: constant needs a value; add `cval: 0`, say", ("boundary",))
-        if self.boundary != "constant" and self.cval is not None:
-            raise PipelineError(f"cval is for boundary: constant; boundary is {self.boundary}", ("cval",))
+        check_cval("boundary", self.boundary, self.cval)
         if self.sigma is not None and self.bandwidth is not None:
             raise PipelineError("bandwidth says what sigma is; give one of the two", ("bandwidth",))
         if self.statistics is not None and self.window is None:
@@ -292,17 +289,6 @@ def _bank(filters: tuple[Filter, ...], response: Response, dtype: str, exact: bo
     parts = {"real": ("real",), "imag": ("imag",), "magnitude": ("real", "imag")}[response]
     kernels = [gabor_kernel(*parameters) for parameters in filters]
     return factor_bank([tuple(getattr(kernel, part) for part in parts) for kernel in kernels], np.dtype(dtype), exact)
-
-
-def _number(value: float) -> str:
-    """Return a frequency or an angle as it is written in names.
-
-    Examples
-    --------
-    >>> _number(45.0), _number(0.15), _number(0.1 + 0.2)
-    ('45', '0.15', '0.3')
-    """
-    return f"{value:.9g}"
 
 
 def _coordinates(

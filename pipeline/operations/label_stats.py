@@ -9,16 +9,19 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, StrictInt, StrictStr, field_validator, model_validator
 
+from pipeline.kernels.frame import Patch
 from pipeline.kernels.label_columns import finish, lookup
-from pipeline.kernels.label_table import LabelTable, Patch, merge, partial_table
+from pipeline.kernels.label_table import LabelTable, merge, partial_table
 from pipeline.kernels.label_width import Width, merged_bytes, width_of, width_of_dtype
 from pipeline.model.errors import InputUnfit, PipelineError
 from pipeline.model.raster import RasterSpec, holds, largest
 from pipeline.model.region import Region
 from pipeline.model.table import Table, TableSpec
 from pipeline.operations.base import Block, Domain, Reduction, Specs
+from pipeline.operations.checks import unique
 from pipeline.operations.exact import keep_dtype
 from pipeline.operations.registry import register
+from pipeline.operations.traits import WritesTableFiles
 from pipeline.storage.tables import STRIPE_BYTES, StoredTable
 
 Statistic = Literal["count", "sum", "mean", "var", "std", "min", "max"]
@@ -34,7 +37,7 @@ LOOKED_BYTES = 2**20
 
 
 @register
-class LabelStats(Reduction):
+class LabelStats(WritesTableFiles, Reduction):
     """Statistics of all pixels that bear the same label, as a table, and on request each pixel given its label's.
 
     Labels are integers of any dtype, sparse, negative, scattered as they may be; an invalid label is none. Invalid
@@ -73,12 +76,7 @@ class LabelStats(Reduction):
     table: StrictStr | None = None
     """A .parquet or .csv file to write the table to as well; relative to the pipeline file."""
 
-    @field_validator("statistics", "geometry", "recolor")
-    @classmethod
-    def _check_unique(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(names)) != len(names):
-            raise ValueError(f"must name each once, got {', '.join(names)}")
-        return names
+    _check_unique = field_validator("statistics", "geometry", "recolor")(unique("each"))
 
     @model_validator(mode="after")
     def _check(self) -> LabelStats:

@@ -9,25 +9,23 @@ import numpy as np
 from pydantic import Field, StrictInt, model_validator
 
 from pipeline.kernels.cell_ranges import ranges_of
+from pipeline.kernels.color_bins import Bins, coarse_bins, crowded_bins, histogram
 from pipeline.kernels.color_cells import (
     MOST_BANDS,
-    Bins,
     Cells,
     CellTable,
     cell_bits,
     cells_of,
-    coarse_bins,
     count_cells,
-    crowded_bins,
-    histogram,
     identity_cells,
     merge_cells,
     num_cells,
 )
-from pipeline.kernels.label_table import LabelTable, Patch, merge
+from pipeline.kernels.color_search import cached_search
+from pipeline.kernels.frame import Patch
+from pipeline.kernels.label_table import LabelTable, merge
 from pipeline.kernels.label_width import Width, merged_bytes, width_of, width_of_dtype
 from pipeline.kernels.median_cut import assigned_table, median_cut, moved_colors
-from pipeline.kernels.nearest_color import cached_search
 from pipeline.model.errors import InputUnfit, PipelineError
 from pipeline.model.raster import RasterSpec, working_dtype
 from pipeline.model.region import Region
@@ -37,6 +35,7 @@ from pipeline.operations.color import MAX_COLORS, color_dtype
 from pipeline.operations.exact import require_exact
 from pipeline.operations.fields import MatrixOrPath
 from pipeline.operations.registry import register
+from pipeline.operations.traits import ReadsMatrices
 
 LOOKED_BYTES = 8 * 2**20
 """From here on, the pixels are looked at for how many cells they occupy: a region is not divided for the worst case."""
@@ -44,7 +43,7 @@ Sweep = Literal["bins", "crowded", "cells", "means"]
 
 
 @register
-class Palette(Reduction):
+class Palette(ReadsMatrices, Reduction):
     """A palette of the colours of the whole raster (no sample of it), or one that is given.
 
     Median cut after Heckbert (1982), on cells: a band's values are divided into 256 cells of about equal population
@@ -54,7 +53,6 @@ class Palette(Reduction):
     `max_cells` occupied cells, cells of twice the side are taken. The palette has the same bits for every layout.
     """
 
-    bands_belong: ClassVar[Literal["each", "all"]] = "all"
     domain: ClassVar[Domain] = "native"
     matrices: ClassVar[tuple[str, ...]] = ("values",)
     example: ClassVar[str] = "{name: colors, op: palette, input: image, bands: [3, 2, 1], colors: 256}"

@@ -11,28 +11,31 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from pipeline.kernels.color_error import LostSquares, lost_squares
+from pipeline.kernels.color_search import ColorSearch, cached_search
 from pipeline.kernels.exact_total import total_of
-from pipeline.kernels.nearest_color import ColorSearch, Place, cached_search, grid_bytes, nearest
+from pipeline.kernels.frame import Patch
+from pipeline.kernels.nearest_color import grid_bytes, nearest
 from pipeline.kernels.validity import cast
 from pipeline.model.errors import PipelineError
-from pipeline.model.raster import RasterSpec, array_slices, holds, largest
+from pipeline.model.raster import RasterSpec, holds, largest
 from pipeline.model.region import Region
 from pipeline.model.table import Table, TableSpec
 from pipeline.model.total import Total
-from pipeline.operations.base import Block, Domain, Operation, Specs
+from pipeline.operations.base import Block, Domain, Specs
+from pipeline.operations.checks import unique
 from pipeline.operations.color import MAX_COLORS, color_dtype, is_file
 from pipeline.operations.exact import require_exact
 from pipeline.operations.fields import Matrix, MatrixOrPath
 from pipeline.operations.registry import register
+from pipeline.operations.traits import HasTableBeside, IsMeasured, ReadsMatrices
 
 Output = Literal["index", "color", "distance"]
 TILE_ROWS = 64
 """Rows whose indices and distances are held at once."""
-_NOWHERE = Region(0, 0, 0, 0)
 
 
 @register
-class Quantize(Operation):
+class Quantize(ReadsMatrices, HasTableBeside, IsMeasured):
     """The nearest colour of a palette for each pixel: its index, the colour itself, how far it is.
 
     Nearest by the Euclidean distance over all bands, squares summed in band order in float64; of equally near colours
@@ -43,9 +46,7 @@ class Quantize(Operation):
     floating point the range of the palette's numbers. Both have the same bits for every layout.
     """
 
-    bands_belong: ClassVar[Literal["each", "all"]] = "all"
     domain: ClassVar[Domain] = "native"
-    is_measured: ClassVar[bool] = True
     matrices: ClassVar[tuple[str, ...]] = ("palette",)
     example: ClassVar[str] = (
         "{name: poster, op: quantize, input: image, bands: [4, 3, 2], palette: colors, outputs: [index, color]}"
@@ -65,12 +66,7 @@ class Quantize(Operation):
     outputs: Annotated[tuple[Output, ...], Field(min_length=1)] = ("index",)
     """What to compute; each is an output."""
 
-    @field_validator("outputs")
-    @classmethod
-    def _check_unique(cls, outputs: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(outputs)) != len(outputs):
-            raise ValueError(f"must name each output once, got {', '.join(outputs)}")
-        return outputs
+    _check_outputs = field_validator("outputs")(unique("each output"))
 
     @field_validator("palette")
     @classmethod
@@ -145,11 +141,6 @@ class Quantize(Operation):
         again = 32 + 16 * num_bands if specs["input"].dtype == np.float64 else 0
         return tile * (4 + 8 + 8 + 16 * num_bands + again) + 4 * num_colors * (num_bands + 16) * 8 + 2**20 + grid
 
-    def apply(
-        self, blocks: Mapping[str, Block], tables: Mapping[str, Any], out: Mapping[str, Block], region: Region
-    ) -> None:
-        self.apply_measured(blocks, tables, out, region, _NOWHERE)
-
     def apply_measured(
         self,
         blocks: Mapping[str, Block],
@@ -196,7 +187,7 @@ class Quantize(Operation):
         nearest(
             source.planes(),
             search,
-            Place(tile.shape, (tile.top - source.origin[0], tile.left - source.origin[1]), (0, 0), source.lanes),
+            Patch(tile.shape, (0, 0), (tile.top - source.origin[0], tile.left - source.origin[1]), source.lanes),
             index,
             nowhere,
             valid=None if source.valid is None else source.planes(source.valid),
@@ -208,7 +199,7 @@ class Quantize(Operation):
             is_fine = search.is_fine or pixels.dtype == np.float64
             lost = list(lost_squares(pixels, search.colors, index, squared, is_fine))
         for name, block in out.items():
-            target = block.values[array_slices(block.dims, tile, block.origin)]
+            target = block.part(tile)
             if name == "index":
                 names = np.arange(nowhere + 1).astype(target.dtype)
                 names[nowhere] = 0 if block.fill is None else block.fill

@@ -8,18 +8,18 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from pipeline.model.raster import BandKey, RasterSpec, array_slices
+from pipeline.model.raster import BandKey, RasterSpec
 from pipeline.model.region import Region
-from pipeline.operations.base import Block, Domain, Operation, Specs
+from pipeline.operations.base import Block, Domain, Specs
 from pipeline.operations.registry import register
+from pipeline.operations.traits import KeepsValues
 
 
 @register
-class Select(Operation):
+class Select(KeepsValues):
     """Bands of a raster, in the order given, their pixels unchanged."""
 
     domain: ClassVar[Domain] = "native"
-    keeps_values: ClassVar[bool] = True
     version: ClassVar[int] = 2
     example: ClassVar[str] = "{name: colour, op: select, input: image, bands: [4, 3, 2]}"
     outputs_text: ClassVar[Mapping[str, str]] = {"value": "the input's dtype"}
@@ -34,6 +34,4 @@ class Select(Operation):
     def apply(
         self, blocks: Mapping[str, Block], tables: Mapping[str, Any], out: Mapping[str, Block], region: Region
     ) -> None:
-        source, target = blocks["input"], out["value"]
-        values = source.values[array_slices(source.dims, region, source.origin)]  # the engine has chosen the bands
-        np.copyto(target.values[array_slices(target.dims, region, target.origin)], values)
+        np.copyto(out["value"].part(region), blocks["input"].part(region))  # the engine has chosen the bands

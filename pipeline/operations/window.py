@@ -12,17 +12,20 @@ from pydantic import BeforeValidator, Field, StrictBool, StrictInt, field_valida
 
 from pipeline.kernels import extreme
 from pipeline.kernels.footprint import Footprint
+from pipeline.kernels.frame import Frame
 from pipeline.kernels.validity import cast
-from pipeline.kernels.window import Frame, extrema, moments, scratch_bytes
+from pipeline.kernels.window import WindowRule, extrema, moments, scratch_bytes
 from pipeline.kernels.window_order import order_statistics
 from pipeline.kernels.window_order import scratch_bytes as order_scratch_bytes
 from pipeline.model.errors import PipelineError, unknown
 from pipeline.model.raster import Number, RasterSpec, holds, largest
 from pipeline.model.region import Halo, Region
-from pipeline.operations.base import Block, Boundary, Domain, Edge, Operation, Specs
+from pipeline.operations.base import Block, Boundary, Domain, Edge, Specs
+from pipeline.operations.checks import check_cval, check_occurs, check_odd, unique
 from pipeline.operations.exact import keep_dtype, require_exact
 from pipeline.operations.fields import IntPair, Matrix, to_matrix
 from pipeline.operations.registry import register
+from pipeline.operations.traits import ReadsMatrices
 
 Statistic = Literal["mean", "sum", "var", "std", "min", "max", "range", "count", "median"]
 Shape = Literal["rectangle", "disk"]
@@ -57,8 +60,19 @@ FootprintOrPath = Annotated[
 Percentile = Annotated[float, Field(ge=0, le=100, strict=True)]
 
 
+def _percentile_name(percentile: float) -> str:
+    """Return the name of an output.
+
+    Examples
+    --------
+    >>> _percentile_name(10.0), _percentile_name(2.5)
+    ('p10', 'p2.5')
+    """
+    return f"p{percentile:.12g}"
+
+
 @register
-class Window(Operation):
+class Window(ReadsMatrices):
     """Statistics of the window around each pixel, the pixel itself included.
 
     Invalid pixels (nodata, NaN; inf too, except for min, max, median and percentiles) are skipped. The cost of mean,
@@ -104,37 +118,15 @@ class Window(Operation):
     fill_invalid: StrictBool = False
     """Give invalid pixels a result too, from their valid neighbours."""
 
-    @field_validator("size")
-    @classmethod
-    def _check_odd(cls, size: tuple[int, int] | None) -> tuple[int, int] | None:
-        even = [side for side in size or () if side % 2 == 0]
-        if even:
-            raise ValueError(f"must be odd, got {even[0]}; try {even[0] - 1} or {even[0] + 1}")
-        return size
-
-    @field_validator("statistics")
-    @classmethod
-    def _check_unique(cls, statistics: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(statistics)) != len(statistics):
-            raise ValueError(f"must name each statistic once, got {', '.join(statistics)}")
-        return statistics
-
-    @field_validator("percentiles")
-    @classmethod
-    def _check_percentiles(cls, percentiles: tuple[float, ...]) -> tuple[float, ...]:
-        names = [_percentile_name(percentile) for percentile in percentiles]
-        if len(set(names)) != len(names):
-            raise ValueError(f"must name each percentile once, got {', '.join(names)}")
-        return percentiles
+    _check_size = field_validator("size")(check_odd)
+    _check_statistics = field_validator("statistics")(unique("each statistic"))
+    _check_percentiles = field_validator("percentiles")(unique("each percentile", _percentile_name))
 
     @model_validator(mode="after")
     def _check(self) -> Window:
         if not self.statistics and not self.percentiles:
             raise PipelineError("must name a statistic, or there must be `percentiles:`", ("statistics",))
-        if self.boundary == "constant" and self.cval is None:
-            raise PipelineError("boundary: constant needs a value; add `cval: 0`, say", ("boundary",))
-        if self.boundary != "constant" and self.cval is not None:
-            raise PipelineError(f"cval is for boundary: constant; boundary is {self.boundary}", ("cval",))
+        check_cval("boundary", self.boundary, self.cval)
         if self.matrix_files():
             return self
         if not isinstance(self.footprint, str):
@@ -181,8 +173,7 @@ class Window(Operation):
         source = specs["input"]
         if self.percentiles or any(name in ROUNDED for name in self.statistics):
             require_exact(self, source)
-        if self.cval is not None and not holds(source.dtype, self.cval):
-            raise PipelineError(f"{self.cval} cannot occur in {source.dtype.name} pixels", ("cval",))
+        check_occurs(self.cval, source.dtype)
         names, ordered = (*self.statistics, *map(_percentile_name, self.percentiles)), self.fractions
         return {name: self._output(name, source, ordered) for name in names}
 
@@ -234,9 +225,8 @@ class Window(Operation):
     def scratch_bytes(self, specs: Specs, shape: tuple[int, int]) -> int:
         source = specs["input"]
         lanes = source.num_bands if source.dims[-1] == "band" else 1
-        itemsize = source.dtype.itemsize
-        footprint = None if self.pixels.is_rectangle else self.pixels
-        most = scratch_bytes(shape, self.pixels.extent, lanes, itemsize, footprint)
+        itemsize = max(4, source.dtype.itemsize) if source.dtype.kind == "f" else source.dtype.itemsize
+        most = scratch_bytes(shape, self.pixels, lanes, itemsize)
         most += extreme.scratch_bytes(source.dtype, Halo(*self.pixels.reach), lanes, len(self.statistics))
         if self.fractions:
             most += order_scratch_bytes(shape, self.pixels, tuple(self.fractions.values()), lanes, itemsize)
@@ -251,31 +241,23 @@ class Window(Operation):
         self, blocks: Mapping[str, Block], tables: Mapping[str, Any], out: Mapping[str, Block], region: Region
     ) -> None:
         source = blocks["input"]
-        first = next(iter(out.values()))
-        frame = Frame(
-            region=(region.top, region.bottom, region.left, region.right),
-            origin=source.origin,
-            out_origin=first.origin,
-            size=self.pixels.extent,
-            lanes=source.lanes,
-            min_valid=self.min_valid,
-            fill_invalid=self.fill_invalid,
-            footprint=None if self.pixels.is_rectangle else self.pixels,
-        )
+        frame = Frame(region, source.origin, next(iter(out.values())).origin, source.lanes)
+        window = WindowRule(self.pixels, self.min_valid, self.fill_invalid)
         mask = None if source.valid is None else source.planes(source.valid)
         planes = {name: block.planes() for name, block in out.items()}
         if ordered := {name: planes[name] for name in planes if name in self.fractions}:
-            order_statistics(source.planes(), mask, ordered, self.fractions, frame)
+            order_statistics(source.planes(), mask, ordered, self.fractions, frame, window)
         if sums := {name: planes[name] for name in planes if name in MOMENTS}:
-            moments(source.planes(), mask, sums, frame)
+            moments(source.planes(), mask, sums, frame, window)
         extremes: dict[tuple[np.dtype, Number], dict[str, np.ndarray]] = {}
         for name in [name for name in planes if name in ("min", "max", "range")]:
             extremes.setdefault((planes[name].dtype, out[name].fill or 0), {})[name] = planes[name]
         for (dtype, fill), some in extremes.items():
             if source.values.dtype.kind != "f" and dtype.kind == "f":  # integers have no value for an invalid pixel
-                extrema(_as_float(source.planes(), mask, dtype), None, some, frame)
+                extrema(_as_float(source.planes(), mask, dtype), None, some, frame, window)
             else:
-                extrema(source.planes(), mask, some, replace(frame, fill=0 if dtype.kind == "f" else fill))
+                own = replace(window, fill=0 if dtype.kind == "f" else fill)
+                extrema(source.planes(), mask, some, frame, own)
 
 
 @lru_cache(maxsize=64)
@@ -283,17 +265,6 @@ def _footprint(footprint: str | Matrix, size: tuple[int, int]) -> Footprint:
     if footprint == "rectangle":
         return Footprint.rectangle(size)
     return Footprint.disk(size) if isinstance(footprint, str) else Footprint.of(footprint)
-
-
-def _percentile_name(percentile: float) -> str:
-    """Return the name of an output.
-
-    Examples
-    --------
-    >>> _percentile_name(10.0), _percentile_name(2.5)
-    ('p10', 'p2.5')
-    """
-    return f"p{percentile:.12g}"
 
 
 def _as_float(values: np.ndarray, mask: np.ndarray | None, dtype: np.dtype) -> np.ndarray:

@@ -19,6 +19,7 @@ from pipeline.model.stored import StoredArray
 from pipeline.model.table import Table
 from pipeline.model.version import __version__
 from pipeline.operations.base import Reduction
+from pipeline.operations.traits import HasTableBeside, IsMeasured
 from pipeline.output.job import Job
 from pipeline.output.journal import Journal, grids_to_json
 from pipeline.output.place import Target
@@ -195,10 +196,12 @@ class RunStore:
             assert isinstance(step.operation, Reduction)
             yield TablePlan(name, measured.tables[name], step.operation.table_spec(step.sources))
         for step in {step.name: step for planned in plan.passes for step in planned.steps}.values():
-            tables = {key: measured.tables[maker] for key, maker in step.makers.items()}
-            beside = step.operation.table_beside(tables, step.sources)
-            if beside and any(raster.startswith(f"{step.name}/") for raster in plan.kept):
-                yield TablePlan(step.name, *beside)
+            operation = step.operation
+            if isinstance(operation, HasTableBeside) and any(
+                raster.startswith(f"{step.name}/") for raster in plan.kept
+            ):
+                tables = {key: measured.tables[maker] for key, maker in step.makers.items()}
+                yield TablePlan(step.name, *operation.table_beside(tables, step.sources))
 
     def publish(self) -> None:
         """Put a result that replaces an older one in its place, and remove what only the run needed."""
@@ -239,6 +242,7 @@ def qualities(plan: Plan, measured: Measured) -> Iterator[tuple[str, Mapping[str
         for step in planned.steps:
             if step.name in planned.measured:
                 tables = {key: measured.tables[maker] for key, maker in step.makers.items()}
+                assert isinstance(step.operation, IsMeasured)
                 facts = step.operation.quality(measured.totals[step.name], tables, step.sources)
                 yield step.name, {key: json_number(value) for key, value in facts.items()}
 

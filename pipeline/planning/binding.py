@@ -17,6 +17,7 @@ from pipeline.model.region import Halo, Region
 from pipeline.model.table import TableSpec
 from pipeline.operations.base import Edge, Operation, Reduction, Specs
 from pipeline.operations.exact import require_exact
+from pipeline.operations.traits import KeepsValues, NeedsGrid
 from pipeline.planning.plan import InputSpec
 
 
@@ -79,7 +80,7 @@ def bind(
             found = {key: references[number, key] for key in step.sources()}
             graph.sources[step.name] = {key: _resolve(step, key, found[key], graph) for key in found}
             sources = Specs({key: specs[raster] for key, raster in graph.sources[step.name].items()}, {})
-            graph.steps[step.name], graph.index[step.name] = _with_input(step, found).placed(sources, notes), number
+            graph.steps[step.name], graph.index[step.name] = _placed(_with_input(step, found), sources, notes), number
             plan = graph.bind(step.name, specs)
             if isinstance(step, Reduction):
                 graph.tables[step.name] = step.table_spec(plan.sources)
@@ -96,6 +97,10 @@ def _with_input(step: Operation, references: Mapping[str, Ref]) -> Operation:
     if step.input is not None or "input" not in references:
         return step
     return step.model_copy(update={"input": str(references["input"])})
+
+
+def _placed(step: Operation, sources: Specs, notes: list[str]) -> Operation:
+    return step.placed(sources, notes) if isinstance(step, NeedsGrid) else step
 
 
 def _input_spec(entry: InputSpec) -> RasterSpec:
@@ -164,7 +169,7 @@ def _within_reach(halo: Halo, edge: Edge) -> Halo:
 
 def _recorded(operation: Operation, spec: RasterSpec) -> RasterSpec:
     """Return a spec without what a file said of values that are others now; the place stays."""
-    if spec.recorded is None or operation.keeps_values:
+    if spec.recorded is None or isinstance(operation, KeepsValues):
         return spec
     if spec.recorded.carried is not None:
         raise PipelineError(

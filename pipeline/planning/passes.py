@@ -15,6 +15,7 @@ from pipeline.model.errors import PipelineError, unknown
 from pipeline.model.raster import RasterSpec
 from pipeline.model.region import Grid, Region
 from pipeline.operations.base import Operation, Reduction
+from pipeline.operations.traits import IsMeasured
 from pipeline.planning.binding import Graph, bind, check_grids
 from pipeline.planning.fitting import Fitter, TooLittleMemory
 from pipeline.planning.layout import plan_arrays, stored_chunk, stored_spec
@@ -225,7 +226,7 @@ def _plan_pass(number: int, targets: _Targets, graph: Graph, settings: Settings)
     sweeps = tuple(replace(sweep, step=_narrow(sweep.step, bands)) for sweep in sweeps)
 
     kept = {graph.producer(raster) for raster in targets.kept}
-    measured = tuple(step.name for step in steps if step.operation.is_measured and step.name in kept)
+    measured = tuple(step.name for step in steps if isinstance(step.operation, IsMeasured) and step.name in kept)
 
     def build(grid: Grid) -> Pass:
         return Pass(number, tuple(steps), specs, stored, targets.writes, grid, wanted, dims, sweeps, bands, measured)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from pipeline.block.plan import Pass
 from pipeline.config import Pipeline
+from pipeline.operations.traits import table_files
 from pipeline.output.address import is_geotiff
 from pipeline.planning.plan import Plan
 from pipeline.storage.folder.address import is_url
@@ -36,7 +37,7 @@ def input_notes(config: Pipeline, readers: Mapping[str, Reader]) -> list[str]:
 def output_notes(config: Pipeline, plan: Plan) -> list[str]:
     """Return how the output differs from what was asked for."""
     notes = []
-    lost = [name for name, step in plan.reductions.items() if not step.operation.table_files()]
+    lost = [name for name, step in plan.reductions.items() if not table_files(step.operation)]
     if is_geotiff(config.output.path) and lost:
         notes.append(
             f"output.path: a .tif holds no tables, those of {', '.join(lost)} are lost; write a .zarr for them"

@@ -10,6 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from pipeline.execution.receipt import BlockDone, Counts
 from pipeline.execution.recorder import Recorder
 from pipeline.execution.strip import Strip
 from pipeline.execution.worker import PassWorker
+from pipeline.model.facts import RunFacts, WorkerFacts
 from pipeline.planning.plan import Capacity, Plan
 from pipeline.storage.folder.base import Folder
 from pipeline.storage.folder.disk import replacing_file
@@ -91,10 +93,12 @@ class Crew:
         self._threads = 1
         self._blocks: Counter[str] = Counter()
 
-    def probe(self, inputs: Sequence[Evidence], folders: Sequence[Path], work: Folder | None) -> Capacity:
+    def probe(
+        self, inputs: Sequence[Evidence], folders: Sequence[Path], work: Folder | None, distributions: Sequence[str]
+    ) -> Capacity:
         """Ask all workers (see `probe.probe`); what they must see is asked of those that join late, too."""
         self._inputs = [(evidence, marks_of(evidence)) for evidence in inputs]
-        return probe(self.client, self._inputs, folders, work)
+        return probe(self.client, self._inputs, folders, work, distributions)
 
     def prepare(self, plan: Plan, outputs: Sequence[Evidence]) -> float:
         """Have the kernels compiled on all workers; return the seconds that it took.
@@ -106,7 +110,7 @@ class Crew:
         started = time.monotonic()
         self._threads = plan.settings.workers
         expected = [*self._inputs, *((evidence, marks_of(evidence)) for evidence in outputs)]
-        here = look.look([], [], "", PACKAGES)
+        here = look.look([], [], "", [*PACKAGES, *plan.distributions])
         self._plan = pickle.dumps(task.SentPlan(uuid.uuid4().hex, plan, self._threads, here, expected))
         for addresses in self._rounds():
             futures = [
@@ -258,19 +262,19 @@ class Crew:
         ):
             yield
 
-    def add_facts(self, facts: dict[str, Any]) -> dict[str, Any]:
+    def add_facts(self, facts: RunFacts) -> RunFacts:
         """Return the facts of a run, with those of the workers that are left; its peak is that of all local ones."""
         peaks = self._watch.call(self.client.run, task.peak_of_process, on_error="ignore")
         here = socket.gethostname()
         local = {pid: peak for host, pid, peak in peaks.values() if host == here and pid != os.getpid()}
-        return facts | {
-            "scheduler": self.client.scheduler.address,
-            "peak_rss_bytes": facts["peak_rss_bytes"] + sum(local.values()),
-            "workers": [
-                {"address": address, "blocks": self._blocks[address], "peak_rss_bytes": peak}
-                for address, (_, _, peak) in sorted(peaks.items())
-            ],
-        }
+        return replace(
+            facts,
+            scheduler=self.client.scheduler.address,
+            peak_rss_bytes=facts.peak_rss_bytes + sum(local.values()),
+            workers=tuple(
+                WorkerFacts(address, self._blocks[address], peak) for address, (_, _, peak) in sorted(peaks.items())
+            ),
+        )
 
     def close(self) -> None:
         self._watch.close()

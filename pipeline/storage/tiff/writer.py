@@ -10,7 +10,7 @@ import functools
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,6 @@ from pipeline.model.region import Region
 from pipeline.model.version import __version__
 from pipeline.storage.georeference.geotiff import COLORS, TAGS
 from pipeline.storage.georeference.geotiff_format import format_colors, format_tags
-from pipeline.storage.reader import Reader
 from pipeline.storage.thread_buffers import ThreadBuffers
 from pipeline.storage.tiff.tiling import WAITING, TileLayout
 
@@ -45,10 +44,11 @@ ENCODED_BYTES = 1024
 """What a codec may add to a tile, beside a 64th of it."""
 _BUFFERS = ThreadBuffers()
 
+Read = Callable[[Region, np.ndarray, Sequence[int] | None], None]
+"""How pixels come, as from `Reader.read`: piece by piece of the layout."""
 
-def write_geotiff(
-    path: Path, reader: Reader, layout: TileLayout, codec: str, description: str, threads: int
-) -> list[str]:
+
+def write_geotiff(path: Path, read: Read, layout: TileLayout, codec: str, description: str, threads: int) -> list[str]:
     """Write a raster to a new file; return in words what of it a GeoTIFF cannot say.
 
     Parameters
@@ -69,7 +69,7 @@ def write_geotiff(
     with TiffWriter(path, bigtiff=is_big) as writer, ThreadPoolExecutor(threads) as pool:
         encode = functools.partial(_encode, layout, compression, predictor)
         writer.write(
-            _in_order(pool, encode, _tiles(reader, layout, most), most),
+            _in_order(pool, encode, _tiles(read, layout, most), most),
             shape=shape,
             dtype=spec.dtype,
             tile=(layout.side, layout.side),
@@ -100,7 +100,7 @@ def _extratag(code: int, value: Any) -> tuple[int, int, int, Any, bool]:
     return code, 3 if is_directory else 12, len(value), tuple(value), True
 
 
-def _tiles(reader: Reader, layout: TileLayout, most: int) -> Iterator[np.ndarray]:
+def _tiles(read_into: Read, layout: TileLayout, most: int) -> Iterator[np.ndarray]:
     """Yield the tiles in the order of the file, (rows, columns, bands), those at the edges cut off.
 
     Whoever asks for the next one holds no more than the last `most`.
@@ -116,7 +116,7 @@ def _tiles(reader: Reader, layout: TileLayout, most: int) -> Iterator[np.ndarray
         values = room[: math.prod(shape) * spec.dtype.itemsize].view(spec.dtype).reshape(shape)
         if held := read.top - piece.top:
             np.copyto(_rows(values, axis, 0, held), _rows(before, axis, before.shape[axis] - held, None))
-        reader.read(read, _rows(values, axis, held, None), bands if layout.is_planar else None)
+        read_into(read, _rows(values, axis, held, None), bands if layout.is_planar else None)
         view = np.moveaxis(values, 0, -1) if axis == 1 else values
         for rows, columns in layout.tiles(piece):
             num_tiles += 1

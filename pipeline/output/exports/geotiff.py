@@ -8,18 +8,22 @@ file carries the provenance of the run, so that it is known for ours and for thi
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline.execution.progress import Progress
 from pipeline.model.errors import OutputError, PipelineError, RunStopped
+from pipeline.model.facts import GeoTiffFacts
 from pipeline.model.raster import RasterSpec, default_names
+from pipeline.model.region import Region
 from pipeline.model.stored import StoredArray, with_region
 from pipeline.output.address import is_geotiff
 from pipeline.output.decision import check_file
-from pipeline.output.export import Export, Written
+from pipeline.output.exports.base import Export, Written, register
 from pipeline.output.job import Job
 from pipeline.output.provenance import beside, hash_parts, provenance_of
 from pipeline.output.work_folder import remove_work_folder, work_folder
@@ -58,6 +62,7 @@ def geotiffs(job: Job) -> list[GeoTiff]:
     return found
 
 
+@register
 class GeoTiffs(Export):
     """GeoTIFFs of what a run keeps, beside its store, or in its place."""
 
@@ -78,8 +83,8 @@ class GeoTiffs(Export):
     def is_complete(self, job: Job) -> bool:
         return all(_is_of(provenance_of(file.path), job.parts) for file in geotiffs(job))
 
-    def write(self, job: Job, progress: Progress) -> list[dict[str, Any]]:
-        return [_fact(job, file, progress) for file in geotiffs(job)]
+    def write(self, job: Job, progress: Progress) -> tuple[GeoTiffFacts, ...]:
+        return tuple(_write_missing(job, file, progress) for file in geotiffs(job))
 
 
 def _is_begun(job: Job) -> bool:
@@ -129,28 +134,33 @@ def _layout(job: Job, array: StoredArray) -> Any:
     return plan_tiles(spec, array.unit, settings.workers, (settings.memory_bytes - BASE_BYTES) // 2)
 
 
-def _fact(job: Job, file: GeoTiff, progress: Progress) -> dict[str, Any]:
+def _write_missing(job: Job, file: GeoTiff, progress: Progress) -> GeoTiffFacts:
     """Write a file, unless it is there; return its facts."""
     record = root_attributes(job.place.folder) or {}
     here = provenance_of(file.path)
     is_there = here is not None and here.get("run_id") == record.get("run_id")
-    warnings = [] if is_there else _write(job, file, record)
+    warnings = [] if is_there else _write(job, file, record, progress)
     for warning in warnings:
         progress.say(f"note: {file.path}: {warning}")
-    num_bytes = file.path.stat().st_size
-    return {"path": str(file.path), "raster": file.array.raster, "file_bytes": num_bytes, "warnings": warnings}
+    return GeoTiffFacts(str(file.path), file.array.raster, file.path.stat().st_size, tuple(warnings))
 
 
-def _write(job: Job, file: GeoTiff, record: Mapping[str, Any]) -> list[str]:
+def _write(job: Job, file: GeoTiff, record: Mapping[str, Any], progress: Progress) -> list[str]:
     from pipeline.storage.tiff.writer import write_geotiff
 
     reader = open_written(job.place.folder, file.array.raster)
     shown = json.dumps({"rasterpipe": beside(file.path, {**record, "raster": file.array.raster})})
+
+    def read(region: Region, out: np.ndarray, bands: Sequence[int] | None) -> None:
+        reader.read(region, out, bands)
+        progress.advance()
+
     try:
         file.path.parent.mkdir(parents=True, exist_ok=True)
         layout, workers = _layout(job, file.array), job.plan.settings.workers
-        with replacing_file(file.path, str(record.get("run_id"))) as building:
-            warnings = write_geotiff(building, reader, layout, file.array.codec, shown, workers)
+        with replacing_file(file.path, str(record.get("run_id"))) as building, progress:
+            progress.start(sum(1 for _ in layout.pieces()), what=f"parts of {file.path.name}")
+            warnings = write_geotiff(building, read, layout, file.array.codec, shown, workers)
     except OSError as error:
         raise RunStopped(
             f"{file.path}: cannot be written: {error.strerror or error}; the store {job.output} is complete, and "
