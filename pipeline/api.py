@@ -67,27 +67,20 @@ def run(
     cut: Cut = PLANNED,
     **changes: Unpack[Changes],
 ) -> RunFacts:
-    """Run a pipeline; return what it did.
+    """Run a pipeline (a file, or the same as a mapping); return what it did.
+
+    PipelineError, InputError or OutputError is raised before anything is written; RunStopped after, see `errors`.
 
     Parameters
     ----------
-    source
-        Path of a pipeline file, or the same as a mapping.
     resume, overwrite, in_place
         What to do with an unfinished or existing output; one in an object store is replaced in place alone.
-    quicklook
-        A PNG to draw of input and outputs, small.
-    performance_report
-        An HTML file for dask's report of a run on a cluster.
+    quicklook, performance_report
+        A PNG to draw of input and outputs, small; an HTML file for dask's report of a run on a cluster.
     cut
         How it is cut into blocks. Default: as is best.
     changes
         As for `load_pipeline`: overrides, inputs, output, trust.
-
-    Raises
-    ------
-    RasterpipeError
-        PipelineError, InputError or OutputError before anything is written; RunStopped after, see errors.
     """
     if in_place and not overwrite:
         raise UsageError("--in-place says how to overwrite; give --overwrite too")
@@ -157,12 +150,10 @@ def verify(
 
     Parameters
     ----------
-    samples
-        How many regions to compute again, at random.
-    everything
-        Compute all of it again, tables too.
+    samples, everything
+        How many regions to compute again, at random; or all of it, tables too.
     seed
-        Of the regions and their layouts. Default: another one each time; it is among the facts.
+        Of the regions and their layouts. Default: another one each time.
     memory, workers
         As `run.memory` and `run.workers`. Default: as the run was told.
     trust

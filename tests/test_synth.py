@@ -12,9 +12,11 @@ import scipy.ndimage
 
 from pipeline.model.errors import OutputError, UsageError
 from pipeline.model.raster import DTYPES
-from pipeline.verbs.demo import synth as demo
-from pipeline.verbs.demo.scene import scene, segments
-from pipeline.verbs.demo.synth import band_signature, chunk_length, segment_lattice, synth, value_scale
+from pipeline.verbs.demo import product
+from pipeline.verbs.demo.product import band_signature, chunk_length, segment_lattice, value_scale
+from pipeline.verbs.demo.scene import scene
+from pipeline.verbs.demo.segments import segments
+from pipeline.verbs.demo.synth import VERSION, synth
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +60,7 @@ def test_band_does_not_depend_on_the_other_bands() -> None:
 
 def test_known_pixels() -> None:
     """The bits of version 1: whoever changes them counts `pipeline.verbs.demo.synth.VERSION` up."""
-    assert demo.VERSION == 1
+    assert VERSION == 1
     assert whole_scene(1, 3, bands=2, origin=(1000, 2000)).tolist() == [
         [[1544.0, 1754.0], [1586.0, 1843.0], [1753.0, 2069.0]]
     ]
@@ -147,7 +149,7 @@ def test_values_fill_the_range_of_the_dtype(tmp_path: Path, dtype: str) -> None:
 
 
 def test_store_of_many_chunks_equals_one_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "LARGEST_CHUNK", 16)
+    monkeypatch.setattr(product, "LARGEST_CHUNK", 16)
     summary = synth(tmp_path / "s.zarr", size=(50, 61), bands=3, labels=tmp_path / "l.zarr", num_labels=12, seed=4)
     assert summary["chunks"] == [10, 16, 3]
     stored = zarr.open_group(tmp_path / "s.zarr", mode="r")["scene"][...]
@@ -195,7 +197,7 @@ def test_chunk_length(length: int, largest: int) -> None:
 
 def test_many_bands_make_chunks_smaller(tmp_path: Path) -> None:
     summary = synth(tmp_path / "s.zarr", size=(100, 100), bands=2000, dtype="float64")
-    assert np.prod(summary["chunks"]) * 8 <= demo.LARGEST_CHUNK_BYTES
+    assert np.prod(summary["chunks"]) * 8 <= product.LARGEST_CHUNK_BYTES
 
 
 # --- overwriting -----------------------------------------------------------------------------------------------
