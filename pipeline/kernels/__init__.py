@@ -10,7 +10,7 @@ House rules (`kernels.compile` says why, and what each costs):
 - A driver in Python stands before each kernel: it knows frames, dtypes and what is wanted, and `scratch_bytes` beside
   it bounds what both allocate.
 
-Words: a **lane** is one of the interleaved bands of ``y, x, band``; a **vector** is what the processor computes at once;
-a **strip** is a stretch of every row, a **slab** some whole rows, a **tile** a rectangle, a **batch** some neighbours
-of one row; a **part** is rows of a strip that are computed together; a `Place` says where any of them lies in arrays.
+Words: a **lane** is one of the interleaved bands of ``y, x, band``; a **vector** is what the processor computes at
+once; a **strip** is a stretch of every row, a **slab** some whole rows, a **tile** a rectangle, a **batch** some
+neighbours of one row; a **part** is rows of a strip that are computed together; a `Place` says where it lies in arrays.
 """

@@ -71,6 +71,8 @@ class _SharedCache(FunctionCache):
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)  # type: ignore[no-untyped-call]
         self._cache_file = IndexDataCacheFile(self.cache_path, self._impl.filename_base, stamp())
+        # compared before what an index holds is unpickled: classes of tuples that are gone, maybe
+        self._cache_file._version = stamp()
         _folders[self.cache_path] = None
 
     def load_overload(self, *arguments: Any) -> Any:
