@@ -44,7 +44,7 @@ def plan(source: Source, *, cut: Cut = PLANNED, **changes: Unpack[Changes]) -> P
         notes = ("what the workers of a cluster have is known when they are there; planned for this machine",)
     elif scheduler != THREADS:
         with executor_of(job, Progress(quiet=True)) as executor, locating(job.document):
-            capacity = executor.probe(job.evidence, [], None)
+            capacity = executor.probe(job.evidence, [], None, job.plan.distributions)
         job = load(source, cut=dataclasses.replace(cut, capacity=capacity), **changes)
     return describe_plan(dataclasses.replace(job.plan, notes=(*job.plan.notes, *notes)), job.result, job.parts)
 

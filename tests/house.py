@@ -31,7 +31,7 @@ WAY = (
     ("storage/zarr/store.py", "ZarrWriter.write"),
     ("execution/recorder.py", "Recorder.record"),
     ("output/store.py", "RunStore.complete"),
-    ("output/export.py", "Export.write"),
+    ("output/exports/base.py", "Export.write"),
 )
 """The way of one block, from the pipeline file to the files that are made of the result."""
 

@@ -17,7 +17,8 @@ from pipeline.execution.cluster.probe import PACKAGES, probe
 from pipeline.execution.cluster.sight import difference, local_files
 from pipeline.model.errors import PipelineError
 from pipeline.planning.plan import UNKNOWN, Capacity
-from pipeline.storage.open import InputOptions, open_input, open_raster
+from pipeline.storage.input import Input, Scale
+from pipeline.storage.open import open_input, open_raster
 from tests import harness
 
 HERE = look.look([], [], "", PACKAGES)
@@ -120,7 +121,7 @@ def test_a_file_is_told_from_others_by_size_and_time(tmp_path: Path) -> None:
 def test_each_raster_of_a_stack_is_looked_at(tmp_path: Path) -> None:
     raster = harness.Raster(np.zeros((8, 8), np.uint16), ("y", "x"), chunks=(8, 8))
     paths = [harness.store(raster, tmp_path / f"{name}.zarr", with_labels=False) for name in "ab"]
-    reader = open_input(InputOptions(tuple(paths), bands=(2, 1), nodata=3, scale=(2.0, 1.0)))
+    reader = open_input(Input(stack=tuple(paths), bands=(2, 1), nodata=3, scale=Scale(factor=2.0, offset=1.0)))
     assert [evidence.path for evidence in reader.evidence()] == paths
 
 

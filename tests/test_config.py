@@ -32,6 +32,7 @@ from pipeline.config import (
 from pipeline.model.errors import PipelineError, RasterpipeError, UsageError, unknown
 from pipeline.operations.base import Operation
 from pipeline.operations.fields import IntPair
+from tests.draws import draws
 
 
 class Sigma(BaseModel):
@@ -622,8 +623,8 @@ def test_overrides(demo: Path, tmp_path: Path) -> None:
     assert pipeline.steps[1].window == 3  # type: ignore[attr-defined]
     assert pipeline.steps[1].orientations == (0, 45)  # type: ignore[attr-defined]
     assert pipeline.run.memory == 2 << 30
-    assert pipeline.region is not None
-    assert pipeline.region.rows == (0, 100)
+    assert pipeline.model.region is not None
+    assert pipeline.model.region.rows == (0, 100)
     assert pipeline.inputs["image"].nodata == "none"
     assert pipeline.inputs["image"].path == f"{tmp_path}/data/scene.zarr"  # still the file's own
     assert pipeline.output.path == f"{tmp_path}/here/other.zarr"
@@ -905,7 +906,7 @@ def test_schema_without_operations() -> None:
 
 # ---------------------------------------------------------------------------------------------------- fuzz
 
-FAST = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FAST = settings(max_examples=draws(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TOKENS = """
 inputs steps output run region path keep name op window bank calc size sigma along mask memory chunks dims bbox rows
 stack arrays at scale nodata version image a b x a/mean auto none nan true ~ 0 1 3 -1 1e-3 .nan .inf 2GiB

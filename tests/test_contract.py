@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
-import os
 import pickle
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -28,14 +27,13 @@ from pipeline.operations.base import Block, Reduction
 from pipeline.operations.registry import registry
 from pipeline.verbs.load import load
 from tests import harness, strategies
+from tests.draws import draws
 from tests.harness import Layout, Raster, same_bits
 from tests.references import REFERENCES
 
-EXAMPLES = int(os.environ.get("RASTERPIPE_EXAMPLES", "12"))
-"""Examples of each property; more than fit a usual run of all operations are for nights: see CONTRIBUTING.md."""
 SLOW = settings(
     deadline=None,
-    max_examples=EXAMPLES,
+    max_examples=draws(12),
     suppress_health_check=list(HealthCheck),
     phases=[phase for phase in Phase if phase not in (Phase.shrink, Phase.explain)],  # runs are slow, layouts small
 )
@@ -153,7 +151,7 @@ def check_same(got: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> N
         assert same_bits(got[path], values), path
 
 
-@settings(SLOW, max_examples=2 * EXAMPLES)
+@settings(SLOW, max_examples=draws(24))
 @given(data=st.data())
 def test_fused_equals_step_by_step_and_both_halo_ways(data: st.DataObject) -> None:
     raster, layout = data.draw(strategies.rasters(extreme=True)), data.draw(strategies.layouts())
@@ -195,7 +193,7 @@ def step_by_step(source: str, steps: list[dict[str, Any]], folder: Any) -> dict[
 
 
 @pytest.mark.parametrize("op", OPERATIONS)
-@settings(SLOW, max_examples=max(1, EXAMPLES // 2))
+@settings(SLOW, max_examples=draws(6))
 @given(data=st.data())
 def test_exchange_of_halos_gives_the_bits_of_reading_them(op: str, data: st.DataObject) -> None:
     raster = data.draw(strategies.rasters(largest=60))
@@ -317,8 +315,10 @@ def test_survives_pickling_and_yaml_and_leaves_its_input_alone(op: str, data: st
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of memory cannot be reset here")
-@pytest.mark.parametrize("dtype", ["uint16", "float32"])
-@pytest.mark.parametrize("dims", [("y", "x", "band"), ("band", "y", "x")], ids=",".join)
+@pytest.mark.parametrize("dtype", ["uint16", pytest.param("float32", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize(
+    "dims", [("y", "x", "band"), pytest.param(("band", "y", "x"), marks=pytest.mark.thorough)], ids=",".join
+)
 @pytest.mark.parametrize("op", MAPS)
 def test_scratch_bytes_are_not_exceeded(op: str, dims: tuple[str, ...], dtype: str) -> None:
     """In a process of its own: what the heap of one holds that has run many tests comes and goes as it likes."""

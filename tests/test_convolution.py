@@ -28,6 +28,7 @@ from pipeline.model.errors import PipelineError
 from pipeline.model.region import Region
 from pipeline.verbs.load import load
 from tests import harness
+from tests.draws import draws
 from tests.harness import Raster
 
 RNG = np.random.default_rng(5)
@@ -114,7 +115,7 @@ def test_ten_thousand_weights_of_one_sign_keep_the_bound_in_float64() -> None:
     check(result[place], right.astype(np.float64), 2, kernel.sum())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=draws(60), deadline=None)
 @given(data=st.data())
 def test_no_bit_depends_on_the_block_or_on_pixels_outside_the_support(data: st.DataObject) -> None:
     """A part computed alone, from an array with NaN and inf just beyond its support, has the bits of the whole."""

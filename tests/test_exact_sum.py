@@ -10,14 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.kernels.digit_sum import fold, fold_in_order
+from pipeline.kernels.exact_quotient import mean, to_float, variance
 from pipeline.kernels.exact_sum import (
     ExactSums,
     add_groups,
-    mean,
     scatter_add,
-    to_float,
     trim,
-    variance,
     widen,
 )
 

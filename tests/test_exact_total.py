@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.kernels.exact_total import total_of
 from pipeline.model.total import Total
+from tests.draws import draws
 
 NUMBERS = st.floats() | st.sampled_from([0.1, 1.0, -1.0, 1e300, 5e-324, 1.7976931348623157e308, 1e-20, 65025.0])
 
@@ -26,7 +27,7 @@ def naive(values: np.ndarray) -> Fraction:
     return sum((Fraction(value) for value in values.reshape(-1).tolist() if math.isfinite(value)), Fraction(0))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=draws(300), deadline=None)
 @given(st.lists(NUMBERS, max_size=40), st.integers(1, 3))
 def test_a_total_is_the_sum_of_fractions_kernel(numbers: list[float], rows: int) -> None:
     values = np.array(numbers * rows, np.float64).reshape(rows, -1)

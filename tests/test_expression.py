@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.kernels.expression import TILE, evaluate
+from pipeline.kernels.expression import TILE_ELEMENTS, evaluate
 from pipeline.operations.expression import grammar
 from pipeline.operations.expression.names import Scope, Source
 from pipeline.operations.expression.program import compile_expression
@@ -115,7 +115,7 @@ FUNCTIONS = ("exp", "log", "sin", "cos", "tan", "sqrt", "arcsin", "arctan", "log
 )
 def test_bits_depend_on_nothing_but_the_operands(text: str, dtype: type) -> None:
     """The same pixels, alone and among others, at any offset and stride."""
-    values = (np.random.default_rng(0).normal(size=TILE + 3000) * 3).astype(dtype)
+    values = (np.random.default_rng(0).normal(size=TILE_ELEMENTS + 3000) * 3).astype(dtype)
     source = Scope((("x", Source(("b1",), np.dtype(dtype), True)),), "x")
     program = compile_expression(text, source).program
 
@@ -125,7 +125,13 @@ def test_bits_depend_on_nothing_but_the_operands(text: str, dtype: type) -> None
 
     bits = np.dtype(f"u{values.itemsize}")
     whole = run(values[np.newaxis])
-    for part in (slice(0, 1), slice(1, 8), slice(5, 1031), slice(3, None, 7), slice(TILE - 5, TILE + 40)):
+    for part in (
+        slice(0, 1),
+        slice(1, 8),
+        slice(5, 1031),
+        slice(3, None, 7),
+        slice(TILE_ELEMENTS - 5, TILE_ELEMENTS + 40),
+    ):
         same = run(values[part][np.newaxis]).view(bits) == np.ascontiguousarray(whole[part]).view(bits)
         assert np.all(same | np.isnan(whole[part]))
         np.testing.assert_array_equal(run(values[part][:, np.newaxis]), whole[part])

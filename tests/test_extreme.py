@@ -12,8 +12,9 @@ import pytest
 
 import pipeline
 from pipeline.kernels.exact_sum import ExactSums
+from pipeline.kernels.frame import Patch
 from pipeline.kernels.label_columns import finish
-from pipeline.kernels.label_table import LabelTable, Patch, partial_table
+from pipeline.kernels.label_table import LabelTable, partial_table
 from pipeline.kernels.median_cut import median_cut
 from pipeline.model.total import Total
 from tests import harness

@@ -27,12 +27,13 @@ from pipeline.config import load_pipeline
 from pipeline.model.errors import InputError, PipelineError
 from pipeline.storage.matrix import read_matrix
 from tests import fuzz, harness
+from tests.draws import draws
 
 MOST_SECONDS = 10
 """Of CPU time, for one file; of wall time it may take more where others compute, too."""
 MOST_BYTES = 400 * 2**20
 """By which the process grows at its highest."""
-DRAWN = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+DRAWN = settings(max_examples=draws(100), deadline=None, suppress_health_check=list(HealthCheck))
 
 
 class Hang(BaseException):

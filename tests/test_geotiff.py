@@ -23,20 +23,21 @@ from hypothesis import strategies as st
 
 import pipeline
 from pipeline import api
-from pipeline.cli import main
+from pipeline.cli.main import main
 from pipeline.model.alignment import spacing_metres
 from pipeline.model.errors import OutputError, PipelineError, RunInterrupted, RunStopped
 from pipeline.model.raster import RasterSpec
 from pipeline.output.provenance import provenance_of
 from pipeline.storage.folder import disk
-from pipeline.storage.georeference import geokeys, geokeys_format
+from pipeline.storage.georeference import geokeys, geokeys_format, geokeys_parse
 from pipeline.storage.georeference.geotiff_format import spell
 from pipeline.storage.open import open_raster
 from pipeline.storage.tiff import writer as tiff_writer
 from pipeline.storage.tiff.reader import TiffReader
-from pipeline.storage.tiff.writer import TileLayout, plan_tiles
+from pipeline.storage.tiff.tiling import TileLayout, plan_tiles
 from pipeline.storage.zarr.reader import ZarrReader
 from pipeline.verbs import run as run_module
+from tests.draws import draws
 from tests.georeference import assert_same_crs
 
 SMALL = [("run.memory", "600 MiB", "--memory"), ("run.workers", 2, "--workers")]
@@ -87,7 +88,7 @@ def test_geokeys_say_the_coordinate_system(text: str) -> None:
     keys, is_whole = geokeys_format.format_crs(system.to_wkt())
     assert is_whole
     messages: list[str] = []
-    again = geokeys.parse_crs(geokeys_format.to_tags(keys), messages)
+    again = geokeys_parse.parse_crs(geokeys.to_tags(keys), messages)
     assert messages == []
     assert again is not None
     assert_same_crs(pyproj.CRS(again), system)
@@ -107,7 +108,7 @@ def test_a_projection_given_by_its_code() -> None:
     """What GDAL writes for a zone of UTM on a datum of its own."""
     directory = (1, 1, 0, 4, 1024, 0, 1, 1, 2048, 0, 1, 4314, 3072, 0, 1, 32767, 3074, 0, 1, 16033)
     messages: list[str] = []
-    crs = geokeys.parse_crs({34735: directory}, messages)
+    crs = geokeys_parse.parse_crs({34735: directory}, messages)
     assert messages == []
     assert crs is not None
     assert_same_crs(pyproj.CRS(crs), pyproj.CRS("+proj=utm +zone=33 +ellps=bessel"))
@@ -149,7 +150,7 @@ POINT = tag(34735, 1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 2, 3072, 0, 1, 32632)
 SCALE, TIE = tag(33550, 10.1, 9.7, 0.0), tag(33922, 0.0, 0.0, 0.0, 500000.3, 6e6 + 0.7, 0.0)
 ROTATED = tag(34264, 10.0, 1.3, 0.0, 5e5, 1.1, -10.0, 0.0, 6e6, *[0.0] * 7, 1.0)
 SOUTH = tag(34264, 10.0, 0.0, 0.0, 5e5, 0.0, 10.0, 0.0, 6e6, *[0.0] * 7, 1.0)
-CUSTOM = [tag(code, *((value,) if isinstance(value, str) else value)) for code, value in geokeys_format.to_tags(
+CUSTOM = [tag(code, *((value,) if isinstance(value, str) else value)) for code, value in geokeys.to_tags(
     geokeys_format.format_crs(pyproj.CRS(SYSTEMS[3]).to_wkt())[0]
 ).items()]  # fmt: skip
 UNREAD = tag(34735, 1, 1, 0, 4, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32767, 3075, 0, 1, 9999)
@@ -316,7 +317,7 @@ def test_rioxarray_opens_the_store_georeferenced(tmp_path: Path, crs: str) -> No
     pytest.importorskip("rioxarray", reason="rioxarray is not installed")
     import xarray
 
-    keys = geokeys_format.to_tags(geokeys_format.format_crs(pyproj.CRS(crs).to_wkt())[0])
+    keys = geokeys.to_tags(geokeys_format.format_crs(pyproj.CRS(crs).to_wkt())[0])
     place = [tag(code, *((value,) if isinstance(value, str) else value)) for code, value in keys.items()]
     make_tiff(tmp_path / "a.tif", {"extratags": [*place, SCALE, TIE, tag(42113, "7")]})
     api.convert(tmp_path / "a.tif", tmp_path / "a.zarr", limits=SMALL)
@@ -628,7 +629,7 @@ def test_too_little_memory_is_refused(tmp_path: Path) -> None:
     assert (layout.rows, layout.columns) == (layout.side, layout.side) == (64, 64)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=draws(60), deadline=None)
 @given(data=st.data())
 def test_tiles_hold_every_pixel_once(data: st.DataObject) -> None:
     dims = data.draw(st.sampled_from([("y", "x"), ("y", "x", "band"), ("band", "y", "x")]))
@@ -677,7 +678,7 @@ def test_rows_of_chunks_that_are_not_rows_of_tiles(tmp_path: Path, dims: str) ->
     reader.read = lambda region, *rest: (calls.append(region), real(region, *rest))[1]  # type: ignore[method-assign]
     layout = plan_tiles(reader.spec, reader.chunk, 2, 2**27)
     assert (layout.side, layout.rows) == (256, 300)
-    tiff_writer.write_geotiff(tmp_path / "b.tif", reader, layout, "fast", "{}", 2, "test")
+    tiff_writer.write_geotiff(tmp_path / "b.tif", reader.read, layout, "fast", "{}", 2)
     assert [call.top for call in calls] == [0, 300, 600, 900] * (1 if dims == "y,x,band" else 3)
     written = tifffile.imread(tmp_path / "b.tif")
     np.testing.assert_array_equal(written if dims == "band,y,x" else np.moveaxis(written, -1, 0), values)
@@ -730,8 +731,8 @@ def test_nodata_of_a_conversion(tmp_path: Path, dtype: str, recorded: int | None
 def parse_keys(**keys: Any) -> tuple[str | None, list[str]]:
     """Return the CRS of geokeys given by their numbers (``k1024=1``), and what is said of it."""
     messages: list[str] = []
-    tags = geokeys_format.to_tags({int(key.removeprefix("k")): value for key, value in keys.items()})
-    return geokeys.parse_crs(tags, messages), messages
+    tags = geokeys.to_tags({int(key.removeprefix("k")): value for key, value in keys.items()})
+    return geokeys_parse.parse_crs(tags, messages), messages
 
 
 WEB_MERCATOR = (

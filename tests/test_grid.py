@@ -24,6 +24,7 @@ from pipeline.storage.matched import Matched
 from pipeline.storage.open import open_raster
 from pipeline.verbs.load import load
 from pipeline.verbs.notes import reading_notes
+from tests.draws import draws
 
 UTM = (34735, 3, 16, (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32632), True)
 
@@ -40,7 +41,7 @@ def pixels(*shape: int) -> np.ndarray:
     return np.random.default_rng(2).integers(0, 200, shape).astype("uint16")
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=draws(30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_each_pixel_is_repeated(tmp_path: Path, data: st.DataObject) -> None:
     planes = data.draw(st.sampled_from(["one", "separate", "contig"]))
@@ -194,7 +195,7 @@ def test_metres_in_projections_that_are_not_true_to_scale(
     st.floats(35, 75),
     st.tuples(st.floats(1, 100), st.floats(1, 100)),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=draws(100), deadline=None)
 def test_metres_are_those_of_the_scale_factors_of_proj(
     crs: str, longitude: float, latitude: float, sides: tuple[float, float]
 ) -> None:

@@ -35,10 +35,11 @@ from pipeline.storage.open import REFUSED, local_paths, open_input, open_raster
 from pipeline.storage.reader import Evidence, Reader
 from pipeline.storage.tiff.descriptor import Descriptors
 from tests import harness, strategies
+from tests.draws import draws
 from tests.georeference import UTM, WKT, geo_text
 from tests.zarr_files import group, pixels, read, write
 
-DRAWN = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+DRAWN = settings(max_examples=draws(60), deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def open_as(*paths: str, **options: Any) -> Reader:

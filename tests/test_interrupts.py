@@ -15,8 +15,8 @@ import zarr
 from pipeline import api
 from pipeline.execution.executor import Threads
 from pipeline.model.errors import InputUnfit, RunInterrupted, Terminated
-from pipeline.output import geotiff as geotiff_file
-from pipeline.output.geotiff import GeoTiffs
+from pipeline.output.exports import geotiff as geotiff_file
+from pipeline.output.exports.geotiff import GeoTiffs
 from tests import harness
 
 

@@ -70,8 +70,9 @@ def kill_at_random(pair: Pair, num_kills: int, seed: int) -> int:
     return turn + 1
 
 
-def test_killed_twenty_times(pair: Pair) -> None:
-    kill_at_random(pair, num_kills=20, seed=1)
+@pytest.mark.parametrize("num_kills", [5, pytest.param(20, marks=pytest.mark.thorough)])
+def test_killed_some_times(num_kills: int, pair: Pair) -> None:
+    kill_at_random(pair, num_kills, seed=1)
 
 
 @pytest.mark.long

@@ -12,13 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.execution.process import peak_rss_bytes, trim_heap
+from pipeline.kernels.frame import Patch
 from pipeline.kernels.label_block import BlockSums
 from pipeline.kernels.label_columns import finish, lookup
-from pipeline.kernels.label_runs import STRIP
-from pipeline.kernels.label_table import GEOMETRY, STATISTICS, LabelTable, Patch, merge, partial_table
+from pipeline.kernels.label_runs import SLAB_PIXELS
+from pipeline.kernels.label_table import GEOMETRY, STATISTICS, LabelTable, merge, partial_table
 from pipeline.kernels.label_width import merged_bytes, width_of, width_of_dtype
 from pipeline.storage.tables import StoredTable, save_table
 from tests import harness
+from tests.draws import draws
 
 ALL = STATISTICS + GEOMETRY
 DTYPES = ("uint8", "int32", "uint64", "float32", "float64")
@@ -77,7 +79,7 @@ def cast_once(value: Fraction) -> float:
         return float("inf") if value > 0 else -float("inf")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=draws(300), deadline=None)
 @given(rasters())
 def test_the_columns_are_those_of_exact_arithmetic(raster: Any) -> None:
     labels, values, valid = raster
@@ -113,7 +115,7 @@ def check(got: dict[str, float], values: list[Any]) -> None:
     assert got["std"] == np.sqrt(got["var"])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=draws(300), deadline=None)
 @given(rasters(), st.data())
 def test_no_bit_depends_on_the_blocks_or_the_order(raster: Any, data: st.DataObject) -> None:
     labels, values, valid = raster
@@ -212,7 +214,7 @@ def test_runs_longer_than_the_buffers() -> None:
     assert table.sums.words.tolist() == [[5000]]
 
 
-@pytest.mark.parametrize("width", [1, 8, STRIP - 1, STRIP, STRIP + 1, 3 * STRIP + 1029])
+@pytest.mark.parametrize("width", [1, 8, SLAB_PIXELS - 1, SLAB_PIXELS, SLAB_PIXELS + 1, 3 * SLAB_PIXELS + 1029])
 @pytest.mark.parametrize("lanes", [False, True])
 def test_rows_longer_than_a_strip(width: int, lanes: bool) -> None:
     """Strips are parts of rows; where they end, nothing begins anew but a run."""
@@ -328,7 +330,7 @@ def test_a_merge_is_no_larger_than_predicted_kernel(drawn: Any) -> None:
     assert sum(column.nbytes for column in merged.values()) <= merged_bytes([table.to_columns() for table in tables])
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=draws(50))
 @given(st.sets(st.integers(-40, 40), min_size=1), st.sets(st.integers(-50, 50)), st.sampled_from([1, 48, 4096]))
 def test_rows_are_selected_from_the_disk(labels: set[int], wanted: set[int], stripe: int) -> None:
     table = {"label": np.array(sorted(labels)), "mean": np.array(sorted(labels))[:, None] * [0.5, 2]}

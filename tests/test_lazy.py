@@ -20,6 +20,7 @@ from scipy import ndimage
 import pipeline
 from pipeline.model.errors import PipelineError, UsageError
 from tests import harness, strategies
+from tests.draws import draws
 from tests.harness import same_bits
 from tests.test_contract import loadable
 
@@ -53,7 +54,7 @@ def test_names_of_bands_of_an_xarray() -> None:
     assert pipeline.apply({"op": "window", "size": 3}, single).dims == ("y", "x")
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=draws(25), suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_lazy_gives_the_bits_of_a_run(data: st.DataObject) -> None:
     raster = data.draw(strategies.rasters())

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pipeline.kernels import lzw
 from pipeline.storage.tiff import lzw as tiff_lzw
 from pipeline.storage.tiff.reader import TiffReader
+from tests.draws import draws
 
 GUARD = 64
 
@@ -40,7 +41,7 @@ def texts() -> st.SearchStrategy[bytes]:
     return st.one_of(st.binary(min_size=1, max_size=600), arrays)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=draws(80), deadline=None)
 @given(text=texts(), short=st.integers(0, 40), more=st.integers(0, 40))
 def test_the_kernel_decodes_what_imagecodecs_encodes(text: bytes, short: int, more: int) -> None:
     data = imagecodecs.lzw_encode(text)
@@ -50,7 +51,7 @@ def test_the_kernel_decodes_what_imagecodecs_encodes(text: bytes, short: int, mo
     assert decode(data, len(text) + more) == (len(text), text)  # and at the end of the data
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=draws(200), deadline=None)
 @given(text=texts(), seed=st.integers(0, 2**32), cut=st.integers(0, 50))
 def test_damaged_data_stay_within_their_room_and_decode_as_in_imagecodecs(text: bytes, seed: int, cut: int) -> None:
     rng = np.random.default_rng(seed)

@@ -12,24 +12,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.kernels.cell_ranges import ranges_of
+from pipeline.kernels.color_bins import coarse_bins, crowded_bins, histogram
 from pipeline.kernels.color_cells import (
     Cells,
     CellTable,
     cell_bits,
     cells_of,
-    coarse_bins,
     count_cells,
-    crowded_bins,
-    histogram,
     identity_cells,
     merge_cells,
 )
 from pipeline.kernels.color_counts import count_colors
+from pipeline.kernels.color_search import search_of
+from pipeline.kernels.frame import Patch
 from pipeline.kernels.label_columns import finish
-from pipeline.kernels.label_table import Patch, merge
+from pipeline.kernels.label_table import merge
 from pipeline.kernels.median_cut import assigned_table, median_cut, moved_colors
-from pipeline.kernels.nearest_color import search_of
 from pipeline.kernels.occupied_cells import OccupiedCells
+from tests.draws import draws
 
 NO_LIMIT = 1 << 30
 
@@ -76,7 +76,7 @@ def images(draw: st.DrawFn) -> np.ndarray:
     return image.astype(np.float32)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=draws(200), deadline=None)
 @given(images(), st.sampled_from([1, 3, 20, NO_LIMIT]), st.data())
 def test_no_bit_depends_on_the_blocks_or_the_order(image: np.ndarray, most: int, data: st.DataObject) -> None:
     rows = sorted({0, len(image), *data.draw(st.lists(st.integers(0, len(image))))})

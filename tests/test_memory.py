@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import subprocess
 import sys
@@ -61,8 +62,17 @@ def run(scene: Path, output: Path, steps: list[dict[str, Any]], image: str, **li
     return facts
 
 
-@pytest.mark.parametrize("halo", ["read", "exchange"])
-@pytest.mark.parametrize("op", sorted(registry()))
+SOME = {("window", "read"), ("window", "exchange"), ("gabor", "read"), ("label_stats", "read")}
+"""The others, too, take 4 s each: they are thorough."""
+
+
+@pytest.mark.parametrize(
+    ("op", "halo"),
+    [
+        pytest.param(*case, marks=[] if case in SOME else pytest.mark.thorough)
+        for case in itertools.product(sorted(registry()), ("read", "exchange"))
+    ],
+)
 def test_measured_peak_is_below_the_planned_one(op: str, halo: str, scene: Path, tmp_path: Path) -> None:
     steps = [*strategies.memory_steps(op)]
     image = "image" if halo == "read" else "counts"

@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.kernels import color_grid
-from pipeline.kernels.nearest_color import Place, nearest, search_of
+from pipeline.kernels.color_search import search_of
+from pipeline.kernels.frame import Patch
+from pipeline.kernels.nearest_color import nearest
+from tests.draws import draws
 
 DTYPES = ("uint8", "float32", "float64")
 """Each is compiled anew."""
@@ -43,9 +46,9 @@ def compute(
         return np.ascontiguousarray(np.moveaxis(array, 0, -1)).reshape(1, height, width * bands)
 
     index, squared = np.zeros((height, width), np.int32), np.zeros((height, width))
-    place = Place((height, width), lanes=bands if lanes else 1)
+    patch = Patch((height, width), lanes=bands if lanes else 1)
     mask = None if valid is None else planes(valid)
-    nearest(planes(values), search_of(palette), place, index, SENTINEL, valid=mask, squared=squared)
+    nearest(planes(values), search_of(palette), patch, index, SENTINEL, valid=mask, squared=squared)
     return index, np.sqrt(squared)
 
 
@@ -71,7 +74,7 @@ def cases(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     return values, rng.random(shape) < 0.9 if draw(st.booleans()) else None, palette
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=draws(400), deadline=None)
 @given(cases(), st.booleans())
 def test_the_index_is_that_of_the_naive_loop(case: Any, lanes: bool) -> None:
     check(*case, lanes)
@@ -130,8 +133,8 @@ def test_a_region_within_larger_arrays() -> None:
     rng = np.random.default_rng(6)
     palette, values = rng.normal(size=(50, 3)), rng.normal(size=(3, 9, 11)).astype(np.float32)
     index = np.full((8, 9), 77, np.uint8)
-    place = Place((4, 5), values_at=(3, 2), out_at=(1, 3))
-    nearest(values, search_of(palette), place, index, 255)
+    patch = Patch((4, 5), values_at=(3, 2), labels_at=(1, 3))
+    nearest(values, search_of(palette), patch, index, 255)
     np.testing.assert_array_equal(index[1:5, 3:8], naive(values[:, 3:7, 2:7], None, palette)[0])
     rim = np.ones(index.shape, bool)
     rim[1:5, 3:8] = False

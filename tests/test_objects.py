@@ -527,7 +527,7 @@ socket.gethostname, object_journal.boot_id = lambda: "elsewhere", lambda: "anoth
 """
 
 
-@pytest.mark.parametrize("host", ["here", "elsewhere"])
+@pytest.mark.parametrize("host", ["here", pytest.param("elsewhere", marks=pytest.mark.thorough)])
 def test_killed_again_and_again(
     server: S3, bucket: str, tmp_path: Path, scene: str, host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -608,7 +608,7 @@ def test_the_store_is_away_for_a_while(
 # --- on a cluster ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("halo", ["read", "exchange"])
+@pytest.mark.parametrize("halo", ["read", pytest.param("exchange", marks=pytest.mark.thorough)])
 def test_a_cluster_between_buckets(server: S3, bucket: str, tmp_path: Path, scene: str, halo: str) -> None:
     source = upload(server, tmp_path / "scene.zarr", f"{bucket}/scene.zarr")
     with DaskProcesses(tmp_path) as cluster:  # whose workers have the credentials of this environment
@@ -662,9 +662,12 @@ def test_workers_that_cannot_reach_the_store(
 
 @pytest.mark.parametrize(
     ("scale", "dtype", "message"),
-    [(2, "uint16", "sees another raster at {} (c/0/0/0 is another one)"),
-     (1, "uint32", "sees another raster at {} (zarr.json is another one)"), (0, "", "finds nothing at {};")],
-)  # fmt: skip
+    [
+        (2, "uint16", "sees another raster at {} (c/0/0/0 is another one)"),
+        pytest.param(1, "uint32", "sees another raster at {} (zarr.json is another one)", marks=pytest.mark.thorough),
+        pytest.param(0, "", "finds nothing at {};", marks=pytest.mark.thorough),
+    ],
+)
 def test_workers_see_another_raster(
     server: S3,
     other: S3,
@@ -688,7 +691,7 @@ def test_workers_see_another_raster(
     assert not list(tmp_path.glob("out.zarr*"))
 
 
-@pytest.mark.parametrize("endpoint", ["other", "nobody"])
+@pytest.mark.parametrize("endpoint", ["other", pytest.param("nobody", marks=pytest.mark.thorough)])
 def test_workers_that_would_write_to_another_store(
     server: S3, other: S3, bucket: str, tmp_path: Path, scene: str, monkeypatch: pytest.MonkeyPatch, endpoint: str
 ) -> None:
@@ -704,6 +707,7 @@ def test_workers_that_would_write_to_another_store(
     assert wrote.index("lease") < wrote.index("client")  # nobody else is there
 
 
+@pytest.mark.thorough
 def test_a_worker_that_joins_late_with_another_store_stops_the_run(
     server: S3, other: S3, bucket: str, tmp_path: Path, scene: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

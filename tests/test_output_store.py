@@ -24,24 +24,22 @@ from pipeline.model.table import TableSpec
 from pipeline.planning import fitting
 from pipeline.storage.folder.local import LocalFolder
 from pipeline.storage.georeference import cf
+from pipeline.storage.zarr.document import CODECS, TablePlan, documents, fill_value
 from pipeline.storage.zarr.reader import ZarrReader, configure
 from pipeline.storage.zarr.store import (
-    CODECS,
-    TablePlan,
     ZarrWriter,
     create_store,
-    documents,
-    fill_value,
     finish_store,
     root_attributes,
 )
 from pipeline.verbs.load import Cut, load
 from tests import harness, strategies
+from tests.draws import draws
 from tests.georeference import ROTATED, UTM, WKT, geo_text
 from tests.harness import Raster, same_bits
 from tests.zarr_files import group, pixels, write
 
-DRAWN = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+DRAWN = settings(max_examples=draws(12), deadline=None, suppress_health_check=list(HealthCheck))
 SMOOTH = {"name": "smooth", "op": "window", "size": 3, "statistics": ["mean", "max", "count"]}
 BANDS = ["B02", "B03", "B04"]
 

@@ -27,6 +27,7 @@ from pipeline.planning.passes import make_plan
 from pipeline.planning.plan import InputSpec, Plan, Settings, format_bytes
 from pipeline.verbs.load import load
 from tests import harness, strategies
+from tests.draws import draws
 from tests.harness import Raster
 from tests.test_contract import loadable
 
@@ -208,7 +209,7 @@ def test_shards_are_whole_chunks_and_blocks_whole_shards() -> None:
         plan([window("a")], chunks=(250, 250), shards=(600, 500))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=draws(40))
 @given(data=st.data())
 def test_buffers_of_every_block_fit_the_planned_slots(data: st.DataObject) -> None:
     """Every block of a chain is computed in the planned buffers: none is too small, none is asked for too early."""
@@ -257,7 +258,7 @@ def test_bytes_are_said_as_a_person_would() -> None:
     assert [format_bytes(n) for n in (0, 1023, 2048, 1.5 * GIB)] == ["0 bytes", "1023 bytes", "2.0 KiB", "1.5 GiB"]
 
 
-@pytest.mark.parametrize("halo", ["read", "exchange"])
+@pytest.mark.parametrize("halo", [pytest.param("read", marks=pytest.mark.thorough), "exchange"])
 def test_measured_peak_is_below_the_planned_one(tmp_path: Path, halo: str) -> None:
     """A raster larger than the memory that its run may use, in a process of its own."""
     size = 2560

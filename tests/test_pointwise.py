@@ -18,6 +18,7 @@ from pipeline.model.raster import array_slices
 from pipeline.model.region import Region
 from pipeline.verbs.load import load
 from tests import harness
+from tests.draws import draws
 from tests.harness import Raster, same_bits, to_planes
 
 HEIGHT, WIDTH = 23, 37
@@ -68,7 +69,7 @@ def test_differences_of_unsigned_integers_do_not_wrap(tmp_path: Path) -> None:
     assert got.dtype == np.float32
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=draws(25), deadline=None)
 @given(data=st.data())
 def test_rasters_of_different_dims_and_dtypes(data: st.DataObject) -> None:
     """uint16 y,x,band, float64 band,y,x with NaN, uint8 y,x with nodata: 3 bands, 3 bands, 1."""

@@ -103,8 +103,13 @@ def test_the_error_of_integers_is_scikit_images(dtype: str, peak: int, config: C
     assert (quality["psnr"], quality["peak"]) == (pytest.approx(expected, rel=1e-12), peak)
 
 
-@pytest.mark.parametrize("halo", ["read", "exchange"])
-@pytest.mark.parametrize("stop_after", [3, 50, 70])
+SOME = [(50, "read"), (70, "exchange")]
+OTHERS = [(3, "read"), (70, "read"), (3, "exchange"), (50, "exchange")]
+
+
+@pytest.mark.parametrize(
+    ("stop_after", "halo"), [*SOME, *(pytest.param(*case, marks=pytest.mark.thorough) for case in OTHERS)]
+)
 def test_killed_and_resumed_it_says_the_same(
     config: Config, tmp_path: Path, halo: str, stop_after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

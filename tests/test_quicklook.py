@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 import pipeline
 from pipeline.model.errors import OutputError, PipelineError
 from pipeline.model.region import Region
-from pipeline.output import quicklook
-from pipeline.output.quicklook import GAP, SIDE
+from pipeline.output.exports import quicklook
+from pipeline.output.exports.quicklook import GAP, SIDE
 from pipeline.storage.open import open_raster
 from tests import harness
+from tests.draws import draws
 
 
 def draw(values: np.ndarray, tmp_path: Path, name: str = "look.png", **raster: Any) -> np.ndarray:
@@ -48,7 +49,7 @@ def test_a_large_raster_of_thin_chunks_is_decimated(tmp_path: Path) -> None:
     assert (np.diff(image[:, 0, 0].astype(int)) >= 0).all()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=draws(50), deadline=None)
 @given(
     st.tuples(st.integers(1, 24), st.integers(1, 24)),
     st.tuples(st.integers(3, 12), st.integers(3, 12)),

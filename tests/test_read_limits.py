@@ -28,7 +28,7 @@ from pipeline.kernels import lzw
 from pipeline.model.errors import InputError, PipelineError
 from pipeline.model.read_limits import ReadLimits
 from pipeline.model.region import Region
-from pipeline.storage.input import Input
+from pipeline.storage.input import Choice, Input
 from pipeline.storage.open import open_input
 from pipeline.storage.tiff.reader import TiffReader
 from pipeline.storage.zarr.reader import ZarrReader
@@ -182,14 +182,14 @@ def test_a_chunk_that_claims_more_texts_than_are_due(tmp_path: Path, compressor:
     group.create_array("image", data=np.zeros((2, 4, 4), "u1"), dimension_names=("band", "y", "x"))
     names = np.array(["red", "green"], np.dtypes.StringDType())
     group.create_array("band", data=names, dimension_names=("band",), compressors=codecs.get(compressor or ""))
-    assert ZarrReader(str(tmp_path / "a.zarr"), "image").spec.bands == ("red", "green")
+    assert ZarrReader(str(tmp_path / "a.zarr"), Choice("image")).spec.bands == ("red", "green")
     claim = struct.pack("<I", 2**28) + bytes(20)
     chunk = tmp_path / "a.zarr" / "band" / "c" / "0"
     chunk.write_bytes(claim if compressor is None else bytes(encoders[compressor].encode(claim)))
 
     def open_it() -> None:
         with pytest.raises(InputError, match=r"chunk band/c/0 claims 268,435,456 texts, 2 are due"):
-            ZarrReader(str(tmp_path / "a.zarr"), "image")
+            ZarrReader(str(tmp_path / "a.zarr"), Choice("image"))
 
     assert grown(open_it) < MOST_BYTES
 

@@ -76,7 +76,10 @@ CHAINS: dict[str, list[Step]] = {
 }
 
 
-@pytest.fixture(scope="module", params=["uint8", "uint16", "float32"])
+OTHERS = [pytest.param(dtype, marks=pytest.mark.thorough) for dtype in ("uint16", "float32")]
+
+
+@pytest.fixture(scope="module", params=["uint8", *OTHERS])
 def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     rng = np.random.default_rng(3)
     image = rng.normal(120, 30, (43, 52, 3)).clip(0, 255).astype(request.param)

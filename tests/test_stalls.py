@@ -113,7 +113,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("case", CASES)
 def test_a_signal_does_not_wait_for_a_server(
     case: str, number: int, server: S3, bucket: str, local: Path, tmp_path: Path

@@ -24,7 +24,7 @@ from pipeline.output.journal import Journal
 from pipeline.output.provenance import difference
 from pipeline.output.store import RunStore
 from pipeline.output.work_folder import work_folder
-from pipeline.storage.zarr import store as zarr_store
+from pipeline.storage.zarr import document as zarr_document
 from pipeline.storage.zarr.store import ZarrWriter, root_attributes
 from pipeline.verbs import run as run_module
 from pipeline.verbs.load import Cut
@@ -396,7 +396,7 @@ def test_complete_is_written_last(
     number: int, config: Config, output: Path, expected: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk is full when the metadata of the step (1) or of the root (2) are gathered."""
-    consolidate, calls = zarr_store.consolidate, []
+    consolidate, calls = zarr_document.consolidate, []
 
     def failing(*args: Any) -> None:
         calls.append(args)
@@ -405,7 +405,7 @@ def test_complete_is_written_last(
         consolidate(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(zarr_store, "consolidate", failing)
+        patch.setattr(zarr_document, "consolidate", failing)
         with pytest.raises(RunStopped, match="No space left on device; the run stopped, and --resume continues"):
             run(config)
     assert complete(harness.unfinished(output)) is False

@@ -24,6 +24,7 @@ from pipeline.model.region import Region
 from pipeline.storage.tiff import reader as tiff
 from pipeline.storage.tiff.layout import RAW_READ_BYTES
 from pipeline.storage.tiff.reader import TiffReader
+from tests.draws import draws
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32", "float64")
@@ -71,7 +72,7 @@ def draw_region(rng: random.Random, height: int, width: int) -> Region:
     return Region(top, bottom, left, right)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=draws(80), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_regions_equal_tifffile(tmp_path: Path, data: st.DataObject) -> None:
     dtype = data.draw(st.sampled_from(DTYPES))

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from pipeline import api
 from pipeline.model.errors import InputError
 from pipeline.storage.tiff.reader import TiffReader
+from tests.draws import draws
 from tests.tiff_bytes import page, write_pages, write_tiff
 
 CODECS: dict[int, Callable[[bytes], bytes]] = {
@@ -306,7 +307,7 @@ def test_old_jpeg_with_tables_apart_is_refused(tmp_path: Path) -> None:
 # --- drawn -------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=draws(150), deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_drawn_files_are_read_as_by_libtiff_or_refused(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

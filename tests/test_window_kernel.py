@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
 from pipeline.kernels.footprint import Footprint
-from pipeline.kernels.frame import Frame
-from pipeline.kernels.window import WindowRule, extrema, moments
+from pipeline.kernels.window import Frame, WindowRule, extrema, moments
 from pipeline.model.raster import working_dtype
 from pipeline.model.region import Region
+from tests.draws import draws
 
 MOMENTS = ("mean", "sum", "var", "std", "count")
 EXTREMA = ("min", "max", "range")
@@ -191,7 +191,7 @@ def cases(draw: st.DrawFn, dtypes: tuple[str, ...] = DTYPES) -> tuple[np.ndarray
     return values, valid, windows
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=draws(200), deadline=None)
 @given(cases())
 def test_agrees_with_the_naive_reference(case: tuple[np.ndarray, np.ndarray | None, Windows]) -> None:
     check(*case)
@@ -224,7 +224,7 @@ def part(values: np.ndarray | None, region: tuple[int, int, int, int], windows: 
     return np.ascontiguousarray(cut)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=draws(60), deadline=None)
 @given(st.data())
 def test_bits_do_not_depend_on_the_block(data: st.DataObject) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))

@@ -25,6 +25,7 @@ from pipeline.model.raster import RasterSpec, working_dtype
 from pipeline.model.region import Region
 from pipeline.verbs.load import load
 from tests import harness
+from tests.draws import draws
 from tests.harness import Raster, same_bits
 from tests.references import order_statistic
 
@@ -125,7 +126,7 @@ def test_networks_of_medians_are_small(side: int, cost: int) -> None:
 
 
 @given(data=st.data())
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=draws(100))
 def test_networks_select_by_rank(data: st.DataObject) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     matrix = rng.random((3, 5)) < data.draw(st.sampled_from([0.3, 0.7, 1.0]))

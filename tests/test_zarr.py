@@ -27,13 +27,15 @@ from pipeline.model.raster import RasterSpec
 from pipeline.model.region import Region
 from pipeline.model.stored import StoredArray
 from pipeline.storage.input import Choice
+from pipeline.storage.zarr.document import write_coordinates
 from pipeline.storage.zarr.reader import ZarrReader
-from pipeline.storage.zarr.store import create_store, write_coordinates
+from pipeline.storage.zarr.store import create_store
 from tests import harness, strategies
+from tests.draws import draws
 from tests.georeference import ROTATED, UTM, WKT, geo_text
 from tests.zarr_files import group, pixels, quietly, read, write
 
-DRAWN = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+DRAWN = settings(max_examples=draws(60), deadline=None, suppress_health_check=list(HealthCheck))
 INTEGERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
 DTYPES = ("bool", *INTEGERS, "float16", "float32", "float64")
 CODECS = ("zarr.core.codec_pipeline.BatchedCodecPipeline", "zarrs.ZarrsCodecPipeline")
@@ -396,7 +398,7 @@ def test_level_0_of_ome_zarr(tmp_path: Path, zarr_format: int) -> None:
     for reader in (ZarrReader(root.store_path.store.root.as_posix()), ZarrReader(str(tmp_path / "a.zarr" / "0"))):
         assert (reader.spec.dims, reader.describe()["levels"]) == (("band", "y", "x"), 2)
         np.testing.assert_array_equal(read(reader), values[0, :, 0])
-    np.testing.assert_array_equal(read(ZarrReader(str(tmp_path / "a.zarr"), "1")), values[0, :, 0, ::2, ::2])
+    np.testing.assert_array_equal(read(ZarrReader(str(tmp_path / "a.zarr"), Choice("1"))), values[0, :, 0, ::2, ::2])
 
 
 def test_an_array_added_after_consolidation_is_found(tmp_path: Path) -> None:
@@ -696,7 +698,7 @@ def test_empty_and_flat_arrays_are_refused(tmp_path: Path) -> None:
     for i, shape in enumerate([(0, 5), (5, 0, 3), (5, 4, 0)]):
         array = zarr.create_array(str(tmp_path / f"{i}.zarr"), shape=shape, chunks=(1,) * len(shape), dtype="uint8")
         with pytest.raises(InputError, match=r"the raster is empty: shape|names no dims"):
-            ZarrReader(str(tmp_path / f"{i}.zarr"), dims=("y", "x", "band")[: array.ndim])
+            ZarrReader(str(tmp_path / f"{i}.zarr"), Choice(dims=("y", "x", "band")[: array.ndim]))
     for i, shape in enumerate([(), (5,)]):
         zarr.create_array(str(tmp_path / f"flat{i}.zarr"), shape=shape, chunks=shape, dtype="uint8")
         with pytest.raises(InputError, match=rf"the array has {len(shape)} dimension\(s\); a raster has y and x"):
@@ -820,13 +822,13 @@ def test_arrays_that_stand_in_consolidated_metadata_alone(tmp_path: Path, codecs
     quietly(zarr.consolidate_metadata, path)
     for file in [*path.glob("*/zarr.json"), *path.glob("*/.z*")]:
         file.unlink()
-    for reader in (ZarrReader(str(path)), pickle.loads(pickle.dumps(ZarrReader(str(path), "image")))):
+    for reader in (ZarrReader(str(path)), pickle.loads(pickle.dumps(ZarrReader(str(path), Choice("image"))))):
         assert reader.spec.dims == ("y", "x")
         np.testing.assert_array_equal(read(reader), values)
         assert reader.identity()["metadata"]
         assert reader.evidence()
     with pytest.raises(InputError, match=r"unknown array 'imag'; did you mean 'image'\?"):
-        ZarrReader(str(path), "imag")
+        ZarrReader(str(path), Choice("imag"))
 
 
 @pytest.mark.parametrize("compressor", ["zstd", "gzip", "blosc"])

@@ -16,7 +16,7 @@ from pipeline.model.raster import RasterSpec
 from pipeline.model.region import Halo
 from pipeline.model.table import TableSpec
 from pipeline.operations.base import Operation
-from pipeline.operations.registry import find_operation, registry
+from pipeline.operations.registry import find_operation, known, our_operations, owner_of, registry
 from pipeline.planning.binding import bind_step
 
 TABLE_BEGIN = "<!-- operations: made by `python -m pipeline.cli.catalogue`, tested to be current -->"
@@ -25,8 +25,14 @@ COMMON = tuple(name for name in Operation.model_fields if name != "op")
 
 
 def describe_operations() -> dict[str, Any]:
-    """Return the facts of `ops --json`: every operation with its summary."""
-    return {"operations": [{"op": name, "summary": _summary(cls)} for name, cls in registry().items()]}
+    """Return the facts of `ops --json`: every operation with its summary, and whose it is where it is not ours."""
+    entries = [{"op": name, "summary": _summary(cls), **_whose(cls)} for name, cls in registry().items()]
+    return {"operations": entries, "notes": list(known().faults)}
+
+
+def _whose(cls: type[Operation]) -> dict[str, Any]:
+    owner = owner_of(cls)
+    return {"distribution": {"name": owner.name, "version": owner.version}} if owner else {}
 
 
 def describe_operation(name: str) -> dict[str, Any]:
@@ -46,8 +52,9 @@ def describe_operation(name: str) -> dict[str, Any]:
         "common_parameters": [_describe_parameter(cls, key, properties[key]) for key in COMMON],
         "outputs": cls.outputs_text,
         "example": cls.example,
-        "of_example": _describe_example(cls),
+        "of_example": _describe_example(cls) if cls.example else None,
         "version": cls.version,
+        **_whose(cls),
     }
 
 
@@ -112,12 +119,19 @@ def _choices(entry: Any) -> list[str]:
 
 def format_operations(facts: Mapping[str, Any]) -> Iterator[str]:
     for entry in facts["operations"]:
-        yield f"{entry['op']:<12} {entry['summary']}"
+        yield f"{entry['op']:<12} {entry['summary']}{_of(entry)}"
+    yield from (f"note: {text}" for text in facts["notes"])
     yield "rasterpipe ops NAME shows the parameters of one"
 
 
+def _of(entry: Mapping[str, Any]) -> str:
+    """Return in words whose an operation is, where it is not ours."""
+    owner = entry.get("distribution")
+    return f" (of {owner['name']} {owner['version']})" if owner else ""
+
+
 def format_operation(facts: Mapping[str, Any]) -> Iterator[str]:
-    yield from (f"{facts['op']}: {facts['description'][0]}", "")
+    yield from (f"{facts['op']}: {facts['description'][0]}{_of(facts)}", "")
     for paragraph in facts["description"][1:]:
         yield from (paragraph, "")
     yield "parameters:"
@@ -127,6 +141,8 @@ def format_operation(facts: Mapping[str, Any]) -> Iterator[str]:
     for entry in facts["common_parameters"]:
         yield from _format_parameter(entry)
     yield from ("outputs:", *(f"  {name}: {text}" for name, text in facts["outputs"].items()))
+    if not facts["example"]:
+        return
     yield from ("example:", f"  - {facts['example']}")
     top, bottom, left, right = facts["of_example"]["halo"]
     yield f"  needs around a block: {top} rows above, {bottom} below, {left} columns left, {right} right"
@@ -150,9 +166,9 @@ def _word(value: Any) -> str:
 
 
 def operations_table() -> str:
-    """Return the Markdown table of operations that README and docs hold."""
+    """Return the Markdown table of our operations that README and docs hold."""
     lines = ["| operation | what it does | outputs | example |", "|---|---|---|---|"]
-    for name, cls in registry().items():
+    for name, cls in our_operations().items():
         outputs = ", ".join(f"`{output}`" for output in cls.outputs_text)
         lines.append(f"| `{name}` | {_summary(cls)} | {outputs} | `{cls.example}` |")
     return "\n".join(lines)

@@ -46,7 +46,13 @@ class _Group(click.Group):
                 fail(f"{NO_MEMORY}; give --memory less, or raise the limit", 1)
             if isinstance(error, RasterpipeError):
                 fail(str(error), error.exit_code)
-            fail(f"a fault of rasterpipe: {type(error).__name__}: {error}; --debug shows where", 1)
+            fail(f"a fault of {_whose(error)}: {type(error).__name__}: {error}; --debug shows where", 1)
+
+
+def _whose(error: Exception) -> str:
+    """Return who made what failed."""
+    registry = sys.modules.get("pipeline.operations.registry")  # else no operation was asked for yet
+    return str((registry and registry.owner_at_fault(error.__traceback__)) or "rasterpipe")
 
 
 @contextmanager

@@ -17,7 +17,6 @@ from pipeline.config.name import RESERVED
 from pipeline.config.reference import Ref, kept, resolve
 from pipeline.config.trust import check_trust, is_in_trusted_folder
 from pipeline.config.validation import validate, with_matrices
-from pipeline.model.errors import UsageError
 from pipeline.operations.base import Operation
 
 __all__ = [
@@ -67,10 +66,8 @@ def load_pipeline(
         Path of a pipeline file, or the same as a mapping (whose relative paths begin at the working directory).
     overrides
         Assignments as ``--set`` takes them: ``steps.smooth.size=5``; or settings, whose values are any.
-    inputs
-        Input name -> path, as ``--input NAME=PATH``: replaces the input's source, or adds the input.
-    output
-        Replaces the output's path, as ``-o``.
+    inputs, output
+        Paths of inputs by name, and of the output, as `--input` and `-o` give them.
     registry
         Operations by name; default: all registered ones.
     trust
@@ -85,19 +82,12 @@ def load_pipeline(
     Raises
     ------
     PipelineError
-        With complete text: every problem on a line of its own, each with file, line and column.
+        Its text has a line for every problem, each with file, line and column.
     UsageError
         Where an override leads nowhere.
     """
-    if not isinstance(source, Mapping | str | os.PathLike):
-        raise UsageError(f"a pipeline is a path or a mapping, got {type(source).__name__}")
     document = Document.from_data(source) if isinstance(source, Mapping) else load(source)
-    for name, path in (inputs or {}).items():
-        document.put_input(name, path)
-    if output is not None:
-        document.put(("output", "path"), output, f"-o {output}")
-    for override in overrides:
-        document.set(override)
+    document.override(overrides, inputs or {}, output)
     check_trust(document, _is_trusted(source) if trust is None else trust)
     return validate(document, registry), document
 

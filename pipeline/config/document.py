@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,15 @@ class Document:
     def from_data(cls, data: Mapping[str, Any], folder: Path | None = None) -> Document:
         """Return the document of a mapping built in Python, whose texts mean what they are: no `$` is expanded."""
         return cls(_copy_mapping(data, (), Budget()), folder=(folder or Path.cwd()).resolve())
+
+    def override(self, settings: Iterable[str | Setting], inputs: Mapping[str, str], output: str | None) -> None:
+        """Apply what the command line gives: paths of inputs and of the output, then all else."""
+        for name, path in inputs.items():
+            self.put_input(name, path)
+        if output is not None:
+            self.put(("output", "path"), output, f"-o {output}")
+        for setting in settings:
+            self.set(setting)
 
     def set(self, assignment: str | Setting) -> None:
         """Apply ``steps.smooth.size=5``, as ``--set`` takes it, or a setting.
@@ -174,6 +183,8 @@ class Document:
 
 def load(path: str | os.PathLike[str]) -> Document:
     """Read a pipeline file; raise PipelineError with file, line and column where it is no such thing."""
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"a pipeline is a path or a mapping, got {type(path).__name__}")
     name = os.fspath(path)
     try:
         with open(path, "rb") as file:

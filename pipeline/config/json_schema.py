@@ -11,7 +11,7 @@ from pydantic.json_schema import models_json_schema
 from pipeline.config.model import Pipeline
 from pipeline.config.name import NAME_PATTERN
 from pipeline.operations.base import Operation
-from pipeline.operations.registry import registry
+from pipeline.operations.registry import owner_of, registry
 
 
 def schema(operations: Mapping[str, type[Operation]] | None = None) -> dict[str, Any]:
@@ -22,8 +22,11 @@ def schema(operations: Mapping[str, type[Operation]] | None = None) -> dict[str,
     references, definitions = models_json_schema(models)
     defs = definitions["$defs"]
     by_op = {op: references[operation, "validation"]["$ref"] for op, operation in known.items()}
-    for reference in by_op.values():
-        _require_name(defs[reference.rpartition("/")[2]])
+    for op, reference in by_op.items():
+        definition = defs[reference.rpartition("/")[2]]
+        _require_name(definition)
+        if owner := owner_of(known[op]):
+            definition["description"] = f"{definition.get('description', '')} (Of {owner}.)".lstrip()
     result = defs.pop(references[Pipeline, "validation"]["$ref"].rpartition("/")[2])
     result["properties"]["steps"]["items"] = {
         "type": "object",

@@ -27,7 +27,7 @@ from pipeline.model.errors import PipelineError, show
 from pipeline.model.read_limits import ReadLimits
 from pipeline.model.value import Frozen, parse_bytes, parse_dims, parse_sides
 from pipeline.operations.base import Operation
-from pipeline.operations.registry import registry
+from pipeline.operations.registry import registry, why_unknown
 from pipeline.storage.folder.address import Access
 from pipeline.storage.input import Input
 
@@ -149,7 +149,7 @@ def _validate_step(value: Any, handler: ValidatorFunctionWrapHandler, info: Vali
         raise own_failure("step", ("op",), missing(("op",), f"add one of: {', '.join(operations)}"), value)
     if not isinstance(op, str) or op not in operations:
         text = unknown_value("operation", op, list(operations) or ["none"], OPERATION_SYNONYMS)
-        raise own_failure("step", ("op",), text, op)
+        raise own_failure("step", ("op",), why_unknown(op, text), op)
     try:
         return operations[op].model_validate(value, context=info.context)
     except PipelineError as error:  # pydantic passes only ValueErrors on

@@ -31,7 +31,9 @@ class Executor(Protocol):
     def warning(self) -> str | None:
         """What must be said of them, if anything."""
 
-    def probe(self, inputs: Sequence[Evidence], folders: Sequence[Path], work: Folder | None) -> Capacity | None:
+    def probe(
+        self, inputs: Sequence[Evidence], folders: Sequence[Path], work: Folder | None, distributions: Sequence[str]
+    ) -> Capacity | None:
         """Return what they have, once they see what the run reads and writes; None: what this process has."""
 
     def prepare(self, plan: Plan, outputs: Sequence[Evidence]) -> float:
@@ -56,7 +58,9 @@ class Threads:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
 
-    def probe(self, inputs: Sequence[Evidence], folders: Sequence[Path], work: Folder | None) -> None:
+    def probe(
+        self, inputs: Sequence[Evidence], folders: Sequence[Path], work: Folder | None, distributions: Sequence[str]
+    ) -> None:
         return None
 
     def prepare(self, plan: Plan, outputs: Sequence[Evidence]) -> float:

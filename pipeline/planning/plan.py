@@ -14,6 +14,7 @@ from pipeline.model.region import Grid, Region
 from pipeline.model.stored import StoredArray
 from pipeline.model.table import Table
 from pipeline.operations.base import Reduction
+from pipeline.operations.registry import owner_of
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,13 @@ class Plan:
     @property
     def num_blocks(self) -> int:
         return sum(len(p.grid) for p in self.passes)
+
+    @property
+    def distributions(self) -> list[str]:
+        """The other packages whose operations compute here."""
+        steps = [*self.reductions.values(), *(step for planned in self.passes for step in planned.steps)]
+        owners = (owner_of(type(step.operation)) for step in steps)
+        return sorted({owner.name for owner in owners if owner and owner.version})
 
 
 def format_bytes(count: float, *, up: bool = False) -> str:

@@ -19,6 +19,8 @@ from pipeline.model.errors import cut as shortened
 from pipeline.model.raster import RasterSpec
 from pipeline.model.region import Grid, Region
 from pipeline.model.table import Table
+from pipeline.operations.base import Operation
+from pipeline.operations.registry import owner_of
 from pipeline.operations.traits import matrix_files, table_files
 from pipeline.output.address import is_geotiff
 from pipeline.output.job import Job
@@ -204,9 +206,15 @@ def _parts(config: Pipeline, readers: Mapping[str, Reader]) -> dict[str, Any]:
     return {
         **data,
         "output": output,
-        "operations": {step.op: type(step).version for step in config.steps},
+        "operations": {step.op: _version_of(type(step)) for step in config.steps},
         "identities": {name: _identify(name, reader) for name, reader in readers.items()},
     }
+
+
+def _version_of(operation: type[Operation]) -> int | dict[str, Any]:
+    """Return what results depend on of an operation: of another package's also the version of that."""
+    owner = owner_of(operation)
+    return {"version": operation.version, owner.name: owner.version} if owner else operation.version
 
 
 def _identify(name: str, reader: Reader) -> dict[str, Any]:

@@ -35,14 +35,13 @@ from pipeline.model.errors import (
 from pipeline.model.facts import RunFacts
 from pipeline.output.address import is_geotiff
 from pipeline.output.decision import choose
-from pipeline.output.export import Export, Written
-from pipeline.output.geotiff import GeoTiffs, remove_store
+from pipeline.output.exports.base import Written, exports
+from pipeline.output.exports.geotiff import remove_store
+from pipeline.output.exports.quicklook import Quicklook, needed_bytes
 from pipeline.output.job import Job
 from pipeline.output.journal import Journal, grids_from_json
 from pipeline.output.place import Target
-from pipeline.output.quicklook import Quicklook, needed_bytes
 from pipeline.output.store import RunStore
-from pipeline.output.table import TableFiles
 from pipeline.output.writes import check_writes
 from pipeline.storage.folder.address import is_url
 from pipeline.storage.folder.base import RemoteError
@@ -52,9 +51,6 @@ from pipeline.storage.open import local_paths
 from pipeline.storage.zarr.reader import configure
 from pipeline.verbs.facts import describe_finished, describe_run
 from pipeline.verbs.load import PLANNED, Cut, check_inputs_unchanged
-
-EXPORTS: tuple[Export, ...] = (GeoTiffs(), TableFiles())
-"""What is made of every complete store, where the pipeline asks for it; `--resume` makes what lacks."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +96,7 @@ def run_job(job: Job, reload: Reload, ways: Ways) -> RunFacts:
 
 def _run_or_resume(job: Job, reload: Reload, ways: Ways) -> RunFacts:
     _check(job, ways)
-    is_there = ways.resume and all(export.is_complete(job) for export in EXPORTS)
+    is_there = ways.resume and all(export.is_complete(job) for export in exports())
     if is_there and is_geotiff(job.result):
         return describe_finished(job, LocalFolder(job.result))
     place = job.place
@@ -132,8 +128,8 @@ def _check(job: Job, ways: Ways) -> None:
     """Refuse what cannot be written, or must not be, before anything is."""
     sources = [path for entry in job.pipeline.inputs.values() for path in entry.paths]
     sources += [path for reader in job.readers.values() for path in local_paths(reader)]
-    exports = EXPORTS if ways.picture is None else (*EXPORTS, ways.picture)
-    files = [file for export in exports for file in export.files(job)]
+    asked = [*exports(), *([ways.picture] if ways.picture else [])]
+    files = [file for export in asked for file in export.files(job)]
     if ways.performance_report is not None:
         files.append(Written(ways.performance_report, "the performance report", "report"))
     job.place.check(sources)
@@ -141,7 +137,7 @@ def _check(job: Job, ways: Ways) -> None:
         if ways.picture is not None:
             ways.picture.check(job, resume=ways.resume, overwrite=ways.overwrite)
         check_writes(job, sources, files, overwrite=ways.overwrite, resume=ways.resume)
-        for export in EXPORTS:
+        for export in exports():
             export.check(job, resume=ways.resume, overwrite=ways.overwrite)
 
 
@@ -157,7 +153,7 @@ def _finish_swap(job: Job, journal: Journal) -> None:
 
 def _exported(facts: RunFacts, job: Job, progress: Progress) -> RunFacts:
     """Write the files that are made of a complete store; the journal must be locked, for other runs write them too."""
-    return replace(facts, **{export.name: export.write(job, progress) for export in EXPORTS})
+    return replace(facts, **{export.name: export.write(job, progress) for export in exports()})
 
 
 def _warned(facts: RunFacts, words: str | None, progress: Progress) -> RunFacts:
@@ -194,7 +190,8 @@ def _run_with_executor(job: Job, reload: Reload, target: Target, journal: Journa
         scratch, is_remote = job.pipeline.run.scratch, is_url(job.output)
         folders = [*([] if is_remote else [journal.folder]), *([Path(scratch)] if scratch else [])]
         with locating(job.document):
-            capacity = executor.probe(job.evidence, folders, job.place.work if is_remote else None)
+            work = job.place.work if is_remote else None
+            capacity = executor.probe(job.evidence, folders, work, job.plan.distributions)
         if capacity is not None:
             cut = replace(cut, capacity=capacity)
         return _run(job if cut is ways.cut else reload(cut), target, journal, ways, executor)

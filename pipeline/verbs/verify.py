@@ -21,7 +21,7 @@ from pipeline.model.errors import InputError, OutputError, PipelineError
 from pipeline.model.facts import VerifyFacts
 from pipeline.model.raster import RasterSpec
 from pipeline.output.address import is_geotiff
-from pipeline.output.geotiff import file_spec
+from pipeline.output.exports.geotiff import file_spec
 from pipeline.output.job import Job
 from pipeline.output.provenance import difference, hash_parts, provenance_of
 from pipeline.output.store import RUN_ID

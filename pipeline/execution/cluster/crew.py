@@ -93,10 +93,12 @@ class Crew:
         self._threads = 1
         self._blocks: Counter[str] = Counter()
 
-    def probe(self, inputs: Sequence[Evidence], folders: Sequence[Path], work: Folder | None) -> Capacity:
+    def probe(
+        self, inputs: Sequence[Evidence], folders: Sequence[Path], work: Folder | None, distributions: Sequence[str]
+    ) -> Capacity:
         """Ask all workers (see `probe.probe`); what they must see is asked of those that join late, too."""
         self._inputs = [(evidence, marks_of(evidence)) for evidence in inputs]
-        return probe(self.client, self._inputs, folders, work)
+        return probe(self.client, self._inputs, folders, work, distributions)
 
     def prepare(self, plan: Plan, outputs: Sequence[Evidence]) -> float:
         """Have the kernels compiled on all workers; return the seconds that it took.
@@ -108,7 +110,7 @@ class Crew:
         started = time.monotonic()
         self._threads = plan.settings.workers
         expected = [*self._inputs, *((evidence, marks_of(evidence)) for evidence in outputs)]
-        here = look.look([], [], "", PACKAGES)
+        here = look.look([], [], "", [*PACKAGES, *plan.distributions])
         self._plan = pickle.dumps(task.SentPlan(uuid.uuid4().hex, plan, self._threads, here, expected))
         for addresses in self._rounds():
             futures = [

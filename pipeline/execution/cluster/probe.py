@@ -24,7 +24,13 @@ PACKAGES = ["rasterpipe", "numpy", "numba", "zarr", "zarrs", "dask", "distribute
 """Whose versions must be the same on workers: on them depend the bits, or the way blocks travel."""
 
 
-def probe(client: Any, inputs: Sequence[Expected], folders: Sequence[Path], work: Folder | None = None) -> Capacity:
+def probe(
+    client: Any,
+    inputs: Sequence[Expected],
+    folders: Sequence[Path],
+    work: Folder | None = None,
+    distributions: Sequence[str] = (),
+) -> Capacity:
     """Ask all workers of a dask client; return what they have.
 
     Parameters
@@ -35,6 +41,8 @@ def probe(client: Any, inputs: Sequence[Expected], folders: Sequence[Path], work
         Folders of the run, which every worker must see and be able to write to.
     work
         The work folder of the run in an object store, which the run must hold: every worker must write there.
+    distributions
+        Other packages of which the workers must have the same version.
 
     Raises
     ------
@@ -45,8 +53,8 @@ def probe(client: Any, inputs: Sequence[Expected], folders: Sequence[Path], work
     problems = _python_problems(client)
     if not problems:
         local = [each for each in inputs if isinstance(each[0].folder, LocalFolder)]
-        answers = _ask(client, local, folders)
-        here = look.look([], [], "", PACKAGES)
+        here = look.look([], [], "", [*PACKAGES, *distributions])
+        answers = _ask(client, local, folders, list(here["versions"]))
         for address, answer in answers.items():
             for text in _problems(answer, here, local):
                 problems[text].append(address)
@@ -72,13 +80,15 @@ def _python_problems(client: Any) -> defaultdict[str, list[str]]:
     return problems
 
 
-def _ask(client: Any, inputs: Sequence[Expected], folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
+def _ask(
+    client: Any, inputs: Sequence[Expected], folders: Sequence[Path], packages: list[str]
+) -> dict[str, dict[str, Any]]:
     token = f"probe-{uuid.uuid4().hex}"
     cloudpickle.register_pickle_by_value(look)
     try:
         with _marked(folders, token):
             files = [sight.local_files(evidence) for evidence, _ in inputs]
-            answers = client.run(look.look, files, [str(f) for f in folders], token, PACKAGES, on_error="return")
+            answers = client.run(look.look, files, [str(f) for f in folders], token, packages, on_error="return")
             for folder in folders:
                 _check_seen(folder, token, answers)
     finally:
@@ -129,10 +139,9 @@ def differences(answer: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[
     """Yield what is installed otherwise on a worker than here, by what both say of themselves."""
     source, versions = answer["source"], answer["versions"]
     yield from _source_problems(source, versions, here)
-    for package in PACKAGES[1:]:
-        if versions[package] != here["versions"][package]:
-            there = versions[package] or "is missing"
-            yield f"{package} {there}, here {here['versions'][package]}; install the same"
+    for package, version in here["versions"].items():
+        if package != "rasterpipe" and versions[package] != version:
+            yield f"{package} {versions[package] or 'is missing'}, here {version}; install the same"
 
 
 def _problems(answer: Mapping[str, Any], here: Mapping[str, Any], inputs: Sequence[Expected]) -> Iterator[str]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.block.plan import Pass
 from pipeline.execution.cluster import look
-from pipeline.execution.cluster.probe import PACKAGES, differences
+from pipeline.execution.cluster.probe import differences
 from pipeline.execution.cluster.sight import Expected, differences_here
 from pipeline.execution.compilation import compile_kernels
 from pipeline.execution.exchange import StripDone
@@ -62,7 +62,7 @@ class SentPlan:
         with _compiling:
             if self.token in _ready:
                 return
-            installed = list(differences(look.look([], [], "", PACKAGES), self.here))
+            installed = list(differences(look.look([], [], "", list(self.here["versions"])), self.here))
             if texts := installed or list(differences_here(self.expected)):
                 raise RunStopped(f"a worker on {socket.gethostname()} joined that cannot take part: {'; '.join(texts)}")
             configure(self.threads)

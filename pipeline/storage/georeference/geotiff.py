@@ -17,16 +17,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.model.affine import Affine
-from pipeline.model.raster import Item, Number, Recorded, default_names, fit, name_bands
-from pipeline.storage.georeference.geokeys import (
-    ASCII,
-    DIRECTORY,
-    DOUBLES,
-    PIXEL_IS_POINT,
-    RASTER_TYPE,
-    numbers,
-    parse_keys,
-)
+from pipeline.model.raster import Number, default_names, fit, name_bands
+from pipeline.storage.georeference.geokeys import ASCII, DIRECTORY, DOUBLES, PIXEL_IS_POINT, Key, numbers, parse_keys
+from pipeline.storage.georeference.recorded import Item, Recorded
 
 Tags = Mapping[int, Any]
 Items = dict[tuple[str, int], str]
@@ -65,7 +58,7 @@ def parse_transform(tags: Tags, warnings: list[str]) -> Affine | None:
     if not affine.is_invertible:
         warnings.append(f"the georeference is ignored: the transform {affine} cannot be inverted")
         return None
-    is_point = parse_keys(tags).get(RASTER_TYPE) == PIXEL_IS_POINT
+    is_point = parse_keys(tags).get(Key.RASTER_TYPE) == PIXEL_IS_POINT
     return affine.centres_to_corners() if is_point else affine
 
 

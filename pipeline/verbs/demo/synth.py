@@ -108,7 +108,7 @@ def _create(product: Product, plan: StoredArray, path: Path) -> None:
     import zarr
 
     from pipeline.storage.folder.local import LocalFolder
-    from pipeline.storage.zarr.store import consolidate, create_array, write_coordinates
+    from pipeline.storage.zarr.document import consolidate, create_array, write_coordinates
 
     attributes = {MARKER: {"version": VERSION, **product.parameters}}
     root = zarr.create_group(LocalFolder(path).pixel_store(), zarr_format=3, attributes=attributes)

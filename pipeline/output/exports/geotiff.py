@@ -8,20 +8,22 @@ file carries the provenance of the run, so that it is known for ours and for thi
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pipeline.execution.progress import Progress
 from pipeline.model.errors import OutputError, PipelineError, RunStopped
 from pipeline.model.facts import GeoTiffFacts
 from pipeline.model.raster import RasterSpec, default_names
+from pipeline.model.region import Region
 from pipeline.model.stored import StoredArray, with_region
-from pipeline.model.version import __version__
 from pipeline.output.address import is_geotiff
 from pipeline.output.decision import check_file
-from pipeline.output.export import Export, Written
+from pipeline.output.exports.base import Export, Written, register
 from pipeline.output.job import Job
 from pipeline.output.provenance import beside, hash_parts, provenance_of
 from pipeline.output.work_folder import remove_work_folder, work_folder
@@ -60,6 +62,7 @@ def geotiffs(job: Job) -> list[GeoTiff]:
     return found
 
 
+@register
 class GeoTiffs(Export):
     """GeoTIFFs of what a run keeps, beside its store, or in its place."""
 
@@ -123,7 +126,7 @@ def file_spec(array: StoredArray) -> RasterSpec:
 
 
 def _layout(job: Job, array: StoredArray) -> Any:
-    from pipeline.storage.tiff.writer import plan_tiles
+    from pipeline.storage.tiff.tiling import plan_tiles
 
     spec = file_spec(array)
     settings = job.plan.settings
@@ -136,23 +139,28 @@ def _write_missing(job: Job, file: GeoTiff, progress: Progress) -> GeoTiffFacts:
     record = root_attributes(job.place.folder) or {}
     here = provenance_of(file.path)
     is_there = here is not None and here.get("run_id") == record.get("run_id")
-    warnings = [] if is_there else _write(job, file, record)
+    warnings = [] if is_there else _write(job, file, record, progress)
     for warning in warnings:
         progress.say(f"note: {file.path}: {warning}")
     return GeoTiffFacts(str(file.path), file.array.raster, file.path.stat().st_size, tuple(warnings))
 
 
-def _write(job: Job, file: GeoTiff, record: Mapping[str, Any]) -> list[str]:
+def _write(job: Job, file: GeoTiff, record: Mapping[str, Any], progress: Progress) -> list[str]:
     from pipeline.storage.tiff.writer import write_geotiff
 
     reader = open_written(job.place.folder, file.array.raster)
     shown = json.dumps({"rasterpipe": beside(file.path, {**record, "raster": file.array.raster})})
-    software = f"rasterpipe {__version__}"
+
+    def read(region: Region, out: np.ndarray, bands: Sequence[int] | None) -> None:
+        reader.read(region, out, bands)
+        progress.advance()
+
     try:
         file.path.parent.mkdir(parents=True, exist_ok=True)
         layout, workers = _layout(job, file.array), job.plan.settings.workers
-        with replacing_file(file.path, str(record.get("run_id"))) as building:
-            warnings = write_geotiff(building, reader, layout, file.array.codec, shown, workers, software)
+        with replacing_file(file.path, str(record.get("run_id"))) as building, progress:
+            progress.start(sum(1 for _ in layout.pieces()), what=f"parts of {file.path.name}")
+            warnings = write_geotiff(building, read, layout, file.array.codec, shown, workers)
     except OSError as error:
         raise RunStopped(
             f"{file.path}: cannot be written: {error.strerror or error}; the store {job.output} is complete, and "

@@ -14,7 +14,7 @@ from pipeline.model.errors import OutputError, PipelineError
 from pipeline.model.raster import RasterSpec
 from pipeline.model.region import Region
 from pipeline.model.stored import StoredArray
-from pipeline.output.export import Export, Written
+from pipeline.output.exports.base import Export, Written
 from pipeline.output.job import Job
 from pipeline.planning.cost import BASE_BYTES
 from pipeline.planning.plan import format_bytes
@@ -49,7 +49,8 @@ class Quicklook(Export):
         needed_bytes(job)
 
     def write(self, job: Job, progress: Progress) -> str:
-        return draw(job, self.path)
+        with progress:
+            return draw(job, self.path, progress)
 
 
 def needed_bytes(job: Job) -> int:
@@ -75,13 +76,15 @@ def needed_bytes(job: Job) -> int:
     return need
 
 
-def draw(job: Job, path: str) -> str:
+def draw(job: Job, path: str, progress: Progress) -> str:
     """Draw the first input and up to seven outputs, each stretched between its 2nd and 98th percentile."""
     import imagecodecs
 
     trim_heap()  # of what the blocks left
+    progress.start(1 + len(_drawn(job)), what=f"panels of {Path(path).name}")
     panels = [_panel(next(iter(job.readers.values())), job.plan.passes[0].grid.region)]
     for array in _drawn(job):
+        progress.advance()
         folder = job.place.folder  # where the output is a GeoTIFF, its store is gone once that is written
         is_stored = folder.exists("zarr.json")
         reader = open_written(folder, array.raster) if is_stored else open_raster(job.result)

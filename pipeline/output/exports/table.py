@@ -16,7 +16,7 @@ from pipeline.model.errors import PipelineError, RunStopped
 from pipeline.model.table import TableSpec
 from pipeline.operations import traits
 from pipeline.operations.base import Reduction
-from pipeline.output.export import Export, Written
+from pipeline.output.exports.base import Export, Written, register
 from pipeline.output.job import Job
 from pipeline.storage.folder.base import Folder
 from pipeline.storage.folder.disk import replacing_file
@@ -30,6 +30,7 @@ FIRST_COLUMNS = ["label", "pixels"]
 Columns = Mapping[str, np.ndarray]
 
 
+@register
 class TableFiles(Export):
     """Tables as files beside the output store: Parquet or CSV."""
 
@@ -46,7 +47,7 @@ class TableFiles(Export):
     def write(self, job: Job, progress: Progress) -> tuple[str, ...]:
         run_id = str((root_attributes(job.place.folder) or {}).get("run_id"))
         for step, path in table_files(job):
-            _write(job, step, path, run_id)
+            _write(job, step, path, run_id, progress)
         return tuple(str(path) for _, path in table_files(job))
 
 
@@ -66,12 +67,12 @@ def is_table(path: Path) -> bool:
         return False
 
 
-def _write(job: Job, step: str, path: Path, run_id: str) -> None:
+def _write(job: Job, step: str, path: Path, run_id: str, progress: Progress) -> None:
     plan = job.plan.reductions[step]
     assert isinstance(plan.operation, Reduction)
     spec = plan.operation.table_spec(plan.sources)
-    with _replacing(path, job.place.folder, run_id) as building:
-        parts = _parts(job.place.folder, step, spec)
+    with _replacing(path, job.place.folder, run_id) as building, progress:
+        parts = _parts(job.place.folder, step, spec, progress)
         (_write_parquet if path.suffix == ".parquet" else _write_csv)(building, parts)
 
 
@@ -81,12 +82,14 @@ def table_files(job: Job) -> list[tuple[str, Path]]:
     return [(name, Path(path)) for name, step in steps for path in traits.table_files(step.operation).values()]
 
 
-def _parts(store: Folder, step: str, spec: TableSpec) -> Iterator[Columns]:
+def _parts(store: Folder, step: str, spec: TableSpec, progress: Progress) -> Iterator[Columns]:
     """Yield the table of a store in runs of rows, a column for each band: ``mean_B04``."""
     group = zarr.open_group(store.pixel_store(), path=f"{step}/{spec.prefix}".rstrip("/"), mode="r")
     arrays: dict[str, Any] = {name: group[name] for name in spec.columns}
     num_rows = next(iter(arrays.values())).shape[0]
-    for first in range(0, max(1, num_rows), ROWS):
+    firsts = range(0, max(1, num_rows), ROWS)
+    progress.start(len(firsts), what=f"parts of the table of {step}")
+    for first in firsts:
         part: dict[str, np.ndarray] = {}
         for name, dims in spec.columns.items():
             column = np.asarray(arrays[name][first : first + ROWS])
@@ -95,6 +98,7 @@ def _parts(store: Folder, step: str, spec: TableSpec) -> Iterator[Columns]:
             else:
                 part[name] = column
         yield part
+        progress.advance()
 
 
 def _write_csv(path: Path, parts: Iterator[Columns]) -> None:

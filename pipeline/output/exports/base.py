@@ -5,6 +5,8 @@ The store is the truth: a run that is stopped while it writes them has lost no b
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,3 +67,20 @@ class Export(ABC):
         RunStopped
             Where one cannot be written; `--resume` writes what lacks.
         """
+
+
+_exports: list[Export] = []
+
+
+def register(export: type[Export]) -> type[Export]:
+    """Have an export made of every complete store whose pipeline asks for it (a class decorator)."""
+    _exports.append(export())
+    return export
+
+
+def exports() -> list[Export]:
+    """Return what is made of every complete store; the first call imports every module of this package."""
+    package = __name__.rpartition(".")[0]
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        importlib.import_module(f"{package}.{module.name}")
+    return list(_exports)
