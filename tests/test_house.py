@@ -34,14 +34,15 @@ def test_planning_and_the_contract_of_operations_import_nothing_that_opens_a_fil
     assert imported(f"import {module}", OPENS_FILES) == []
 
 
-def test_version_needs_no_heavy_library() -> None:
+@pytest.mark.parametrize("words", ["--version", "--help", "run --help", "convert --help"])
+def test_version_and_help_need_no_heavy_library(words: str) -> None:
     code = (
-        "sys.argv = ['rasterpipe', '--version']\n"
+        f"sys.argv = ['rasterpipe', *{words.split()}]\n"
         "from pipeline.cli.main import main\n"
         "try: main()\n"
         "except SystemExit: pass"
     )
-    assert imported(code, {"numpy", "zarr", "dask", "numba", "pydantic", "scipy", "rich"}) == []
+    assert imported(code, {"numpy", "zarr", "dask", "numba", "pydantic", "scipy", "yaml", "rich"}) == []
 
 
 def test_a_threads_run_needs_neither_dask_array_nor_distributed() -> None:

@@ -91,8 +91,8 @@ def format_run(facts: RunFacts) -> Iterator[str]:
         yield f"  {step}: {_format_quality(quality)}"
     for table in facts.tables:
         yield f"  {table.path}: {_count(table.rows, 'row')} of {', '.join(table.columns)}"
-    yield from (f"table: {path}" for path in facts.table_files or ())
-    yield from (f"geotiff: {file.path}" for file in facts.geotiffs or () if file.path != facts.output)
+    yield from (f"table: {path}" for path in facts.table_files)
+    yield from (f"geotiff: {file.path}" for file in facts.geotiffs if file.path != facts.output)
     yield f"result: {facts.output}"
 
 

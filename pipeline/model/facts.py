@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
+
+INLINE: Mapping[str, bool] = {"inline": True}
+"""Marks a mapping whose keys stand among those of `--json` themselves."""
 
 
 @dataclass(frozen=True)
@@ -13,9 +16,14 @@ class Facts:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the facts, and those that they hold, as dicts, lists and scalars; what need not be is left out."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        absent = {field.name for field in fields(self) if field.default is None and values[field.name] is None}
-        return {key: _plain(value) for key, value in values.items() if key not in absent}
+        facts: dict[str, Any] = {}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.metadata == INLINE:
+                facts |= _plain(value)
+            elif value is not None or each.default is not None:
+                facts[each.name] = _plain(value)
+        return facts
 
     def __getitem__(self, key: str) -> Any:
         """Return what stands under a key of `to_dict`."""
@@ -191,13 +199,21 @@ class RunFacts(Facts):
     warnings: tuple[str, ...]
     plan_hash: str
     version: str
-    geotiffs: tuple[GeoTiffFacts, ...] | None = None
-    table_files: tuple[str, ...] | None = None
+    exports: Mapping[str, Any] = field(default_factory=dict, metadata=INLINE)
+    """Files that were made of the store, by the name of their kind."""
     scheduler: str | None = None
     """Of a cluster."""
     workers: tuple[WorkerFacts, ...] | None = None
     """Of a cluster."""
     quicklook: str | None = None
+
+    @property
+    def geotiffs(self) -> tuple[GeoTiffFacts, ...]:
+        return tuple(self.exports.get("geotiffs", ()))
+
+    @property
+    def table_files(self) -> tuple[str, ...]:
+        return tuple(self.exports.get("table_files", ()))
 
 
 @dataclass(frozen=True)
@@ -215,15 +231,10 @@ class InfoFacts(RasterFacts, Located):
     chunk: tuple[int, int]
     crs: str | None
     transform: tuple[float, ...] | None
-    stored: Mapping[str, Any]
-    """What only files of its format have, keys of `--json` themselves; "format", "codec" and "warnings" always."""
+    stored: Mapping[str, Any] = field(metadata=INLINE)
+    """What only files of its format have; "format", "codec" and "warnings" always."""
     inputs_line: str
     """What makes it an input of a pipeline file."""
-
-    def to_dict(self) -> dict[str, Any]:
-        facts = super().to_dict()
-        line, stored = facts.pop("inputs_line"), facts.pop("stored")
-        return {**facts, **stored, "inputs_line": line}
 
 
 @dataclass(frozen=True)

@@ -34,36 +34,28 @@ def apply(
     nodata: Number | None = None,
     keep: Sequence[str] | None = None,
 ) -> Any:
-    """Apply steps to an array without computing anything; return a dask or xarray array, with the bits of a run.
+    """Apply steps without computing; return a dask or xarray array, or a dict of such from ``step/output``.
 
-    It is chunked as the array (chunks thinner than the halo are merged). Where several rasters are kept, a dict from
-    ``step/output`` to such arrays is returned.
+    The bits are those of a run; chunks thinner than the halo are merged. Raises UsageError for a wrong argument,
+    PipelineError for steps that do not fit, or make a table of the whole array, which would have to be computed first.
 
     Parameters
     ----------
     steps
         One step or a list of steps, as in a pipeline file; they read the array as ``image``.
     array
-        dask array, numpy array, or xarray DataArray (whose dims are y, x and maybe band).
+        dask or numpy array, or xarray DataArray, which names its dims and may say its nodata in `_FillValue`.
     dims
-        ``y,x``, ``y,x,band`` or ``band,y,x``; an xarray array names them itself. Default: y,x, and with three axes
-        y,x,band where the last is the shortest; others need it.
+        ``y,x``, ``y,x,band`` or ``band,y,x``. Default: y,x, and y,x,band where the last axis of three is the shortest.
     nodata
-        Value of invalid pixels; NaN is always invalid. An xarray array may say it in `_FillValue`.
+        Value of invalid pixels; NaN is always invalid.
     keep
         The rasters wanted, as in a pipeline file. Default: the steps that no other step reads.
-
-    Raises
-    ------
-    UsageError, PipelineError
-        Where an argument is no such thing; where the steps are wrong, do not fit the array, or make a table of all of
-        it, which would have to be computed first.
 
     Examples
     --------
     >>> import dask.array as da
-    >>> scene = da.ones((100, 120, 3), chunks=(50, 50, 3), dtype="float32")
-    >>> apply({"name": "smooth", "op": "window", "size": 5}, scene)
+    >>> apply({"op": "window", "size": 5}, da.ones((100, 120, 3), chunks=(50, 50, 3), dtype="float32"))
     dask.array<rasterpipe, shape=(100, 120, 3), dtype=float32, chunksize=(50, 50, 3), chunktype=numpy.ndarray>
     """
     listed = _listed(steps)
@@ -71,11 +63,8 @@ def apply(
     _warn(given.said)
     plan, said = _plan(listed, given.spec, keep)
     _warn(said)
-    lazy = {"image": given.data}
-    for planned in plan.passes:
-        sources = {raster: lazy[raster] for raster in planned.stored}
-        lazy.update(_apply_pass(planned, sources, plan.first_tables()))
-    results = {raster: given.wrap(lazy[raster], array.spec, raster) for raster, array in plan.kept.items()}
+    lazy = _apply_plan(plan, given.data)
+    results = {raster: given.wrap(lazy[raster], kept.spec, raster) for raster, kept in plan.kept.items()}
     return next(iter(results.values())) if len(results) == 1 else results
 
 
@@ -126,6 +115,14 @@ def _refuse_sweeps(plan: Plan) -> None:
         )
     if not plan.kept:
         raise PipelineError("the steps make no raster, only tables; use pipeline.run", ("steps",))
+
+
+def _apply_plan(plan: Plan, image: Any) -> dict[str, Any]:
+    lazy = {"image": image}
+    for planned in plan.passes:
+        sources = {raster: lazy[raster] for raster in planned.stored}
+        lazy.update(_apply_pass(planned, sources, plan.first_tables()))
+    return lazy
 
 
 def _apply_pass(plan: Pass, sources: Mapping[str, Any], tables: Mapping[str, Table]) -> dict[str, Any]:

@@ -153,7 +153,7 @@ def _finish_swap(job: Job, journal: Journal) -> None:
 
 def _exported(facts: RunFacts, job: Job, progress: Progress) -> RunFacts:
     """Write the files that are made of a complete store; the journal must be locked, for other runs write them too."""
-    return replace(facts, **{export.name: export.write(job, progress) for export in exports()})
+    return replace(facts, exports={export.name: export.write(job, progress) for export in exports()})
 
 
 def _warned(facts: RunFacts, words: str | None, progress: Progress) -> RunFacts:
