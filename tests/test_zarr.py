@@ -30,7 +30,8 @@ from pipeline.storage.input import Choice
 from pipeline.storage.zarr.document import write_coordinates
 from pipeline.storage.zarr.reader import ZarrReader
 from pipeline.storage.zarr.store import create_store
-from tests import harness, strategies
+from pipeline.testing import strategy
+from tests import harness
 from tests.draws import draws
 from tests.georeference import ROTATED, UTM, WKT, geo_text
 from tests.zarr_files import group, pixels, quietly, read, write
@@ -55,7 +56,7 @@ def codecs(request: pytest.FixtureRequest) -> Iterator[None]:
 @DRAWN
 @given(data=st.data())
 def test_regions_and_bands_of_any_layout(data: st.DataObject) -> None:
-    raster = data.draw(strategies.rasters(dtypes=DTYPES[1:]))
+    raster = data.draw(strategy.rasters(dtypes=DTYPES[1:]))
     with harness.workspace() as folder:
         reader = ZarrReader(harness.store(raster, folder / "in.zarr"))
         spec = reader.spec
