@@ -92,6 +92,7 @@ def test_children_compile_all_that_a_plan_needs(tmp_path: Path) -> None:
     assert done.communicate()[0].strip() == "[]"
 
 
+@pytest.mark.thorough
 def test_processes_that_compile_one_kernel_at_once_do_not_mix_their_signatures(tmp_path: Path) -> None:
     code = (
         "import sys, time, numpy as np\n"

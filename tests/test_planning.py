@@ -259,7 +259,8 @@ def test_bytes_are_said_as_a_person_would() -> None:
     assert [format_bytes(n) for n in (0, 1023, 2048, 1.5 * GIB)] == ["0 bytes", "1023 bytes", "2.0 KiB", "1.5 GiB"]
 
 
-@pytest.mark.parametrize("halo", [pytest.param("read", marks=pytest.mark.thorough), "exchange"])
+@pytest.mark.thorough
+@pytest.mark.parametrize("halo", ["read", "exchange"])
 def test_measured_peak_is_below_the_planned_one(tmp_path: Path, halo: str) -> None:
     """A raster larger than the memory that its run may use, in a process of its own."""
     size = 2560
