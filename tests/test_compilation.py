@@ -145,7 +145,7 @@ NAMED = (
 
 def test_a_cache_that_holds_tuples_whose_class_is_gone_is_made_anew(tmp_path: Path) -> None:
     package = tmp_path / "pipeline"
-    shutil.copytree(Path(compilation.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(Path(pipeline.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     code = (
         "import sys\nsys.path.insert(0, sys.argv[1])\n"
         "import numpy as np\nfrom pipeline.kernels.named import increase, make\n"
