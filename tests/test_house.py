@@ -91,3 +91,11 @@ def test_inner_functions_own_no_arrays() -> None:
 def test_no_folder_has_the_name_of_a_verb() -> None:
     """A package that is imported becomes an attribute of the one around it, in the place of the function."""
     assert not {path.stem for path in ROOT.iterdir()} & set(pipeline.__all__)
+
+
+def test_no_test_module_imports_another() -> None:
+    for file in (ROOT.parent / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests"):
+                modules = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+                assert not any(name.startswith("test_") for name in modules), f"{file} imports {node.module}"

@@ -11,7 +11,7 @@ values, whose invalid pixels are NaN. Windows have an odd height and width. The 
 ``count`` uint32, ``sum`` float64 for integers, ``mean, sum, var, std`` else the working dtype, ``min, max, range``
 that of `values`.
 
-Invariants, tested in ``tests/test_window_kernel.py``:
+Invariants, tested in ``tests/kernels/test_window.py``:
 
 - A pixel's result is a function of the values in its window and of its raster row alone, to the bit: not of the
   block, not of the lanes, not of invalid pixels elsewhere. No running sums: down the rows, each window is a suffix
