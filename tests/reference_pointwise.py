@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-Expected = Mapping[str, tuple[np.ndarray, np.ndarray | None]]
+from pipeline.testing.reference import Expected
 
 
 def calc(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:

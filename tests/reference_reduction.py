@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.testing.reference import Expected
 from tests import harness
-
-Expected = Mapping[str, tuple[np.ndarray, np.ndarray | None]]
 
 
 def label_stats(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:

@@ -7,32 +7,16 @@ for exact).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from pipeline.operations.base import Operation
+from pipeline.testing.reference import Expected, pad
 from tests.reference_pointwise import POINTWISE
 from tests.reference_reduction import REDUCTIONS
-
-NUMPY_MODES = {"reflect": "symmetric", "mirror": "reflect", "nearest": "edge", "wrap": "wrap"}
-
-Expected = Mapping[str, tuple[np.ndarray, np.ndarray | None]]
-
-
-def pad(plane: np.ndarray, rows: int, columns: int, boundary: str, cval: float | None) -> np.ndarray:
-    """Pad one band by a boundary rule; beyond `shrink` is NaN."""
-    widths = ((rows, rows), (columns, columns))
-    if boundary in ("constant", "shrink"):
-        return np.pad(plane, widths, constant_values=np.nan if boundary == "shrink" else cval)
-    if boundary == "mirror":  # numpy cannot mirror an axis of one pixel; scipy repeats it
-        for axis, width in enumerate(widths):
-            mode = "edge" if plane.shape[axis] == 1 else "reflect"
-            plane = np.pad(plane, [width if i == axis else (0, 0) for i in range(2)], mode=mode)
-        return plane
-    return np.pad(plane, widths, mode=NUMPY_MODES[boundary])
 
 
 def footprint_of(step: Any) -> np.ndarray:

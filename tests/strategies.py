@@ -1,4 +1,4 @@
-"""What hypothesis draws: rasters, steps, chains of steps, layouts."""
+"""What hypothesis draws: steps of our operations, and chains of them."""
 
 from __future__ import annotations
 
@@ -9,82 +9,11 @@ import numpy as np
 from hypothesis import strategies as st
 
 from pipeline.kernels import difference
-from pipeline.model.region import Region
-from pipeline.operations.label_stats import GEOMETRY_COLUMNS
-from tests.harness import Layout, Raster
 from tests.strategy_pointwise import POINTWISE
 
-DIMS = (("y", "x", "band"), ("band", "y", "x"), ("y", "x"))
-DTYPES = ("uint8", "int8", "int16", "uint16", "int32", "uint32", "float32", "float64")
 BOUNDARIES = ("reflect", "nearest", "mirror", "constant", "wrap", "shrink")
 LABEL_STATISTICS = ("count", "sum", "mean", "var", "std", "min", "max")
 STATISTICS = ("mean", "sum", "var", "std", "min", "max", "range", "count", "median")
-
-
-@st.composite
-def rasters(draw: st.DrawFn, dtypes: tuple[str, ...] = DTYPES, largest: int = 40, *, extreme: bool = False) -> Raster:
-    """Draw a raster with some invalid pixels, chunked at random, of either Zarr format.
-
-    An `extreme` one may have values from the ends of float64's range, where naive references overflow.
-    """
-    height, width = draw(st.integers(1, largest)), draw(st.integers(1, largest))
-    dims = draw(st.sampled_from(DIMS))
-    sizes = {"y": height, "x": width, "band": draw(st.integers(1, 3))}
-    shape = tuple(sizes[dim] for dim in dims)
-    dtype = np.dtype(draw(st.sampled_from(dtypes)))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    nodata: float | int | None = None
-    density = draw(st.sampled_from([0.0, 0.0, 0.05, 0.5, 1.0]))
-    if dtype.kind == "f":
-        values = (rng.normal(size=shape) * draw(st.sampled_from([1.0, 1e4]))).astype(dtype)
-        if extreme and dtype.itemsize == 8 and draw(st.booleans()):
-            shifts = draw(st.lists(st.sampled_from([-1050, -700, 0, 700, 1020]), min_size=1, max_size=3))
-            with np.errstate(over="ignore"):  # inf, which is drawn anyhow
-                values = np.ldexp(values, rng.choice(shifts, shape))
-        values[rng.random(shape) < density] = draw(st.sampled_from([np.nan, np.inf, -np.inf]))
-        if density and draw(st.booleans()):
-            nodata = -9999.0
-            values[rng.random(shape) < density] = nodata
-    else:
-        info = np.iinfo(dtype)
-        most = draw(st.sampled_from([10**6, 10**6, 2**32]))
-        values = rng.integers(max(info.min, -most), min(info.max, most), shape, dtype=dtype, endpoint=True)
-        if density:
-            nodata = draw(st.sampled_from([0, 7, int(info.max)]))
-            values[rng.random(shape) < density] = nodata
-    chunks = tuple(draw(st.integers(1, size)) for size in shape)
-    zarr_format = draw(st.sampled_from([3, 3, 2]))
-    shards = tuple(chunk * 2 for chunk in chunks) if zarr_format == 3 and draw(st.booleans()) else None
-    return Raster(values, dims, nodata, chunks, shards, zarr_format)
-
-
-@st.composite
-def regions(draw: st.DrawFn, raster: Raster) -> Region:
-    """Draw a part of a raster, often one row or column at its edge."""
-    sizes = dict(zip(raster.dims, raster.values.shape, strict=True))
-    spans = []
-    for side in (sizes["y"], sizes["x"]):
-        ends = draw(
-            st.one_of(st.sampled_from([(0, 0), (side - 1, side - 1)]), st.tuples(*[st.integers(0, side - 1)] * 2))
-        )
-        spans += [min(ends), max(ends) + 1]
-    return Region(*spans)
-
-
-@st.composite
-def layouts(draw: st.DrawFn) -> Layout:
-    chunks = draw(st.integers(3, 20)), draw(st.integers(3, 20))
-    shards = (chunks[0] * 2, chunks[1] * 2) if draw(st.booleans()) else None
-    return Layout(
-        block=(draw(st.integers(1, 3)), draw(st.integers(1, 3))),
-        panel=draw(st.sampled_from([1, 2, 2**31])),
-        strip=(draw(st.integers(1, 3)), draw(st.integers(1, 3))),
-        chunks=chunks,
-        shards=shards,
-        halo=draw(st.sampled_from(["read", "auto"])),
-        workers=draw(st.sampled_from([1, 2])),
-        dims=draw(st.sampled_from(["auto", "y,x,band", "band,y,x"])),
-    )
 
 
 @st.composite
@@ -255,16 +184,6 @@ def palette_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
     return step | ({"sweeps": 2} if step["method"] == "kmeans" else {})
 
 
-@st.composite
-def declared_dtypes(draw: st.DrawFn, step: dict[str, Any]) -> dict[str, Any]:
-    """Give some steps a dtype, narrower or wider than what they compute in, or than their input."""
-    if step["op"] in ("cast", "palette") or draw(st.booleans()):
-        return step
-    dtype = draw(st.sampled_from(["int16", "int32", "uint32", "int64", "float32", "float64"]))
-    nodata = {"int16": -999, "int32": -(2**31), "uint32": 2**32 - 1, "int64": -(2**63)}
-    return step | {"dtype": dtype} | ({"nodata": nodata[dtype]} if dtype in nodata else {})
-
-
 STEPS = {
     "convolve": convolve_steps,
     "gabor": gabor_steps,
@@ -290,16 +209,6 @@ def outputs_of(step: dict[str, Any]) -> list[str]:
         return ["response"]
     percentiles = [f"p{value:g}" for value in step.get("percentiles", ())]
     return [*step.get("statistics", ()), *percentiles, *step.get("outputs", ())] or ["value"]
-
-
-def columns_of(step: dict[str, Any]) -> list[str]:
-    """Return the columns of the table that a drawn step makes."""
-    if step["op"] == "palette":
-        return ["palette"]
-    if step["op"] != "label_stats":
-        return []
-    geometry = [column for name in step.get("geometry", ()) for column in GEOMETRY_COLUMNS[name]]
-    return [f"table/{column}" for column in ("label", "pixels", *step["statistics"], *geometry)]
 
 
 def plain(step: dict[str, Any]) -> dict[str, Any]:

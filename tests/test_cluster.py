@@ -185,6 +185,7 @@ def test_a_worker_killed_amid_an_exchange_costs_its_blocks(place: Place, tmp_pat
 TTL = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "2 s"}
 
 
+@pytest.mark.thorough
 def test_a_worker_that_hangs_is_given_up_and_changes_nothing_when_it_wakes(place: Place, tmp_path: Path) -> None:
     with DaskProcesses(tmp_path, TTL) as own:
         begun = start_signalling(own, "run_block", 9, signal.SIGSTOP)
@@ -317,6 +318,7 @@ def signal_itself(number: signal.Signals) -> None:
     os.kill(os.getpid(), number)
 
 
+@pytest.mark.thorough
 def test_workers_that_are_all_lost_stop_the_run(place: Place, tmp_path: Path) -> None:
     with DaskProcesses(tmp_path) as own:
         kill = partial(os.kill, own.start_worker().pid, signal.SIGKILL)
@@ -411,6 +413,7 @@ def begin_in(folder: Path, begun: Path, joined: Path) -> None:
     at_record(1, partial(pause, begun, joined))
 
 
+@pytest.mark.thorough
 def test_the_command_line_over_tls(place: Place, tmp_path: Path) -> None:
     environment = certificates(tmp_path)
     output = tmp_path / "result.zarr"

@@ -92,6 +92,7 @@ def test_children_compile_all_that_a_plan_needs(tmp_path: Path) -> None:
     assert done.communicate()[0].strip() == "[]"
 
 
+@pytest.mark.thorough
 def test_processes_that_compile_one_kernel_at_once_do_not_mix_their_signatures(tmp_path: Path) -> None:
     code = (
         "import sys, time, numpy as np\n"
@@ -133,6 +134,27 @@ def test_a_kernel_is_compiled_again_where_a_function_of_another_file_has_changed
             file.unlink()
         process = run_with_cache(tmp_path / "cache", code, str(tmp_path))
         assert process.communicate()[0].split() == [str(40 + step), str(hits)]
+
+
+NAMED = (
+    "from typing import NamedTuple\nfrom pipeline.kernels.compile import kernel\n\n\n"
+    "class {0}(NamedTuple):\n    number: int\n\n\n"
+    "@kernel\ndef increase(values, by):\n    values[0] += by.number\n\n\nmake = {0}\n"
+)
+
+
+def test_a_cache_that_holds_tuples_whose_class_is_gone_is_made_anew(tmp_path: Path) -> None:
+    package = tmp_path / "pipeline"
+    shutil.copytree(Path(pipeline.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    code = (
+        "import sys\nsys.path.insert(0, sys.argv[1])\n"
+        "import numpy as np\nfrom pipeline.kernels.named import increase, make\n"
+        "values = np.array([40])\nincrease(values, make(2))\nprint(values[0], sum(increase.stats.cache_hits.values()))"
+    )
+    for name, hits in (("Step", 0), ("Step", 1), ("Stride", 0), ("Stride", 1)):
+        (package / "kernels" / "named.py").write_text(NAMED.format(name))
+        process = run_with_cache(tmp_path / "cache", code, str(tmp_path))
+        assert process.communicate()[0].split() == ["42", str(hits)]
 
 
 @pytest.mark.parametrize("package", ["numba", "llvmlite"])

@@ -18,6 +18,7 @@ from pipeline.kernels.exact_sum import (
     trim,
     widen,
 )
+from tests.draws import draws
 
 SPECIAL = [0, 1, 2**63 - 1, 2**63, 2**64 - 1]
 
@@ -40,7 +41,7 @@ def from_fraction(number: Fraction, low: int, size: int) -> ExactSums:
     return ExactSums(np.frombuffer(int(whole).to_bytes(8 * size, "little", signed=True), np.uint64)[None].copy(), low)
 
 
-@settings(deadline=None)
+@settings(max_examples=draws(100), deadline=None)
 @given(sums())
 def test_trimming_and_widening_keep_the_numbers(number: ExactSums) -> None:
     trimmed = trim(number)
@@ -52,7 +53,7 @@ def test_trimming_and_widening_keep_the_numbers(number: ExactSums) -> None:
     np.testing.assert_array_equal(again.words, trimmed.words)
 
 
-@settings(deadline=None)
+@settings(max_examples=draws(100), deadline=None)
 @given(sums(), st.lists(st.integers(1, 2**40), min_size=5, max_size=5))
 def test_sums_and_means_are_rounded_once(number: ExactSums, counts: list[int]) -> None:
     assert to_float(number).tolist() == [float(value) for value in exact(number)]
@@ -60,7 +61,7 @@ def test_sums_and_means_are_rounded_once(number: ExactSums, counts: list[int]) -
     assert mean(number, np.array(counts)).tolist() == expected
 
 
-@settings(deadline=None)
+@settings(max_examples=draws(100), deadline=None)
 @given(
     st.integers(2**52, 2**53 - 1),
     st.sampled_from([-1, 0, 1]),
@@ -77,7 +78,7 @@ def test_what_is_far_below_breaks_ties(digits: int, rest: int, count: int, expon
     assert mean(number, np.array([count]))[0] == float(exact(number)[0] / count)
 
 
-@settings(deadline=None)
+@settings(max_examples=draws(100), deadline=None)
 @given(st.integers(-5, 5), st.sampled_from([52, 53, 54, 62]), st.integers(-3, 3), st.integers(0, 70))
 def test_means_of_sums_about_the_size_of_a_float(offset: int, bits: int, count: int, shift: int) -> None:
     whole = (2**bits + offset) << shift
@@ -93,14 +94,14 @@ def test_the_mean_of_nothing_is_nan() -> None:
     assert np.isnan(mean(ExactSums(np.zeros((1, 1), np.uint64)), np.zeros(1, np.int64))[0])
 
 
-@settings(deadline=None)
+@settings(max_examples=draws(100), deadline=None)
 @given(st.floats(allow_nan=False, allow_infinity=False), st.integers(1, 2**40))
 def test_the_mean_of_equal_values_is_that_value(value: float, count: int) -> None:
     total = from_fraction(Fraction(value) * count, -18, 36)
     assert mean(total, np.array([count]))[0] == value
 
 
-@settings(deadline=None)
+@settings(max_examples=draws(100), deadline=None)
 @given(sums(), sums(3), st.permutations(range(5)))
 def test_scattered_sums_add_up(first: ExactSums, second: ExactSums, places: list[int]) -> None:
     total = scatter_add([first, second], [np.array(places), np.arange(3)], 5)
@@ -118,7 +119,7 @@ def test_many_parts_do_not_overflow() -> None:
     assert exact(total) == [9 * (2**62 - 1)]
 
 
-@settings(deadline=None)
+@settings(max_examples=draws(100), deadline=None)
 @given(sums())
 def test_groups_add_up(number: ExactSums) -> None:
     values = exact(number)
@@ -126,7 +127,7 @@ def test_groups_add_up(number: ExactSums) -> None:
     assert exact(total) == [values[1], values[0] + values[2] + values[3], 0, values[4]]
 
 
-@settings(deadline=None)
+@settings(max_examples=draws(100), deadline=None)
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=4, max_size=4), st.lists(st.integers(0, 150), min_size=4))
 def test_digits_are_carried_over(values: list[int], shifts: list[int]) -> None:
     digits, weights = np.array(values).reshape(1, 2, 2), np.array(shifts[:4]).reshape(2, 2)
@@ -140,7 +141,7 @@ def test_digits_are_carried_over(values: list[int], shifts: list[int]) -> None:
 
 
 @pytest.mark.parametrize("offset", [0, 1e7, 1e15])
-@settings(deadline=None)
+@settings(max_examples=draws(100), deadline=None)
 @given(values=st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=6))
 def test_the_variance_has_three_roundings(values: list[float], offset: float) -> None:
     numbers = [Fraction(value + offset) for value in values]

@@ -44,7 +44,7 @@ def test_many_numbers_of_many_sizes_kernel(spread: float) -> None:
     assert total_of(values).mean(3) == float(naive(values) / (3 * values.size))
 
 
-@settings(deadline=None)
+@settings(max_examples=draws(100), deadline=None)
 @given(st.lists(st.lists(NUMBERS, min_size=1, max_size=4), min_size=1, max_size=5), st.randoms())
 def test_totals_add_up_in_any_order_kernel(parts: list[list[float]], random: object) -> None:
     totals = [total_of(np.array([part])) for part in parts]

@@ -279,7 +279,11 @@ LASTING = (
 )
 
 
-@pytest.mark.parametrize("error", LASTING, ids=lambda error: errno.errorcode[error.errno])
+@pytest.mark.parametrize(
+    "error",
+    [LASTING[0], *(pytest.param(error, marks=pytest.mark.thorough) for error in LASTING[1:])],
+    ids=lambda error: errno.errorcode[error.errno],
+)
 @pytest.mark.parametrize("kind", ["read", "write"])
 @pytest.mark.parametrize("halo", ["read", "exchange"])
 def test_a_fault_that_lasts_stops_the_run_at_once(

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shutil
+import struct
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -231,6 +232,19 @@ def test_there_and_back(tmp_path: Path, name: str) -> None:
     assert tags_of(tmp_path / "b.tif") == tags_of(tmp_path / "a.tif")
     assert facts["output"] == str(tmp_path / "b.tif")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", "a.zarr", "b.tif"]
+
+
+@pytest.mark.parametrize("code", [3, 999])
+def test_a_meaning_of_a_band_that_tiff_does_not_know_is_none(tmp_path: Path, code: int) -> None:
+    """What tifffile refuses to write would end a run whose store is complete."""
+    values = make_tiff(tmp_path / "a.tif", {"shape": (20, 30, 4), "photometric": "rgb", "extrasamples": (2,)})
+    data, alpha = (tmp_path / "a.tif").read_bytes(), struct.pack("<HHIH", 338, 3, 1, 2)
+    assert data.count(alpha) == 1
+    (tmp_path / "a.tif").write_bytes(data.replace(alpha, alpha[:-2] + struct.pack("<H", code)))
+    api.convert(tmp_path / "a.tif", tmp_path / "b.tif", limits=SMALL)
+    with tifffile.TiffFile(tmp_path / "b.tif") as tif:
+        assert list(tif.pages.first.extrasamples) == [0]
+    np.testing.assert_array_equal(np.moveaxis(tifffile.imread(tmp_path / "b.tif"), 0, -1), values)
 
 
 @pytest.mark.parametrize("name", ["RGB.byte.tif", "float_raster_with_nodata.tif"])

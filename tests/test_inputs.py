@@ -34,7 +34,8 @@ from pipeline.storage.input import Choice, Input
 from pipeline.storage.open import REFUSED, local_paths, open_input, open_raster
 from pipeline.storage.reader import Evidence, Reader
 from pipeline.storage.tiff.descriptor import Descriptors
-from tests import harness, strategies
+from pipeline.testing import strategy
+from tests import harness
 from tests.draws import draws
 from tests.georeference import UTM, WKT, geo_text
 from tests.zarr_files import group, pixels, read, write
@@ -388,7 +389,7 @@ def read_block(cached: CachedReader, number: int) -> None:
 @st.composite
 def cached_readers(draw: st.DrawFn) -> CachedReader:
     height, width = draw(st.integers(1, 40)), draw(st.integers(1, 40))
-    dims = draw(st.sampled_from(strategies.DIMS))
+    dims = draw(st.sampled_from(strategy.DIMS))
     sizes = {"y": height, "x": width, "band": draw(st.integers(1, 3))}
     reader = recorded(tuple(sizes[dim] for dim in dims), dims)
     top, left = draw(st.integers(0, height - 1)), draw(st.integers(0, width - 1))
@@ -501,7 +502,7 @@ def test_spare_buffers_serve_any_dtype_and_shape(data: st.DataObject) -> None:
     readers = []
     for number in range(3):
         dtype = np.dtype(data.draw(st.sampled_from(["uint8", "int16", "float16", "float32", "float64"])))
-        dims = data.draw(st.sampled_from(strategies.DIMS))
+        dims = data.draw(st.sampled_from(strategy.DIMS))
         shape = tuple({"y": 12, "x": 16, "band": data.draw(st.integers(1, 3))}[dim] for dim in dims)
         reader = Recorded(rng.integers(0, 200, shape).astype(dtype), dims, (4, 4))
         unit = data.draw(st.sampled_from([(4, 4), (8, 2), (16, 16), (5, 3)]))

@@ -143,6 +143,7 @@ def test_stopped_in_the_middle_and_resumed(
     assert not (tmp_path / "out.zarr.work").exists()
 
 
+@pytest.mark.thorough
 def test_tables_too_large_for_the_memory_go_to_the_disk(
     config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -112,6 +112,9 @@ def check(got: dict[str, float], values: list[Any]) -> None:
         assert got["var"] > 1.6e308
         return
     assert abs(Fraction(float(got["var"])) - expected) <= expected * Fraction(2) ** -51 + Fraction(2) ** -1074
+    if 0 < expected < Fraction(2) ** -1022:  # the root is one also where the variance vanishes
+        assert abs(Fraction(float(got["std"])) ** 2 - expected) <= expected * Fraction(2) ** -50
+        return
     assert got["std"] == np.sqrt(got["var"])
 
 
@@ -321,7 +324,7 @@ def test_a_table_is_no_larger_than_its_width_says_kernel() -> None:
             assert width.sum_bytes <= 24  # what nearly all rasters need
 
 
-@settings(deadline=None)
+@settings(max_examples=draws(100), deadline=None)
 @given(st.lists(rasters("float64"), min_size=2, max_size=3))
 def test_a_merge_is_no_larger_than_predicted_kernel(drawn: Any) -> None:
     drawn = [raster for raster in drawn if len(raster[1]) == len(drawn[0][1])]

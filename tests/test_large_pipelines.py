@@ -46,7 +46,12 @@ LARGE: dict[str, Callable[[], Steps]] = {
 }
 
 
-@pytest.mark.parametrize("case", LARGE)
+SOME = ("chain", "percentiles", "kernel")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[] if case in SOME else pytest.mark.thorough) for case in LARGE]
+)
 def test_a_large_pipeline_is_planned_in_seconds(case: str, image: str, tmp_path: Path) -> None:
     document = {"inputs": {"image": image}, "steps": LARGE[case](), "output": {"path": str(tmp_path / "out.zarr")}}
     started = time.process_time()

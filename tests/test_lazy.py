@@ -19,6 +19,7 @@ from scipy import ndimage
 
 import pipeline
 from pipeline.model.errors import PipelineError, UsageError
+from pipeline.testing import strategy
 from tests import harness, strategies
 from tests.draws import draws
 from tests.harness import same_bits
@@ -57,7 +58,7 @@ def test_names_of_bands_of_an_xarray() -> None:
 @settings(deadline=None, max_examples=draws(25), suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_lazy_gives_the_bits_of_a_run(data: st.DataObject) -> None:
-    raster = data.draw(strategies.rasters())
+    raster = data.draw(strategy.rasters())
     steps = data.draw(strategies.chains())
     assume(not any("labels" in step for step in steps))  # one array has no labels beside it
     for step in steps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import imagecodecs
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from pipeline.kernels import lzw
 from pipeline.storage.tiff import lzw as tiff_lzw
 from pipeline.storage.tiff.reader import TiffReader
+from pipeline.verbs.load import load
 from tests.draws import draws
 
 GUARD = 64
@@ -98,3 +100,20 @@ def test_files_are_read_as_by_tifffile(
     out = np.empty(reader.spec.shape, reader.spec.dtype)
     reader.read(reader.spec.region, out)
     np.testing.assert_array_equal(out, values)
+
+
+def test_an_input_says_that_the_kernel_is_to_be_compiled(tmp_path: Path) -> None:
+    """Through all views of a file, and where it is not the first of a stack; not of other codecs."""
+    values = np.arange(20, dtype="u1").reshape(4, 5)
+    for name in ("zlib", "lzw"):
+        tifffile.imwrite(tmp_path / f"{name}.tif", values, compression=name, photometric="minisblack")
+    entries = {
+        "zlib": {"path": str(tmp_path / "zlib.tif")},
+        "lzw": {"path": str(tmp_path / "lzw.tif"), "bands": [1], "nodata": 3, "scale": {"factor": 2}},
+        "both": {"stack": [str(tmp_path / "zlib.tif"), str(tmp_path / "lzw.tif")]},
+    }
+    steps = [{"name": f"of_{name}", "op": "cast", "input": name, "dtype": "float32"} for name in entries]
+    job = load({"inputs": entries, "steps": steps, "output": {"path": str(tmp_path / "out.zarr")}})
+    inputs = pickle.loads(pickle.dumps(job.plan.inputs))  # as it goes to the processes that compile
+    found = {name: entry.compile_decoder for name, entry in inputs.items()}
+    assert found == {"zlib": None, "lzw": tiff_lzw.compile_kernel, "both": tiff_lzw.compile_kernel}

@@ -62,7 +62,7 @@ def run(scene: Path, output: Path, steps: list[dict[str, Any]], image: str, **li
     return facts
 
 
-SOME = {("window", "read"), ("window", "exchange"), ("gabor", "read"), ("label_stats", "read")}
+SOME = {("window", "exchange"), ("label_stats", "read")}
 """The others, too, take 4 s each: they are thorough."""
 
 
@@ -80,6 +80,7 @@ def test_measured_peak_is_below_the_planned_one(op: str, halo: str, scene: Path,
     assert facts["peak_rss_bytes"] <= facts["planned_peak_bytes"] <= 1024 * MIB
 
 
+@pytest.mark.thorough
 def test_measured_peak_of_a_quicklook(tmp_path: Path) -> None:
     """Of a raster of few rows, all of which a picture needs."""
     path = str(tmp_path / "wide.zarr")
@@ -96,7 +97,7 @@ def test_measured_peak_of_a_quicklook(tmp_path: Path) -> None:
     assert facts["peak_rss_bytes"] <= facts["planned_peak_bytes"] <= 500 * MIB
 
 
-@pytest.mark.parametrize("halo", ["read", "exchange"])
+@pytest.mark.parametrize("halo", ["read", pytest.param("exchange", marks=pytest.mark.thorough)])
 def test_measured_peak_of_a_chain(halo: str, scene: Path, tmp_path: Path) -> None:
     steps = [
         {"name": "smooth", "op": "window", "input": "image", "size": 7},

@@ -651,6 +651,7 @@ def refused_with_workers_at(
     return text
 
 
+@pytest.mark.thorough
 def test_workers_that_cannot_reach_the_store(
     server: S3, bucket: str, tmp_path: Path, scene: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -691,7 +692,8 @@ def test_workers_see_another_raster(
     assert not list(tmp_path.glob("out.zarr*"))
 
 
-@pytest.mark.parametrize("endpoint", ["other", pytest.param("nobody", marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("endpoint", ["other", "nobody"])
 def test_workers_that_would_write_to_another_store(
     server: S3, other: S3, bucket: str, tmp_path: Path, scene: str, monkeypatch: pytest.MonkeyPatch, endpoint: str
 ) -> None:

@@ -32,6 +32,7 @@ from pipeline.storage.zarr.store import (
     finish_store,
     root_attributes,
 )
+from pipeline.testing import strategy
 from pipeline.verbs.load import Cut, load
 from tests import harness, strategies
 from tests.draws import draws
@@ -199,7 +200,7 @@ def test_every_chunk_is_written(
 @DRAWN
 @given(st.data())
 def test_dims_are_converted_with_all_that_belongs_to_them(data: st.DataObject) -> None:
-    raster = data.draw(strategies.rasters(largest=20))
+    raster = data.draw(strategy.rasters(largest=20))
     dims = data.draw(st.sampled_from(["y,x,band", "band,y,x"]))
     with harness.workspace() as folder:
         store = run(harness.store(raster, folder / "in.zarr"), folder / "out.zarr", dims=dims, chunks=[8, 8])
@@ -355,7 +356,7 @@ def test_a_region_of_a_region_counts_on(tmp_path: Path) -> None:
 @DRAWN
 @given(st.data())
 def test_a_kept_output_as_input_equals_the_chain(data: st.DataObject) -> None:
-    raster = data.draw(strategies.rasters(largest=25))
+    raster = data.draw(strategy.rasters(largest=25))
     first = data.draw(strategies.window_steps("first"))
     second = data.draw(strategies.window_steps("second"))
     if first["statistics"]:

@@ -25,6 +25,7 @@ from pipeline.model.region import Axis, Grid, Halo, Region
 from pipeline.planning.cost import BASE_BYTES
 from pipeline.planning.passes import make_plan
 from pipeline.planning.plan import InputSpec, Plan, Settings, format_bytes
+from pipeline.testing import strategy
 from pipeline.verbs.load import load
 from tests import harness, strategies
 from tests.draws import draws
@@ -213,8 +214,8 @@ def test_shards_are_whole_chunks_and_blocks_whole_shards() -> None:
 @given(data=st.data())
 def test_buffers_of_every_block_fit_the_planned_slots(data: st.DataObject) -> None:
     """Every block of a chain is computed in the planned buffers: none is too small, none is asked for too early."""
-    raster = data.draw(strategies.rasters())
-    steps, layout = data.draw(strategies.chains()), data.draw(strategies.layouts())
+    raster = data.draw(strategy.rasters())
+    steps, layout = data.draw(strategies.chains()), data.draw(strategy.layouts())
     with harness.workspace() as folder:
         source = harness.store(raster, folder / "in.zarr")
         if not loadable(source, steps, folder):
@@ -258,7 +259,8 @@ def test_bytes_are_said_as_a_person_would() -> None:
     assert [format_bytes(n) for n in (0, 1023, 2048, 1.5 * GIB)] == ["0 bytes", "1023 bytes", "2.0 KiB", "1.5 GiB"]
 
 
-@pytest.mark.parametrize("halo", [pytest.param("read", marks=pytest.mark.thorough), "exchange"])
+@pytest.mark.thorough
+@pytest.mark.parametrize("halo", ["read", "exchange"])
 def test_measured_peak_is_below_the_planned_one(tmp_path: Path, halo: str) -> None:
     """A raster larger than the memory that its run may use, in a process of its own."""
     size = 2560

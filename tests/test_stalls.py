@@ -147,6 +147,7 @@ def test_a_signal_before_a_run(server: S3, bucket: str, tmp_path: Path) -> None:
     assert (code, words) == (130, "error: stopped by Ctrl-C")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("within", [False, True])
 def test_a_request_has_a_time_limit(
     server: S3, bucket: str, tmp_path: Path, within: bool, monkeypatch: pytest.MonkeyPatch

@@ -410,6 +410,7 @@ def test_negative_scale_is_north_up(tmp_path: Path) -> None:
         ("float32", "1.#QNAN", math.nan),
         ("float32", "-nan(ind)", math.nan),
         ("float32", "1" + "0" * 400, None),
+        ("uint8", "1" + "0" * 400, None),
     ],
 )
 def test_nodata(tmp_path: Path, dtype: str, text: str, nodata: float | None) -> None:

@@ -174,6 +174,7 @@ def test_one_message_lists_all_with_places(here: Path) -> None:
     assert lines[-1].endswith(f"or the line {here} to {here.parent}/config/rasterpipe/trusted")
 
 
+@pytest.mark.thorough
 def test_a_preload_runs_when_it_is_trusted_and_not_before(here: Path) -> None:
     (here / "preload.py").write_text(f"open({str(here / 'ran')!r}, 'w').close()\n")
     kwargs = {"n_workers": 1, "threads_per_worker": 1, "preload": str(here / "preload.py")}

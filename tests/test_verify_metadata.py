@@ -312,6 +312,7 @@ def test_each_leaf_of_the_recorded_plan_is_compared(output: Path, monkeypatch: p
     assert {what for what in unseen if not what.startswith("config.run.")} == {"config.output.path changed"}
 
 
+@pytest.mark.thorough
 def test_what_else_is_recorded_is_compared(output: Path) -> None:
     document = read(output)
     record, unseen = document["attributes"]["rasterpipe"], []
@@ -351,6 +352,7 @@ WRONG = (None, 10**9, [], "text", {}, ...)
 """Values of another type, and none."""
 
 
+@pytest.mark.thorough
 def test_a_record_of_other_types_is_refused(output: Path) -> None:
     """Each key of the record, at the top and one level down."""
     document = read(output)

@@ -30,7 +30,8 @@ from pipeline.storage.input import Choice
 from pipeline.storage.zarr.document import write_coordinates
 from pipeline.storage.zarr.reader import ZarrReader
 from pipeline.storage.zarr.store import create_store
-from tests import harness, strategies
+from pipeline.testing import strategy
+from tests import harness
 from tests.draws import draws
 from tests.georeference import ROTATED, UTM, WKT, geo_text
 from tests.zarr_files import group, pixels, quietly, read, write
@@ -55,7 +56,7 @@ def codecs(request: pytest.FixtureRequest) -> Iterator[None]:
 @DRAWN
 @given(data=st.data())
 def test_regions_and_bands_of_any_layout(data: st.DataObject) -> None:
-    raster = data.draw(strategies.rasters(dtypes=DTYPES[1:]))
+    raster = data.draw(strategy.rasters(dtypes=DTYPES[1:]))
     with harness.workspace() as folder:
         reader = ZarrReader(harness.store(raster, folder / "in.zarr"))
         spec = reader.spec
@@ -901,3 +902,20 @@ def test_dims_that_are_renamed_keep_their_coordinates(tmp_path: Path) -> None:
     assert reader.spec.bands == ("red", "green", "nir")
     assert reader.spec.transform == (10, 0, 0, 0, -10, 100)
     np.testing.assert_array_equal(read(reader), values[1])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        *({key: 10**400} for key in ("_FillValue", "fill_value", "nodata", "scale_factor", "add_offset")),
+        *({key: [10**400]} for key in ("nodatavals", "scales", "offsets")),
+        *({key: [10**400, 0, 0, 0, 1, 0]} for key in ("transform", "spatial:transform")),
+        {"geotiff": {"tags": {"33550": [10**400, 1, 0]}}},
+    ],
+)
+def test_an_integer_beyond_the_doubles_is_left_out(tmp_path: Path, attributes: dict[str, Any], dtype: str) -> None:
+    reader = ZarrReader(write(tmp_path / "a.zarr", pixels((4, 5), dtype), attributes=attributes))
+    assert (reader.spec.nodata, reader.spec.transform, reader.scales) == (None, None, ())
+    said = str(reader.describe()["warnings"])
+    assert "is ignored" in said or "are ignored" in said or "transform" in str(attributes) or "geotiff" in attributes

@@ -12,6 +12,5 @@ House rules (`kernels.compile` says why, and what each costs):
 
 Words: a **lane** is one of the interleaved bands of ``y, x, band``; a **vector** is what the processor computes at
 once; a **strip** is a stretch of every row, a **slab** some whole rows, a **tile** a rectangle, a **batch** some
-neighbours of one row; a **part** is rows of a strip that are computed together; a `Place` says where any of them lies
-in arrays.
+neighbours of one row; a **part** is rows of a strip that are computed together; a `Place` says where it lies in arrays.
 """

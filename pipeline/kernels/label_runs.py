@@ -161,6 +161,14 @@ def flag_starts(line: Any, mask: Any, flags: Any) -> None:
         flags[c] = 1
 
 
+@inner
+def keep_run(runs: Any, r: Any, slot: Any, to: Any) -> None:
+    """Move run r to a place before it, and write its slot."""
+    for k in range(3):
+        runs[to, k] = runs[r, k]
+    runs[to, 3] = slot
+
+
 @kernel
 def look_up_slots(names: Any, ignore: Any, table: Any, labels: Any, num: Any, runs: Any) -> Any:
     """Write the slots of runs, without those to ignore; return the numbers of runs and slots."""
@@ -176,10 +184,7 @@ def look_up_slots(names: Any, ignore: Any, table: Any, labels: Any, num: Any, ru
             slots[name - base] = slot
             labels[slot] = name
             num += 1
-        runs[found, 0] = runs[r, 0]
-        runs[found, 1] = runs[r, 1]
-        runs[found, 2] = runs[r, 2]
-        runs[found, 3] = slot
+        keep_run(runs, r, slot, found)
         found += 1
     return found, num
 
@@ -206,10 +211,7 @@ def hash_slots(names: Any, ignore: Any, entries: Any, labels: Any, num: Any, run
             entries[at, 1] = slot
             labels[slot] = name
             num += 1
-        runs[found, 0] = runs[r, 0]
-        runs[found, 1] = runs[r, 1]
-        runs[found, 2] = runs[r, 2]
-        runs[found, 3] = slot
+        keep_run(runs, r, slot, found)
         found += 1
     return found, num
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.kernels.compile import inner, kernel
-from pipeline.kernels.label_runs import Slab, find_runs
+from pipeline.kernels.label_runs import Slab, find_runs, keep_run
 from pipeline.kernels.vector import lowest_bit, number_of_bits
 
 MOST_BITS = 24
@@ -127,10 +127,7 @@ def _find_ranks(names: Any, words: Any, before: Any, runs: Any) -> Any:
     found = 0
     for r in range(names.size):
         if names[r] >= 0:
-            runs[found, 0] = runs[r, 0]
-            runs[found, 1] = runs[r, 1]
-            runs[found, 2] = runs[r, 2]
-            runs[found, 3] = rank_of(names[r], words, before)
+            keep_run(runs, r, rank_of(names[r], words, before), found)
             found += 1
     return found
 

@@ -4,8 +4,8 @@ A network is data: `window_network` applies each of its steps to a whole row of 
 window are sorted, each once for all windows that hold it; neighbouring columns are merged to blocks, each once for
 all windows that hold it; a value that cannot be one of those asked for is dropped on the way, and what only led to
 it is never computed. (Batcher's odd-even merging, 1968; the idea to share the sorted columns is of "Fast median
-filters using separable sorting networks", Adams 2021.) A median of 5 x 5 takes 90 minima and maxima a pixel, 9 x 9
-takes 404.
+filters using separable sorting networks", Adams 2021.) A median of 5 x 5 takes 90 minima and maxima a pixel, one of
+9 x 9 takes 404.
 """
 
 from __future__ import annotations

@@ -190,12 +190,12 @@ def is_nan(value: Number | None) -> bool:
 
 def holds(dtype: np.dtype, value: Number) -> bool:
     """Return whether the dtype can hold the value exactly (for a float dtype: to its precision)."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return dtype.kind == "f"
     if dtype.kind == "f":
-        return is_nan(value) or math.isinf(value) or abs(value) <= float(np.finfo(dtype).max)
-    if is_nan(value) or math.isinf(value) or value != int(value):
-        return False
+        return abs(value) <= float(np.finfo(dtype).max)
     info = np.iinfo(dtype)
-    return int(info.min) <= int(value) <= int(info.max)
+    return value == int(value) and int(info.min) <= value <= int(info.max)
 
 
 def fit(value: Number, dtype: np.dtype) -> Number | None:

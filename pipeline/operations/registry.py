@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -23,9 +24,27 @@ _registered: dict[str, type[Operation]] = {}
 def register(operation: type[Operation]) -> type[Operation]:
     """Register an operation class under the literal of its `op` field (a class decorator)."""
     plugin.op_of(operation)
-    _registered[f"{operation.__module__}.{operation.__qualname__}"] = operation
+    _registered[_key(operation)] = operation
     known.cache_clear()
     return operation
+
+
+@contextmanager
+def registered(operation: type[Operation]) -> Iterator[None]:
+    """Have an operation known for a while, unless it is anyhow."""
+    if operation in known().operations.values():
+        yield
+        return
+    register(operation)
+    try:
+        yield
+    finally:
+        del _registered[_key(operation)]
+        known.cache_clear()
+
+
+def _key(operation: type[Operation]) -> str:
+    return f"{operation.__module__}.{operation.__qualname__}"
 
 
 @dataclass(frozen=True)
@@ -102,7 +121,7 @@ def why_unknown(op: object, text: str) -> str:
     """Return why there is no operation of this name; `text` says that there is none."""
     if isinstance(op, str) and op in known().refused:
         return known().refused[op]
-    return "; ".join((text, *known().faults))
+    return "; ".join((text, *sorted(known().faults, key=lambda fault: str(op) not in fault)))  # the likely ones first
 
 
 def find_operation(name: str) -> type[Operation]:

@@ -54,7 +54,7 @@ def from_attributes(attributes: Mapping[str, Any], num_bands: int) -> Recorded |
     data = attributes.get(KEY)
     try:
         recorded = _parse(data) if isinstance(data, Mapping) else Recorded()
-    except (TypeError, ValueError, AttributeError, KeyError):
+    except (TypeError, ValueError, OverflowError, AttributeError, KeyError):
         recorded = Recorded()
     if not recorded.items:
         recorded = replace(recorded, items=_scale_items(attributes, num_bands))

@@ -19,6 +19,7 @@ from pipeline.model.raster import Number, RasterSpec, fit, is_nan
 from pipeline.storage.georeference import geokeys, geokeys_format, geokeys_parse
 from pipeline.storage.georeference.cf import crs_wkt
 from pipeline.storage.georeference.geotiff import (
+    ALPHA,
     DOMAIN,
     GDAL_METADATA,
     GDAL_NODATA,
@@ -34,6 +35,8 @@ from pipeline.storage.georeference.recorded import Item, recorded_of
 Tags = dict[int, Any]
 MIN_IS_WHITE, MIN_IS_BLACK, RGB, PALETTE, SEPARATED = 0, 1, 2, 3, 5
 INKS = 4
+UNSPECIFIED = 0
+"""The code of extra samples of which nothing is said, nor anything that TIFF knows."""
 
 
 @dataclass(frozen=True)
@@ -175,8 +178,9 @@ def format_colors(spec: RasterSpec) -> Colors:
         return Colors(PALETTE, (), table)
     if photometric == MIN_IS_WHITE and spec.dtype.kind != "u":
         photometric = None
-    if photometric in own and own[photometric] + len(recorded.extra) == count:
-        return Colors(photometric, recorded.extra)
+    extra = tuple(code if code in (UNSPECIFIED, *ALPHA) else UNSPECIFIED for code in recorded.extra)
+    if photometric in own and own[photometric] + len(extra) == count:
+        return Colors(photometric, extra)
     if count == own[RGB] and spec.dtype == np.uint8:
         return Colors(RGB, ())
-    return Colors(MIN_IS_BLACK, (0,) * (count - 1))
+    return Colors(MIN_IS_BLACK, (UNSPECIFIED,) * (count - 1))
