@@ -623,8 +623,8 @@ def test_overrides(demo: Path, tmp_path: Path) -> None:
     assert pipeline.steps[1].window == 3  # type: ignore[attr-defined]
     assert pipeline.steps[1].orientations == (0, 45)  # type: ignore[attr-defined]
     assert pipeline.run.memory == 2 << 30
-    assert pipeline.model.region is not None
-    assert pipeline.model.region.rows == (0, 100)
+    assert pipeline.region is not None
+    assert pipeline.region.rows == (0, 100)
     assert pipeline.inputs["image"].nodata == "none"
     assert pipeline.inputs["image"].path == f"{tmp_path}/data/scene.zarr"  # still the file's own
     assert pipeline.output.path == f"{tmp_path}/here/other.zarr"

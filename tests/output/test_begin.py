@@ -681,9 +681,9 @@ def test_an_input_that_changes_during_the_run(
 ) -> None:
     execute = run_module.execute
 
-    def meddle(*args: Any) -> Any:
+    def meddle(*args: Any, **options: Any) -> Any:
         os.utime(Path(scene, "zarr.json"), ns=(1, 2**62))
-        return execute(*args)
+        return execute(*args, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(run_module, "execute", meddle)

@@ -482,9 +482,9 @@ def test_metadata_that_are_others_for_a_while_stop_the_run(
     assert another != before
     execute = run_module.execute
 
-    def meddle(*args: Any) -> Any:
+    def meddle(*args: Any, **options: Any) -> Any:
         overwrite(scene / "zarr.json", another.encode())
-        return execute(*args)
+        return execute(*args, **options)
 
     monkeypatch.setattr(run_module, "execute", meddle)
     with pytest.raises(InputChanged, match="its metadata are not those of when the run began"):

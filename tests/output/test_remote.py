@@ -174,8 +174,8 @@ def test_an_input_that_changes_meanwhile_is_noticed(
     folder = folder_at(remote, Access(**server.storage))
     execute = run_module.execute
 
-    def change(*arguments: Any) -> Any:
-        done = execute(*arguments)
+    def change(*arguments: Any, **options: Any) -> Any:
+        done = execute(*arguments, **options)
         folder.replace("added", b"something")
         return done
 
