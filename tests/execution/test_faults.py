@@ -421,6 +421,7 @@ def test_a_disk_that_fills_up(small_disk: Path, tmp_path: Path, monkeypatch: pyt
     assert sorted(os.listdir(small_disk)) == ["result.zarr"]
 
 
+@pytest.mark.thorough
 def test_kernels_that_cannot_be_kept(small_disk: Path, tmp_path: Path) -> None:
     """The run compiles its own, and says so."""
     steps = [{"name": "slope", "op": "gradient", "spacing": 1}]

@@ -261,7 +261,7 @@ def test_what_is_lazy_reads_known_palettes_only(image: np.ndarray) -> None:
         pipeline.apply(given, array)
 
 
-@pytest.mark.parametrize("method", ["median_cut", "kmeans"])
+@pytest.mark.parametrize("method", ["median_cut", pytest.param("kmeans", marks=pytest.mark.thorough)])
 def test_wide_sums_of_colours_go_to_the_disk_before_they_fill_the_memory(
     config: Config, image: np.ndarray, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

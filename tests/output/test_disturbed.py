@@ -345,6 +345,7 @@ def test_another_raster_of_the_same_sizes_and_times_is_told(
         api.run(pipeline(sources[1], output), cut=Cut(GRIDS), resume=True)
 
 
+@pytest.mark.thorough
 def test_listings_know_a_million_files() -> None:
     """16 bytes a file: they go to workers."""
     entries = (listing.Entry(f"c/{i // 1000}/{i % 1000}", 7, f"7 {i}", f"7 {i} {i}") for i in range(10**6))

@@ -379,6 +379,7 @@ def refuted(output: Path, *texts: str, **options: Any) -> dict[str, Any]:
     return facts
 
 
+@pytest.mark.thorough
 def test_a_wrong_pixel_is_found(output: Path) -> None:
     array = zarr.open_array(output, path="bend/dxx", mode="r+")
     array[50, 61, 1] = np.nextafter(array[50, 61, 1], 1e9)
