@@ -402,7 +402,8 @@ def test_a_coordinate_named_as_an_output_gives_way(tmp_path: Path) -> None:
 
 
 def writer(folder: Path, shards: tuple[int, ...] | None = None, region: Region | None = None) -> ZarrWriter:
-    plan = StoredArray("s/value", RasterSpec(20, 30, np.dtype("uint8"), nodata=9), (4, 5), shards, "fast", region)
+    spec = RasterSpec(20, 30, np.dtype("uint8"), nodata=9)
+    plan = StoredArray("s/value", spec, (4, 5), shards, "fast", region or spec.region)
     create_store(str(folder / "a.zarr"), {}, [plan])
     return ZarrWriter(str(folder / "a.zarr"), plan)
 
