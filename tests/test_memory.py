@@ -17,7 +17,7 @@ import zarr
 import pipeline
 from pipeline.execution import run as execution
 from pipeline.execution.worker import PassWorker
-from pipeline.operations.registry import registry
+from pipeline.operations.registry import our_operations
 from tests import strategies
 
 MIB = 2**20
@@ -62,7 +62,7 @@ def run(scene: Path, output: Path, steps: list[dict[str, Any]], image: str, **li
 
 
 @pytest.mark.parametrize("halo", ["read", "exchange"])
-@pytest.mark.parametrize("op", sorted(registry()))
+@pytest.mark.parametrize("op", sorted(our_operations()))
 def test_measured_peak_is_below_the_planned_one(op: str, halo: str, scene: Path, tmp_path: Path) -> None:
     steps = [*strategies.memory_steps(op)]
     image = "image" if halo == "read" else "counts"
