@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 import pipeline
+from pipeline.storage.input import Choice
 from pipeline.storage.zarr.reader import ZarrReader, configure
 from pipeline.storage.zarr.store import ZarrWriter, create_store
 from pipeline.verbs.load import load
@@ -27,7 +28,7 @@ def floor(config: dict[str, Any], place: str) -> float:
     configure(job.plan.settings.workers)
     grid = planned.grid
     blocks = [grid.block(number) for number in range(len(grid))]
-    results = {name: _read_blocks(ZarrReader(job.output, name), blocks) for name in planned.arrays}
+    results = {name: _read_blocks(ZarrReader(job.output, Choice(name)), blocks) for name in planned.arrays}
     shutil.rmtree(place, ignore_errors=True)
     create_store(place, {}, list(planned.arrays.values()))
     writers = {name: ZarrWriter(place, array) for name, array in planned.arrays.items()}

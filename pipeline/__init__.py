@@ -1,7 +1,7 @@
 """rasterpipe: a chunked, out-of-core processing pipeline for large multi-band rasters.
 
-`run`, `plan`, `validate`, `info` and `verify` do what the commands of these names do and return their facts as a dict;
-`apply` applies steps lazily to a dask or xarray array.
+`run`, `plan`, `validate`, `info` and `verify` do what the commands of these names do and return their facts
+(`model.facts`); `apply` applies steps lazily to a dask or xarray array.
 """
 
 from __future__ import annotations

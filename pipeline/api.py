@@ -6,42 +6,53 @@ import dataclasses
 import importlib.util
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypedDict, Unpack
 
-from pipeline.config import RESERVED, Pipeline, load_pipeline
+from pipeline.config import RESERVED, Changes, Setting, load_pipeline, locating
 from pipeline.config.scheduler import THREADS, Cluster
 from pipeline.execution.progress import Progress
 from pipeline.model.errors import UsageError
+from pipeline.model.facts import InfoFacts, PlanFacts, RunFacts, ValidateFacts, VerifyFacts
 from pipeline.operations.registry import find_operation
 from pipeline.output.job import Job
 from pipeline.planning.plan import UNKNOWN
 from pipeline.storage.input import Choice
 from pipeline.storage.open import open_raster
+from pipeline.verbs.convert import Wanted, conversion
 from pipeline.verbs.facts import describe_input, describe_plan
-from pipeline.verbs.load import Source, load
-from pipeline.verbs.run import Ways, executor_of, located, run_job
+from pipeline.verbs.load import PLANNED, Cut, Source, load
+from pipeline.verbs.run import Ways, executor_of, run_job
+
+AnyPath = str | os.PathLike[str]
 
 
-def plan(source: Source, **options: Any) -> dict[str, Any]:
-    """Return what a run would do: passes, blocks, memory, bytes read and written (see `load` for the options)."""
-    job = load(source, **options)
+class Existing(TypedDict, total=False):
+    """What to do with an output that is there, and whether to be quiet: see `run`."""
+
+    resume: bool
+    overwrite: bool
+    in_place: bool
+    quiet: bool
+
+
+def plan(source: Source, *, cut: Cut = PLANNED, **changes: Unpack[Changes]) -> PlanFacts:
+    """Return what a run would do: passes, blocks, memory, bytes read and written (`cut`, `changes` as for `run`)."""
+    job = load(source, cut=cut, **changes)
     scheduler = job.pipeline.run.scheduler
     notes: tuple[str, ...] = ()
     if isinstance(scheduler, Cluster):
         notes = ("what the workers of a cluster have is known when they are there; planned for this machine",)
     elif scheduler != THREADS:
-        with executor_of(job, Progress(quiet=True)) as executor, located(job):
+        with executor_of(job, Progress(quiet=True)) as executor, locating(job.document):
             capacity = executor.probe(job.evidence, [], None, job.plan.distributions)
-        job = load(source, **options, capacity=capacity)
+        job = load(source, cut=dataclasses.replace(cut, capacity=capacity), **changes)
     return describe_plan(dataclasses.replace(job.plan, notes=(*job.plan.notes, *notes)), job.result, job.parts)
 
 
-def validate(source: Source, *, check_inputs: bool = True, **options: Any) -> dict[str, Any]:
+def validate(source: Source, *, check_inputs: bool = True, **changes: Unpack[Changes]) -> ValidateFacts:
     """Check a pipeline file; with `check_inputs`, also that it fits its inputs (only their metadata are read)."""
-    if check_inputs:
-        return {"valid": True, "steps": len(load(source, **options).pipeline.steps), "inputs_checked": True}
-    config = _load_config(source, **options)
-    return {"valid": True, "steps": len(config.steps), "inputs_checked": False}
+    config = load(source, **changes).pipeline if check_inputs else load_pipeline(source, **changes)[0]
+    return ValidateFacts(valid=True, steps=len(config.steps), inputs_checked=check_inputs)
 
 
 def run(
@@ -51,39 +62,39 @@ def run(
     overwrite: bool = False,
     in_place: bool = False,
     quiet: bool = True,
-    quicklook: str | os.PathLike[str] | None = None,
-    performance_report: str | os.PathLike[str] | None = None,
-    **options: Any,
-) -> dict[str, Any]:
-    """Run a pipeline; return what it did (the facts of `run --json`).
+    quicklook: AnyPath | None = None,
+    performance_report: AnyPath | None = None,
+    cut: Cut = PLANNED,
+    **changes: Unpack[Changes],
+) -> RunFacts:
+    """Run a pipeline (a file, or the same as a mapping); return what it did.
+
+    PipelineError, InputError or OutputError is raised before anything is written; RunStopped after, see `errors`.
 
     Parameters
     ----------
-    source
-        Path of a pipeline file, or the same as a mapping.
     resume, overwrite, in_place
         What to do with an unfinished or existing output; one in an object store is replaced in place alone.
-    quicklook
-        A PNG to draw of input and outputs, small.
-    performance_report
-        An HTML file for dask's report of a run on a cluster.
-    options
-        As for `load`: overrides, inputs, output, trust.
-
-    Raises
-    ------
-    RasterpipeError
-        PipelineError, InputError or OutputError before anything is written; RunStopped after, see errors.
+    quicklook, performance_report
+        A PNG to draw of input and outputs, small; an HTML file for dask's report of a run on a cluster.
+    cut
+        How it is cut into blocks. Default: as is best.
+    changes
+        As for `load_pipeline`: overrides, inputs, output, trust.
     """
     if in_place and not overwrite:
         raise UsageError("--in-place says how to overwrite; give --overwrite too")
-    options["in_place"] = in_place
+
+    def load_cut(cut: Cut) -> Job:
+        return load(source, cut=cut, in_place=in_place, **changes)
+
+    # on a cluster first what needs no workers; it is planned again for them
+    on_threads = load_pipeline(source, **changes)[0].run.scheduler == THREADS
+    job = load_cut(cut if on_threads else dataclasses.replace(cut, capacity=UNKNOWN))
     picture, page = (None if path is None else os.fspath(path) for path in (quicklook, performance_report))
-    job = _load_roughly(source, **options)
     if page is not None:
         _check_reportable(job)
-    ways = Ways(Progress(quiet=quiet), resume, overwrite, picture, page)
-    return run_job(job, lambda **cut: load(source, **{**options, **cut}), ways)
+    return run_job(job, load_cut, Ways(Progress(quiet=quiet), resume, overwrite, picture, page, cut))
 
 
 def _check_reportable(job: Job) -> None:
@@ -93,38 +104,25 @@ def _check_reportable(job: Job) -> None:
         raise UsageError("a performance report needs bokeh, which is not installed; pip install 'rasterpipe[cluster]'")
 
 
-def _load_config(source: Source, **options: Any) -> Pipeline:
-    """Return the pipeline with nothing of it opened; options that are not about the file are ignored."""
-    kept = {key: options[key] for key in ("overrides", "inputs", "output", "trust") if key in options}
-    return load_pipeline(source, **kept)[0]
-
-
-def _load_roughly(source: Source, **options: Any) -> Job:
-    """Return the job with all complaints that do not need a cluster; a run on one is planned again for its workers."""
-    if _load_config(source, **options).run.scheduler == THREADS:
-        return load(source, **options)
-    return load(source, **{**options, "capacity": UNKNOWN})
-
-
 def apply_operation(
     operation: str,
-    parameters: Mapping[str, str],
+    parameters: Mapping[str, object],
     source: str,
     target: str,
     *,
-    limits: Sequence[tuple[str, str]] = (),
-    **options: Any,
-) -> dict[str, Any]:
+    limits: Sequence[Setting] = (),
+    **existing: Unpack[Existing],
+) -> RunFacts:
     """Run one operation from a raster to a store, without a pipeline file.
 
     Parameters
     ----------
     parameters
-        Of the operation; the values are YAML.
+        Of the operation; a text is YAML.
     limits
-        Overrides of `run`, each with the option that messages name.
-    options
-        As for `run`: resume, overwrite, quiet.
+        Settings of `run`, each with the option that messages name.
+    existing
+        As for `run`.
     """
     find_operation(operation)
     name = "result" if operation in RESERVED else operation
@@ -133,46 +131,81 @@ def apply_operation(
         "steps": [{"name": name, "op": operation}],
         "output": {"path": target},
     }
-    overrides = [(f"steps.{name}.{key}={value}", f"{key}={value}") for key, value in parameters.items()]
-    return run(document, overrides=[*overrides, *limits], **options)
+    settings = [(f"steps.{name}.{key}", value, f"{key}={value}") for key, value in parameters.items()]
+    return run(document, overrides=[*settings, *limits], **existing)
 
 
-def verify(output: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
-    """Check a finished output, computing parts of it again (see `pipeline.verbs.verify.verify` for the options)."""
+def verify(
+    output: AnyPath,
+    *,
+    samples: int = 8,
+    everything: bool = False,
+    seed: int | None = None,
+    memory: str | None = None,
+    workers: int | None = None,
+    trust: bool | None = None,
+    quiet: bool = True,
+) -> VerifyFacts:
+    """Check a finished output, computing parts of it again; what does not agree is among the facts.
+
+    Parameters
+    ----------
+    samples, everything
+        How many regions to compute again, at random; or all of it, tables too.
+    seed
+        Of the regions and their layouts. Default: another one each time.
+    memory, workers
+        As `run.memory` and `run.workers`. Default: as the run was told.
+    trust
+        Whether the recorded pipeline may ask for anything, as of `run`.
+
+    Raises
+    ------
+    OutputError
+        Where there is no finished output, or it was made by other versions of the operations; and where regions of a
+        GeoTIFF depend on tables, which it does not hold.
+    PipelineError
+        Where the record asks for what takes the user's word.
+    InputError
+        Where an input is gone, or is not the one that the output was made of.
+    """
     from pipeline.verbs import verify as verification
 
-    return verification.verify(str(output), **options)
+    extent = verification.Extent(samples, everything, seed)
+    limits = {key: value for key, value in (("memory", memory), ("workers", workers)) if value is not None}
+    return verification.verify(os.fspath(output), extent, limits, trust, Progress(quiet=quiet))
 
 
 def convert(
-    source: str | os.PathLike[str],
-    target: str | os.PathLike[str],
+    source: AnyPath,
+    target: AnyPath,
     *,
-    limits: Sequence[tuple[str, str]] = (),
+    array: str | None = None,
+    limits: Sequence[Setting] = (),
     resume: bool = False,
     overwrite: bool = False,
     in_place: bool = False,
     quiet: bool = True,
-    **options: Any,
-) -> dict[str, Any]:
+    **wanted: Unpack[Wanted],
+) -> RunFacts:
     """Convert a raster between Zarr and GeoTIFF.
 
     Parameters
     ----------
+    array
+        The array in a store that holds several.
     limits
-        Overrides of `run`, each with the option that messages name.
+        Settings of `run`, each with the option that messages name.
     resume, overwrite, in_place, quiet
         As for `run`.
-    options
+    wanted
         What the result is to be: see `pipeline.verbs.convert.conversion`.
     """
-    from pipeline.verbs.convert import conversion
-
-    document, overrides = conversion(str(source), str(target), **options)
-    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "in_place": in_place, "quiet": quiet}
-    return run(document, overrides=[*overrides, *limits], **how)
+    document, settings = conversion(str(source), str(target), array, **wanted)
+    existing = Existing(resume=resume, overwrite=overwrite, in_place=in_place, quiet=quiet)
+    return run(document, overrides=[*settings, *limits], **existing)
 
 
-def info(path: str | os.PathLike[str], array: str | None = None) -> dict[str, Any]:
+def info(path: AnyPath, array: str | None = None) -> InfoFacts:
     """Return what a raster file or store is: dims, bands, dtype, nodata, chunks, CRS, and how to name it as input."""
     return describe_input(str(path), open_raster(str(path), Choice(array)), array)

@@ -25,7 +25,7 @@ class DaskProcesses:
         self.file = folder / "scheduler.json"
         options = ["--port", "0", "--no-dashboard", "--protocol", protocol]
         self.scheduler = self._start("scheduler", "--host", "127.0.0.1", *options, "--scheduler-file", str(self.file))
-        self._wait(self.file.exists)
+        self._wait(lambda: self.file.exists() and self.file.read_text().endswith("}"))  # it is written at leisure
         self.address: str = json.loads(self.file.read_text())["address"]
 
     def __enter__(self) -> DaskProcesses:

@@ -25,12 +25,13 @@ import zarr
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 from pipeline import api
+from pipeline.cli.text import format_info
 from pipeline.config import load_pipeline
 from pipeline.model.errors import InputError, OutputError, PipelineError, RasterpipeError, UsageError
 from pipeline.model.region import Region
 from pipeline.operations.registry import registry
 from pipeline.storage.open import open_raster
-from pipeline.verbs import facts as report
+from pipeline.verbs.facts import describe_input
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -45,9 +46,9 @@ MAX_READ = 256
 def open_and_read(path: Path) -> None:
     """Do with a raster file what a run does: open, describe, identify, read corners and the middle."""
     reader = open_raster(str(path))
-    facts = report.describe_input(str(path), reader)
-    json.dumps(facts, default=str)
-    "\n".join(report.format_info(facts)).encode()
+    facts = describe_input(str(path), reader)
+    json.dumps(facts.to_dict(), default=str)
+    "\n".join(format_info(facts)).encode()
     json.dumps(reader.identity())
     for region in corners(reader.spec.height, reader.spec.width):
         shape = reader.spec.shape_of(region)
@@ -77,7 +78,27 @@ def plan_file(path: Path) -> None:
 
 # --- damage ----------------------------------------------------------------------------------------------------
 
-NUMBERS = (0, 1, -1, 2, 7, 255, 256, 65535, 2**31 - 1, 2**31, 2**32, 2**53, 2**62, 2**63, 2**64, 10**30, 0.5, 1e308)
+NUMBERS = (
+    0,
+    1,
+    -1,
+    2,
+    7,
+    255,
+    256,
+    65535,
+    2**31 - 1,
+    2**31,
+    2**32,
+    2**53,
+    2**62,
+    2**63,
+    2**64,
+    10**30,
+    10**400,
+    0.5,
+    1e308,
+)
 WORDS = (
     *("", "..", "../..", "/etc", "../../../etc/passwd", "image", "y", "x", "band", "int8", "float64", "<f8", "|O"),
     *("|S9", "<U5", "gzip", "zstd", "blosc", "bytes", "pickle", "vlen-utf8", "crc32c", "sharding_indexed", "transpose"),

@@ -111,7 +111,7 @@ def _quality(
 
 
 def palette(step: Any, planes: np.ndarray, dtype: np.dtype) -> Mapping[str, Any]:
-    """The colours themselves where they are given; what median cut chooses is tested in tests/test_median_cut.py."""
+    """The colours themselves where they are given; what median cut chooses: tests/kernels/test_median_cut.py."""
     given = None if step.values is None else np.array(step.values, np.float64)
     return {"palette": (given, None)}
 

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent / "pipeline"
+PROJECT = Path(__file__).parent.parent
+ROOT = PROJECT / "pipeline"
+SHARED = PROJECT.parent / "shared" / "data"
+"""Real rasters; tests that need them skip where they are not."""
 
 
 def modules() -> list[Path]:

@@ -7,16 +7,26 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
-def test_rows_from_file_to_file_and_in_memory(tmp_path: Path) -> None:
-    options = ["--size", "128", "--rounds", "1", "--rows", "1,8", "--out", str(tmp_path / "out")]
+IN_MEMORY = ["8. gradient + Hessian"] * 2
+FROM_FILES = ["1. mean 3 x 3", "1. the same", "2. mean and var 15 x 15"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [("8", IN_MEMORY), pytest.param("1,8", FROM_FILES + IN_MEMORY, marks=pytest.mark.thorough)],
+)
+def test_rows_from_file_to_file_and_in_memory(rows: str, expected: list[str], tmp_path: Path) -> None:
+    options = ["--size", "128", "--rounds", "1", "--rows", rows, "--out", str(tmp_path / "out")]
     command = [sys.executable, "-m", "benchmarks", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     found = json.loads((tmp_path / "out/results.json").read_text())
     names = [row["name"].partition(",")[0] for row in found["rows"]]
-    assert names == ["1. mean 3 x 3", "1. the same", "2. mean and var 15 x 15", *["8. gradient + Hessian"] * 2]
+    assert names == expected
     assert not any(row["disagree"] for row in found["rows"])
     assert all(seconds > 0 for row in found["rows"] for times in row["seconds"].values() for seconds in times)
     assert done.stdout.endswith((tmp_path / "out/results.md").read_text())

@@ -26,8 +26,8 @@ from hypothesis import strategies as st
 from pipeline.config import load_pipeline
 from pipeline.model.errors import InputError, PipelineError
 from pipeline.storage.matrix import read_matrix
+from pipeline.testing.draws import draws
 from tests import fuzz, harness
-from tests.draws import draws
 
 MOST_SECONDS = 10
 """Of CPU time, for one file; of wall time it may take more where others compute, too."""

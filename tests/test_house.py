@@ -34,14 +34,15 @@ def test_planning_and_the_contract_of_operations_import_nothing_that_opens_a_fil
     assert imported(f"import {module}", OPENS_FILES) == []
 
 
-def test_version_needs_no_heavy_library() -> None:
+@pytest.mark.parametrize("words", ["--version", "--help", "run --help", "convert --help"])
+def test_version_and_help_need_no_heavy_library(words: str) -> None:
     code = (
-        "sys.argv = ['rasterpipe', '--version']\n"
+        f"sys.argv = ['rasterpipe', *{words.split()}]\n"
         "from pipeline.cli.main import main\n"
         "try: main()\n"
         "except SystemExit: pass"
     )
-    assert imported(code, {"numpy", "zarr", "dask", "numba", "pydantic", "scipy", "rich"}) == []
+    assert imported(code, {"numpy", "zarr", "dask", "numba", "pydantic", "scipy", "yaml", "rich"}) == []
 
 
 def test_a_threads_run_needs_neither_dask_array_nor_distributed() -> None:
@@ -50,7 +51,7 @@ def test_a_threads_run_needs_neither_dask_array_nor_distributed() -> None:
 
 def test_a_command_loads_kernels_without_scipy_linalg() -> None:
     code = (
-        "from pipeline.cli import main; main._import_api()\n"
+        "from pipeline.cli import commands; commands.import_api()\n"
         "import numpy as np; from pipeline.kernels.validity import count_valid\n"
         "assert count_valid(np.ones(3, np.float32), np.float32(0)) == 3"
     )
@@ -90,3 +91,11 @@ def test_inner_functions_own_no_arrays() -> None:
 def test_no_folder_has_the_name_of_a_verb() -> None:
     """A package that is imported becomes an attribute of the one around it, in the place of the function."""
     assert not {path.stem for path in ROOT.iterdir()} & set(pipeline.__all__)
+
+
+def test_no_test_module_imports_another() -> None:
+    for file in (ROOT.parent / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests"):
+                modules = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+                assert not any(name.startswith("test_") for name in modules), f"{file} imports {node.module}"

@@ -18,6 +18,7 @@ import zarr
 from pipeline import api
 from pipeline.model.errors import InputError, OutputError, PipelineError
 from pipeline.storage.folder.metadata import InputStore, is_plain
+from pipeline.storage.input import Choice
 from pipeline.storage.zarr.reader import ZarrReader
 from tests.sources import ROOT, modules
 
@@ -84,7 +85,7 @@ def test_coordinates_that_lead_outside_are_not_followed(store: Path, name: str) 
     metadata["dimension_names"] = [name, "x"]
     path.write_text(json.dumps(metadata))
     with pytest.raises(InputError, match=r"pick one|dims are"):
-        ZarrReader(str(store), "image")
+        ZarrReader(str(store), Choice("image"))
 
 
 def test_the_store_itself_refuses_keys_that_lead_outside(store: Path) -> None:
@@ -98,7 +99,7 @@ def test_the_store_itself_refuses_keys_that_lead_outside(store: Path) -> None:
 def test_links_inside_of_an_input_are_followed(store: Path, tmp_path: Path) -> None:
     """People put stores together from links; what is read through one is read with the rights of who runs it."""
     (store / "linked").symlink_to(tmp_path / "outside.zarr" / "image")
-    reader = ZarrReader(str(store), "linked")
+    reader = ZarrReader(str(store), Choice("linked"))
     out = np.empty((8, 9), "float32")
     reader.read(reader.spec.region, out)
     assert (out == 2).all()
@@ -113,7 +114,7 @@ def test_links_that_lead_nowhere_or_in_circles(store: Path) -> None:
     chunk = store / "image" / "c" / "0" / "0"
     chunk.unlink()
     chunk.symlink_to(chunk)
-    reader = ZarrReader(str(store), "image")
+    reader = ZarrReader(str(store), Choice("image"))
     with pytest.raises(InputError, match=r"inside\.zarr"):
         reader.read(reader.spec.region, np.empty((8, 9), "float32"))
     with pytest.raises(InputError, match=r"inside\.zarr: (is a group and holds|cannot be listed)"):
@@ -327,11 +328,11 @@ def test_text_from_files_is_fit_to_be_shown(store: Path) -> None:
     root.create_array("cube", data=np.zeros((3, 4, 2), "u1"), dimension_names=("y", "x", "band"))
     names = np.array(["\x1b[2Jred", "gr\u202een\n"], np.dtypes.StringDType())
     root.create_array("band", data=names, dimension_names=("band",))
-    spec = ZarrReader(str(store), "cube").spec
+    spec = ZarrReader(str(store), Choice("cube")).spec
     assert all(name.isprintable() for name in spec.bands)
     assert len(set(spec.bands)) == 2
     facts = api.info(store, "cube")
-    assert "\x1b" not in json.dumps(facts, ensure_ascii=False)
+    assert "\x1b" not in json.dumps(facts.to_dict(), ensure_ascii=False)
 
 
 def test_the_file_system_root_and_home_are_no_outputs(store: Path) -> None:

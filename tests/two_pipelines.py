@@ -15,6 +15,7 @@ import numpy as np
 
 from pipeline.model.region import Axis, Grid
 from pipeline.storage.zarr.store import root_attributes
+from pipeline.verbs.load import Cut
 from tests import harness
 from tests.process import Run
 
@@ -61,7 +62,7 @@ def two_pipelines() -> Iterator[Pair]:
     plans = tuple(_pipeline(folder, size, "out/result.zarr") for size in SIZES)
     results = [_pipeline(folder, size, f"expected/{size}.zarr") for size in SIZES]
     for config in results:
-        ended = Run(config, grids=GRIDS).wait()
+        ended = Run(config, cut=Cut(GRIDS)).wait()
         assert ended.code == 0, ended.message
     yield Pair(folder, plans, tuple(harness.stored_files(Path(config["output"]["path"])) for config in results))
     shutil.rmtree(folder)

@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 
 from benchmarks.rounds import Row, at_least
+from pipeline.kernels.color_bins import coarse_bins, histogram
 from pipeline.kernels.color_cells import (
     CellTable,
     cell_bits,
     cells_of,
-    coarse_bins,
     count_cells,
-    histogram,
     identity_cells,
     merge_cells,
 )
-from pipeline.kernels.label_table import Patch
+from pipeline.kernels.color_search import search_of
+from pipeline.kernels.frame import Patch
 from pipeline.kernels.median_cut import assigned_table, median_cut, moved_colors
-from pipeline.kernels.nearest_color import Place, nearest, search_of
+from pipeline.kernels.nearest_color import nearest
 
 COLORS = 256
 MOST_CELLS = 2**18
@@ -82,7 +82,7 @@ def nearest_colors(image: np.ndarray, num_colors: int) -> Row:
 
     def assign(block: tuple[int, int]) -> None:
         top, rows = block
-        nearest(planes, search, Place((rows, width), (top, 0), (top, 0), bands), index, -1)
+        nearest(planes, search, Patch((rows, width), (top, 0), (top, 0), bands), index, -1)
 
     def ours() -> np.ndarray:
         list(pool.map(assign, _blocks(height)))
@@ -149,7 +149,7 @@ def palette(image: np.ndarray, name: str) -> Row:
 
         def assign(block: tuple[int, int]) -> None:
             top, rows = block
-            nearest(planes, search, Place((rows, width), (top, 0), (top, 0), bands), index, COLORS)
+            nearest(planes, search, Patch((rows, width), (top, 0), (top, 0), bands), index, COLORS)
 
         list(pool.map(assign, _blocks(height)))
         return colors, index

@@ -22,9 +22,11 @@ from zarr.codecs import BloscCodec
 from benchmarks.child import in_own_process
 from benchmarks.rounds import Measured, Row, at_most
 from pipeline import api
-from pipeline.storage.tiff.writer import TileLayout, plan_tiles, write_geotiff
+from pipeline.storage.input import Choice
+from pipeline.storage.tiff.tiling import TileLayout, plan_tiles
+from pipeline.storage.tiff.writer import write_geotiff
+from pipeline.storage.zarr.document import CODECS
 from pipeline.storage.zarr.reader import ZarrReader, configure
-from pipeline.storage.zarr.store import CODECS
 from pipeline.verbs.demo.synth import synth
 
 warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)
@@ -39,7 +41,7 @@ WARM, SCENE = "warm", "scene"
 
 def open_scene(folder: Path) -> tuple[ZarrReader, TileLayout]:
     configure(THREADS)
-    reader = ZarrReader(str(folder / "a.zarr"), "image" if (folder / "a.zarr/image").exists() else None)
+    reader = ZarrReader(str(folder / "a.zarr"), Choice("image" if (folder / "a.zarr/image").exists() else None))
     return reader, plan_tiles(reader.spec, reader.chunk, THREADS, MEMORY_BYTES)
 
 
@@ -72,7 +74,7 @@ def make(folder: Path, side: int, bands: int) -> None:
 def write_ours(folder: Path) -> Callable[[], None]:
     reader, layout = open_scene(folder)
     target = folder / "ours.tif"
-    return lambda: void(write_geotiff(target, reader, layout, "balanced", "{}", THREADS, "benchmark"))
+    return lambda: void(write_geotiff(target, reader.read, layout, "balanced", "{}", THREADS))
 
 
 def write_rasterio(folder: Path) -> Callable[[], None]:

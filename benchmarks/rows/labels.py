@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from benchmarks.rounds import Row, at_least
+from pipeline.kernels.frame import Patch
 from pipeline.kernels.label_columns import finish, lookup
-from pipeline.kernels.label_table import LabelTable, Patch, merge, partial_table
+from pipeline.kernels.label_table import LabelTable, merge, partial_table
 
 WORKERS = 2
 BLOCK_ROWS = 512

@@ -24,8 +24,10 @@ import tifffile
 from pipeline.model.raster import RasterSpec
 from pipeline.model.region import Axis, Grid, Region
 from pipeline.model.stored import StoredArray
+from pipeline.storage.input import Choice
+from pipeline.storage.zarr.document import CODECS
 from pipeline.storage.zarr.reader import ZarrReader, configure
-from pipeline.storage.zarr.store import CODECS, ZarrWriter, create_store
+from pipeline.storage.zarr.store import ZarrWriter, create_store
 from pipeline.verbs.demo.synth import synth
 
 CHUNK = 500
@@ -90,7 +92,7 @@ def store_and_load(image: np.ndarray, codec: str, path: str) -> Cost:
     blocks = [grid.block(number) for number in range(len(grid))]
     writer, out = ZarrWriter(path, plan), np.empty_like(image)
     writing = _seconds(lambda block: writer.write(block, image[block.slices()]), blocks)
-    reader = ZarrReader(path, "image")
+    reader = ZarrReader(path, Choice("image"))
     reading = _seconds(lambda block: reader.read(block, out[block.slices()]), blocks)
     np.testing.assert_array_equal(out, image)
     stored = sum(file.stat().st_size for file in Path(path, "image").rglob("c/**/*") if file.is_file())

@@ -7,30 +7,32 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
-from pipeline.config.document import Document, load, parse
+from pipeline.config.document import Document, Setting, load, parse
 from pipeline.config.json_schema import schema
-from pipeline.config.message import InvalidPipeline, locate
+from pipeline.config.message import InvalidPipeline, locate, locating
 from pipeline.config.model import Pipeline, RegionConfig
 from pipeline.config.name import RESERVED
 from pipeline.config.reference import Ref, kept, resolve
 from pipeline.config.trust import check_trust, is_in_trusted_folder
 from pipeline.config.validation import validate, with_matrices
-from pipeline.model.errors import UsageError
 from pipeline.operations.base import Operation
 
 __all__ = [
     "RESERVED",
+    "Changes",
     "Document",
     "InvalidPipeline",
     "Pipeline",
     "Ref",
     "RegionConfig",
+    "Setting",
     "is_in_trusted_folder",
     "kept",
     "load_pipeline",
     "locate",
+    "locating",
     "parse",
     "resolve",
     "schema",
@@ -39,9 +41,18 @@ __all__ = [
 ]
 
 
+class Changes(TypedDict, total=False):
+    """What a caller may change of a pipeline: see `load_pipeline`."""
+
+    overrides: Sequence[str | Setting]
+    inputs: Mapping[str, str] | None
+    output: str | None
+    trust: bool | None
+
+
 def load_pipeline(
     source: str | os.PathLike[str] | Mapping[str, Any],
-    overrides: Sequence[str | tuple[str, str]] = (),
+    overrides: Sequence[str | Setting] = (),
     inputs: Mapping[str, str] | None = None,
     output: str | None = None,
     registry: Mapping[str, type[Operation]] | None = None,
@@ -54,11 +65,9 @@ def load_pipeline(
     source
         Path of a pipeline file, or the same as a mapping (whose relative paths begin at the working directory).
     overrides
-        Assignments as ``--set`` takes them: ``steps.smooth.size=5``; a pair adds what messages call it.
-    inputs
-        Input name -> path, as ``--input NAME=PATH``: replaces the input's source, or adds the input.
-    output
-        Replaces the output's path, as ``-o``.
+        Assignments as ``--set`` takes them: ``steps.smooth.size=5``; or settings, whose values are any.
+    inputs, output
+        Paths of inputs by name, and of the output, as `--input` and `-o` give them.
     registry
         Operations by name; default: all registered ones.
     trust
@@ -73,20 +82,12 @@ def load_pipeline(
     Raises
     ------
     PipelineError
-        With complete text: every problem on a line of its own, each with file, line and column.
+        Its text has a line for every problem, each with file, line and column.
     UsageError
         Where an override leads nowhere.
     """
-    if not isinstance(source, Mapping | str | os.PathLike):
-        raise UsageError(f"a pipeline is a path or a mapping, got {type(source).__name__}")
     document = Document.from_data(source) if isinstance(source, Mapping) else load(source)
-    for name, path in (inputs or {}).items():
-        document.put_input(name, path)
-    if output is not None:
-        document.put(("output", "path"), output, f"-o {output}")
-    for override in overrides:
-        assignment, origin = (override, "") if isinstance(override, str) else override
-        document.set(assignment, origin=origin)
+    document.override(overrides, inputs or {}, output)
     check_trust(document, _is_trusted(source) if trust is None else trust)
     return validate(document, registry), document
 

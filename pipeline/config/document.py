@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,10 @@ from pipeline.model.errors import PipelineError, UsageError, unknown
 
 _INDEX = re.compile(r"\[([0-9]+)\]")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+Setting = tuple[str, Any, str]
+"""A place in a pipeline such as `steps.smooth.size`, what it gets (a text is YAML), and what messages call that."""
 
 
 @dataclass
@@ -54,18 +58,29 @@ class Document:
         """Return the document of a mapping built in Python, whose texts mean what they are: no `$` is expanded."""
         return cls(_copy_mapping(data, (), Budget()), folder=(folder or Path.cwd()).resolve())
 
-    def set(self, assignment: str, option: str = "--set", origin: str = "") -> None:
-        """Apply ``steps.smooth.size=5``: list items by name or by index from 0, the value in YAML.
+    def override(self, settings: Iterable[str | Setting], inputs: Mapping[str, str], output: str | None) -> None:
+        """Apply what the command line gives: paths of inputs and of the output, then all else."""
+        for name, path in inputs.items():
+            self.put_input(name, path)
+        if output is not None:
+            self.put(("output", "path"), output, f"-o {output}")
+        for setting in settings:
+            self.set(setting)
 
-        `origin` is what messages call it, the option and the assignment by default.
+    def set(self, assignment: str | Setting) -> None:
+        """Apply ``steps.smooth.size=5``, as ``--set`` takes it, or a setting.
+
         Raises UsageError where the path leads nowhere. Missing keys of a mapping are created, missing steps not.
         """
-        origin = origin or f"{option} {assignment}"
-        dotted, equals, text = assignment.partition("=")
-        keys = _INDEX.sub(r".\1", dotted.strip()).split(".")
-        if not equals or not all(keys):
-            raise UsageError(f"{origin}: must read KEY=VALUE, for example {option} steps.smooth.size=5")
-        self.put(keys, _parse_value(text, origin), origin)
+        if isinstance(assignment, str):
+            key, equals, text = assignment.partition("=")
+            assignment = (key if equals else "", text, f"--set {assignment}")
+        place, value, origin = assignment
+        keys = _INDEX.sub(r".\1", place.strip()).split(".")
+        if not all(keys):
+            raise UsageError(f"{origin}: must read KEY=VALUE, for example --set steps.smooth.size=5")
+        value = _parse_value(value, origin) if isinstance(value, str) else _copy(value, tuple(keys), Budget())
+        self.put(keys, value, origin)
 
     def put(self, keys: Sequence[str], value: Any, origin: str) -> None:
         """Set a value that comes from outside the file; `origin` is the option that messages name."""
@@ -168,6 +183,8 @@ class Document:
 
 def load(path: str | os.PathLike[str]) -> Document:
     """Read a pipeline file; raise PipelineError with file, line and column where it is no such thing."""
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"a pipeline is a path or a mapping, got {type(path).__name__}")
     name = os.fspath(path)
     try:
         with open(path, "rb") as file:

@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipeline.config.document import Document
-from pipeline.config.message import InvalidPipeline, Problem, explain, locate
+from pipeline.config.explanation import explain
+from pipeline.config.message import InvalidPipeline, Problem, locate
 from pipeline.config.model import Pipeline, parse_version
 from pipeline.config.name import name_problems
 from pipeline.config.reference import check_references

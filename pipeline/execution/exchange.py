@@ -136,14 +136,8 @@ def overlap(
     """Return a lazy array of one object per block: `compute` of what the block needs of each stored raster.
 
     The function gets the block's row and column, its parts of the sources, and the further arguments, which may be
-    dask collections.
-
-    Parameters
-    ----------
-    sources
-        Dask arrays (y, x, band), a chunk per block, the outer ones with what lies around all blocks.
-    rows, columns
-        First row (column) of each block and the one after its last.
+    dask collections. The sources are dask arrays (y, x, band), a chunk per block, the outer ones with what lies around
+    all blocks; rows and columns are the first of each block and the one after its last.
     """
     import dask.array
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from pipeline.execution.compilation import compile_kernels
 from pipeline.execution.progress import Progress
@@ -14,6 +14,7 @@ from pipeline.execution.recorder import Recorder
 from pipeline.execution.strip import Strip
 from pipeline.execution.threads import run_on_threads
 from pipeline.execution.worker import PassWorker
+from pipeline.model.facts import RunFacts
 from pipeline.planning.plan import Capacity, Plan
 from pipeline.storage.folder.base import Folder
 from pipeline.storage.reader import Evidence
@@ -44,7 +45,7 @@ class Executor(Protocol):
     def report(self, path: str | None) -> contextlib.AbstractContextManager[None]:
         """Write dask's report of what is done meanwhile."""
 
-    def add_facts(self, facts: dict[str, Any]) -> dict[str, Any]:
+    def add_facts(self, facts: RunFacts) -> RunFacts:
         """Return the facts of a run with theirs."""
 
 
@@ -71,5 +72,5 @@ class Threads:
     def report(self, path: str | None) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
-    def add_facts(self, facts: dict[str, Any]) -> dict[str, Any]:
+    def add_facts(self, facts: RunFacts) -> RunFacts:
         return facts

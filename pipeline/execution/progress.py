@@ -13,17 +13,17 @@ PLAIN_SECONDS = 10.0
 
 
 class Progress:
-    """Counts blocks; `advance` may be called from any thread."""
+    """Counts blocks, or parts of what is made of them; `advance` may be called from any thread."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
         self._bar: Any = None
         self._task: Any = None
-        self._total = self._count = 0
+        self._total, self._count, self._what = 0, 0, "blocks"
         self._started = self._said = time.monotonic()
 
-    def start(self, total: int, done: int = 0) -> None:
-        self._total, self._count = total, done
+    def start(self, total: int, done: int = 0, what: str = "blocks") -> None:
+        self._total, self._count, self._what = total, done, what
         self._started = self._said = time.monotonic()
         if not self._quiet and sys.stderr is not None and sys.stderr.isatty():
             from rich.console import Console
@@ -32,7 +32,7 @@ class Progress:
 
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
-            self._task = self._bar.add_task("blocks", total=total, completed=done)
+            self._task = self._bar.add_task(what, total=total, completed=done)
             self._bar.start()
 
     def advance(self) -> None:
@@ -42,7 +42,7 @@ class Progress:
         elif not self._quiet and time.monotonic() - self._said > PLAIN_SECONDS:
             self._said = time.monotonic()
             elapsed = self._said - self._started
-            say(f"{self._count} of {self._total} blocks after {elapsed:.0f} s")
+            say(f"{self._count} of {self._total} {self._what} after {elapsed:.0f} s")
 
     def say(self, text: str) -> None:
         if not self._quiet:
@@ -56,3 +56,4 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+            self._bar = None

@@ -67,7 +67,7 @@ class PassWorker:
         self._arenas: list[Arena] = []  # of blocks that ended; appending and popping are atomic
         # blocks that exchange their rims read nothing of their neighbours'
         exchanges = self.planned.halo == "exchange"
-        self.cache = ChunkCache(0 if exchanges else self.planned.cost.cache_bytes)
+        self.cache = ChunkCache(0 if exchanges else self.planned.cost.cache_bytes, self.retry)
         self._cached = {
             raster: CachedReader(
                 raster,
@@ -76,7 +76,6 @@ class PassWorker:
                 self.planned.grid,
                 Halo() if exchanges else self.planned.halos[raster],
                 self.planned.units[raster],
-                self.retry,
             )
             for raster in self.planned.stored
         }

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-TILE = 65_536
+TILE_ELEMENTS = 65_536
 """Elements converted at once."""
 ROUNDINGS: dict[str, Callable[..., Any]] = {
     "half_even": np.rint,
@@ -34,7 +34,7 @@ class Conversion:
         return source.kind != "f" and self.dtype.kind != "f" and (self.scale, self.offset) == (1, 0) and whole
 
 
-SCRATCH_BYTES = TILE * (8 + 2 + 1)
+SCRATCH_BYTES = TILE_ELEMENTS * (8 + 2 + 1)
 """What `convert` allocates: a tile in float64, one in float16, one of flags."""
 
 
@@ -51,7 +51,11 @@ def convert(
         Of the conversion's dtype, or float32 for float16 (which is rounded to float16 then).
     """
     step = _limit if conversion.is_exact(values.dtype) else _scale
-    buffer, flags, mark = np.empty(TILE), np.empty(TILE, bool), np.nan if out.dtype.kind == "f" else fill
+    buffer, flags, mark = (
+        np.empty(TILE_ELEMENTS),
+        np.empty(TILE_ELEMENTS, bool),
+        np.nan if out.dtype.kind == "f" else fill,
+    )
     for tile in _tiles(values.shape):
         part, target = values[tile], out[tile]
         flag = flags[: part.size].reshape(part.shape)
@@ -66,17 +70,17 @@ def convert(
 
 
 def _tiles(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
-    """Cut an array into pieces of at most `TILE` elements (or of one, where the last axes hold more)."""
+    """Cut an array into pieces of at most `TILE_ELEMENTS` elements (or of one, where the last axes hold more)."""
     *first, rest = shape
     if not first:
-        yield from ((slice(i, i + TILE),) for i in range(0, rest, TILE))
+        yield from ((slice(i, i + TILE_ELEMENTS),) for i in range(0, rest, TILE_ELEMENTS))
         return
     inner = int(np.prod(shape[1:]))
-    if inner > TILE:
+    if inner > TILE_ELEMENTS:
         for i in range(shape[0]):
             yield from ((slice(i, i + 1), *tile) for tile in _tiles(shape[1:]))
     else:
-        step = TILE // max(1, inner)
+        step = TILE_ELEMENTS // max(1, inner)
         yield from ((slice(i, i + step),) for i in range(0, shape[0], step))
 
 

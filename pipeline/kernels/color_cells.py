@@ -2,13 +2,12 @@
 
 A band's values are divided into up to 256 cells of about equal population (64 from five bands on, fewer from eleven
 on; the values themselves where there are no more), a colour's cell being one of each band. The populations come from
-a first sweep: a histogram of keys of 32 bits that are ordered as the values, by their upper 16 bits; for values that
-crowd in few bins, a second sweep with the crowded bins divided (`crowded_bins`). All are counts of integers, so
-the cells are the same for any blocks.
+the bins of a first sweep (`color_bins`), so the cells are the same for any blocks.
 
-A cell's number interleaves the bits of its places, so that dropping the last bit of all bands is one shift: what
-`merge_cells` does until the raster has no more than `max_cells` occupied cells. A block may be coarsened early, for
-the whole raster occupies as many cells as the block at least: the result is the same for any blocks again.
+A cell's number is its place in Morton order (Morton 1966; Z-order): the bits of its places in the bands take turns, so
+that dropping the last bit of all bands is one shift: what `merge_cells` does until the raster has no more than
+`max_cells` occupied cells. A block may be coarsened early, for the whole raster occupies as many cells as the block at
+least: the result is the same for any blocks again.
 """
 
 from __future__ import annotations
@@ -19,31 +18,18 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.kernels.color_bins import NO_MASK, Bins, RowBuffers, find_bins, mark_usable
 from pipeline.kernels.color_counts import count_colors
-from pipeline.kernels.compile import inner, kernel
+from pipeline.kernels.compile import kernel
 from pipeline.kernels.exact_sum import add_groups
-from pipeline.kernels.label_runs import STRIP, LabelSlots, hashed_slots, strips
-from pipeline.kernels.label_table import LabelTable, Patch, TableBuilder, merge
+from pipeline.kernels.frame import Patch, Pixels
+from pipeline.kernels.label_runs import SLAB_PIXELS, LabelSlots, hashed_slots, slabs
+from pipeline.kernels.label_sums import Where
+from pipeline.kernels.label_table import LabelTable, TableBuilder, merge
 from pipeline.kernels.occupied_cells import MOST_BITS, OccupiedCells, run_buffers
 
 MOST_BANDS = 63
 """A cell's number has one bit a band at least."""
-_COARSE = 16
-_FINE = 12
-"""Bits by which a crowded bin is divided."""
-_NO_MASK = np.ones((0, 0, 0), bool)
-
-
-@dataclass(frozen=True, slots=True)
-class Bins:
-    """Bins of the 32-bit keys of each band: the bin of a key is ``first[key >> 16] + ((key & 0xffff) >> shift)``."""
-
-    first: np.ndarray
-    """(band, 65536) int32."""
-    shift: np.ndarray
-    """(band, 65536) uint8."""
-    num: int
-    """Bins of the band with most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +50,7 @@ class Cells:
 
     @property
     def codes(self) -> np.ndarray:
-        """(band, place) int64: the bits that a place sets in the number of a cell."""
+        """(band, place) int64: the bits that a place sets in the Morton number of a cell."""
         place, codes = np.arange(1 << self.bits), np.zeros((self.num_bands, 1 << self.bits), np.int64)
         for band in range(self.num_bands):
             for bit in range(self.bits):
@@ -85,38 +71,6 @@ def cell_bits(num_bands: int) -> int:
     if num_bands > MOST_BANDS:
         raise ValueError(f"median cut takes at most {MOST_BANDS} bands, got {num_bands}; choose some with `bands`")
     return 8 if num_bands <= 4 else min(6, 63 // num_bands)
-
-
-def coarse_bins(num_bands: int) -> Bins:
-    """Return the bins of the first sweep: 8 and 16-bit values have one each, others share their upper 16 bits."""
-    first = np.tile(np.arange(1 << _COARSE, dtype=np.int32), (num_bands, 1))
-    return Bins(first, np.full(first.shape, 32 - _COARSE, np.uint8), 1 << _COARSE)
-
-
-def crowded_bins(counts: np.ndarray, bits: int) -> Bins | None:
-    """Return the coarse bins with the crowded ones divided, None where none is.
-
-    A bin is crowded that holds more pixels than a cell should. Only for dtypes of more than 16 bits; `counts` are
-    those of the first sweep.
-    """
-    crowded = counts > np.maximum(counts.sum(axis=1, keepdims=True) >> bits, 1)
-    if not crowded.any():
-        return None
-    sizes = np.where(crowded, 1 << _FINE, 1)
-    ends = np.cumsum(sizes, axis=1)
-    shift = np.where(crowded, _COARSE - _FINE, 32 - _COARSE).astype(np.uint8)
-    return Bins((ends - sizes).astype(np.int32), shift, int(ends[:, -1].max()))
-
-
-def histogram(values: np.ndarray, patch: Patch, bins: Bins, valid: np.ndarray | None = None) -> np.ndarray:
-    """Return the counts (band, bin; int64) of a region's pixels that are valid in every band; add those of blocks."""
-    values, mask = _prepared(values, valid)
-    counts = np.zeros((len(bins.first), bins.num), np.int64)
-    width = patch.shape[1]
-    buffers = np.empty(width, np.int64), np.empty(width, np.float32), np.empty(width, bool)
-    where = (*patch.shape, *patch.values_at, patch.lanes)
-    _count_bins(values, mask, where, (bins.first, bins.shift), buffers, counts)
-    return counts
 
 
 def cells_of(counts: np.ndarray, bins: Bins, bits: int) -> Cells:
@@ -167,27 +121,27 @@ def num_cells(
 
 
 class _Numbers:
-    """Finds the numbers of the cells of pixels, strip by strip, in one array that is used again."""
+    """Finds the Morton numbers of the cells of pixels, slab by slab, in one array that is used again."""
 
     def __init__(self, values: np.ndarray, patch: Patch, cells: Cells, valid: np.ndarray | None) -> None:
-        self.values, self.mask = _prepared(values, valid)
+        self.values, self.mask = values, NO_MASK if valid is None else valid
         self.patch, self.bins, self.places, self.codes = patch, cells.bins, cells.places, cells.codes
         height, width = patch.shape
-        self.rows = max(1, min(height, STRIP // max(1, width)))
+        self.rows = max(1, min(height, SLAB_PIXELS // max(1, width)))
         self._out = np.empty((self.rows, width), np.int64)
-        self._buffers = np.empty(width, np.int64), np.empty(width, np.float32), np.empty(width, bool)
+        self._buffers = RowBuffers.of(width)
 
-    def strips(self, level: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield the first row of each strip, and the numbers of its pixels at a level; -1 for none."""
+    def slabs(self, level: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield the first row of each slab, and the numbers of its pixels at a level; -1 for none."""
         for start in range(0, self.patch.shape[0], self.rows):
             yield start, self.find(start, level)
 
     def find(self, start: int, level: int) -> np.ndarray:
         height, width = self.patch.shape
         num, (top, left) = min(self.rows, height - start), self.patch.values_at
-        part = (num, width, top + start, left, self.patch.lanes)
+        slab = Patch((num, width), (0, 0), (top + start, left), self.patch.lanes)
         cells = (self.bins.first, self.bins.shift, self.places, self.codes)
-        _find_numbers(self.values, self.mask, part, cells, level * len(self.codes), self._buffers, self._out)
+        _find_numbers(self.values, self.mask, slab, cells, level * len(self.codes), self._buffers, self._out)
         return self._out[:num]
 
 
@@ -199,18 +153,18 @@ def _count_in_order(
     builder = _new_builder(numbers.values, cells)
     occupied = _occupied(numbers, cells, max_cells)
     before, buffers = occupied.counts_before(), run_buffers(numbers.rows, patch.shape[1])
-    for start, strip in numbers.strips(occupied.level):
-        runs = occupied.runs(strip, before, buffers)
+    for start, slab in numbers.slabs(occupied.level):
+        runs = occupied.runs(slab, before, buffers)
         if len(runs):
-            where = (patch.values_at[0] + start, patch.values_at[1], patch.lanes)
+            where = Where(patch.values_at[0] + start, patch.values_at[1], patch.lanes)
             builder.add(numbers.values, valid, where, runs, occupied.num, (start, 0))
     return CellTable(builder.table(occupied.numbers()), occupied.level)
 
 
 def _occupied(numbers: _Numbers, cells: Cells, max_cells: int) -> OccupiedCells:
     occupied = OccupiedCells(cells.bits * cells.num_bands, cells.num_bands, max_cells)
-    for _, strip in numbers.strips(0):
-        occupied.mark(strip)
+    for _, slab in numbers.slabs(0):
+        occupied.mark(slab)
     return occupied
 
 
@@ -222,9 +176,9 @@ def _count_as_met(
     tables: list[CellTable] = []
     level, slots, builder = 0, _new_slots(), _new_builder(numbers.values, cells)
     for start in range(0, patch.shape[0], numbers.rows):
-        strip = numbers.find(start, level)
-        where = (patch.values_at[0] + start, patch.values_at[1], patch.lanes)
-        for runs in strips(strip, None, (0, 0), strip.shape, slots):
+        slab = numbers.find(start, level)
+        where = Where(patch.values_at[0] + start, patch.values_at[1], patch.lanes)
+        for runs in slabs(slab, None, (0, 0), slab.shape, slots):
             builder.add(numbers.values, valid, where, runs, slots.num, (start, 0))
         if slots.num > max_cells:
             done = CellTable(builder.table(slots.labels[: slots.num]), level)
@@ -266,75 +220,20 @@ def coarsened(table: LabelTable, shift: int) -> LabelTable:
     return LabelTable(labels[first], pixels, bands, None, sums)
 
 
-def _prepared(values: np.ndarray, valid: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    if values.dtype == np.float16:  # numba has no arithmetic for it
-        values = values.astype(np.float32)
-    return values, _NO_MASK if valid is None else valid
-
-
 @kernel
-def _count_bins(values: Any, valid: Any, where: Any, bins: Any, buffers: Any, counts: Any) -> None:
-    height, width, top, left, lanes = where
-    first, shift = bins
-    keys, rounded, usable = buffers
-    for i in range(height):
-        mark_usable(values, valid, (top + i, left, width, lanes), usable)
-        for band in range(counts.shape[0]):
-            find_bins(values, (top + i, left, width, lanes), band, first[band], shift[band], rounded, keys)
-            for c in range(width):
-                counts[band, keys[c]] += usable[c]
-
-
-@kernel
-def _find_numbers(values: Any, valid: Any, where: Any, cells: Any, drop: Any, buffers: Any, out: Any) -> None:
-    """Write the numbers of the cells of pixels, -1 where one is not valid."""
-    height, width, top, left, lanes = where
+def _find_numbers(values: Any, valid: Any, patch: Any, cells: Any, drop: Any, buffers: Any, out: Any) -> None:
+    """Write the Morton numbers of the cells of pixels, -1 where one is not valid."""
+    (height, width), (top, left) = patch.shape, patch.values_at
     first, shift, places, codes = cells
     keys, rounded, usable = buffers
     for i in range(height):
-        mark_usable(values, valid, (top + i, left, width, lanes), usable)
+        pixels = Pixels(top + i, left, width, patch.lanes)
+        mark_usable(values, valid, pixels, usable)
         row = out[i]
         row[:] = 0
         for band in range(codes.shape[0]):
-            find_bins(values, (top + i, left, width, lanes), band, first[band], shift[band], rounded, keys)
+            find_bins(values, pixels, band, first[band], shift[band], rounded, keys)
             for c in range(width):
                 row[c] |= codes[band, places[band, keys[c]]]
         for c in range(width):
             row[c] = row[c] >> np.int64(drop) if usable[c] else -1
-
-
-@inner
-def mark_usable(values: Any, valid: Any, source: Any, usable: Any) -> None:
-    """Write which pixels are valid in every band."""
-    row, left, num, lanes = source
-    usable[:num] = True
-    for plane in range(values.shape[0]):
-        for lane in range(lanes):
-            line = values[plane, row, left * lanes + lane :]
-            for c in range(num):
-                usable[c] &= line[c * lanes] - line[c * lanes] == 0
-            if valid.size:
-                mask = valid[plane, row, left * lanes + lane :]
-                for c in range(num):
-                    usable[c] &= mask[c * lanes]
-
-
-@inner
-def find_bins(values: Any, source: Any, band: Any, first: Any, shift: Any, rounded: Any, bins: Any) -> None:
-    """Write the bins of a band's values: small integers are keys themselves, others ordered as float32."""
-    row, left, num, lanes = source
-    line = values[band // lanes, row, left * lanes + band % lanes :]
-    if line.itemsize <= 2:
-        # the bit of a signed dtype's -1 is set
-        offset = np.int64(1 << 15) if line.dtype.type(0) - line.dtype.type(1) < 0 else np.int64(0)
-        for c in range(num):
-            bins[c] = first[np.int64(line[c * lanes]) + offset]
-        return
-    for c in range(num):
-        rounded[c] = np.float32(line[c * lanes]) + np.float32(0)  # + 0: there is one zero only
-    bits = rounded.view(np.uint32)
-    for c in range(num):
-        sign = np.uint32(0x80000000)
-        key = np.int64(bits[c] ^ np.uint32(0xFFFFFFFF)) if bits[c] & sign else np.int64(bits[c] | sign)
-        upper = key >> np.int64(16)
-        bins[c] = first[upper] + ((key & np.int64(0xFFFF)) >> np.int64(shift[upper]))

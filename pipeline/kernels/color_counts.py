@@ -1,8 +1,8 @@
 """Pixels by colour, for values of 8 bits in up to four bands: each colour is a cell of its own.
 
-A colour's number, its cell's, tells its values, so pixels are only counted and sums follow from counts. The counts
-lie in a table of words (number above, count below) in which neighbouring numbers share lines of the cache: a pixel of
-a photograph takes 10 to 14 ns, where summing by cells took 35 to 59.
+A colour's number, its cell's in Morton order, tells its values, so pixels are only counted and sums follow from
+counts. The counts lie in a table of words (number above, count below) in which neighbouring numbers share lines of the
+cache: a pixel of a photograph takes 10 to 14 ns, where summing by cells took 35 to 59.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ import numpy as np
 
 from pipeline.kernels.compile import inner, kernel
 from pipeline.kernels.exact_sum import ExactSums, trim
-from pipeline.kernels.label_table import LabelTable, Patch
+from pipeline.kernels.frame import Patch, Pixels
+from pipeline.kernels.label_table import LabelTable
 
 _EMPTY = np.uint64(0)
 _NO_MASK = np.ones((0, 0, 0), bool)
 
 
 def _masks(num_bands: int) -> tuple[np.uint32, np.uint32, np.uint32]:
-    """Return the bits that a value's have after each step of `spread`: by fours, by twos, one by one."""
+    """Return the bits that a value's have after each step of `spread_bits`: by fours, by twos, one by one."""
     wholes = (sum(((1 << size) - 1) << (size * num_bands * i) for i in range(8 // size)) for size in (4, 2, 1))
     by_fours, by_twos, single = (np.uint32(whole) for whole in wholes)
     return by_fours, by_twos, single
@@ -41,8 +42,7 @@ def count_colors(values: np.ndarray, patch: Patch, most: int, valid: np.ndarray 
     mask = _NO_MASK if valid is None else valid
     row = 0
     while True:
-        where = (row, height, width, *patch.values_at, patch.lanes)
-        row = _tally(values.view(np.uint8), mask, where, (_masks(num_bands), flip), buffers, most, counts)
+        row = _tally(values.view(np.uint8), mask, patch, row, (_masks(num_bands), flip), buffers, most, counts)
         yield _table(np.sort(counts[counts != _EMPTY]), num_bands, values.dtype)
         if row >= height:
             return
@@ -58,13 +58,13 @@ def _table(counts: np.ndarray, num_bands: int, dtype: np.dtype) -> LabelTable:
 
 
 @kernel
-def _tally(values: Any, valid: Any, where: Any, coding: Any, buffers: Any, most: Any, counts: Any) -> Any:
+def _tally(values: Any, valid: Any, patch: Any, first: Any, coding: Any, buffers: Any, most: Any, counts: Any) -> Any:
     """Count the colours of rows until there are more than `most`; return the row after the last one."""
-    first, height, width, top, left, lanes = where
+    (height, width), (top, left) = patch.shape, patch.values_at
     numbers, usable = buffers
     found = 0
     for row in range(first, height):
-        number_row(values, valid, (top + row, left, width, lanes), coding, numbers, usable)
+        number_row(values, valid, Pixels(top + row, left, width, patch.lanes), coding, numbers, usable)
         for c in range(width):
             if usable[c]:
                 found += _add(counts, numbers[c])
@@ -74,9 +74,9 @@ def _tally(values: Any, valid: Any, where: Any, coding: Any, buffers: Any, most:
 
 
 @inner
-def number_row(values: Any, valid: Any, source: Any, coding: Any, numbers: Any, usable: Any) -> None:
+def number_row(values: Any, valid: Any, pixels: Any, coding: Any, numbers: Any, usable: Any) -> None:
     """Write the numbers of the colours of pixels in a row, and which pixels are valid in every band."""
-    row, left, num, lanes = source
+    row, left, num, lanes = pixels
     numbers[:num] = 0
     usable[:num] = True
     for band in range(values.shape[0] * lanes):
@@ -94,16 +94,16 @@ def number_row(values: Any, valid: Any, source: Any, coding: Any, numbers: Any, 
 
 @inner
 def add_codes(line: Any, lanes: Any, num_bands: Any, coding: Any, numbers: Any) -> None:
-    """Append a band's values to numbers: the bits of the bands take turns, the first band's come first."""
+    """Append a band's values to Morton numbers: the bits of the bands take turns, the first band's come first."""
     masks, flip = coding
     for c in range(numbers.size):
         value = np.uint32(line[c * lanes]) ^ np.uint32(flip)
-        numbers[c] = (numbers[c] << np.uint32(1)) | spread(value, num_bands, masks)
+        numbers[c] = (numbers[c] << np.uint32(1)) | spread_bits(value, num_bands, masks)
 
 
 @inner
-def spread(value: Any, num_bands: Any, masks: Any) -> Any:
-    """Return 8 bits (uint32) with room between them for those of the other bands."""
+def spread_bits(value: Any, num_bands: Any, masks: Any) -> Any:
+    """Return 8 bits (uint32) with room between them for those of the other bands: one band of a Morton number."""
     gap = np.uint32(num_bands - 1)
     value = (value | (value << (np.uint32(4) * gap))) & masks[0]
     value = (value | (value << (np.uint32(2) * gap))) & masks[1]
@@ -111,8 +111,8 @@ def spread(value: Any, num_bands: Any, masks: Any) -> Any:
 
 
 @inner
-def gathered(number: Any, num_bands: Any, masks: Any) -> Any:
-    """Return the 8 bits (uint32) that `spread` put there; other bits are dropped."""
+def gather_bits(number: Any, num_bands: Any, masks: Any) -> Any:
+    """Return the 8 bits (uint32) that `spread_bits` put there; other bits are dropped."""
     gap = np.uint32(num_bands - 1)
     number &= masks[2]
     number = (number | (number >> gap)) & masks[1]
@@ -148,5 +148,5 @@ def _sum_colors(counts: Any, num_bands: Any, masks: Any, flip: Any, sums: Any) -
     for i in range(counts.size):
         number, pixels = np.uint32(counts[i] >> np.uint64(32)), np.int64(counts[i] & np.uint64(0xFFFFFFFF))
         for band in range(num_bands):
-            value = gathered(number >> np.uint32(num_bands - 1 - band), num_bands, masks)
+            value = gather_bits(number >> np.uint32(num_bands - 1 - band), num_bands, masks)
             sums[i * num_bands + band, 0] = pixels * (np.int64(value) - flip)

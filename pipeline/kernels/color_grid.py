@@ -10,7 +10,7 @@ Cells are halved from one that is everything: children choose among the candidat
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -45,6 +45,28 @@ class ColorGrid:
     """int32, ascending in a cell."""
     colors: np.ndarray
     """The colours (color, `MOST_BANDS`), 0 in bands that they do not have."""
+
+
+class GridRows(NamedTuple):
+    """Values as bytes, a grid, and what is known of the pixels of a row."""
+
+    codes: Any
+    """Planes of uint8."""
+    bits: int
+    flip: int
+    """128 for signed values, whose bits are flipped so that they are ordered; else 0."""
+    starts: Any
+    ids: Any
+    colors: Any
+    cells: Any
+    """By pixel, as the following."""
+    values: Any
+    """(band, pixel)."""
+    usable: Any
+    unknown: Any
+    """The pixels whose cells have too many candidates."""
+    new: Any
+    """The colours found for these."""
 
 
 def color_grid(colors: np.ndarray, dtype: np.dtype) -> ColorGrid:
@@ -115,12 +137,12 @@ def is_beaten(colors: Any, color: Any, champion: Any, box: Any) -> Any:
 
 
 @inner
-def choose_candidates(valid: Any, source: Any, grid: Any, facts: Any, found: Any) -> None:
-    """Write the nearest of the candidates of pixels, facts 2 as `convert`, and the places of those with too many."""
-    codes, bits, flip, starts, ids, colors, cells, pixels, usable, unknown = grid
-    cells_of_row(codes, valid, source, bits, flip, cells, pixels, usable)
+def choose_candidates(valid: Any, pixels: Any, grid: Any, invalid: Any, found: Any) -> Any:
+    """Write the nearest of the candidates of pixels, and 0 for valid; return how many pixels are unknown."""
+    starts, ids, colors, cells, values = grid.starts, grid.ids, grid.colors, grid.cells, grid.values
+    cells_of_row(valid, pixels, grid)
     missing: Any = 0
-    for c in range(source[2]):
+    for c in range(pixels.num):
         first, last = np.uint32(starts[cells[c]]), np.uint32(starts[cells[c] + np.uint32(1)])
         are_many = last - first > _MOST_CANDIDATES
         last = first if are_many else last
@@ -128,34 +150,33 @@ def choose_candidates(valid: Any, source: Any, grid: Any, facts: Any, found: Any
         for i in range(first, last):
             color = np.uint32(ids[i])
             # in the order of the bands; a band that there is not adds 0
-            d0, d1 = pixels[0, c] - colors[color, 0], pixels[1, c] - colors[color, 1]
-            d2, d3 = pixels[2, c] - colors[color, 2], pixels[3, c] - colors[color, 3]
+            d0, d1 = values[0, c] - colors[color, 0], values[1, c] - colors[color, 1]
+            d2, d3 = values[2, c] - colors[color, 2], values[3, c] - colors[color, 3]
             distance = d0 * d0 + d1 * d1 + d2 * d2 + d3 * d3
             winner = color if distance < best else winner
             best = distance if distance < best else best
         found[c] = UNSURE if are_many else np.int64(winner)
-        facts[2, c] = np.float32(not usable[c])
-        unknown[missing] = c
-        missing += usable[c] and are_many
-    unknown[unknown.size - 1] = missing
+        invalid[c] = np.float32(not grid.usable[c])
+        grid.unknown[missing] = c
+        missing += grid.usable[c] and are_many
+    return missing
 
 
 @inner
-def cells_of_row(
-    values: Any, valid: Any, source: Any, bits: Any, flip: Any, cells: Any, pixels: Any, usable: Any
-) -> None:
+def cells_of_row(valid: Any, pixels: Any, grid: Any) -> None:
     """Write the cells of pixels in a row, their values (band, pixel), and which pixels are valid in every band."""
-    row, left, num, lanes = source
+    row, left, num, lanes = pixels
+    codes, bits, flip, cells, usable = grid.codes, grid.bits, grid.flip, grid.cells, grid.usable
     cells[:num] = 0
     usable[:num] = True
     shift = np.uint32(8 - bits)
-    for band in range(values.shape[0] * lanes):
+    for band in range(codes.shape[0] * lanes):
         start = left * lanes + band % lanes
-        line = values[band // lanes, row, start : start + (num - 1) * lanes + 1]
+        line = codes[band // lanes, row, start : start + (num - 1) * lanes + 1]
         if lanes == 3:  # said outright, it is a vectorised loop: 2 ns a pixel less
-            place_values(line, 3, num, flip, shift, bits, pixels[band], cells)
+            place_values(line, 3, num, flip, shift, bits, grid.values[band], cells)
         else:
-            place_values(line, lanes, num, flip, shift, bits, pixels[band], cells)
+            place_values(line, lanes, num, flip, shift, bits, grid.values[band], cells)
         if valid.size:
             mask = valid[band // lanes, row, start : start + (num - 1) * lanes + 1]
             for c in range(num):

@@ -73,9 +73,10 @@ class _SharedCache(FunctionCache):
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)  # type: ignore[no-untyped-call]
-        self._cache_file = IndexDataCacheFile(
-            self.cache_path, self._impl.filename_base, stamp(Path(function.__code__.co_filename).parent)
-        )
+        version = stamp(Path(function.__code__.co_filename).parent)
+        self._cache_file = IndexDataCacheFile(self.cache_path, self._impl.filename_base, version)
+        # compared before what an index holds is unpickled: classes of tuples that are gone, maybe
+        self._cache_file._version = version
         _folders[self.cache_path] = None
 
     def load_overload(self, *arguments: Any) -> Any:

@@ -9,7 +9,7 @@ which is correlation: flip a kernel (``kernel[::-1, ::-1]``) for a true convolut
 done: ``direct(kernel)`` tap by tap, or ``separable(down, across)`` along the rows and then down;
 ``prepare(kernel, dtype)`` takes the cheaper of those that are exact.
 
-Invariants, tested in ``tests/test_convolution.py``:
+Invariants, tested in ``tests/operations/test_convolution.py``:
 
 - A pixel's result is one expression of the values in its support (the pixels of nonzero weight, or of the whole kernel
   where this is asked for): not of the block, not of the lanes, not of invalid pixels elsewhere. Sums are float64,

@@ -17,8 +17,8 @@ import numpy as np
 
 from pipeline.kernels.compile import fma, inner, kernel
 from pipeline.kernels.frame import Source
+from pipeline.kernels.window_part import holds_invalid, scratch
 from pipeline.kernels.window_row import copy
-from pipeline.kernels.window_sum import holds_invalid, scratch
 
 
 class Taps(NamedTuple):

@@ -46,7 +46,7 @@ from pipeline.kernels.difference_row import (
 )
 from pipeline.kernels.extreme import Growth, mend
 from pipeline.kernels.frame import Frame, Line
-from pipeline.kernels.window_sum import scratch
+from pipeline.kernels.window_part import scratch
 from pipeline.model.region import Halo
 
 FIRST = ("dy", "dx", "magnitude", "direction")

@@ -1,9 +1,9 @@
 """The exact sum of all numbers of an array: a total that blocks add up to, whatever they are.
 
-Numbers are taken in tiles. Within a tile, rounding each to a grid that is coarse enough for all sums of the tile to
-be on it, too, gives a part that ordinary additions sum exactly; what the rounding left is again such a tile on a
+Numbers are taken in batches. Within a batch, rounding each to a grid that is coarse enough for all sums of the batch
+to be on it, too, gives a part that ordinary additions sum exactly; what the rounding left is again such a batch on a
 finer grid (Rump, Ogita & Oishi 2008, "Accurate floating-point summation"). After two grids, what is left, of numbers
-2^-80 of the tile's largest, is added one by one. Tiles go to an integer of 64-bit words (`exact_sum`).
+2^-80 of the batch's largest, is added one by one. Batches go to a superaccumulator (`exact_sum`).
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ from pipeline.kernels.compile import inner, kernel
 from pipeline.kernels.exact_sum import ExactSums, add_shifted, trim
 from pipeline.model.total import Total
 
-TILE = 1024
-LANES = 32
-_TILE_BITS = 10
+BATCH = 1024
+"""Numbers that are rounded to one grid."""
+NUM_SUMS = 32
+"""Sums side by side, of which the compiler makes vectors."""
+_BATCH_BITS = 10
 _LOW, _HIGH = -18, 18
 """Words that hold the sum of any 2^63 float64 numbers."""
 _MAGNITUDE = np.int64(2**63 - 1)
 _SMALLEST, _LARGEST = -850, 1000
-"""Exponents of tiles whose grids are of normal numbers."""
+"""Exponents of batches whose grids are of normal numbers."""
 
 
 def total_of(values: np.ndarray) -> Total:
     """Return the total of the finite numbers of a C-contiguous array (row, column) of float64."""
     words = np.zeros((1, _HIGH - _LOW), np.uint64)
-    count = int(_add_rows(values, (np.empty(TILE), np.empty(LANES)), words))
+    count = int(_add_rows(values, (np.empty(BATCH), np.empty(NUM_SUMS)), words))
     total = trim(ExactSums(words, _LOW))
     return Total(count, total.to_integers()[0], 64 * total.low)
 
@@ -41,17 +43,17 @@ def _add_rows(values: Any, buffers: Any, words: Any) -> Any:
     count = 0
     rest, sums = buffers
     for row in range(values.shape[0]):
-        for begin in range(0, values.shape[1], TILE):
-            line = values[row, begin : min(begin + TILE, values.shape[1])]
+        for begin in range(0, values.shape[1], BATCH):
+            line = values[row, begin : min(begin + BATCH, values.shape[1])]
             count += take_finite(line, rest)
             exponent = largest_exponent(rest)
             if _SMALLEST < exponent < _LARGEST:
                 for _ in range(2):
-                    unit = exponent + _TILE_BITS - 52
+                    unit = exponent + _BATCH_BITS - 52
                     add_number(words, round_to(rest, unit, sums))
                     exponent = unit  # what is left is at most half of it
             if largest_exponent(rest) > -1023:
-                for i in range(TILE):
+                for i in range(BATCH):
                     add_number(words, rest[i])
     return count
 
@@ -73,7 +75,7 @@ def largest_exponent(rest: Any) -> Any:
     """Return e where all numbers are below 2**e: -1023 where all are 0, -1022 where none is a normal number."""
     bits = rest.view(np.int64)  # magnitudes are ordered as their bits, which a vectorised loop compares
     largest = np.int64(0)
-    for i in range(TILE):
+    for i in range(BATCH):
         largest = max(largest, bits[i] & _MAGNITUDE)
     return (largest >> 52) - 1022 if largest else np.int64(-1023)
 
@@ -86,14 +88,14 @@ def round_to(rest: Any, unit: Any, sums: Any) -> Any:
     """
     shift = math.ldexp(1.5, unit + 52)
     sums[:] = 0
-    for first in range(0, TILE, LANES):
-        for lane in range(LANES):
-            rounded = (rest[first + lane] + shift) - shift
-            rest[first + lane] -= rounded
-            sums[lane] += rounded
+    for first in range(0, BATCH, NUM_SUMS):
+        for k in range(NUM_SUMS):
+            rounded = (rest[first + k] + shift) - shift
+            rest[first + k] -= rounded
+            sums[k] += rounded
     total = 0.0
-    for lane in range(LANES):
-        total += sums[lane]
+    for k in range(NUM_SUMS):
+        total += sums[k]
     return total
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-TILE = 32_768
+TILE_ELEMENTS = 32_768
 """Elements of a register: large enough that calls cost little, small enough that some registers share a cache."""
 GRAIN = 1_024
 """Every loop runs over a multiple of this many elements, what lies beyond the tile's end included."""
@@ -69,7 +69,7 @@ class Program:
     @property
     def scratch_bytes(self) -> int:
         """Bytes of the registers and of the flags beside them."""
-        return TILE * (self.num_registers * self.dtype.itemsize + 2)
+        return TILE_ELEMENTS * (self.num_registers * self.dtype.itemsize + 2)
 
 
 def evaluate(
@@ -85,8 +85,8 @@ def evaluate(
         Planes, rows and columns of the result.
     """
     num_planes, height, width = shape
-    registers = np.ones((program.num_registers, TILE), program.dtype)
-    flags = np.empty((2, TILE), bool)
+    registers = np.ones((program.num_registers, TILE_ELEMENTS), program.dtype)
+    flags = np.empty((2, TILE_ELEMENTS), bool)
     for rows, columns in tiles(height, width):
         for plane in range(num_planes):
             parts = [
@@ -96,14 +96,14 @@ def evaluate(
 
 
 def tiles(height: int, width: int) -> Iterator[tuple[slice, slice]]:
-    """Cut a plane into whole rows of at most `TILE` elements together, or a wider row into pieces.
+    """Cut a plane into whole rows of at most `TILE_ELEMENTS` elements together, or a wider row into pieces.
 
     Examples
     --------
     >>> [(rows.stop - rows.start, columns.stop) for rows, columns in tiles(40, 1000)]
     [(32, 1000), (8, 1000)]
     """
-    num_rows, num_columns = max(1, TILE // width), min(width, TILE)
+    num_rows, num_columns = max(1, TILE_ELEMENTS // width), min(width, TILE_ELEMENTS)
     for top in range(0, height, num_rows):
         for left in range(0, width, num_columns):
             yield slice(top, min(top + num_rows, height)), slice(left, min(left + num_columns, width))

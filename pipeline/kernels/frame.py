@@ -107,9 +107,17 @@ def _slices(region: Region, origin: tuple[int, int], lanes: int) -> tuple[slice,
     return slice(None), rows, slice(columns.start * lanes, columns.stop * lanes)
 
 
-@dataclass(frozen=True, slots=True)
-class Patch:
-    """A region within an array of labels (row, column), or of indices, and planes of values, as their indices."""
+class Pixels(NamedTuple):
+    """Pixels of a row of values, with all their lanes."""
+
+    row: int
+    column: int
+    num: int
+    lanes: int
+
+
+class Patch(NamedTuple):
+    """A region within an array of labels (row, column), or of indices, and planes of values; for kernels as well."""
 
     shape: tuple[int, int]
     """Rows and columns."""

@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.kernels.compile import inner, kernel
 from pipeline.kernels.frame import Source, num_parts, part_of
 from pipeline.kernels.gabor_vector import VECTOR, store_block, sum_along, sum_columns
-from pipeline.kernels.window_sum import scratch
+from pipeline.kernels.window_part import scratch
 
 L1_COLUMNS = 64
 """Columns that are combined at a time: eight rows of a few terms then fit the first-level cache."""

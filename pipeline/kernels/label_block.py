@@ -20,10 +20,10 @@ from pipeline.kernels.label_digits import (
     SUM_SHIFTS,
     WIDE,
     shift_digits,
-    strip_bits,
+    widen_bits,
 )
 from pipeline.kernels.label_runs import RUN, grow
-from pipeline.kernels.label_sums import add_outliers, add_strip
+from pipeline.kernels.label_sums import Digits, RunBuffers, Totals, Where, add_outliers, add_slab
 
 _COUNT_BITS = 34
 """Bits that a sum may have more than its values: a block has fewer than 2^33 pixels."""
@@ -31,13 +31,11 @@ _UNITS = (-1000, 940)
 """Units by which values can be scaled without overflow."""
 _NO_MASK = np.ones((0, 0, 0), bool)
 
-Where = tuple[int, int, int]
-
 
 class BlockSums:
     """Counts of invalid values, sums of the powers up to `power` and extrema, by slot and band.
 
-    Values come strip by strip. Floating-point values are scaled by a unit that suits the strip; where it changes,
+    Values come slab by slab. Floating-point values are scaled by a unit that suits the slab; where it changes,
     the digits are carried over to exact words first, so the sums do not depend on the units.
     """
 
@@ -60,7 +58,8 @@ class BlockSums:
         self.extrema = extrema
         self.sums, self.squares = self._digits(0)
         self.sum_words, self.square_words = zeros(0), zeros(0)
-        self.buffers = (*np.zeros((3, RUN), np.int64), np.zeros(RUN, dtype))
+        low, high, usable = np.zeros((3, RUN), np.int64)
+        self.buffers = RunBuffers(low, high, usable, np.zeros(RUN, dtype))
 
     def _digits(self, num: int) -> tuple[np.ndarray, np.ndarray]:
         sums = np.zeros((num if self.power > 0 else 0, self.bands, NUM_SUMS[self.split]), np.int64)
@@ -70,9 +69,9 @@ class BlockSums:
     def add(
         self, values: np.ndarray, valid: np.ndarray | None, where: Where, runs: np.ndarray, borne: np.ndarray, num: int
     ) -> None:
-        """Add a strip whose runs use the first `num` slots; those so far, with it, are borne by so many pixels each.
+        """Add a slab whose runs use the first `num` slots; those so far, with it, are borne by so many pixels each.
 
-        A strip has fewer pixels than the digits can take, `MOST_PIXELS`.
+        A slab has fewer pixels than the digits can take, `MOST_PIXELS`.
         """
         self._reserve(num)
         if self.pixels == 0 and self.floating and self.power > 0:
@@ -87,11 +86,10 @@ class BlockSums:
         begin = np.zeros(self.bands, np.int64)
         done, band = 0, 0
         while done < len(runs):
-            kind = (self.split, self.dtype.kind == "u", self.outliers)
-            totals = (self.found_invalid, self.invalid, self.sums, self.squares, self.low, self.high)
-            scales = np.ldexp(1.0, -self.units)
+            digits = Digits(self.split, self.dtype.kind == "u", self.outliers, np.ldexp(1.0, -self.units))
+            totals = Totals(self.found_invalid, self.invalid, self.sums, self.squares, self.low, self.high)
             self.pixels += pixels
-            done, band = add_strip(values, mask, where, runs, (done, band), kind, scales, self.buffers, totals)
+            done, band = add_slab(values, mask, where, runs, (done, band), digits, self.buffers, totals)
             if done < len(runs):
                 self._rescale(values, where, runs[done:], band)
                 begin[band] = done
@@ -129,7 +127,7 @@ class BlockSums:
         """Return the split and unit that suit a band's values under the runs and those looked at before, and whether
         some are outliers even so."""
         bits = self.bits[band]
-        strip_bits(values, where, runs, band, bits)
+        widen_bits(values, where, runs, band, bits)
         lowest, highest = int(bits[0]), int(bits[1])
         span = highest - lowest
         if span < 0:  # zeros have no bits
@@ -175,7 +173,7 @@ class BlockSums:
         return widen(words, int(lowest) // 64, -(-(int(highest) + _COUNT_BITS) // 64))
 
     def _add_outliers(self, values: np.ndarray, where: Where, runs: np.ndarray, band: int) -> None:
-        strip_bits(values, where, runs, band, self.bits[band])
+        widen_bits(values, where, runs, band, self.bits[band])
         lowest, highest = self.bits[band]
         self.sum_words = self._words(self.sum_words, lowest, highest)
         squares, low = np.empty((0, 1), np.uint64), 0

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from pipeline.kernels.compile import kernel
-from pipeline.kernels.exact_sum import mean, to_float, variance
-from pipeline.kernels.label_runs import grow, label_slots, strips
-from pipeline.kernels.label_table import LabelTable, Patch
+from pipeline.kernels.exact_quotient import mean, to_float, variance
+from pipeline.kernels.frame import Patch
+from pipeline.kernels.label_runs import grow, label_slots, slabs
+from pipeline.kernels.label_sums import Where
+from pipeline.kernels.label_table import LabelTable
 from pipeline.kernels.label_union import places_among
 
 
@@ -74,13 +76,13 @@ def lookup(
     """
     slots = label_slots(labels, patch.labels_at, patch.shape, np.array(sorted(ignore), np.int64))
     height, width = patch.shape
-    where = (*patch.values_at, patch.lanes)
+    where = Where(*patch.values_at, patch.lanes)
     if len(ignore) or labels_valid is not None:
         row, left = patch.values_at
         out[:, row : row + height, left * patch.lanes : (left + width) * patch.lanes] = fill
     values = np.empty((0, table_values.shape[1]), out.dtype)
     known = 0
-    for runs in strips(labels, labels_valid, patch.labels_at, patch.shape, slots):
+    for runs in slabs(labels, labels_valid, patch.labels_at, patch.shape, slots):
         if slots.num > known:
             if slots.num > len(values):
                 grow(values, max(slots.num, 2 * len(values)) - len(values))

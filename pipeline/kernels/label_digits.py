@@ -1,7 +1,7 @@
 """Values as integer digits, so that their sums and the sums of their squares are exact.
 
 A value is ``(low + high * 2**40) * 2**unit``: floating-point values are scaled by a power of two so that no bit of a
-strip's values is below 1, integers have unit 0. 8 and 16-bit integers are one digit and their squares too; *narrow*
+slab's values is below 1, integers have unit 0. 8 and 16-bit integers are one digit and their squares too; *narrow*
 values (up to 40 bits: most float32, int32) have no high digit; *wide* ones up to 80 bits. Squares are summed from
 digits of 20 bits, three sums for narrow values and seven for wide ones. Integer addition does not care for order, so
 the compiler may vectorise it, and no bit depends on the block.
@@ -26,7 +26,7 @@ NUM_SQUARES = {SMALL: 1, NARROW: 3, WIDE: 7}
 SUM_SHIFTS = (0, 40)
 SQUARE_SHIFTS = tuple(range(0, 140, 20))
 MOST_PIXELS = {SMALL: 1 << 30, NARROW: 1 << 22, WIDE: 1 << 20}
-"""Pixels that the digits can take before they are carried over: no digit then reaches 2^63. A strip has fewer."""
+"""Pixels that the digits can take before they are carried over: no digit then reaches 2^63. A slab has fewer."""
 SPAN = {SMALL: 32, NARROW: 39, WIDE: 79}
 """Bits above the unit that a value may have."""
 NO_BITS = (1 << 20, -(1 << 20))
@@ -131,7 +131,7 @@ def drop_outliers(line: Any, scale: Any, low: Any, high: Any) -> None:
 
 
 @kernel
-def strip_bits(values: Any, where: Any, runs: Any, band: Any, bits: Any) -> None:
+def widen_bits(values: Any, where: Any, runs: Any, band: Any, bits: Any) -> None:
     """Widen the lowest and highest bit (exponents) to a band's finite values under the runs."""
     top, left, lanes = where
     lowest, highest = bits[0], bits[1]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,12 +17,22 @@ from pipeline.kernels.vector import lowest_bit
 
 RUN = 1024
 """Most pixels of a run: what is done run by run then has buffers of this size."""
-STRIP = 32768
-"""Pixels whose runs are listed at a time: rows, or of long rows a part."""
+SLAB_PIXELS = 32768
+"""Most pixels of a slab, whose runs are listed at a time: some rows, or of long rows a part."""
 _FIRST_CAPACITY = 4096
 _NO_MASK = np.ones((0, 0), bool)
 
-Place = tuple[int, int]
+
+class Slab(NamedTuple):
+    """Rows and columns of a region whose runs are listed together, from `first` to before `end`."""
+
+    top: int
+    """Row and column of the region's first pixel in the labels."""
+    left: int
+    first_row: int
+    end_row: int
+    first_column: int
+    end_column: int
 
 
 def grow(array: np.ndarray, num: int, fill: float | int = 0) -> None:
@@ -63,9 +73,9 @@ class LabelSlots:
             _refill(self.labels, self.num, self.entries)
 
 
-def label_slots(labels: np.ndarray, place: Place, shape: tuple[int, int], ignore: np.ndarray) -> LabelSlots:
+def label_slots(labels: np.ndarray, corner: tuple[int, int], shape: tuple[int, int], ignore: np.ndarray) -> LabelSlots:
     """Return empty slots for the labels of a region (its first pixel's row and column, its shape)."""
-    part = labels[place[0] : place[0] + shape[0], place[1] : place[1] + shape[1]]
+    part = labels[corner[0] : corner[0] + shape[0], corner[1] : corner[1] + shape[1]]
     lowest, highest = (int(part.min()), int(part.max())) if part.size else (0, 0)
     span = highest - lowest + 1
     if span > max(part.size, _FIRST_CAPACITY):
@@ -83,24 +93,24 @@ def hashed_slots(ignore: np.ndarray) -> LabelSlots:
     return slots
 
 
-def strips(
-    labels: np.ndarray, valid: np.ndarray | None, place: Place, shape: tuple[int, int], slots: LabelSlots
+def slabs(
+    labels: np.ndarray, valid: np.ndarray | None, corner: tuple[int, int], shape: tuple[int, int], slots: LabelSlots
 ) -> Iterator[np.ndarray]:
-    """Yield the runs (row and column within the region, pixels, slot) of strips; new labels join `slots`.
+    """Yield the runs (row and column within the region, pixels, slot) of slabs; new labels join `slots`.
 
-    A strip has `STRIP` pixels at most. The array is used again for the next one. Pixels with an ignored or invalid
+    The array is used again for the next one. Pixels with an ignored or invalid
     label belong to no run.
     """
     height, width = shape
     mask = _NO_MASK if valid is None else valid
-    columns = min(width, STRIP)
-    rows = max(1, min(height, STRIP // max(1, columns)))
+    columns = min(width, SLAB_PIXELS)
+    rows = max(1, min(height, SLAB_PIXELS // max(1, columns)))
     runs = np.empty((rows * columns, 4), np.int32)
     names = np.empty(rows * columns, np.int64)
     flags = np.zeros(-(-columns // 8) * 8, np.uint8)
-    for row, column in ((row, column) for row in range(0, height, rows) for column in range(0, width, STRIP)):
-        part = (column, min(column + columns, width), row, min(row + rows, height))
-        found = find_runs(labels, mask, (*place, *part), flags, names, runs)
+    for row, column in ((row, column) for row in range(0, height, rows) for column in range(0, width, SLAB_PIXELS)):
+        slab = Slab(*corner, row, min(row + rows, height), column, min(column + columns, width))
+        found = find_runs(labels, mask, slab, flags, names, runs)
         slots.reserve(found)
         if slots.entries.size:
             found, slots.num = hash_slots(names[:found], slots.ignore, slots.entries, slots.labels, slots.num, runs)
@@ -112,9 +122,9 @@ def strips(
 
 
 @kernel
-def find_runs(labels: Any, valid: Any, place: Any, flags: Any, names: Any, runs: Any) -> Any:
+def find_runs(labels: Any, valid: Any, slab: Any, flags: Any, names: Any, runs: Any) -> Any:
     """List the runs of rows (row, column, pixels) and their labels; return how many there are."""
-    top, left, begin, end_column, first, stop = place
+    top, left, first, stop, begin, end_column = slab
     width = end_column - begin
     words = flags.view(np.uint64)[: (width + 7) // 8]
     flags[width : 8 * words.size] = 0
@@ -151,6 +161,14 @@ def flag_starts(line: Any, mask: Any, flags: Any) -> None:
         flags[c] = 1
 
 
+@inner
+def keep_run(runs: Any, r: Any, slot: Any, to: Any) -> None:
+    """Move run r to a place before it, and write its slot."""
+    for k in range(3):
+        runs[to, k] = runs[r, k]
+    runs[to, 3] = slot
+
+
 @kernel
 def look_up_slots(names: Any, ignore: Any, table: Any, labels: Any, num: Any, runs: Any) -> Any:
     """Write the slots of runs, without those to ignore; return the numbers of runs and slots."""
@@ -166,10 +184,7 @@ def look_up_slots(names: Any, ignore: Any, table: Any, labels: Any, num: Any, ru
             slots[name - base] = slot
             labels[slot] = name
             num += 1
-        runs[found, 0] = runs[r, 0]
-        runs[found, 1] = runs[r, 1]
-        runs[found, 2] = runs[r, 2]
-        runs[found, 3] = slot
+        keep_run(runs, r, slot, found)
         found += 1
     return found, num
 
@@ -196,10 +211,7 @@ def hash_slots(names: Any, ignore: Any, entries: Any, labels: Any, num: Any, run
             entries[at, 1] = slot
             labels[slot] = name
             num += 1
-        runs[found, 0] = runs[r, 0]
-        runs[found, 1] = runs[r, 1]
-        runs[found, 2] = runs[r, 2]
-        runs[found, 3] = slot
+        keep_run(runs, r, slot, found)
         found += 1
     return found, num
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,26 +25,60 @@ from pipeline.kernels.label_digits import (
 from pipeline.kernels.label_runs import RUN
 
 
+class Where(NamedTuple):
+    """Where runs lie in planes of values."""
+
+    row: int
+    """Of the runs' row 0."""
+    column: int
+    lanes: int
+
+
+class Digits(NamedTuple):
+    """How values become digits."""
+
+    split: int
+    unsigned: bool
+    outliers: Any
+    """By band: whether values that do not fit are left out."""
+    scales: Any
+    """By band: 2**-unit."""
+
+
+class RunBuffers(NamedTuple):
+    """What the values of a stretch of runs are split in."""
+
+    low: Any
+    high: Any
+    usable: Any
+    values: Any
+
+
+class Totals(NamedTuple):
+    """What is known of the slots, by band; of the last four, empty ones are not computed."""
+
+    found_invalid: Any
+    """One number: whether any value is invalid."""
+    invalid: Any
+    sums: Any
+    """(slot, band, digit), as squares."""
+    squares: Any
+    lowest: Any
+    highest: Any
+
+
 @kernel
-def add_strip(
-    values: Any, valid: Any, where: Any, runs: Any, start: Any, kind: Any, scales: Any, buffers: Any, totals: Any
-) -> Any:
+def add_slab(values: Any, valid: Any, where: Any, runs: Any, start: Any, digits: Any, buffers: Any, totals: Any) -> Any:
     """Add what lies under the runs, from a run and a band on; return the run and band where values do not fit.
 
-    At the end all runs are done: (number of runs, 0).
-
-    `values` and `valid` (empty: none) are planes; `where` their first row and column and the lanes; `kind` the split,
-    whether the values are unsigned, and by band whether values that do not fit are left out; `scales` 2**-unit by
-    band. `buffers` are low, high, usable and one of values; `totals` are whether any value is invalid, how
-    many are, sums, squares (slot, band, digit), lowest, highest: of the last four, empty ones are not computed.
+    At the end all runs are done: (number of runs, 0). `values` and `valid` (empty: none) are planes.
     """
     first, first_band = start
     while first < runs.shape[0]:
         last, end = end_of_stretch(runs, first)
         num = end - runs[first, 1]
-        for band in range(first_band, scales.size):
-            stretch = (runs[first, 0], runs[first, 1], num)
-            if not add_stretch(values, valid, where, stretch, runs[first:last], band, kind, scales, buffers, totals):
+        for band in range(first_band, digits.scales.size):
+            if not add_stretch(values, valid, where, num, runs[first:last], band, digits, buffers, totals):
                 return first, band
         first, first_band = last, 0
     return first, 0
@@ -68,34 +102,31 @@ def add_stretch(
     values: Any,
     valid: Any,
     where: Any,
-    stretch: Any,
+    num: Any,
     runs: Any,
     band: Any,
-    kind: Any,
-    scales: Any,
+    digits: Any,
     buffers: Any,
     totals: Any,
 ) -> Any:
-    """Add one band under neighbouring runs of one row, or nothing if a value does not fit."""
-    top, left, lanes = where
-    row, begin, num = stretch
-    split, unsigned, outliers = kind
+    """Add one band under neighbouring runs of one row, `num` pixels, or nothing if a value does not fit."""
+    row, lanes, split, scale = where.row + runs[0, 0], where.lanes, digits.split, digits.scales[band]
     low, high, usable, gathered = buffers
-    found_invalid, invalid, sums, squares, lowest, highest = totals
-    start = (left + begin) * lanes + band % lanes
-    line = values[band // lanes, top + row, start : start + (num - 1) * lanes + 1]
+    sums, squares, begin = totals.sums, totals.squares, runs[0, 1]
+    start = (where.column + begin) * lanes + band % lanes
+    line = values[band // lanes, row, start : start + (num - 1) * lanes + 1]
     if lanes > 1:
         gather(line, lanes, num, gathered)
         line = gathered[:num]
-    fitting = sums.size > 0 and split_values(line, split, unsigned, scales[band], low, high)
+    fitting = sums.size > 0 and split_values(line, split, digits.unsigned, scale, low, high)
     all_valid = fitting and valid.size == 0
     if not all_valid:
-        all_valid = mark_usable(line, valid, (band // lanes, top + row, start, lanes), usable)
+        all_valid = mark_usable(line, valid, (band // lanes, row, start, lanes), usable)
     if sums.size:
-        if not fitting and not outliers[band] and not all_fit(line, usable, split, scales[band]):
+        if not fitting and not digits.outliers[band] and not all_fit(line, usable, split, scale):
             return False
         if not fitting:
-            drop_outliers(line, scales[band], low, high)
+            drop_outliers(line, scale, low, high)
         if not all_valid:
             clear(usable, num, low, high)
         add_sums(runs, begin, band, low, sums, 0)
@@ -108,10 +139,10 @@ def add_stretch(
     elif squares.size:
         add_squares_of_wide(runs, begin, band, low, high, squares)
     if not all_valid:
-        found_invalid[0] = True
-        add_invalid(runs, begin, band, usable, invalid)
-    if lowest.size:
-        add_extrema(runs, begin, band, line, usable, all_valid, lowest, highest)
+        totals.found_invalid[0] = True
+        add_invalid(runs, begin, band, usable, totals.invalid)
+    if totals.lowest.size:
+        add_extrema(runs, begin, band, line, usable, all_valid, totals.lowest, totals.highest)
     return True
 
 

@@ -25,8 +25,10 @@ import numpy as np
 
 from pipeline.kernels.compile import kernel
 from pipeline.kernels.exact_sum import ExactSums, scatter_add, zeros
+from pipeline.kernels.frame import Patch
 from pipeline.kernels.label_block import BlockSums
-from pipeline.kernels.label_runs import grow, label_slots, strips
+from pipeline.kernels.label_runs import grow, label_slots, slabs
+from pipeline.kernels.label_sums import Where
 from pipeline.kernels.label_union import union_of
 
 STATISTICS = ("count", "sum", "mean", "var", "std", "min", "max")
@@ -34,22 +36,6 @@ STATISTICS = ("count", "sum", "mean", "var", "std", "min", "max")
 GEOMETRY = ("centroid", "bbox")
 """By label: mean row and column; first and last row, first and last column."""
 _ROWS, _COLUMNS, _TOP, _BOTTOM, _LEFT, _RIGHT = range(6)
-
-
-@dataclass(frozen=True, slots=True)
-class Patch:
-    """A region within the arrays of a block."""
-
-    shape: tuple[int, int]
-    """Rows and columns."""
-    labels_at: tuple[int, int] = (0, 0)
-    """Its first pixel in the labels (row, column)."""
-    values_at: tuple[int, int] = (0, 0)
-    """Its first pixel in the planes of values (plane, row, column x lane)."""
-    lanes: int = 1
-    """Neighbouring elements of the planes that belong to one pixel."""
-    origin: tuple[int, int] = (0, 0)
-    """Raster row and column of its first pixel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,17 +129,15 @@ def partial_table(
     ignore
         Labels that count as none.
     """
-    if values.dtype == np.float16:  # numba has no arithmetic for it
-        values = values.astype(np.float32)
     slots = label_slots(labels, patch.labels_at, patch.shape, np.array(sorted(ignore), np.int64))
     builder = TableBuilder(values.dtype, len(values) * patch.lanes, statistics)
-    for runs in strips(labels, labels_valid, patch.labels_at, patch.shape, slots):
-        builder.add(values, valid, (*patch.values_at, patch.lanes), runs, slots.num, patch.origin)
+    for runs in slabs(labels, labels_valid, patch.labels_at, patch.shape, slots):
+        builder.add(values, valid, Where(*patch.values_at, patch.lanes), runs, slots.num, patch.origin)
     return builder.table(slots.labels[: slots.num])
 
 
 class TableBuilder:
-    """A table in the making, by slots of labels; strips of runs are added to it."""
+    """A table in the making, by slots of labels; slabs of runs are added to it."""
 
     def __init__(self, dtype: np.dtype, num_bands: int, statistics: Sequence[str]) -> None:
         names = set(statistics)
@@ -167,7 +151,7 @@ class TableBuilder:
         self,
         values: np.ndarray,
         valid: np.ndarray | None,
-        where: tuple[int, int, int],
+        where: Where,
         runs: np.ndarray,
         num_slots: int,
         origin: tuple[int, int],

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.kernels.compile import kernel
-from pipeline.kernels.label_table import Patch
+from pipeline.kernels.frame import Patch
 
 _COUNT_BITS = 34
 """Bits that a sum may have more than its values, the sign among them."""
@@ -43,7 +43,7 @@ def width_of_dtype(dtype: np.dtype) -> Width:
 
 def width_of(values: np.ndarray, patch: Patch) -> Width:
     """Return a width of the finite values of a region of planes; for integers that of their dtype."""
-    if values.dtype.kind != "f" or values.dtype == np.float16:
+    if values.dtype.kind != "f":
         return width_of_dtype(values.dtype)
     info = np.finfo(values.dtype)
     top, left = patch.values_at

@@ -15,11 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.kernels.color_search import ColorSearch
 from pipeline.kernels.compile import inner, kernel
-from pipeline.kernels.exact_sum import ExactSums, add_groups, mean, scatter_add
+from pipeline.kernels.exact_quotient import mean
+from pipeline.kernels.exact_sum import ExactSums, add_groups, scatter_add
 from pipeline.kernels.extreme import LARGE, SMALL
-from pipeline.kernels.label_table import LabelTable, Patch, partial_table
-from pipeline.kernels.nearest_color import ColorSearch, Place, nearest
+from pipeline.kernels.frame import Patch
+from pipeline.kernels.label_table import LabelTable, partial_table
+from pipeline.kernels.nearest_color import nearest
 
 
 def median_cut(cells: Iterable[LabelTable], num_colors: int) -> np.ndarray:
@@ -162,8 +165,8 @@ def assigned_table(
 ) -> LabelTable:
     """Return pixels and exact sums of a region by nearest colour: a sweep of k-means. `merge` joins those of blocks."""
     index = np.empty(patch.shape, np.int32)
-    nearest(values, search, Place(patch.shape, patch.values_at, (0, 0), patch.lanes), index, -1, valid=valid)
     own = Patch(patch.shape, (0, 0), patch.values_at, patch.lanes)
+    nearest(values, search, own, index, -1, valid=valid)
     return partial_table(index, values, own, ["mean"], valid=valid, ignore=[-1])
 
 

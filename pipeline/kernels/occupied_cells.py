@@ -1,6 +1,6 @@
-"""Cells that pixels occupy, a bit each: how coarse cells have to be is known before anything is summed.
+"""Cells that pixels occupy, a bit each in Morton order: how coarse cells have to be is known before anything is summed.
 
-The number of bits set below a cell's is its place among the occupied ones, in their order: no table of numbers has to
+The number of bits set below a cell's is its rank among the occupied ones: no table of numbers has to
 be searched, nor sorted at the end. 5000 x 5000 pixels of three bands take 1.1 s instead of 3.7, and 2.3 instead of 7.1
 in smaller blocks.
 """
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.kernels.compile import inner, kernel
-from pipeline.kernels.label_runs import find_runs
+from pipeline.kernels.label_runs import Slab, find_runs, keep_run
 from pipeline.kernels.vector import lowest_bit, number_of_bits
 
 MOST_BITS = 24
@@ -53,14 +53,14 @@ class OccupiedCells:
         return before
 
     def runs(self, numbers: np.ndarray, before: np.ndarray, buffers: tuple[np.ndarray, ...]) -> np.ndarray:
-        """Return runs of equal numbers, of this level, in rows: row, column, pixels, place among the cells.
+        """Return runs of equal numbers, of this level, in rows: row, column, pixels, rank among the cells.
 
         The array is used again for the next. All numbers have been marked.
         """
         flags, names, runs = buffers
         height, width = numbers.shape
-        found = find_runs(numbers, _NO_MASK, (0, 0, 0, width, 0, height), flags, names, runs)
-        return runs[: _find_places(names[:found], self._words, before, runs)]
+        found = find_runs(numbers, _NO_MASK, Slab(0, 0, 0, height, 0, width), flags, names, runs)
+        return runs[: _find_ranks(names[:found], self._words, before, runs)]
 
 
 def run_buffers(rows: int, width: int) -> tuple[np.ndarray, ...]:
@@ -122,21 +122,18 @@ def _count_before(words: Any, before: Any) -> None:
 
 
 @kernel
-def _find_places(names: Any, words: Any, before: Any, runs: Any) -> Any:
-    """Write the places of the runs' numbers, without those below 0; return how many runs are left."""
+def _find_ranks(names: Any, words: Any, before: Any, runs: Any) -> Any:
+    """Write the ranks of the runs' numbers, without those below 0; return how many runs are left."""
     found = 0
     for r in range(names.size):
         if names[r] >= 0:
-            runs[found, 0] = runs[r, 0]
-            runs[found, 1] = runs[r, 1]
-            runs[found, 2] = runs[r, 2]
-            runs[found, 3] = place_of(names[r], words, before)
+            keep_run(runs, r, rank_of(names[r], words, before), found)
             found += 1
     return found
 
 
 @inner
-def place_of(number: Any, words: Any, before: Any) -> Any:
+def rank_of(number: Any, words: Any, before: Any) -> Any:
     word = number >> np.int64(6)
     below = (np.uint64(1) << np.uint64(number & np.int64(63))) - np.uint64(1)
     return before[word] + number_of_bits(np.int64(words[word] & below))

@@ -3,8 +3,9 @@
 A network is data: `window_network` applies each of its steps to a whole row of pixels at once. The columns of the
 window are sorted, each once for all windows that hold it; neighbouring columns are merged to blocks, each once for
 all windows that hold it; a value that cannot be one of those asked for is dropped on the way, and what only led to
-it is never computed. (Batcher's merging; the idea to share the sorted columns is of "Fast median filters using
-separable sorting networks", Adams 2021.) A median of 5 x 5 takes 90 minima and maxima a pixel, 9 x 9 takes 404.
+it is never computed. (Batcher's odd-even merging, 1968; the idea to share the sorted columns is of "Fast median
+filters using separable sorting networks", Adams 2021.) A median of 5 x 5 takes 90 minima and maxima a pixel, one of
+9 x 9 takes 404.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from functools import lru_cache
 import numpy as np
 
 Columns = tuple[tuple[int, ...], ...]
-Place = tuple[int, int]
+Shifted = tuple[int, int]
 """A value, and the columns by which the window that it belongs to lies right of the first."""
-Sorted = tuple[list[Place], int]
+Comparison = tuple[Shifted, Shifted, int, int]
+"""Two values, and those that are their minimum and maximum."""
+Sorted = tuple[list[Shifted], int]
 """Values in ascending order, and how many smaller ones were dropped."""
 
 
@@ -60,13 +63,12 @@ class _Builder:
         self.num_pixels = sum(map(len, columns))
         self.widths: list[int] = []
         """Columns that a value comes from."""
-        self.comparisons: list[tuple[Place, Place, int, int]] = []
-        """Two values, and those that are their minimum and maximum."""
+        self.comparisons: list[Comparison] = []
         self.inputs: dict[int, int] = {}
         """Row of the window -> value."""
         self._blocks: dict[Columns, Sorted] = {}
 
-    def select(self) -> list[Place]:
+    def select(self) -> list[Shifted]:
         """Return the values of the ranks: the last column is merged with all others for these ranks alone."""
         if len(self.columns) == 1:
             values, dropped = self._block(self.columns)
@@ -88,18 +90,18 @@ class _Builder:
             self._blocks[columns] = self._trim(values, dropped, sum(map(len, columns)))
         return self._blocks[columns]
 
-    def _trim(self, values: list[Place], dropped: int, size: int) -> Sorted:
+    def _trim(self, values: list[Shifted], dropped: int, size: int) -> Sorted:
         """Drop what cannot have one of the ranks: of value i, i are smaller here, and the others may be anywhere."""
         low = max(0, min(self.ranks) - (self.num_pixels - size) - dropped)
         return values[low : max(self.ranks) + 1 - dropped], dropped + low
 
-    def _sort(self, values: list[Place]) -> list[Place]:
+    def _sort(self, values: list[Shifted]) -> list[Shifted]:
         if len(values) < 2:
             return values
         half = len(values) // 2
         return self._merge(self._sort(values[:half]), self._sort(values[half:]))
 
-    def _merge(self, a: list[Place], b: list[Place]) -> list[Place]:
+    def _merge(self, a: list[Shifted], b: list[Shifted]) -> list[Shifted]:
         """Merge ascending values (Batcher's odd-even merge, for any two lengths)."""
         if not a or not b:
             return a + b
@@ -112,9 +114,9 @@ class _Builder:
         paired = min(len(odd), len(even) - 1)
         return merged + odd[paired:] + even[1 + paired :]
 
-    def _of_rank(self, a: list[Place], b: list[Place], rank: int) -> Place:
+    def _of_rank(self, a: list[Shifted], b: list[Shifted], rank: int) -> Shifted:
         """Return the value of a rank in the union of ascending values: min over i of max(a[i - 1], b[rank - i])."""
-        best: Place | None = None
+        best: Shifted | None = None
         for i in range(max(0, rank + 1 - len(b)), min(len(a), rank + 1) + 1):
             below = [a[i - 1]] if i > 0 else []
             below += [b[rank - i]] if i <= rank else []
@@ -133,7 +135,7 @@ class _Builder:
         self.widths.append(width)
         return len(self.widths) - 1
 
-    def _compare(self, a: Place, b: Place) -> tuple[Place, Place]:
+    def _compare(self, a: Shifted, b: Shifted) -> tuple[Shifted, Shifted]:
         """Return minimum and maximum."""
         shift = min(a[1], b[1])
         width = max(self.widths[value] + at for value, at in (a, b)) - shift
@@ -142,11 +144,11 @@ class _Builder:
         return (low, shift), (high, shift)
 
 
-def _moved(values: list[Place], columns: int) -> list[Place]:
+def _moved(values: list[Shifted], columns: int) -> list[Shifted]:
     return [(value, shift + columns) for value, shift in values]
 
 
-def _allocate(builder: _Builder, results: list[Place]) -> Network:
+def _allocate(builder: _Builder, results: list[Shifted]) -> Network:
     """Leave out what is not needed, and give each value a row; rows are used again once their value is read."""
     comparisons = _needed(builder.comparisons, {value for value, _ in results})
     last = {value: number for number, (a, b, _, _) in enumerate(comparisons) for value in (a[0], b[0])}
@@ -171,7 +173,7 @@ def _allocate(builder: _Builder, results: list[Place]) -> Network:
     )
 
 
-def _needed(comparisons: list[tuple[Place, Place, int, int]], needed: set[int]) -> list[tuple[Place, Place, int, int]]:
+def _needed(comparisons: list[Comparison], needed: set[int]) -> list[Comparison]:
     """Return the comparisons that lead to the values needed, with -1 for an outcome that leads nowhere."""
     kept = []
     for a, b, low, high in reversed(comparisons):

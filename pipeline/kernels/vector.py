@@ -16,12 +16,12 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic as numba_intrinsic
 
-LANES = 32
+VECTOR = 32
 """Numbers of a vector: two registers of the widest kind."""
 UNROLLED = 2
 """Bands that are summed separately."""
-_VECTOR = ir.VectorType(ir.FloatType(), LANES)
-_MASK = ir.VectorType(ir.IntType(32), LANES)
+_VECTOR = ir.VectorType(ir.FloatType(), VECTOR)
+_MASK = ir.VectorType(ir.IntType(32), VECTOR)
 
 Generator = tuple[Any, Callable[..., Any]]
 
@@ -45,18 +45,18 @@ def _load(builder: Any, pointer: Any) -> Any:
 
 def _repeat(builder: Any, number: Any) -> Any:
     one = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), number, ir.IntType(32)(0))
-    return builder.shuffle_vector(one, one, ir.Constant(_MASK, [0] * LANES))
+    return builder.shuffle_vector(one, one, ir.Constant(_MASK, [0] * VECTOR))
 
 
 def _function(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
     """Return one of LLVM's functions for these vectors."""
     kind = ir.FunctionType(result, arguments)
-    return cgutils.get_or_insert_function(builder.module, kind, f"{name}.v{LANES}f32")
+    return cgutils.get_or_insert_function(builder.module, kind, f"{name}.v{VECTOR}f32")
 
 
 @intrinsic
 def squared_distances(typing_context: Any, pixels: Any, pixel: Any, colors: Any, color: Any, out: Any) -> Generator:
-    """Write the squared distances of one pixel from `LANES` neighbouring colours to the same places of `out`.
+    """Write the squared distances of one pixel from `VECTOR` neighbouring colours to the same places of `out`.
 
     pixels are (band, pixel), colors (band, color), out is (color,); the number of bands is a multiple of `UNROLLED`.
     Returns the least distance; none may be NaN.
@@ -69,7 +69,7 @@ def squared_distances(typing_context: Any, pixels: Any, pixel: Any, colors: Any,
         target, _, _ = array_parts(context, builder, kinds[4], arguments[4])
         x, c, target = (builder.gep(p, [arguments[i]]) for p, i in ((x, 1), (c, 3), (target, 3)))
         multiply_add = _function(builder, "llvm.fmuladd", _VECTOR, [_VECTOR] * 3)
-        totals = [cgutils.alloca_once_value(builder, ir.Constant(_VECTOR, [0.0] * LANES)) for _ in range(2)]
+        totals = [cgutils.alloca_once_value(builder, ir.Constant(_VECTOR, [0.0] * VECTOR)) for _ in range(2)]
         with cgutils.for_range_slice(builder, index(0), num, index(UNROLLED)) as (band, _):
             for step in range(UNROLLED):
                 total = totals[step % 2]
@@ -87,14 +87,14 @@ def squared_distances(typing_context: Any, pixels: Any, pixel: Any, colors: Any,
 
 
 @intrinsic
-def lanes_within(typing_context: Any, numbers: Any, first: Any, limit: Any) -> Generator:
-    """Return a bit for each of `LANES` neighbours in a flat array, set where the number is at most the limit."""
+def bits_within(typing_context: Any, numbers: Any, first: Any, limit: Any) -> Generator:
+    """Return a bit for each of `VECTOR` neighbours in a flat array, set where the number is at most the limit."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer, _, _ = array_parts(context, builder, signature.args[0], arguments[0])
         vector = _load(builder, builder.gep(pointer, [arguments[1]]))
         mask = builder.fcmp_ordered("<=", vector, _repeat(builder, arguments[2]))
-        return builder.zext(builder.bitcast(mask, ir.IntType(LANES)), ir.IntType(64))
+        return builder.zext(builder.bitcast(mask, ir.IntType(VECTOR)), ir.IntType(64))
 
     return types.int64(numbers, types.intp, types.float32), generate
 

@@ -11,7 +11,7 @@ values, whose invalid pixels are NaN. Windows have an odd height and width. The 
 ``count`` uint32, ``sum`` float64 for integers, ``mean, sum, var, std`` else the working dtype, ``min, max, range``
 that of `values`.
 
-Invariants, tested in ``tests/test_window_kernel.py``:
+Invariants, tested in ``tests/kernels/test_window.py``:
 
 - A pixel's result is a function of the values in its window and of its raster row alone, to the bit: not of the
   block, not of the lanes, not of invalid pixels elsewhere. No running sums: down the rows, each window is a suffix
@@ -47,7 +47,9 @@ from pipeline.kernels.footprint import Footprint
 from pipeline.kernels.frame import Frame, Place
 from pipeline.kernels.window_extremum import Extrema, Limits, extremum_windows
 from pipeline.kernels.window_footprint import PART_ROWS, extremum_footprint, sum_footprint
-from pipeline.kernels.window_sum import DIRECT_ROWS, L1_ELEMENTS, Rule, sum_windows
+from pipeline.kernels.window_part import L1_ELEMENTS, Rule
+from pipeline.kernels.window_row import Moments, Sums
+from pipeline.kernels.window_sum import DIRECT_ROWS, sum_windows
 from pipeline.kernels.window_variance import variance_windows
 from pipeline.model.region import Halo
 
@@ -118,21 +120,20 @@ def _moments(
     working = next((out[name].dtype for name in ("mean", "var", "std") if name in out), np.dtype(np.float64))
     mask = _ALL_VALID if valid is None else valid
     unused = np.empty((0, 0, 0), working)
-    mean, var, std = (out.get(name, unused) for name in ("mean", "var", "std"))
-    summed, merged = (mean, unused) if exact else (unused, mean)
-    total = out.get("sum", np.empty((0, 0, 0), _sum_dtype(values.dtype)))
-    count = out.get("count", np.empty((0, 0, 0), np.uint32))
+    mean, total = out.get("mean", unused), out.get("sum", np.empty((0, 0, 0), _sum_dtype(values.dtype)))
+    sums = Sums(mean if exact else unused, total, out.get("count", np.empty((0, 0, 0), np.uint32)))
+    merged = Moments(unused if exact else mean, out.get("var", unused), out.get("std", unused))
     place, rule = window.place(frame), window.rule(frame.lanes)
     if not window.footprint.is_rectangle:
         strip, runs = strip_of(frame, window, L1_ELEMENTS), window.footprint.array
-        sum_footprint(values, mask, summed, merged, total, count, var, std, runs, place, rule, strip)
+        sum_footprint(values, mask, sums, merged, runs, place, rule, strip)
         return
     strip = strip_of(frame, window, L2_ELEMENTS)
-    if summed.size + total.size + count.size:
+    if any(array.size for array in sums):
         direct = place._replace(phase=0) if rule.height == 3 else place
-        sum_windows(values, mask, summed, total, count, direct, rule, strip)
-    if merged.size + var.size + std.size:
-        variance_windows(values, mask, merged, var, std, place, rule, strip)
+        sum_windows(values, mask, sums, direct, rule, strip)
+    if any(array.size for array in merged):
+        variance_windows(values, mask, merged, place, rule, strip)
 
 
 def extrema(
@@ -157,7 +158,7 @@ def extrema(
 def _extrema(
     values: np.ndarray, valid: np.ndarray | None, out: Extrema, finite: bool, frame: Frame, window: WindowRule
 ) -> None:
-    if not sum(array.size for array in out):
+    if not any(array.size for array in out):
         return
     floating = values.dtype.kind == "f"
     info = None if floating else np.iinfo(values.dtype)

@@ -12,8 +12,7 @@ import numpy as np
 
 from pipeline.kernels.compile import inner, kernel
 from pipeline.kernels.frame import num_parts, part_of
-from pipeline.kernels.window_row import blank, copy
-from pipeline.kernels.window_sum import (
+from pipeline.kernels.window_part import (
     L1_ELEMENTS,
     Cleaned,
     clean_rows,
@@ -21,10 +20,10 @@ from pipeline.kernels.window_sum import (
     line_of,
     moved_to_origin,
     scratch,
-    sum_across,
-    sum_down,
     support,
 )
+from pipeline.kernels.window_row import blank, copy
+from pipeline.kernels.window_sum import sum_across, sum_down
 
 
 class Limits(NamedTuple):

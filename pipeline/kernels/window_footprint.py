@@ -15,9 +15,17 @@ import numpy as np
 from pipeline.kernels.compile import inner, kernel
 from pipeline.kernels.frame import num_parts, part_of
 from pipeline.kernels.window_extremum import blank_extrema, extremum_across, fold, write
-from pipeline.kernels.window_row import accumulate, copy, write_masked_sums, write_sums
-from pipeline.kernels.window_sum import Cleaned, clean_rows, holds_invalid, line_of, scratch, sum_across, support
-from pipeline.kernels.window_variance import write_masked
+from pipeline.kernels.window_part import Cleaned, clean_rows, holds_invalid, line_of, scratch, support
+from pipeline.kernels.window_row import (
+    accumulate,
+    blank_moments,
+    copy,
+    invert,
+    write_masked_sums,
+    write_moments,
+    write_sums,
+)
+from pipeline.kernels.window_sum import sum_across
 
 PART_ROWS = 32
 """Rows of windows whose pixels are cleaned together."""
@@ -25,28 +33,17 @@ PART_ROWS = 32
 
 @kernel
 def sum_footprint(
-    values: Any,
-    valid: Any,
-    mean: Any,
-    merged: Any,
-    total: Any,
-    count: Any,
-    var: Any,
-    std: Any,
-    runs: Any,
-    place: Any,
-    rule: Any,
-    strip: Any,
+    values: Any, valid: Any, out: Any, moments: Any, runs: Any, place: Any, rule: Any, strip: Any
 ) -> None:
-    """Fill mean or merged (a mean for 64-bit values, whose sums are rounded), total, count, var and std.
+    """Fill sums and moments, those that are wanted; of 64-bit values, whose sums are rounded, the mean is a moment.
 
-    Those that are empty are not wanted. `runs` are (run, 3): row, first column, length, from the topmost row and the
+    `runs` are (run, 3): row, first column, length, from the topmost row and the
     leftmost column of the footprint.
     """
     span, num_read, lanes = strip + (rule.width - 1) * rule.lanes, PART_ROWS + rule.height - 1, rule.lanes
     cleaned = Cleaned(scratch(num_read, span, np.float64), scratch(num_read, span, np.int32))
     spare, spare_counts = scratch(5, span, np.float64), scratch(5, span, np.int32)
-    results, counts = scratch(4, strip, np.float64), scratch(1, strip, np.int32)
+    results, counts = scratch(5, strip, np.float64), scratch(1, strip, np.int32)
     num_pixels = runs[:, 2].sum()
     for plane in range(values.shape[0]):
         mask = valid[plane if valid.size else 0 :]
@@ -55,21 +52,22 @@ def sum_footprint(
             source = support(part, rule)
             clean = not holds_invalid(values[plane], mask, True, source)
             clean_rows(values[plane], mask, True, source, values.dtype.type(0), cleaned)
-            sums, count_row = results[0, : part.num], counts[0, : part.num]
+            sums, shares, count_row = results[0, : part.num], results[4, : part.num], counts[0, : part.num]
             for i in range(part.num_rows):
                 line = line_of(part, plane, i)
                 centres = cleaned.usable[i + rule.row, rule.column * lanes : rule.column * lanes + part.num]
                 sum_runs(cleaned.values, runs, i, lanes, spare, sums)
                 if clean:
                     count_row[:] = num_pixels
-                    write_sums(sums, num_pixels, mean, total, count, line)
+                    write_sums(sums, num_pixels, out, line)
                 else:
                     sum_runs(cleaned.usable, runs, i, lanes, spare_counts, count_row)
-                    write_masked_sums(sums, count_row, centres, rule, mean, total, count, line)
-                if merged.size + var.size + std.size:
+                    write_masked_sums(sums, count_row, centres, rule, out, line)
+                if moments.mean.size + moments.var.size + moments.std.size:
                     deviate(cleaned, runs, i, lanes, values.itemsize == 8, count_row, results)
-                    means, squares = results[1, : part.num], results[2, : part.num]
-                    write_masked(means, squares, count_row, centres, rule, merged, var, std, line)
+                    invert(count_row, shares)
+                    write_moments(results[1, : part.num], results[2, : part.num], shares, moments, line)
+                    blank_moments(count_row, centres, rule, moments, line)
 
 
 @inner

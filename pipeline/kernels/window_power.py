@@ -17,19 +17,17 @@ import numpy as np
 from pipeline.kernels.compile import fma, inner, kernel
 from pipeline.kernels.frame import Frame, num_parts, part_of
 from pipeline.kernels.window import WindowRule, strip_of
-from pipeline.kernels.window_row import add, blank
-from pipeline.kernels.window_sum import (
+from pipeline.kernels.window_part import (
     Cleaned,
-    SumRows,
     clean_rows,
     holds_invalid,
     line_of,
     moved_to_origin,
     scratch,
-    sum_across,
-    sum_down,
     support,
 )
+from pipeline.kernels.window_row import Moments, add, blank_moments, invert
+from pipeline.kernels.window_sum import SumRows, sum_across, sum_down
 
 STRIP_ELEMENTS = 512
 """Least elements of the strips that a block is cut into: some rows of float64 then fit the first-level cache."""
@@ -41,9 +39,9 @@ def power_moments(values: np.ndarray, out: Mapping[str, np.ndarray], frame: Fram
     The window is a rectangle.
     """
     unused = np.empty((0, 0, 0), np.float32)
-    mean, var, std = (out.get(name, unused) for name in ("mean", "var", "std"))
+    results = Moments(*(out.get(name, unused) for name in Moments._fields))
     strip = strip_of(frame, window, STRIP_ELEMENTS)
-    power_windows(values, mean, var, std, window.place(frame), window.rule(frame.lanes), strip)
+    power_windows(values, results, window.place(frame), window.rule(frame.lanes), strip)
 
 
 def power_bytes(shape: tuple[int, int], size: tuple[int, int], lanes: int, itemsize: int) -> int:
@@ -54,8 +52,8 @@ def power_bytes(shape: tuple[int, int], size: tuple[int, int], lanes: int, items
 
 
 @kernel
-def power_windows(values: Any, mean: Any, var: Any, std: Any, place: Any, rule: Any, strip: Any) -> None:
-    """Fill mean, var and std, those that are not empty."""
+def power_windows(values: Any, out: Any, place: Any, rule: Any, strip: Any) -> None:
+    """Fill means, variances and their roots, those that are wanted."""
     span, num_read = strip + (rule.width - 1) * rule.lanes, 2 * rule.height - 1
     rows = SumRows(
         scratch(2 * (rule.height + 1), span, np.float64),
@@ -69,16 +67,14 @@ def power_windows(values: Any, mean: Any, var: Any, std: Any, place: Any, rule: 
     for plane in range(values.shape[0]):
         for k in range(num_parts(place, rule.height, strip)):
             part = part_of(place, k, rule.height, strip)
-            power_part(values[plane], no_mask, mean, var, std, plane, part, rule, cleaned, rows, reciprocals)
+            power_part(values[plane], no_mask, out, plane, part, rule, cleaned, rows, reciprocals)
 
 
 @inner
 def power_part(
     values: Any,
     no_mask: Any,
-    mean: Any,
-    var: Any,
-    std: Any,
+    out: Any,
     plane: Any,
     part: Any,
     rule: Any,
@@ -102,16 +98,14 @@ def power_part(
         sum_across(rows.sums[rule.height + 1 + i, : source.num], rule.width, rule.lanes, power, spare[5:])
         line = line_of(part, plane, i)
         if clean:
-            write(total, power, shares, mean, var, std, line)
+            write(total, power, shares, out, line)
             continue
         count = rows.spare_counts[0, : part.num]
         sum_across(rows.counts[i, : source.num], rule.width, rule.lanes, count, rows.spare_counts)
         invert(count, shares)
-        write(total, power, shares, mean, var, std, line)
-        centre = cleaned.usable[i + rule.row, rule.column * rule.lanes : rule.column * rule.lanes + part.num]
-        for out in (mean, var, std):
-            if out.size:
-                blank(count, centre, rule, np.nan, out[plane, line.row, line.left : line.left + part.num])
+        write(total, power, shares, out, line)
+        centre = rule.column * rule.lanes
+        blank_moments(count, cleaned.usable[i + rule.row, centre : centre + part.num], rule, out, line)
 
 
 @inner
@@ -148,27 +142,21 @@ def grow(new: Any, more: Any, sums: Any, powers: Any, to: Any, to_power: Any) ->
 
 
 @inner
-def invert(counts: Any, out: Any) -> None:
-    for c in range(counts.size):
-        out[c] = 1.0 / max(counts[c], 1)
-
-
-@inner
-def write(sums: Any, powers: Any, reciprocals: Any, mean: Any, var: Any, std: Any, line: Any) -> None:
+def write(sums: Any, powers: Any, reciprocals: Any, out: Any, line: Any) -> None:
     """Write a row from sums, sums of squares and reciprocals of counts."""
     plane, row, left, num = line
-    if mean.size:
-        out = mean[plane, row, left : left + num]
+    if out.mean.size:
+        to = out.mean[plane, row, left : left + num]
         for c in range(num):
-            out[c] = sums[c] * reciprocals[c]
-    if var.size:
-        out = var[plane, row, left : left + num]
+            to[c] = sums[c] * reciprocals[c]
+    if out.var.size:
+        to = out.var[plane, row, left : left + num]
         for c in range(num):
-            out[c] = variance(sums[c], powers[c], reciprocals[c])
-    if std.size:
-        out = std[plane, row, left : left + num]
+            to[c] = variance(sums[c], powers[c], reciprocals[c])
+    if out.std.size:
+        to = out.std[plane, row, left : left + num]
         for c in range(num):
-            out[c] = np.sqrt(variance(sums[c], powers[c], reciprocals[c]))
+            to[c] = np.sqrt(variance(sums[c], powers[c], reciprocals[c]))
 
 
 @inner

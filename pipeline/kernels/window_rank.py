@@ -168,8 +168,9 @@ def interpolate(low: Any, high: Any, counts: Any, usable: Any, fraction: Any, ru
 
     `usable` is 1 for valid pixels, from the first window's first one on; results go to the elements `target` of `out`.
     """
-    plane, top, begin, num_rows, num, step = target
-    centre = rule.column * rule.lanes
+    plane, top, begin, step = target.plane, target.top, target.left, target.step
+    centre, min_valid = rule.column * rule.lanes, rule.min_valid
+    num_rows, num = low.shape
     results = np.empty(num, np.float64)
     for i in range(num_rows):
         a_row, b_row, count_row = low[i], high[i], counts[i]
@@ -178,11 +179,11 @@ def interpolate(low: Any, high: Any, counts: Any, usable: Any, fraction: Any, ru
             results[c] = between(np.float64(a_row[c]), np.float64(b_row[c]), position - np.floor(position))
         if rule.fill_invalid:
             for c in range(num):
-                results[c] = results[c] if count_row[c] >= rule.min_valid else np.nan
+                results[c] = results[c] if count_row[c] >= min_valid else np.nan
         else:
             ok = usable[rule.row + i, centre : centre + num]
             for c in range(num):
-                results[c] = results[c] if (count_row[c] >= rule.min_valid) & (ok[c] != 0) else np.nan
+                results[c] = results[c] if (count_row[c] >= min_valid) & (ok[c] != 0) else np.nan
         to = out[plane, top + i, begin : begin + (num - 1) * step + 1]
         for c in range(num):
             to[c * step] = results[c]

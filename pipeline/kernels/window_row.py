@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pipeline.kernels.compile import inner
+
+
+class Sums(NamedTuple):
+    """Results (plane, row, element); those that are empty are not wanted."""
+
+    mean: Any
+    total: Any
+    count: Any
+
+
+class Moments(NamedTuple):
+    """Results as `Sums` are."""
+
+    mean: Any
+    var: Any
+    std: Any
 
 
 @inner
@@ -81,18 +97,19 @@ def add_blocks(row: Any, digit: Any, step: Any, tail: Any, out: Any) -> None:
 
 
 @inner
-def write_sums(sums: Any, size: Any, mean: Any, total: Any, count: Any, line: Any) -> None:
+def write_sums(sums: Any, size: Any, out: Any, line: Any) -> None:
     """Write a row without invalid pixels."""
     plane, row, left, num = line
+    mean, total, count = out
     if mean.size:
-        out = mean[plane, row, left : left + num]
+        to = mean[plane, row, left : left + num]
         if mean.itemsize == 4:  # one multiplication in float64 is exact enough for float32, and constants stay
             reciprocal = 1.0 / size
             for c in range(num):
-                out[c] = sums[c] * reciprocal
+                to[c] = sums[c] * reciprocal
         else:
             for c in range(num):
-                out[c] = sums[c] / size
+                to[c] = sums[c] / size
     if total.size:
         copy(sums, total[plane, row, left : left + num])
     if count.size:
@@ -124,25 +141,24 @@ def write_means_of_three(sums: Any, lanes: Any, size: Any, mean: Any, line: Any)
 
 
 @inner
-def write_masked_sums(
-    sums: Any, counts: Any, centre: Any, rule: Any, mean: Any, total: Any, count: Any, line: Any
-) -> None:
+def write_masked_sums(sums: Any, counts: Any, centre: Any, rule: Any, out: Any, line: Any) -> None:
     """Write a row with invalid pixels, by the same operations as without."""
     plane, row, left, num = line
+    mean, total, count = out
     if mean.size:
-        out = mean[plane, row, left : left + num]
+        to = mean[plane, row, left : left + num]
         if mean.itemsize == 4:
             for c in range(num):
                 reciprocal = 1.0 / max(counts[c], 1)
-                out[c] = sums[c] * reciprocal
+                to[c] = sums[c] * reciprocal
         else:
             for c in range(num):
-                out[c] = sums[c] / max(counts[c], 1)
-        blank(counts, centre, rule, np.nan, out)
+                to[c] = sums[c] / max(counts[c], 1)
+        blank(counts, centre, rule, np.nan, to)
     if total.size:
-        out = total[plane, row, left : left + num]
-        copy(sums, out)
-        blank(counts, centre, rule, np.nan, out)
+        to = total[plane, row, left : left + num]
+        copy(sums, to)
+        blank(counts, centre, rule, np.nan, to)
     if count.size:
         copy(counts, count[plane, row, left : left + num])
 
@@ -157,3 +173,34 @@ def blank(counts: Any, centre: Any, rule: Any, fill: Any, out: Any) -> None:
     else:
         for c in range(out.size):
             out[c] = out[c] if (counts[c] >= least) & (centre[c] != 0) else fill
+
+
+@inner
+def write_moments(means: Any, squares: Any, shares: Any, out: Any, line: Any) -> None:
+    """Write means, variances and their roots, from sums of squares about the mean and the reciprocals of counts."""
+    plane, row, left, num = line
+    if out.mean.size:
+        copy(means, out.mean[plane, row, left : left + num])
+    if out.var.size:
+        to = out.var[plane, row, left : left + num]
+        for c in range(num):
+            to[c] = squares[c] * shares[c]
+    if out.std.size:
+        to = out.std[plane, row, left : left + num]
+        for c in range(num):
+            to[c] = np.sqrt(squares[c] * shares[c])
+
+
+@inner
+def blank_moments(counts: Any, centre: Any, rule: Any, out: Any, line: Any) -> None:
+    """Write NaN into a row of means, variances and roots where the result is invalid."""
+    plane, row, left, num = line
+    for result in (out.mean, out.var, out.std):
+        if result.size:
+            blank(counts, centre, rule, np.nan, result[plane, row, left : left + num])
+
+
+@inner
+def invert(counts: Any, out: Any) -> None:
+    for c in range(counts.size):
+        out[c] = 1.0 / max(counts[c], 1)

@@ -13,8 +13,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.kernels.compile import inner, kernel, owning
-from pipeline.kernels.frame import Line, Source, num_parts, part_of
+from pipeline.kernels.compile import inner, kernel
+from pipeline.kernels.frame import Line, num_parts, part_of
+from pipeline.kernels.window_part import (
+    L1_ELEMENTS,
+    Cleaned,
+    clean_rows,
+    holds_invalid,
+    line_of,
+    moved_to_origin,
+    scratch,
+    support,
+)
 from pipeline.kernels.window_row import (
     accumulate,
     add,
@@ -33,32 +43,6 @@ DIRECT_ROWS = 8
 """Rows of a part for windows of height 3: three rows are added directly, cheaper than a suffix and a prefix."""
 SHORT_ELEMENTS = 512
 """Elements of which a row of float64 sums takes little of the first-level cache."""
-L1_ELEMENTS = 1024
-"""Elements that are summed down at a time: a few rows of them fit the first-level cache."""
-
-
-class Rule(NamedTuple):
-    """A window, for kernels."""
-
-    height: int
-    width: int
-    row: int
-    """Row and column of the centre in the window."""
-    column: int
-    lanes: int
-    min_valid: int
-    """A window with fewer valid pixels has an invalid result."""
-    fill_invalid: bool
-    """Whether an invalid centre gets a result from its valid neighbours."""
-
-
-class Cleaned(NamedTuple):
-    """Rows of values as they are summed where some are invalid; untouched where none is."""
-
-    values: Any
-    """With a neutral value for invalid ones."""
-    usable: Any
-    """int32: 1 or 0 for valid or not."""
 
 
 class SumRows(NamedTuple):
@@ -71,8 +55,8 @@ class SumRows(NamedTuple):
 
 
 @kernel
-def sum_windows(values: Any, valid: Any, mean: Any, total: Any, count: Any, place: Any, rule: Any, strip: Any) -> None:
-    """Fill mean, total and count, those that are not empty."""
+def sum_windows(values: Any, valid: Any, out: Any, place: Any, rule: Any, strip: Any) -> None:
+    """Fill means, totals and counts, those that are wanted."""
     span = strip + (rule.width - 1) * rule.lanes
     group = DIRECT_ROWS if rule.height == 3 else rule.height
     rows = SumRows(
@@ -84,17 +68,20 @@ def sum_windows(values: Any, valid: Any, mean: Any, total: Any, count: Any, plac
     num_read = group + rule.height - 1
     cleaned = Cleaned(scratch(num_read, span, values.dtype), scratch(num_read, span, np.int32))
     # means of 3 x 3 go by whole rows, and without a search for invalid values, which show in the sums: 3/4 of the time
-    only_means = mean.size > 0 and valid.size + total.size + count.size == 0 and rule.min_valid <= 9
-    direct = rule.height == rule.width == 3 and only_means
+    direct = rule.height == rule.width == 3 and only_means(out) and valid.size == 0 and rule.min_valid <= 9
     length = place.num if direct else strip
     for plane in range(values.shape[0]):
         mask = valid[plane if valid.size else 0 :]
         for k in range(num_parts(place, group, length)):
             part = part_of(place, k, group, length)
-            if not direct or not write_means_of_nine(values[plane], part, plane, rule, rows.sums[0], mean):
+            if not direct or not write_means_of_nine(values[plane], part, plane, rule, rows.sums[0], out.mean):
                 for j in range(num_parts(part, group, strip)):
-                    strip_part = part_of(part, j, group, strip)
-                    sum_part(values[plane], mask, mean, total, count, plane, strip_part, rule, cleaned, rows)
+                    sum_part(values[plane], mask, out, plane, part_of(part, j, group, strip), rule, cleaned, rows)
+
+
+@inner
+def only_means(out: Any) -> bool:
+    return bool(out.mean.size > 0 and out.total.size + out.count.size == 0)
 
 
 @inner
@@ -114,18 +101,7 @@ def write_means_of_nine(values: Any, part: Any, plane: Any, rule: Any, sums: Any
 
 
 @inner
-def sum_part(
-    values: Any,
-    mask: Any,
-    mean: Any,
-    total: Any,
-    count: Any,
-    plane: Any,
-    part: Any,
-    rule: Any,
-    cleaned: Any,
-    rows: Any,
-) -> None:
+def sum_part(values: Any, mask: Any, out: Any, plane: Any, part: Any, rule: Any, cleaned: Any, rows: Any) -> None:
     source, num_pixels = support(part, rule), rule.height * rule.width
     clean = rule.min_valid <= num_pixels and not holds_invalid(values, mask, True, source)
     if clean:
@@ -135,96 +111,21 @@ def sum_part(
         inside = moved_to_origin(source)
         sum_down(cleaned.values, inside, rule.height, part.phase, L1_ELEMENTS, rows.sums, rows.spare)
         sum_down(cleaned.usable, inside, rule.height, part.phase, L1_ELEMENTS, rows.counts, rows.spare_counts)
-    only_means = mean.size > 0 and total.size + count.size == 0
     for i in range(part.num_rows):
         line = line_of(part, plane, i)
         column_sums, sum_row = rows.sums[i, : source.num], rows.spare[0, : part.num]
-        if clean and rule.width == 3 and only_means:
-            write_means_of_three(column_sums, rule.lanes, num_pixels, mean, line)
+        if clean and rule.width == 3 and only_means(out):
+            write_means_of_three(column_sums, rule.lanes, num_pixels, out.mean, line)
             continue
         sum_across(column_sums, rule.width, rule.lanes, sum_row, rows.spare)
         if clean:
-            write_sums(sum_row, num_pixels, mean, total, count, line)
+            write_sums(sum_row, num_pixels, out, line)
             continue
         count_row = rows.spare_counts[0, : part.num]
         sum_across(rows.counts[i, : source.num], rule.width, rule.lanes, count_row, rows.spare_counts)
         centre = rule.column * rule.lanes
         centre_row = cleaned.usable[i + rule.row, centre : centre + part.num]
-        write_masked_sums(sum_row, count_row, centre_row, rule, mean, total, count, line)
-
-
-@inner
-def support(part: Any, rule: Any) -> Any:
-    """Return what the windows of a part read."""
-    return Source(part.top, part.left, part.num_rows + rule.height - 1, part.num + (rule.width - 1) * rule.lanes)
-
-
-@inner
-def moved_to_origin(source: Any) -> Any:
-    """Return a part of as many rows and elements that begins where `Cleaned` rows do."""
-    return Source(0 * source.top, 0 * source.left, source.num_rows, source.num)  # literals would compile all anew
-
-
-@inner
-def line_of(part: Any, plane: Any, i: Any) -> Any:
-    """Return where row i of a part is written."""
-    return Line(plane, part.out_top + i, part.out_left, part.num)
-
-
-@owning
-def scratch(num_rows: Any, num: Any, dtype: Any) -> Any:
-    """Return empty rows of at least `num` elements that begin at cache lines: half the time for some loops.
-
-    Their distance is no multiple of 4 KiB, where loads would wait for stores to other rows.
-    """
-    span = (num + 303) // 512 * 512 + 208
-    buffer = np.empty(num_rows * span + 64, dtype)
-    start = (-buffer.ctypes.data % 64) // buffer.itemsize
-    return buffer[start : start + num_rows * span].reshape(num_rows, span)
-
-
-@inner
-def holds_invalid(values: Any, valid: Any, finite: Any, source: Any) -> bool:
-    """Whether a part of a plane holds an invalid value; infinities are, if only `finite` values are valid."""
-    left, num = source.left, source.num
-    for i in range(source.top, source.top + source.num_rows):
-        row = values[i, left : left + num]
-        found = False
-        if finite:
-            for c in range(num):
-                found |= row[c] - row[c] != 0
-        else:
-            for c in range(num):
-                found |= row[c] != row[c]
-        if valid.size:
-            mask = valid[0, i, left : left + num]
-            for c in range(num):
-                found |= not mask[c]
-        if found:
-            return True
-    return False
-
-
-@inner
-def clean_rows(values: Any, valid: Any, finite: Any, source: Any, neutral: Any, cleaned: Any) -> None:
-    """Copy a part of a plane with `neutral` for invalid values, and 1 or 0 for valid or not: see `Cleaned`."""
-    top, left, num_rows, num = source
-    for i in range(num_rows):
-        row = values[top + i, left : left + num]
-        to = cleaned.values[i, :num]
-        ok = cleaned.usable[i, :num]
-        if finite:
-            for c in range(num):
-                ok[c] = row[c] - row[c] == 0
-        else:
-            for c in range(num):
-                ok[c] = row[c] == row[c]
-        if valid.size:
-            mask = valid[0, top + i, left : left + num]
-            for c in range(num):
-                ok[c] &= mask[c]
-        for c in range(num):
-            to[c] = row[c] if ok[c] else neutral
+        write_masked_sums(sum_row, count_row, centre_row, rule, out, line)
 
 
 @inner

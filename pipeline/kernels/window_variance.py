@@ -18,8 +18,7 @@ import numpy as np
 
 from pipeline.kernels.compile import inner, kernel
 from pipeline.kernels.frame import num_parts, part_of
-from pipeline.kernels.window_row import blank, copy
-from pipeline.kernels.window_sum import (
+from pipeline.kernels.window_part import (
     L1_ELEMENTS,
     Cleaned,
     clean_rows,
@@ -29,19 +28,21 @@ from pipeline.kernels.window_sum import (
     scratch,
     support,
 )
+from pipeline.kernels.window_row import blank_moments, copy, invert, write_moments
 
 SPARE = 6
 """Sets kept besides those of a part's rows: two for a growing prefix, four to merge across."""
 
 
 class Sets(NamedTuple):
-    """Rows of sets of values: set k of an element is what lies there in the rows of each array."""
+    """Rows of sets of values."""
 
-    means: Any
-    """(set, element), as `squares`, the sums of squares about the mean."""
-    squares: Any
+    rows: Any
+    """Rows 2 k and 2 k + 1: the means and the sums of squares about the mean of sets k."""
     counts: Any
-    """int32; unused where all values are valid."""
+    """(set, element) int32; unused where all values are valid."""
+    shares: Any
+    """(element,): reciprocals of the counts of a row."""
     masked: bool
     """Whether some values are invalid."""
 
@@ -56,10 +57,11 @@ class Row(NamedTuple):
 
 
 @kernel
-def variance_windows(values: Any, valid: Any, mean: Any, var: Any, std: Any, place: Any, rule: Any, strip: Any) -> None:
-    """Fill mean, var and std, those that are not empty."""
+def variance_windows(values: Any, valid: Any, out: Any, place: Any, rule: Any, strip: Any) -> None:
+    """Fill means, variances and their roots, those that are wanted."""
     span, num_sets, num_read = strip + (rule.width - 1) * rule.lanes, rule.height + 1 + SPARE, 2 * rule.height - 1
-    means, squares = scratch(num_sets, span, np.float64), scratch(num_sets, span, np.float64)
+    rows = scratch(2 * num_sets, span, np.float64)
+    shares = scratch(1, span, np.float64)[0]
     # untouched unless pixels are invalid
     counts = scratch(num_sets, span, np.int32)
     cleaned = Cleaned(scratch(num_read, span, values.dtype), scratch(num_read, span, np.int32))
@@ -68,8 +70,8 @@ def variance_windows(values: Any, valid: Any, mean: Any, var: Any, std: Any, pla
         for k in range(num_parts(place, rule.height, strip)):
             part = part_of(place, k, rule.height, strip)
             masked = is_masked(values[plane], mask, part, rule)
-            sets = Sets(means, squares, counts, masked)
-            variance_part(values[plane], mask, mean, var, std, plane, part, rule, cleaned, sets)
+            sets = Sets(rows, counts, shares, masked)
+            variance_part(values[plane], mask, out, plane, part, rule, cleaned, sets)
 
 
 @inner
@@ -79,19 +81,8 @@ def is_masked(values: Any, mask: Any, part: Any, rule: Any) -> bool:
 
 
 @inner
-def variance_part(
-    values: Any,
-    mask: Any,
-    mean: Any,
-    var: Any,
-    std: Any,
-    plane: Any,
-    part: Any,
-    rule: Any,
-    cleaned: Any,
-    sets: Any,
-) -> None:
-    source = support(part, rule)
+def variance_part(values: Any, mask: Any, out: Any, plane: Any, part: Any, rule: Any, cleaned: Any, sets: Any) -> None:
+    source, shares = support(part, rule), sets.shares[: part.num]
     if sets.masked:
         clean_rows(values, mask, True, source, values.dtype.type(0), cleaned)
         merge_down(cleaned.values, cleaned.usable, moved_to_origin(source), rule.height, part.phase, sets)
@@ -100,13 +91,14 @@ def variance_part(
     for i in range(part.num_rows):
         line = line_of(part, plane, i)
         k = merge_across(i, rule, part.num, sets)
-        means, squares = sets.means[k, : part.num], sets.squares[k, : part.num]
+        means, squares = sets.rows[2 * k, : part.num], sets.rows[2 * k + 1, : part.num]
         if sets.masked:
-            centre = rule.column * rule.lanes
-            centre_row = cleaned.usable[i + rule.row, centre : centre + part.num]
-            write_masked(means, squares, sets.counts[k, : part.num], centre_row, rule, mean, var, std, line)
+            counts, centre = sets.counts[k, : part.num], rule.column * rule.lanes
+            invert(counts, shares)
+            write_moments(means, squares, shares, out, line)
+            blank_moments(counts, cleaned.usable[i + rule.row, centre : centre + part.num], rule, out, line)
         else:
-            write(means, squares, rule.height * rule.width, mean, var, std, line)
+            write(means, squares, 1.0 / (rule.height * rule.width), out, line)
 
 
 @inner
@@ -171,8 +163,8 @@ def append(new: Any, ok: Any, row: Any, sets: Any, to: Any) -> None:
     k, left, size = row
     num = new.size
     right = left + num
-    means, squares = sets.means[to, left:right], sets.squares[to, left:right]
-    old_means, old_squares = sets.means[k, left:right], sets.squares[k, left:right]
+    means, squares = sets.rows[2 * to, left:right], sets.rows[2 * to + 1, left:right]
+    old_means, old_squares = sets.rows[2 * k, left:right], sets.rows[2 * k + 1, left:right]
     old_counts, counts = sets.counts[k, left:right], sets.counts[to, left:right]
     if size == 0:
         for c in range(num):
@@ -202,9 +194,9 @@ def append(new: Any, ok: Any, row: Any, sets: Any, to: Any) -> None:
 def merge(i: Any, j: Any, sets: Any, to: Any, left: Any, num: Any) -> None:
     """Row `to`, from element `left` on, becomes the unions of the sets of two rows."""
     i_end, j_end, end = i.left + num, j.left + num, left + num
-    means, squares = sets.means[to, left:end], sets.squares[to, left:end]
-    i_means, i_squares = sets.means[i.k, i.left : i_end], sets.squares[i.k, i.left : i_end]
-    j_means, j_squares = sets.means[j.k, j.left : j_end], sets.squares[j.k, j.left : j_end]
+    means, squares = sets.rows[2 * to, left:end], sets.rows[2 * to + 1, left:end]
+    i_means, i_squares = sets.rows[2 * i.k, i.left : i_end], sets.rows[2 * i.k + 1, i.left : i_end]
+    j_means, j_squares = sets.rows[2 * j.k, j.left : j_end], sets.rows[2 * j.k + 1, j.left : j_end]
     if sets.masked:
         i_counts, j_counts = sets.counts[i.k, i.left : i_end], sets.counts[j.k, j.left : j_end]
         counts = sets.counts[to, left:end]
@@ -226,41 +218,16 @@ def merge(i: Any, j: Any, sets: Any, to: Any, left: Any, num: Any) -> None:
 
 
 @inner
-def write(means: Any, squares: Any, size: Any, mean: Any, var: Any, std: Any, line: Any) -> None:
-    """Write a row without invalid pixels."""
+def write(means: Any, squares: Any, share: Any, out: Any, line: Any) -> None:
+    """Write a row as `write_moments` does, where all counts are one."""
     plane, row, left, num = line
-    reciprocal = 1.0 / size
-    if mean.size:
-        copy(means, mean[plane, row, left : left + num])
-    if var.size:
-        out = var[plane, row, left : left + num]
+    if out.mean.size:
+        copy(means, out.mean[plane, row, left : left + num])
+    if out.var.size:
+        to = out.var[plane, row, left : left + num]
         for c in range(num):
-            out[c] = squares[c] * reciprocal
-    if std.size:
-        out = std[plane, row, left : left + num]
+            to[c] = squares[c] * share
+    if out.std.size:
+        to = out.std[plane, row, left : left + num]
         for c in range(num):
-            out[c] = np.sqrt(squares[c] * reciprocal)
-
-
-@inner
-def write_masked(
-    means: Any, squares: Any, counts: Any, centre: Any, rule: Any, mean: Any, var: Any, std: Any, line: Any
-) -> None:
-    """Write a row with invalid pixels, by the same operations as without."""
-    plane, row, left, num = line
-    if mean.size:
-        out = mean[plane, row, left : left + num]
-        copy(means, out)
-        blank(counts, centre, rule, np.nan, out)
-    if var.size:
-        out = var[plane, row, left : left + num]
-        for c in range(num):
-            reciprocal = 1.0 / max(counts[c], 1)
-            out[c] = squares[c] * reciprocal
-        blank(counts, centre, rule, np.nan, out)
-    if std.size:
-        out = std[plane, row, left : left + num]
-        for c in range(num):
-            reciprocal = 1.0 / max(counts[c], 1)
-            out[c] = np.sqrt(squares[c] * reciprocal)
-        blank(counts, centre, rule, np.nan, out)
+            to[c] = np.sqrt(squares[c] * share)

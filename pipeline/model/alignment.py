@@ -141,15 +141,19 @@ def spacing_metres(spec: RasterSpec) -> tuple[tuple[float, float], float]:
     middle = sides[NUM_SAMPLES // 2, NUM_SAMPLES // 2]
     off = max(float(np.abs(sides / middle - 1).max()), skew)
     if off > SCALE_ERROR:
-        (lowest, left), (highest, right) = sides.min(axis=(0, 1)), sides.max(axis=(0, 1))
-        crossed = f", its sides up to {math.degrees(math.asin(min(skew, 1))):.2g} degrees off a right angle"
-        raise PipelineError(
-            f"`geo`: a pixel is {lowest:.4g} to {highest:.4g} m high and {left:.4g} to {right:.4g} m wide between "
-            f"latitudes {latitudes.min():g} and {latitudes.max():g}{crossed if skew > SCALE_ERROR else ''}; "
-            "reproject the raster (gdalwarp -t_srs EPSG:326xx), or give numbers"
-        )
+        raise PipelineError(_rough_text(sides, skew, latitudes))
     height, width = (float(f"{side:.9g}") for side in middle)  # further digits differ between versions of PROJ
     return (height, width), off
+
+
+def _rough_text(sides: np.ndarray, skew: float, latitudes: np.ndarray) -> str:
+    (lowest, left), (highest, right) = sides.min(axis=(0, 1)), sides.max(axis=(0, 1))
+    crossed = f", its sides up to {math.degrees(math.asin(min(skew, 1))):.2g} degrees off a right angle"
+    return (
+        f"`geo`: a pixel is {lowest:.4g} to {highest:.4g} m high and {left:.4g} to {right:.4g} m wide between "
+        f"latitudes {latitudes.min():g} and {latitudes.max():g}{crossed if skew > SCALE_ERROR else ''}; "
+        "reproject the raster (gdalwarp -t_srs EPSG:326xx), or give numbers"
+    )
 
 
 def spacing_text(spacing: tuple[float, float], off: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -24,46 +24,19 @@ DTypeName = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """A line of GDAL's metadata: of the whole raster, or of one of its bands."""
-
-    name: str
-    text: str
-    band: int | None = None
-    """Counted from 0."""
-    role: str = ""
-    domain: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """What a file says of a raster that nothing here computes with: handed on to what is written of its pixels."""
-
-    tags: tuple[tuple[int, tuple[int | float, ...] | str], ...] = ()
-    """GeoTIFF's tags of the place, as they stand in the file: what they say may be more than transform and CRS."""
-    nodata: str | None = None
-    """The nodata value as the file spells it, also one that no pixel can have."""
-    items: tuple[Item, ...] = ()
-    photometric: int | None = None
-    """TIFF's code of what the bands mean."""
-    extra: tuple[int, ...] = ()
-    """TIFF's codes of the bands beyond: 1 and 2 are alpha."""
-    colors: tuple[int, ...] = ()
-    """The colour table: 16 bits of red for each value, then green, then blue."""
-    carried: Number | None = None
-    """The value of invalid pixels, where these pass as they are: neither marked nor counted on the way."""
+class HandedOn(Protocol):
+    """What a file says of a raster that nothing here computes with: storage knows it, all else hands it on."""
 
     @property
-    def place(self) -> Recorded | None:
-        """What holds for any raster on the same grid, whatever its values mean."""
-        return Recorded(self.tags) if self.tags else None
+    def carried(self) -> Number | None:
+        """The value of invalid pixels, where these pass as they are: neither marked nor counted on the way."""
 
-    def select(self, indices: Sequence[int]) -> Recorded:
+    @property
+    def place(self) -> HandedOn | None:
+        """What holds for any raster on the same grid, whatever its values mean."""
+
+    def select(self, indices: Sequence[int]) -> HandedOn:
         """Return what holds for some of the bands."""
-        items = [item for item in self.items if item.band is None]
-        items += [replace(item, band=new) for new, old in enumerate(indices) for item in self.items if item.band == old]
-        return replace(self, items=tuple(items), photometric=None, extra=(), colors=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +59,7 @@ class RasterSpec:
     band_coordinates: tuple[tuple[str, tuple[Number | str, ...]], ...] = ()
     transform: Affine | None = None
     crs: str | None = None
-    recorded: Recorded | None = None
+    recorded: HandedOn | None = None
 
     def __post_init__(self) -> None:
         if self.transform is not None and not isinstance(self.transform, Affine):
@@ -217,12 +190,12 @@ def is_nan(value: Number | None) -> bool:
 
 def holds(dtype: np.dtype, value: Number) -> bool:
     """Return whether the dtype can hold the value exactly (for a float dtype: to its precision)."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return dtype.kind == "f"
     if dtype.kind == "f":
-        return is_nan(value) or math.isinf(value) or abs(value) <= float(np.finfo(dtype).max)
-    if is_nan(value) or math.isinf(value) or value != int(value):
-        return False
+        return abs(value) <= float(np.finfo(dtype).max)
     info = np.iinfo(dtype)
-    return int(info.min) <= int(value) <= int(info.max)
+    return value == int(value) and int(info.min) <= value <= int(info.max)
 
 
 def fit(value: Number, dtype: np.dtype) -> Number | None:

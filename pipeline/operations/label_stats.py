@@ -9,8 +9,9 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, StrictInt, StrictStr, field_validator, model_validator
 
+from pipeline.kernels.frame import Patch
 from pipeline.kernels.label_columns import finish, lookup
-from pipeline.kernels.label_table import LabelTable, Patch, merge, partial_table
+from pipeline.kernels.label_table import LabelTable, merge, partial_table
 from pipeline.kernels.label_width import Width, merged_bytes, width_of, width_of_dtype
 from pipeline.model.errors import InputUnfit, PipelineError
 from pipeline.model.raster import RasterSpec, holds, largest

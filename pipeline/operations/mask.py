@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import model_validator
 
-from pipeline.kernels.expression import TILE
+from pipeline.kernels.expression import TILE_ELEMENTS
 from pipeline.model.errors import PipelineError
 from pipeline.model.raster import RasterSpec
 from pipeline.model.region import Region
@@ -73,7 +73,7 @@ class Mask(Operation):
         return {"value": keep_dtype(self, specs["input"], can_be_invalid=True)}
 
     def scratch_bytes(self, specs: Specs, shape: tuple[int, int]) -> int:
-        return self._bind(specs).program.scratch_bytes + TILE * (1 + specs["input"].num_bands)
+        return self._bind(specs).program.scratch_bytes + TILE_ELEMENTS * (1 + specs["input"].num_bands)
 
     def apply(
         self, blocks: Mapping[str, Block], tables: Mapping[str, Any], out: Mapping[str, Block], region: Region

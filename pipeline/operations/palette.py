@@ -9,25 +9,23 @@ import numpy as np
 from pydantic import Field, StrictInt, model_validator
 
 from pipeline.kernels.cell_ranges import ranges_of
+from pipeline.kernels.color_bins import Bins, coarse_bins, crowded_bins, histogram
 from pipeline.kernels.color_cells import (
     MOST_BANDS,
-    Bins,
     Cells,
     CellTable,
     cell_bits,
     cells_of,
-    coarse_bins,
     count_cells,
-    crowded_bins,
-    histogram,
     identity_cells,
     merge_cells,
     num_cells,
 )
-from pipeline.kernels.label_table import LabelTable, Patch, merge
+from pipeline.kernels.color_search import cached_search
+from pipeline.kernels.frame import Patch
+from pipeline.kernels.label_table import LabelTable, merge
 from pipeline.kernels.label_width import Width, merged_bytes, width_of, width_of_dtype
 from pipeline.kernels.median_cut import assigned_table, median_cut, moved_colors
-from pipeline.kernels.nearest_color import cached_search
 from pipeline.model.errors import InputUnfit, PipelineError
 from pipeline.model.raster import RasterSpec, working_dtype
 from pipeline.model.region import Region

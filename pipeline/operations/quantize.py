@@ -11,8 +11,10 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from pipeline.kernels.color_error import LostSquares, lost_squares
+from pipeline.kernels.color_search import ColorSearch, cached_search
 from pipeline.kernels.exact_total import total_of
-from pipeline.kernels.nearest_color import ColorSearch, Place, cached_search, grid_bytes, nearest
+from pipeline.kernels.frame import Patch
+from pipeline.kernels.nearest_color import grid_bytes, nearest
 from pipeline.kernels.validity import cast
 from pipeline.model.errors import PipelineError
 from pipeline.model.raster import RasterSpec, holds, largest
@@ -185,7 +187,7 @@ class Quantize(ReadsMatrices, HasTableBeside, IsMeasured):
         nearest(
             source.planes(),
             search,
-            Place(tile.shape, (tile.top - source.origin[0], tile.left - source.origin[1]), (0, 0), source.lanes),
+            Patch(tile.shape, (0, 0), (tile.top - source.origin[0], tile.left - source.origin[1]), source.lanes),
             index,
             nowhere,
             valid=None if source.valid is None else source.planes(source.valid),

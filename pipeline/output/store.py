@@ -31,8 +31,9 @@ from pipeline.storage.folder.local import LocalFolder
 from pipeline.storage.folder.remote import ObjectFolder
 from pipeline.storage.reader import Evidence, Reader
 from pipeline.storage.tables import is_whole
+from pipeline.storage.zarr.document import TablePlan, documents
 from pipeline.storage.zarr.reader import open_written
-from pipeline.storage.zarr.store import TablePlan, ZarrWriter, create_store, documents, finish_store
+from pipeline.storage.zarr.store import ZarrWriter, create_store, finish_store
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 

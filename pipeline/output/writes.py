@@ -14,11 +14,11 @@ from pathlib import Path
 
 from pipeline.model.errors import OutputError
 from pipeline.output.address import STORE_FILES, is_geotiff
-from pipeline.output.export import Kind, Written
+from pipeline.output.exports.base import Kind, Written
+from pipeline.output.exports.table import is_table
 from pipeline.output.job import Job
 from pipeline.output.local import is_empty_folder
 from pipeline.output.provenance import provenance_of
-from pipeline.output.table import is_table
 from pipeline.output.work_folder import check_work_folder, work_folder
 from pipeline.storage.folder.address import is_url
 from pipeline.storage.zarr.store import root_attributes

@@ -35,8 +35,9 @@ class ChunkCache:
     planned, when it was used longest ago and room is needed. Whoever needs a chunk first decodes it; others wait.
     """
 
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
+    def __init__(self, capacity: int, retry: Retry | None = None) -> None:
+        """`retry` reads again after errors that may pass; default: nothing is tried twice."""
+        self.capacity, self.retry = capacity, retry or Retry(0)
         self.peak_bytes = 0
         self._bytes = 0
         self.lock = threading.Lock()
@@ -110,10 +111,8 @@ class CachedReader:
         grid: Grid,
         halo: Halo,
         unit: tuple[int, int],
-        retry: Retry | None = None,
     ) -> None:
         self.name, self.reader, self.cache, self.grid, self.halo = name, reader, cache, grid, halo
-        self.retry = retry or Retry(0)
         self.unit = unit
         """Rows and columns kept as one: whole chunks, several where they are small."""
         self.bytes_read = 0
@@ -148,7 +147,7 @@ class CachedReader:
                     self._read_shared(key, num_blocks, chunk.clip(self.reader.spec.region), region, out)
 
     def _read(self, region: Region, out: np.ndarray) -> None:
-        self.retry(self.reader.read, region, out)
+        self.cache.retry(self.reader.read, region, out)
         with self.cache.lock:
             self.bytes_read += out.nbytes
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from pipeline.model.alignment import remedy, repetition
 from pipeline.model.errors import PipelineError
-from pipeline.model.raster import RasterSpec, Recorded, array_slices, grid_difference
+from pipeline.model.raster import RasterSpec, array_slices, grid_difference
 from pipeline.model.region import Region
+from pipeline.storage.georeference.recorded import recorded_of
 from pipeline.storage.reader import Reader
 from pipeline.storage.view import View
 
@@ -20,14 +21,13 @@ class Matched(View):
     """A reader on a grid whose pixels divide those of the file; regions, blocks and halos are of that grid."""
 
     def __init__(self, reader: Reader, grid: RasterSpec, times: tuple[int, int]) -> None:
-        tags = grid.recorded.tags if grid.recorded else ()
         spec = replace(
             reader.spec,
             height=grid.height,
             width=grid.width,
             transform=grid.transform,
             crs=grid.crs,
-            recorded=replace(reader.spec.recorded or Recorded(), tags=tags),
+            recorded=replace(recorded_of(reader.spec), tags=recorded_of(grid).tags),
         )
         super().__init__(reader, spec)
         self.times, self.chunk = times, (reader.chunk[0] * times[0], reader.chunk[1] * times[1])

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.model.errors import InputError, PipelineError
-from pipeline.model.raster import RasterSpec, Recorded, fit
+from pipeline.model.raster import RasterSpec, fit
 from pipeline.model.read_limits import ReadLimits
 from pipeline.storage.folder.address import Access, is_url
 from pipeline.storage.folder.base import Folder, RemoteError
 from pipeline.storage.folder.open import folder_at
+from pipeline.storage.georeference.recorded import Recorded, recorded_of
 from pipeline.storage.input import Choice, Input, Scale
 from pipeline.storage.reader import Reader
 from pipeline.storage.view import Scaled, Selected, Stack
@@ -162,16 +163,14 @@ def _nodata(entry: Input, spec: RasterSpec) -> float | int | None:
 
 def _recorded(entry: Input, spec: RasterSpec) -> Recorded | None:
     """Return what the file says of the raster, where the pipeline file does not say otherwise."""
-    recorded = spec.recorded or Recorded()
+    recorded = recorded_of(spec)
     if entry.nodata == "carry":
         recorded = replace(recorded, carried=spec.nodata)
     elif entry.nodata is not None:
         recorded = replace(recorded, nodata=None)
-    return recorded if recorded != Recorded() else None
+    return recorded.or_none
 
 
 def local_paths(reader: Reader) -> list[str]:
     """Return the files and folders that a reader reads, to keep the output out of them."""
-    identity = reader.identity()
-    entries = identity.get("stack", [identity])
-    return [str(entry["path"]) for entry in entries if not is_url(entry["path"])]
+    return [each.path for each in reader.evidence() if not is_url(each.path)]

@@ -14,9 +14,9 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
+from pipeline.model.table import Table
 from pipeline.storage.folder.disk import sync_path
 
-Table = Mapping[str, np.ndarray]
 SIZES = "sizes.json"
 """What the columns of a saved table had when it was saved."""
 STRIPE_BYTES = 4 * 2**20

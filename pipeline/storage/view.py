@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.model.errors import PipelineError
-from pipeline.model.raster import RasterSpec, Recorded, default_names, grid_difference, name_bands, working_dtype
+from pipeline.model.raster import RasterSpec, default_names, grid_difference, name_bands, working_dtype
 from pipeline.model.region import Region
+from pipeline.storage.georeference.recorded import Recorded, recorded_of
 from pipeline.storage.reader import Evidence, Reader, Scales
 
 
@@ -118,7 +119,7 @@ class Stack(Reader):
         self._warnings: list[str] = []
         names = name_bands(names, default_names(len(names)), self._warnings)
         self.readers = tuple(readers)
-        recorded = _stacked([reader.spec.recorded or Recorded() for reader in readers])
+        recorded = _stacked([recorded_of(reader.spec) for reader in readers])
         self.spec = replace(first, dims=("band", "y", "x"), bands=tuple(names), band_coordinates=(), recorded=recorded)
         self.chunk = readers[0].chunk
         self.compile_decoder = next((r.compile_decoder for r in readers if r.compile_decoder), None)
@@ -146,5 +147,4 @@ class Stack(Reader):
 def _stacked(recorded: Sequence[Recorded]) -> Recorded | None:
     """Return what the files say of their bands, and the first of the place."""
     items = [replace(item, band=band) for band, each in enumerate(recorded) for item in each.items if item.band == 0]
-    stacked = Recorded(recorded[0].tags, recorded[0].nodata, tuple(items))
-    return stacked if stacked != Recorded() else None
+    return Recorded(recorded[0].tags, recorded[0].nodata, tuple(items)).or_none

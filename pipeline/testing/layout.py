@@ -32,7 +32,7 @@ from pipeline.output.store import RunStore, qualities
 from pipeline.storage.folder.local import LocalFolder
 from pipeline.storage.zarr.reader import configure
 from pipeline.testing.raster import LABELS, to_planes
-from pipeline.verbs.load import load
+from pipeline.verbs.load import Cut, load
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def run(
     job = load(config)
     if layout.block:
         grids = tuple(_grid(planned, layout) for planned in job.plan.passes)
-        job = load(config, grids=grids)
+        job = load(config, cut=Cut(grids))
     passes = tuple(
         dataclasses.replace(p, strip=layout.strip if p.halo == "exchange" else (1, layout.strip[0] * layout.strip[1]))
         for p in job.plan.passes

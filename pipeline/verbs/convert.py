@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
+from pipeline.config import Setting
 from pipeline.storage.input import Choice
 from pipeline.storage.open import open_raster
 
 STEP = "raster"
 
 
+class Wanted(TypedDict, total=False):
+    """What a result is to be, see `conversion`."""
+
+    bands: Sequence[int | str] | str | None
+    dtype: str | None
+    nodata: float | int | str | None
+    output: Mapping[str, Any]
+
+
 def conversion(
-    source: str,
-    target: str,
-    *,
-    array: str | None = None,
-    bands: Sequence[int | str] | str | None = None,
-    dtype: str | None = None,
-    nodata: float | int | str | None = None,
-    output: Mapping[str, Any] | None = None,
-) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """Return the pipeline that converts a raster, and overrides of it, each with the option that messages name.
+    source: str, target: str, array: str | None = None, **wanted: Unpack[Wanted]
+) -> tuple[dict[str, Any], list[Setting]]:
+    """Return the pipeline that converts a raster, and settings of it, each with the option that messages name.
 
     Parameters
     ----------
@@ -35,10 +37,11 @@ def conversion(
         The array in a store that holds several.
     bands, dtype, nodata
         Of the result. Default: as they are. Without `dtype` and `nodata`, pixels are handed on to the bit; with
-        `nodata` "none" too, and none is recorded.
+        `nodata` "none" too, and none is recorded. A text is YAML.
     output
         `chunks`, `shards`, `codec`, `dims`, as in a pipeline file; a text is YAML.
     """
+    bands, dtype, nodata = wanted.get("bands"), wanted.get("dtype"), wanted.get("nodata")
     entry: dict[str, Any] = {"path": source} | ({"array": array} if array else {})
     step: dict[str, Any] = {"name": STEP, "op": "cast" if dtype else "select", "input": "source"}
     if not dtype and not bands:
@@ -48,16 +51,10 @@ def conversion(
     elif not dtype and nodata is None:
         entry["nodata"] = "carry"
     document = {"inputs": {"source": entry}, "steps": [step], "output": {"path": target}}
-    overrides = [
-        (f"{place}.{key}={value if isinstance(value, str) else json.dumps(value)}", f"--{key} {value}")
-        for place, values in (
-            (f"steps.{STEP}", {"bands": bands, "dtype": dtype, "nodata": nodata}),
-            ("output", output or {}),
-        )
-        for key, value in values.items()
-        if value is not None
-    ]
-    return document, overrides
+    values = {f"steps.{STEP}.{key}": value for key, value in (("bands", bands), ("dtype", dtype), ("nodata", nodata))}
+    values |= {f"output.{key}": value for key, value in wanted.get("output", {}).items()}
+    named = ((place, value, place.rpartition(".")[2]) for place, value in values.items() if value is not None)
+    return document, [(place, value, f"--{key} {value}") for place, value, key in named]
 
 
 def _bands_of(source: str, array: str | None) -> tuple[str, ...]:

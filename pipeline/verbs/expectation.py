@@ -26,7 +26,7 @@ from pipeline.storage.folder.local import LocalFolder
 from pipeline.storage.folder.open import folder_at
 from pipeline.storage.zarr.coordinate import quiet
 from pipeline.storage.zarr.store import create_store, missing_chunks, read_table
-from pipeline.verbs.load import load
+from pipeline.verbs.load import Cut, load
 
 AMPLE_BYTES = 2**50
 LISTED = 5
@@ -54,7 +54,7 @@ def plan_as_stored(output: str, job: Job, config: Mapping[str, Any]) -> Plan:
     if _is_stored_as(output, job.plan):
         return job.plan
     ample = {**config, "run": {**config["run"], "memory": AMPLE_BYTES}}
-    plans = (load(ample, economy=economy).plan for economy in range(len(ECONOMIES)))
+    plans = (load(ample, cut=Cut(economy=economy)).plan for economy in range(len(ECONOMIES)))
     return next((plan for plan in plans if _is_stored_as(output, plan)), job.plan)
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, Unpack
 
 import numpy as np
 
-from pipeline.config import Document, Pipeline, RegionConfig, load_pipeline, locate, resolve, with_matrices
+from pipeline.config import Changes, Document, Pipeline, RegionConfig, load_pipeline, locating, resolve, with_matrices
 from pipeline.config.place import format_path, look_up
 from pipeline.config.reference import References
 from pipeline.execution.process import available_cpus, available_memory_bytes
-from pipeline.model.errors import InputChanged, InputError, PipelineError, RunStopped, cut, unknown
+from pipeline.model.errors import InputChanged, InputError, PipelineError, RunStopped, unknown
+from pipeline.model.errors import cut as shortened
 from pipeline.model.raster import RasterSpec
 from pipeline.model.region import Grid, Region
 from pipeline.model.table import Table
@@ -23,7 +25,7 @@ from pipeline.operations.traits import matrix_files, table_files
 from pipeline.output.address import is_geotiff
 from pipeline.output.job import Job
 from pipeline.planning.passes import make_plan
-from pipeline.planning.plan import InputSpec, Plan, Settings
+from pipeline.planning.plan import Capacity, InputSpec, Plan, Settings
 from pipeline.storage.folder.address import is_url
 from pipeline.storage.folder.base import RemoteError
 from pipeline.storage.input import Input
@@ -33,51 +35,48 @@ from pipeline.storage.open import Opened, open_input
 from pipeline.storage.reader import Reader
 from pipeline.verbs.notes import input_notes, output_notes, reading_notes
 
-if TYPE_CHECKING:
-    from pipeline.planning.plan import Capacity
-
 Source = str | os.PathLike[str] | Mapping[str, Any]
 
 
-def load(
-    source: Source,
-    *,
-    overrides: Sequence[str | tuple[str, str]] = (),
-    inputs: Mapping[str, str] | None = None,
-    output: str | None = None,
-    grids: tuple[Grid, ...] | None = None,
-    economy: int | None = None,
-    tables: Mapping[str, Table] | None = None,
-    capacity: Capacity | None = None,
-    trust: bool | None = None,
-    in_place: bool = False,
-) -> Job:
+@dataclass(frozen=True)
+class Cut:
+    """How a run is cut into blocks, where that is not for the planner to say."""
+
+    grids: tuple[Grid, ...] | None = None
+    economy: int | None = None
+    """Of the run whose grids they are, see `Settings`."""
+    tables: Mapping[str, Table] = field(default_factory=dict)
+    """step -> its table, which is not made again."""
+    capacity: Capacity | None = None
+    """What the workers have for whom it is planned. Default: what this process has."""
+
+
+PLANNED = Cut()
+
+
+def load(source: Source, *, cut: Cut = PLANNED, in_place: bool = False, **changes: Unpack[Changes]) -> Job:
     """Read a pipeline file (or mapping), open its inputs and plan the run; nothing is written.
 
-    Tables that are given, by step, are not made again. The plan is for this process, or for workers of the capacity.
-    With `trust` it may ask for anything, see `load_pipeline`.
+    `changes` are those of `load_pipeline`; with `in_place` a store in an object store may be replaced where it lies.
     """
-    config, document = load_pipeline(source, overrides, inputs, output, trust=trust)
+    config, document = load_pipeline(source, **changes)
     files = tuple(path for step in config.steps for path in matrix_files(step).values())
-    try:
+    with locating(document):
         config = with_matrices(document, config, read_matrix)
         references = resolve(config)
         readers = _match(config, dict(_open_inputs(config, document, _wide_inputs(config, references))))
         specs = {name: _input_spec(name, reader, config.inputs[name]) for name, reader in readers.items()}
-        settings = _settings(config, next(iter(specs.values())).spec, grids, capacity)
-        settings = dataclasses.replace(settings, economy=economy, tables=tables or {})
-        plan = make_plan(config.steps, references, specs, settings)
-    except PipelineError as error:
-        if capacity and error.path == ("run", "memory") and config.run.memory is None:
-            error = PipelineError(f"{error} (60 % of the limit of the smallest worker is what it may use)", error.path)
-        raise PipelineError(locate(document, error), error.path) from None
-    if is_url(config.output.path):
         try:
-            _check_remote(config, plan)
+            plan = make_plan(config.steps, references, specs, _settings(config, next(iter(specs.values())).spec, cut))
         except PipelineError as error:
-            raise PipelineError(locate(document, error), error.path) from None
+            if cut.capacity and error.path == ("run", "memory") and config.run.memory is None:
+                text = f"{error} (60 % of the limit of the smallest worker is what it may use)"
+                raise PipelineError(text, error.path) from None
+            raise
+        if is_url(config.output.path):
+            _check_remote(config, plan)
     notes = (*input_notes(config, readers), *reading_notes(plan), *output_notes(config, plan))
-    plan = dataclasses.replace(plan, notes=tuple(map(cut, (*notes, *plan.notes))))
+    plan = dataclasses.replace(plan, notes=tuple(map(shortened, (*notes, *plan.notes))))
     return Job(config, document, readers, plan, _parts(config, readers), files, in_place)
 
 
@@ -143,10 +142,8 @@ def _input_spec(name: str, reader: Reader, entry: Input) -> InputSpec:
     return InputSpec(name, reader.spec, reader.chunk, kind, entry.paths[0], reader.compile_decoder)
 
 
-def _settings(
-    config: Pipeline, spec: RasterSpec, grids: tuple[Grid, ...] | None, capacity: Capacity | None
-) -> Settings:
-    run, output = config.run, config.output
+def _settings(config: Pipeline, spec: RasterSpec, cut: Cut) -> Settings:
+    run, output, capacity = config.run, config.output, cut.capacity
     threads = capacity.threads if capacity else available_cpus()
     return Settings(
         memory_bytes=capacity.grant(run.memory) if capacity else run.memory or available_memory_bytes() // 2,
@@ -159,7 +156,9 @@ def _settings(
         codec=output.codec,
         dims="auto" if output.dims == "auto" else tuple(output.dims.split(",")),
         halo=run.halo,
-        grids=grids,
+        grids=cut.grids,
+        economy=cut.economy,
+        tables=cut.tables,
         is_remote=is_url(output.path),
         remote_inputs=frozenset(name for name, entry in config.inputs.items() if any(map(is_url, entry.paths))),
     )
@@ -201,8 +200,8 @@ def _parts(config: Pipeline, readers: Mapping[str, Reader]) -> dict[str, Any]:
     for entry in data["inputs"].values():  # how a store is reached is no part of the result
         entry.pop("storage", None)
     for step, entry in zip(config.steps, data["steps"], strict=True):
-        for field in table_files(step):  # where a table is written besides is no part of the result
-            del entry[field]
+        for key in table_files(step):  # where a table is written besides is no part of the result
+            del entry[key]
     output = {key: value for key, value in data.pop("output").items() if key not in ("path", "geotiff", "storage")}
     return {
         **data,

@@ -37,7 +37,7 @@ from pipeline.storage.tiff.reader import TiffReader
 from pipeline.storage.zarr.reader import open_written
 from pipeline.storage.zarr.store import read_table
 from pipeline.verbs.expectation import Record, differing_values, table_specs
-from pipeline.verbs.load import load
+from pipeline.verbs.load import Cut, load
 
 SAMPLE_SIDE = 256
 """Rows and columns of a sample at most."""
@@ -237,7 +237,7 @@ class Recomputation:
             output, run = {**self.config["output"], **output, "path": path}, {**self.config["run"], **run}
             config = {**self.config, **changes, "output": output, "run": run}
             try:
-                job = load(config, tables=tables)
+                job = load(config, cut=Cut(tables=tables))
             except PipelineError as error:
                 refusals.append(error)
                 continue
@@ -259,7 +259,8 @@ class Recomputation:
     def _cut_anew(self, job: Job, config: Mapping[str, Any], tables: Mapping[str, Table]) -> Job:
         """Return a job by blocks drawn at random, or as it is where these do not fit the memory."""
         try:
-            return load(config, tables=tables, grids=tuple(self._cut(planned) for planned in job.plan.passes))
+            grids = tuple(self._cut(planned) for planned in job.plan.passes)
+            return load(config, cut=Cut(grids, tables=tables))
         except PipelineError:
             return job
 

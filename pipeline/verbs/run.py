@@ -13,12 +13,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from pipeline.config import locate
+from pipeline.config import locating
 from pipeline.config.scheduler import THREADS
 from pipeline.execution.executor import Executor, Threads
 from pipeline.execution.process import peak_rss_bytes
@@ -28,22 +27,21 @@ from pipeline.execution.run import Stores, execute
 from pipeline.model.errors import (
     InputChanged,
     OutputError,
-    PipelineError,
     RasterpipeError,
     RunInterrupted,
     RunStopped,
     interruption,
 )
+from pipeline.model.facts import RunFacts
 from pipeline.output.address import is_geotiff
 from pipeline.output.decision import choose
-from pipeline.output.export import Export, Written
-from pipeline.output.geotiff import GeoTiffs, remove_store
+from pipeline.output.exports.base import Written, exports
+from pipeline.output.exports.geotiff import remove_store
+from pipeline.output.exports.quicklook import Quicklook, needed_bytes
 from pipeline.output.job import Job
 from pipeline.output.journal import Journal, grids_from_json
 from pipeline.output.place import Target
-from pipeline.output.quicklook import Quicklook, needed_bytes
 from pipeline.output.store import RunStore
-from pipeline.output.table import TableFiles
 from pipeline.output.writes import check_writes
 from pipeline.storage.folder.address import is_url
 from pipeline.storage.folder.base import RemoteError
@@ -52,10 +50,7 @@ from pipeline.storage.folder.local import LocalFolder
 from pipeline.storage.open import local_paths
 from pipeline.storage.zarr.reader import configure
 from pipeline.verbs.facts import describe_finished, describe_run
-from pipeline.verbs.load import check_inputs_unchanged
-
-EXPORTS: tuple[Export, ...] = (GeoTiffs(), TableFiles())
-"""What is made of every complete store, where the pipeline asks for it; `--resume` makes what lacks."""
+from pipeline.verbs.load import PLANNED, Cut, check_inputs_unchanged
 
 
 @dataclass(frozen=True)
@@ -67,28 +62,29 @@ class Ways:
     overwrite: bool = False
     quicklook: str | None = None
     performance_report: str | None = None
+    cut: Cut = PLANNED
 
     @property
     def picture(self) -> Quicklook | None:
         return None if self.quicklook is None else Quicklook(self.quicklook)
 
 
-def run_job(job: Job, reload: Callable[..., Job], ways: Ways) -> dict[str, Any]:
-    """Run a job; return the facts.
+Reload = Callable[[Cut], Job]
+"""Makes a job again: cut as the run that it continues, or for what the workers of a cluster have."""
 
-    Parameters
-    ----------
-    reload
-        Makes the job again, cut as the run that it continues, or for what the workers of a cluster have.
-    """
+
+def run_job(job: Job, reload: Reload, ways: Ways) -> RunFacts:
+    """Run a job; return what it did."""
     try:
         facts = _run_or_resume(job, reload, ways)
-        facts["output"] = job.result
         if ways.picture is not None:
-            facts["quicklook"] = ways.picture.write(job, ways.progress)
-            facts["planned_peak_bytes"] = max(facts["planned_peak_bytes"], needed_bytes(job))
-            facts["peak_rss_bytes"] = max(facts["peak_rss_bytes"], peak_rss_bytes())
-        _warn(remove_store(job), facts["warnings"], ways.progress)
+            facts = replace(
+                facts,
+                quicklook=ways.picture.write(job, ways.progress),
+                planned_peak_bytes=max(facts.planned_peak_bytes, needed_bytes(job)),
+                peak_rss_bytes=max(facts.peak_rss_bytes, peak_rss_bytes()),
+            )
+        return _warned(facts, remove_store(job), ways.progress)
     except KeyboardInterrupt as error:  # while it waits for blocks, compiles, or writes the files of a complete store
         name, code = interruption(error)
         raise RunInterrupted(f"stopped by {name}; --resume continues the run", code) from None
@@ -96,12 +92,11 @@ def run_job(job: Job, reload: Callable[..., Job], ways: Ways) -> dict[str, Any]:
         raise OutputError(str(error).replace(job.output, job.result)) from error
     except RemoteError as error:  # before the run began, or after it ended
         raise OutputError(str(error)) from error
-    return facts
 
 
-def _run_or_resume(job: Job, reload: Callable[..., Job], ways: Ways) -> dict[str, Any]:
+def _run_or_resume(job: Job, reload: Reload, ways: Ways) -> RunFacts:
     _check(job, ways)
-    is_there = ways.resume and all(export.is_complete(job) for export in EXPORTS)
+    is_there = ways.resume and all(export.is_complete(job) for export in exports())
     if is_there and is_geotiff(job.result):
         return describe_finished(job, LocalFolder(job.result))
     place = job.place
@@ -109,7 +104,7 @@ def _run_or_resume(job: Job, reload: Callable[..., Job], ways: Ways) -> dict[str
     if not place.is_begun():  # a refusal leaves nothing behind, not even a journal
         target = decide(None)
         if target.action == "finished" and is_there:
-            return describe_finished(job, target.store) | _export(job, ways.progress)
+            return _exported(describe_finished(job, target.store), job, ways.progress)
         if target.action == "start":
             _check_room(job)
     with closing(place.open_journal()) as journal:
@@ -119,9 +114,9 @@ def _run_or_resume(job: Job, reload: Callable[..., Job], ways: Ways) -> dict[str
             if target.action != "finished":
                 return _run_with_executor(job, reload, target, journal, ways)
             RunStore(job, target).tidy()
-            facts = describe_finished(job, target.store) | _export(job, ways.progress)
+            facts = _exported(describe_finished(job, target.store), job, ways.progress)
             if journal.header is None or place.find_unfinished(journal.header) is None:
-                _warn(journal.remove(), facts["warnings"], ways.progress)
+                return _warned(facts, journal.remove(), ways.progress)
             return facts
         except RasterpipeError:
             if journal.header is None:  # nothing has begun
@@ -133,26 +128,17 @@ def _check(job: Job, ways: Ways) -> None:
     """Refuse what cannot be written, or must not be, before anything is."""
     sources = [path for entry in job.pipeline.inputs.values() for path in entry.paths]
     sources += [path for reader in job.readers.values() for path in local_paths(reader)]
-    exports = EXPORTS if ways.picture is None else (*EXPORTS, ways.picture)
-    files = [file for export in exports for file in export.files(job)]
+    asked = [*exports(), *([ways.picture] if ways.picture else [])]
+    files = [file for export in asked for file in export.files(job)]
     if ways.performance_report is not None:
         files.append(Written(ways.performance_report, "the performance report", "report"))
     job.place.check(sources)
-    with located(job):
+    with locating(job.document):
         if ways.picture is not None:
             ways.picture.check(job, resume=ways.resume, overwrite=ways.overwrite)
         check_writes(job, sources, files, overwrite=ways.overwrite, resume=ways.resume)
-        for export in EXPORTS:
+        for export in exports():
             export.check(job, resume=ways.resume, overwrite=ways.overwrite)
-
-
-@contextmanager
-def located(job: Job) -> Iterator[None]:
-    """Give the errors of what a file names their place in it."""
-    try:
-        yield
-    except PipelineError as error:
-        raise PipelineError(locate(job.document, error)) from error.__cause__
 
 
 def _finish_swap(job: Job, journal: Journal) -> None:
@@ -165,16 +151,17 @@ def _finish_swap(job: Job, journal: Journal) -> None:
         ) from error
 
 
-def _export(job: Job, progress: Progress) -> dict[str, Any]:
+def _exported(facts: RunFacts, job: Job, progress: Progress) -> RunFacts:
     """Write the files that are made of a complete store; the journal must be locked, for other runs write them too."""
-    return {export.name: export.write(job, progress) for export in EXPORTS}
+    return replace(facts, exports={export.name: export.write(job, progress) for export in exports()})
 
 
-def _warn(words: str | None, warnings: list[str], progress: Progress) -> None:
+def _warned(facts: RunFacts, words: str | None, progress: Progress) -> RunFacts:
     """Say what went wrong after a result was complete."""
-    if words:
-        warnings.append(words)
-        progress.say(f"note: {words}")
+    if not words:
+        return facts
+    progress.say(f"note: {words}")
+    return replace(facts, warnings=(*facts.warnings, words))
 
 
 @contextmanager
@@ -186,37 +173,35 @@ def executor_of(job: Job, progress: Progress) -> Iterator[Executor]:
     from pipeline.execution.cluster.connection import connect
 
     with ExitStack() as stack:
-        with located(job):
+        with locating(job.document):
             crew = stack.enter_context(connect(job.pipeline.run.scheduler))
         yield crew
 
 
-def _run_with_executor(
-    job: Job, reload: Callable[..., Job], target: Target, journal: Journal, ways: Ways
-) -> dict[str, Any]:
+def _run_with_executor(job: Job, reload: Reload, target: Target, journal: Journal, ways: Ways) -> RunFacts:
     """Run a job where it is to run, planned for what is there and by the grids of the run that it continues."""
-    cut: dict[str, Any] = {}
+    cut = ways.cut
     if target.action == "continue":
         assert journal.header is not None
-        cut = {"grids": grids_from_json(journal.header["grids"]), "economy": journal.header.get("economy")}
+        cut = replace(cut, grids=grids_from_json(journal.header["grids"]), economy=journal.header.get("economy"))
     with executor_of(job, ways.progress) as executor:
         if executor.description:
             ways.progress.say(executor.description)
         scratch, is_remote = job.pipeline.run.scratch, is_url(job.output)
         folders = [*([] if is_remote else [journal.folder]), *([Path(scratch)] if scratch else [])]
-        with located(job):
+        with locating(job.document):
             work = job.place.work if is_remote else None
             capacity = executor.probe(job.evidence, folders, work, job.plan.distributions)
         if capacity is not None:
-            cut["capacity"] = capacity
-        return _run(reload(**cut) if cut else job, target, journal, ways, executor)
+            cut = replace(cut, capacity=capacity)
+        return _run(job if cut is ways.cut else reload(cut), target, journal, ways, executor)
 
 
 def _check_room(job: Job) -> str | None:
     return job.place.check_room(sum(array.num_bytes for array in job.plan.arrays))
 
 
-def _run(job: Job, target: Target, journal: Journal, ways: Ways, executor: Executor) -> dict[str, Any]:
+def _run(job: Job, target: Target, journal: Journal, ways: Ways, executor: Executor) -> RunFacts:
     """Run a planned job into its target; the journal says what is done already."""
     progress = ways.progress
     room = _check_room(job) if target.action == "start" else None
@@ -246,9 +231,8 @@ def _run(job: Job, target: Target, journal: Journal, ways: Ways, executor: Execu
     for text in store.provenance["notes"]:
         progress.say(f"note: {text}")
     warnings += store.provenance["notes"]
-    files = _export(job, progress)
-    facts = describe_run(job, store.provenance, measured, seconds, compile_seconds, warnings) | files
-    _warn(journal.remove(), warnings, progress)
+    facts = describe_run(job, store.provenance, measured, seconds, compile_seconds, warnings)
+    facts = _warned(_exported(facts, job, progress), journal.remove(), progress)
     return executor.add_facts(facts)
 
 

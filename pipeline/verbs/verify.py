@@ -9,6 +9,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ import numpy as np
 from pipeline.config import is_in_trusted_folder, load_pipeline
 from pipeline.execution.progress import Progress
 from pipeline.model.errors import InputError, OutputError, PipelineError
+from pipeline.model.facts import VerifyFacts
 from pipeline.model.raster import RasterSpec
 from pipeline.output.address import is_geotiff
-from pipeline.output.geotiff import file_spec
+from pipeline.output.exports.geotiff import file_spec
 from pipeline.output.job import Job
 from pipeline.output.provenance import difference, hash_parts, provenance_of
 from pipeline.output.store import RUN_ID
@@ -32,7 +34,6 @@ from pipeline.verbs.expectation import Record, count_problems, document_differen
 from pipeline.verbs.load import load
 from pipeline.verbs.recompute import Findings, Recomputation, open_output
 
-SAMPLES = 8
 RECORD: Mapping[str, tuple[type, str]] = {
     "config": (dict, "an object"),
     "parts": (dict, "an object"),
@@ -48,42 +49,22 @@ RECORD: Mapping[str, tuple[type, str]] = {
 """What the record of a finished run holds, by type; `raster` besides where it stands in a GeoTIFF."""
 
 
+@dataclass(frozen=True)
+class Extent:
+    """How much is computed again."""
+
+    samples: int
+    """Regions, at random."""
+    everything: bool
+    """All, tables too, instead of regions."""
+    seed: int | None
+    """Of the regions and their layouts; None: another one each time."""
+
+
 def verify(
-    output: str,
-    *,
-    samples: int = SAMPLES,
-    everything: bool = False,
-    seed: int | None = None,
-    memory: str | None = None,
-    workers: int | None = None,
-    trust: bool | None = None,
-    quiet: bool = True,
-) -> dict[str, Any]:
-    """Check a finished output; return the facts of `verify --json`, `agrees` among them.
-
-    Parameters
-    ----------
-    samples
-        How many regions to compute again, at random.
-    everything
-        Compute all of it again, tables too.
-    seed
-        Of the regions and their layouts. Default: another one each time; it is among the facts.
-    memory, workers
-        As `run.memory` and `run.workers`. Default: as the run was told.
-    trust
-        Whether the recorded pipeline may ask for anything, as of `run`.
-
-    Raises
-    ------
-    OutputError
-        Where there is no finished output, or it was made by other versions of the operations; and where regions of a
-        GeoTIFF depend on tables, which it does not hold.
-    PipelineError
-        Where the record asks for what takes the user's word.
-    InputError
-        Where an input is gone, or is not the one that the output was made of.
-    """
+    output: str, extent: Extent, limits: Mapping[str, Any], trust: bool | None, progress: Progress
+) -> VerifyFacts:
+    """Check a finished output; see `pipeline.api.verify`. `limits` are values of `run` that replace the recorded."""
     try:
         record = _read_record(output)
         recorded = _recorded_config(output, record)
@@ -91,27 +72,19 @@ def verify(
             trust = not is_url(output) and is_in_trusted_folder(output)
         load_pipeline(record["config"], trust=trust)
         config = _elsewhere(recorded, output)
-        limits = {key: value for key, value in (("memory", memory), ("workers", workers)) if value is not None}
         config["run"] = {**config["run"], **limits}
         load_pipeline(config)  # what is wrong with it now is the caller's
-        return _verify(output, record, recorded, config, samples, everything, seed, Progress(quiet=quiet))
+        problems = list(_record_problems(output, record, recorded))
+        return _verify(output, record, config, problems, extent, progress)
     except RemoteError as error:
         raise OutputError(str(error)) from error
 
 
 def _verify(
-    output: str,
-    record: Record,
-    recorded: dict[str, Any],
-    config: dict[str, Any],
-    samples: int,
-    everything: bool,
-    seed: int | None,
-    progress: Progress,
-) -> dict[str, Any]:
+    output: str, record: Record, config: dict[str, Any], problems: list[str], extent: Extent, progress: Progress
+) -> VerifyFacts:
     started = time.monotonic()
     job = _load(output, config)
-    problems = list(_record_problems(output, record, recorded))
     if not problems:
         _check_same(output, job, record)
     if is_geotiff(output):
@@ -120,27 +93,28 @@ def _verify(
     configure(job.plan.settings.workers)
     if not problems:
         problems += (_file_problems if is_geotiff(output) else store_problems)(output, job, record)
-    findings, seed = Findings(), int.from_bytes(uuid.uuid4().bytes[:4]) if seed is None else seed
+    seed = int.from_bytes(uuid.uuid4().bytes[:4]) if extent.seed is None else extent.seed
+    findings, samples = Findings(), 0 if extent.everything else extent.samples
     if not problems:
         again = Recomputation(output, config, job, np.random.default_rng(seed), findings)
-        problems += again.whole(record, progress) if everything else ()
-        again.samples(0 if everything else samples)
+        problems += again.whole(record, progress) if extent.everything else ()
+        again.samples(samples)
         problems += findings.in_words()
-    return {
-        "output": output,
-        "agrees": not problems,
-        "problems": problems,
-        "everything": everything,
-        "samples": 0 if everything else samples,
-        "seed": seed,
-        "pixels_compared": findings.num_pixels,
-        "pixels": sum(array.region.num_pixels for array in job.plan.kept.values()),
-        "differing_pixels": sum(d.num_pixels for d in findings.differences),
-        "not_compared": list(_not_compared(output, job, everything)),
-        "plan_hash": record["plan_hash"],
-        "version": record["version"],
-        "seconds": round(time.monotonic() - started, 3),
-    }
+    return VerifyFacts(
+        output=output,
+        agrees=not problems,
+        problems=tuple(problems),
+        everything=extent.everything,
+        samples=samples,
+        seed=seed,
+        pixels_compared=findings.num_pixels,
+        pixels=sum(array.region.num_pixels for array in job.plan.kept.values()),
+        differing_pixels=sum(d.num_pixels for d in findings.differences),
+        not_compared=tuple(_not_compared(output, job, extent.everything)),
+        plan_hash=record["plan_hash"],
+        version=record["version"],
+        seconds=round(time.monotonic() - started, 3),
+    )
 
 
 def _not_compared(output: str, job: Job, everything: bool) -> Iterator[str]:

@@ -10,6 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from pipeline.execution.receipt import BlockDone, Counts
 from pipeline.execution.recorder import Recorder
 from pipeline.execution.strip import Strip
 from pipeline.execution.worker import PassWorker
+from pipeline.model.facts import RunFacts, WorkerFacts
 from pipeline.planning.plan import Capacity, Plan
 from pipeline.storage.folder.base import Folder
 from pipeline.storage.folder.disk import replacing_file
@@ -260,19 +262,19 @@ class Crew:
         ):
             yield
 
-    def add_facts(self, facts: dict[str, Any]) -> dict[str, Any]:
+    def add_facts(self, facts: RunFacts) -> RunFacts:
         """Return the facts of a run, with those of the workers that are left; its peak is that of all local ones."""
         peaks = self._watch.call(self.client.run, task.peak_of_process, on_error="ignore")
         here = socket.gethostname()
         local = {pid: peak for host, pid, peak in peaks.values() if host == here and pid != os.getpid()}
-        return facts | {
-            "scheduler": self.client.scheduler.address,
-            "peak_rss_bytes": facts["peak_rss_bytes"] + sum(local.values()),
-            "workers": [
-                {"address": address, "blocks": self._blocks[address], "peak_rss_bytes": peak}
-                for address, (_, _, peak) in sorted(peaks.items())
-            ],
-        }
+        return replace(
+            facts,
+            scheduler=self.client.scheduler.address,
+            peak_rss_bytes=facts.peak_rss_bytes + sum(local.values()),
+            workers=tuple(
+                WorkerFacts(address, self._blocks[address], peak) for address, (_, _, peak) in sorted(peaks.items())
+            ),
+        )
 
     def close(self) -> None:
         self._watch.close()

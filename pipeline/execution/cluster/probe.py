@@ -38,9 +38,9 @@ def probe(
     inputs
         What every worker must see, as it is here.
     folders
-        Folders of the run, which every worker must see and be able to write to.
+        What every worker must see and be able to write to.
     work
-        The work folder of the run in an object store, which the run must hold: every worker must write there.
+        The work folder of the run in an object store: every worker must write there.
     distributions
         Other packages of which the workers must have the same version.
 
@@ -51,19 +51,18 @@ def probe(
     """
     workers = client.scheduler_info(n_workers=-1)["workers"]
     problems = _python_problems(client)
+    local = [each for each in inputs if isinstance(each[0].folder, LocalFolder)]
     if not problems:
-        local = [each for each in inputs if isinstance(each[0].folder, LocalFolder)]
         here = look.look([], [], "", [*PACKAGES, *distributions])
         answers = _ask(client, local, folders, list(here["versions"]))
-        for address, answer in answers.items():
-            for text in _problems(answer, here, local):
-                problems[text].append(address)
+        for address, text in ((a, text) for a, answer in answers.items() for text in _problems(answer, here, local)):
+            problems[text].append(address)
     if not problems:  # all have this source: what they are asked now is rasterpipe's
         for address, text in _store_problems(client, [each for each in inputs if each not in local], work):
             problems[text].append(address)
     if problems:
-        lines = [f"{', '.join(sorted(addresses))}: {text}" for text, addresses in problems.items()]
-        raise PipelineError("workers cannot take part in the run:\n  " + "\n  ".join(lines), ("run", "scheduler"))
+        lines = "\n  ".join(f"{', '.join(sorted(addresses))}: {text}" for text, addresses in problems.items())
+        raise PipelineError(f"workers cannot take part in the run:\n  {lines}", ("run", "scheduler"))
     return _capacity(workers, answers)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from collections.abc import Mapping
@@ -46,25 +45,12 @@ def check_metadata_file(path: Path) -> None:
         return
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
         raise InputError(f"{path}: is not a plain file; copy the store again")
-    if status.st_size > METADATA_LIMIT_BYTES:
-        raise InputError(f"{path}: {status.st_size:,} bytes of metadata, at most {METADATA_LIMIT_BYTES:,} are read")
+    check_metadata_size(path, status.st_size)
 
 
-def read_json(path: Path) -> Any:
-    """Return the contents of a metadata file.
-
-    Raises
-    ------
-    InputError
-        Where it is no plain file, or too large.
-    OSError, ValueError
-        Where it cannot be read, or is not JSON.
-    """
-    check_metadata_file(path)
-    try:
-        return json.loads(path.read_bytes())
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+def check_metadata_size(place: str | Path, num_bytes: int) -> None:
+    if num_bytes > METADATA_LIMIT_BYTES:
+        raise InputError(f"{place}: {num_bytes:,} bytes of metadata, at most {METADATA_LIMIT_BYTES:,} are read")
 
 
 def attributes_of(node: zarr.Array[Any] | zarr.Group) -> dict[str, Any]:

@@ -14,14 +14,14 @@ from urllib.parse import urlsplit
 
 import zarr
 
-from pipeline.model.errors import InputError, UsageError
+from pipeline.model.errors import UsageError
 from pipeline.storage.folder.address import ENDPOINT_VARIABLES, Access, check_url
 from pipeline.storage.folder.answer import conflicts, errors_of, object_status, remote_error, tag_of, version_of
 from pipeline.storage.folder.base import PLAIN_CODECS, REQUESTS, Conflict, Folder
 from pipeline.storage.folder.forked import check_not_forked
 from pipeline.storage.folder.listing import Entry, Listing, mark_of
 from pipeline.storage.folder.local import open_stored
-from pipeline.storage.folder.metadata import METADATA_LIMIT_BYTES
+from pipeline.storage.folder.metadata import check_metadata_size
 from pipeline.storage.folder.remote_zarr import CountedStore
 from pipeline.storage.folder.request import answer_to
 
@@ -71,11 +71,7 @@ class ObjectFolder(Folder):
 
         with self._errors_of(name, "get"):
             answer = answer_to(obstore.get_async, self.objects, name)
-            if answer.meta["size"] > METADATA_LIMIT_BYTES:
-                raise InputError(
-                    f"{self.path}/{name}: {answer.meta['size']:,} bytes of metadata, at most "
-                    f"{METADATA_LIMIT_BYTES:,} are read"
-                )
+            check_metadata_size(f"{self.path}/{name}", answer.meta["size"])
             return bytes(answer_to(answer.bytes_async, num_bytes=answer.meta["size"]))
 
     def exists(self, name: str) -> bool:

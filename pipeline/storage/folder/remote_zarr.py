@@ -12,7 +12,7 @@ from zarr.storage import ObjectStore
 from pipeline.model.errors import InputError
 from pipeline.storage.folder.answer import conflicts, errors_of, object_status, version_of
 from pipeline.storage.folder.base import REQUESTS
-from pipeline.storage.folder.metadata import METADATA, METADATA_LIMIT_BYTES, is_plain
+from pipeline.storage.folder.metadata import METADATA, check_metadata_size, is_plain
 from pipeline.storage.folder.request import limited
 
 _METADATA = (*METADATA, ".zgroup", ".zmetadata")
@@ -75,8 +75,8 @@ class CountedStore(ObjectStore[Any]):
         return prototype.buffer.from_bytes(data)  # type: ignore[arg-type]
 
     def _check_size(self, key: str, url: str, num_bytes: int) -> None:
-        if key.rpartition("/")[2] in _METADATA and num_bytes > METADATA_LIMIT_BYTES:
-            raise InputError(f"{url}: {num_bytes:,} bytes of metadata, at most {METADATA_LIMIT_BYTES:,} are read")
+        if key.rpartition("/")[2] in _METADATA:
+            check_metadata_size(url, num_bytes)
         if self.guard is not None:
             self.guard.check_object_size(key, num_bytes)
 

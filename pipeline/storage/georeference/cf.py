@@ -11,7 +11,7 @@ import binascii
 import math
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,7 +95,23 @@ def parse_scales(attributes: Attributes, num_bands: int, warnings: list[str]) ->
         return None
     factors = _numbers(attributes.get("scale_factor", attributes.get("scales", 1)))
     offsets = _numbers(attributes.get("add_offset", attributes.get("offsets", 0)))
-    if not all(map(math.isfinite, [*factors, *offsets])) or 0 in factors or not factors or not offsets:
+    return pair_scales(factors, offsets, num_bands, warnings)
+
+
+def pair_scales(
+    factors: Sequence[Number | None], offsets: Sequence[Number | None], num_bands: int, warnings: list[str]
+) -> tuple[tuple[float, float], ...]:
+    """Return scale and offset of each band, given for each or once; None stands for what is no number.
+
+    Empty, and a warning says so, where they are no use; empty too where they change nothing.
+    """
+    try:
+        scales, shifts = (
+            [math.nan if value is None else float(value) for value in values] for values in (factors, offsets)
+        )
+    except OverflowError:  # an integer beyond the doubles
+        scales = shifts = []
+    if not scales or not shifts or not all(map(math.isfinite, [*scales, *shifts])) or 0 in scales:
         warnings.append("the recorded scale and offset are ignored: they are no numbers, or the scale is 0")
         return ()
     if {len(factors), len(offsets)} - {1, num_bands}:
@@ -104,8 +120,8 @@ def parse_scales(attributes: Attributes, num_bands: int, warnings: list[str]) ->
             f"bands are {num_bands}"
         )
         return ()
-    each = [values * num_bands if len(values) == 1 else values for values in (factors, offsets)]
-    pairs = tuple((float(factor), float(offset)) for factor, offset in zip(*each, strict=True))
+    each = [values * num_bands if len(values) == 1 else values for values in (scales, shifts)]
+    pairs = tuple(zip(*each, strict=True))
     return pairs if set(pairs) != {(1, 0)} else ()
 
 
@@ -161,7 +177,7 @@ def parse_georeference(
 def _six(values: Any) -> Affine | None:
     try:
         numbers = tuple(float(value) for value in values)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return Affine(*numbers) if len(numbers) == 6 else None
 

@@ -8,41 +8,26 @@ from typing import Any
 
 from pipeline.storage.georeference.geokeys import (
     ASCII,
-    CITATION,
     CONIC_1SP,
     CONIC_2SP,
-    DATUM,
     DIRECTORY,
     DOUBLES,
-    ELLIPSOID,
     GEOGRAPHIC,
-    GEOGRAPHIC_CITATION,
-    GEOGRAPHIC_TYPE,
-    INVERSE_FLATTENING,
     LENGTHS,
-    LINEAR_SIZE,
-    LINEAR_UNIT,
-    METHOD,
     METHODS,
-    MODEL_TYPE,
     PIXEL_IS_AREA,
     POLAR,
     PROJECTED,
-    PROJECTED_CITATION,
-    PROJECTED_TYPE,
-    PROJECTION,
-    RASTER_TYPE,
-    SEMI_MAJOR,
     STEREOGRAPHIC,
     UNITS,
     USER_DEFINED,
-    VERTICAL_TYPE,
+    Key,
     Keys,
     Unknown,
     Value,
-    angle_unit,
-    parse_crs,
+    to_tags,
 )
+from pipeline.storage.georeference.geokeys_parse import angle_unit, parse_crs
 
 
 def format_crs(crs: str) -> tuple[Keys, bool]:
@@ -87,13 +72,13 @@ def _nameless(crs: Any) -> Any:
 def _format(crs: Any) -> Keys:
     if crs.is_compound:
         vertical = _code(crs.sub_crs_list[1])
-        return _format(crs.sub_crs_list[0]) | ({VERTICAL_TYPE: vertical} if vertical else {})
+        return _format(crs.sub_crs_list[0]) | ({Key.VERTICAL_TYPE: vertical} if vertical else {})
     if not (crs.is_projected or crs.is_geographic) or crs.is_bound:
         raise Unknown(f"a {crs.type_name}")
     model = PROJECTED if crs.is_projected else GEOGRAPHIC
-    keys: Keys = {MODEL_TYPE: model, RASTER_TYPE: PIXEL_IS_AREA, CITATION: _plain(crs.name)}
+    keys: Keys = {Key.MODEL_TYPE: model, Key.RASTER_TYPE: PIXEL_IS_AREA, Key.CITATION: _plain(crs.name)}
     if (code := _code(crs)) is not None:
-        keys[PROJECTED_TYPE if model == PROJECTED else GEOGRAPHIC_TYPE] = code
+        keys[Key.PROJECTED_TYPE if model == PROJECTED else Key.GEOGRAPHIC_TYPE] = code
         return keys
     keys |= dict(_format_base(crs.geodetic_crs if model == PROJECTED else crs))
     if model == GEOGRAPHIC:
@@ -109,19 +94,19 @@ def _code(crs: Any) -> int | None:
 
 def _format_base(base: Any) -> Iterator[tuple[int, Value]]:
     if (code := _code(base)) is not None:
-        yield GEOGRAPHIC_TYPE, code
+        yield Key.GEOGRAPHIC_TYPE, code
         return
     if base.prime_meridian is not None and base.prime_meridian.longitude:
         raise Unknown(f"a prime meridian at {base.prime_meridian.longitude}")
-    yield GEOGRAPHIC_TYPE, USER_DEFINED
-    yield GEOGRAPHIC_CITATION, _plain(base.name)
+    yield Key.GEOGRAPHIC_TYPE, USER_DEFINED
+    yield Key.GEOGRAPHIC_CITATION, _plain(base.name)
     datum = base.datum.to_json_dict().get("id", {}) if base.datum is not None else {}
     known = datum.get("authority") == "EPSG"
-    yield DATUM, int(datum["code"]) if known else USER_DEFINED
+    yield Key.DATUM, int(datum["code"]) if known else USER_DEFINED
     if not known:
-        yield ELLIPSOID, USER_DEFINED
-        yield SEMI_MAJOR, float(base.ellipsoid.semi_major_metre)
-        yield INVERSE_FLATTENING, float(base.ellipsoid.inverse_flattening)
+        yield Key.ELLIPSOID, USER_DEFINED
+        yield Key.SEMI_MAJOR, float(base.ellipsoid.semi_major_metre)
+        yield Key.INVERSE_FLATTENING, float(base.ellipsoid.inverse_flattening)
 
 
 def _format_projection(crs: Any) -> Iterator[tuple[int, Value]]:
@@ -136,14 +121,14 @@ def _format_projection(crs: Any) -> Iterator[tuple[int, Value]]:
     method = _method(given)
     name, parameters = METHODS[method]
     unit = crs.axis_info[0]
-    yield PROJECTED_TYPE, USER_DEFINED
-    yield PROJECTED_CITATION, _plain(crs.name)
-    yield PROJECTION, USER_DEFINED
-    yield METHOD, method
+    yield Key.PROJECTED_TYPE, USER_DEFINED
+    yield Key.PROJECTED_CITATION, _plain(crs.name)
+    yield Key.PROJECTION, USER_DEFINED
+    yield Key.METHOD, method
     codes = [code for code, (_, metres) in UNITS.items() if math.isclose(metres, unit.unit_conversion_factor)]
-    yield LINEAR_UNIT, codes[0] if codes else USER_DEFINED
+    yield Key.LINEAR_UNIT, codes[0] if codes else USER_DEFINED
     if not codes:
-        yield LINEAR_SIZE, float(unit.unit_conversion_factor)
+        yield Key.LINEAR_SIZE, float(unit.unit_conversion_factor)
     given = given | {"k_0": given.get("k_0", given.get("k"))}
     for key, parameter in parameters.items():
         value = given.get(parameter)
@@ -170,21 +155,3 @@ def _method(given: Mapping[str, Any]) -> int:
 def _plain(text: str) -> str:
     """Return a name as the tag can hold it: ASCII, without the sign that ends it."""
     return text.encode("ascii", "replace").decode().replace("|", "/")
-
-
-def to_tags(keys: Keys) -> dict[int, Any]:
-    """Return the tags that hold geokeys."""
-    entries, text = [], ""
-    doubles: list[float] = []
-    for key, value in sorted(keys.items()):
-        if isinstance(value, str):
-            entries.append((key, ASCII, len(value) + 1, len(text)))
-            text += f"{value}|"
-        elif isinstance(value, float):
-            entries.append((key, DOUBLES, 1, len(doubles)))
-            doubles.append(value)
-        else:
-            entries.append((key, 0, 1, value))
-    directory = (1, 1, 0, len(entries), *(number for entry in entries for number in entry))
-    tags: dict[int, Any] = {DIRECTORY: directory}
-    return tags | ({DOUBLES: tuple(doubles)} if doubles else {}) | ({ASCII: text} if text else {})

@@ -17,16 +17,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.model.affine import Affine
-from pipeline.model.raster import Item, Number, Recorded, default_names, fit, name_bands
-from pipeline.storage.georeference.geokeys import (
-    ASCII,
-    DIRECTORY,
-    DOUBLES,
-    PIXEL_IS_POINT,
-    RASTER_TYPE,
-    numbers,
-    parse_keys,
-)
+from pipeline.model.raster import Number, default_names, fit, name_bands
+from pipeline.storage.georeference.cf import pair_scales
+from pipeline.storage.georeference.geokeys import ASCII, DIRECTORY, DOUBLES, PIXEL_IS_POINT, Key, numbers, parse_keys
+from pipeline.storage.georeference.recorded import Item, Recorded
 
 Tags = Mapping[int, Any]
 Items = dict[tuple[str, int], str]
@@ -65,7 +59,7 @@ def parse_transform(tags: Tags, warnings: list[str]) -> Affine | None:
     if not affine.is_invertible:
         warnings.append(f"the georeference is ignored: the transform {affine} cannot be inverted")
         return None
-    is_point = parse_keys(tags).get(RASTER_TYPE) == PIXEL_IS_POINT
+    is_point = parse_keys(tags).get(Key.RASTER_TYPE) == PIXEL_IS_POINT
     return affine.centres_to_corners() if is_point else affine
 
 
@@ -154,11 +148,7 @@ def parse_scales(items: Items, num_bands: int, warnings: list[str]) -> tuple[tup
     """
     scale = [parse_number(items.get(("SCALE", band), "1")) for band in range(num_bands)]
     offset = [parse_number(items.get(("OFFSET", band), "0")) for band in range(num_bands)]
-    if not all(map(_is_finite, [*scale, *offset])) or 0 in scale:
-        warnings.append("the recorded scale and offset are ignored: they are no numbers, or the scale is 0")
-        return ()
-    pairs = tuple((float(a or 0), float(b or 0)) for a, b in zip(scale, offset, strict=True))
-    return pairs if set(pairs) != {(1, 0)} else ()
+    return pair_scales(scale, offset, num_bands, warnings)
 
 
 def parse_recorded(tags: Tags, pages: list[Tags], warnings: list[str]) -> Recorded:
@@ -225,10 +215,3 @@ def parse_number(text: str) -> Number | None:
         except ValueError:
             continue
     return None
-
-
-def _is_finite(value: Number | None) -> bool:
-    try:
-        return value is not None and math.isfinite(value)
-    except OverflowError:  # an integer beyond the doubles
-        return False

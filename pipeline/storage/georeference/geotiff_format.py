@@ -15,10 +15,11 @@ from xml.sax.saxutils import escape, quoteattr
 import numpy as np
 
 from pipeline.model.affine import Affine
-from pipeline.model.raster import Item, Number, RasterSpec, Recorded, fit, is_nan
-from pipeline.storage.georeference import geokeys, geokeys_format
+from pipeline.model.raster import Number, RasterSpec, fit, is_nan
+from pipeline.storage.georeference import geokeys, geokeys_format, geokeys_parse
 from pipeline.storage.georeference.cf import crs_wkt
 from pipeline.storage.georeference.geotiff import (
+    ALPHA,
     DOMAIN,
     GDAL_METADATA,
     GDAL_NODATA,
@@ -29,10 +30,13 @@ from pipeline.storage.georeference.geotiff import (
     parse_transform,
     recorded_crs,
 )
+from pipeline.storage.georeference.recorded import Item, recorded_of
 
 Tags = dict[int, Any]
 MIN_IS_WHITE, MIN_IS_BLACK, RGB, PALETTE, SEPARATED = 0, 1, 2, 3, 5
 INKS = 4
+UNSPECIFIED = 0
+"""The code of extra samples of which nothing is said, nor anything that TIFF knows."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +66,9 @@ def format_tags(spec: RasterSpec, warnings: list[str]) -> Tags:
 
 def format_place(spec: RasterSpec, warnings: list[str]) -> tuple[Tags, bool]:
     """Return the tags of the place, and whether they say all of the coordinate system."""
-    recorded = spec.recorded or Recorded()
+    recorded = recorded_of(spec)
     known = dict(recorded.tags)
-    same_crs = geokeys.parse_crs(known, []) == spec.crs or recorded_crs(recorded.items) == spec.crs is not None
+    same_crs = geokeys_parse.parse_crs(known, []) == spec.crs or recorded_crs(recorded.items) == spec.crs is not None
     if known and same_crs and parse_transform(known, []) == spec.transform and (spec.transform or _fits(spec)):
         return known, recorded_crs(recorded.items) is None
     if spec.transform is None and set(known) & {TIEPOINT, TRANSFORMATION}:
@@ -74,14 +78,14 @@ def format_place(spec: RasterSpec, warnings: list[str]) -> tuple[Tags, bool]:
         is_whole = recorded_crs(recorded.items) is None
     else:
         found, is_whole = geokeys_format.format_crs(spec.crs) if spec.crs else ({}, True)
-        keys = geokeys_format.to_tags(found) if found else {}
-    is_point = geokeys.parse_keys(keys).get(geokeys.RASTER_TYPE) == geokeys.PIXEL_IS_POINT
+        keys = geokeys.to_tags(found) if found else {}
+    is_point = geokeys.parse_keys(keys).get(geokeys.Key.RASTER_TYPE) == geokeys.PIXEL_IS_POINT
     return {**(format_transform(spec.transform, is_point) if spec.transform else {}), **keys}, is_whole
 
 
 def _fits(spec: RasterSpec) -> bool:
     """Return whether control points are those of the raster: none lies outside of it."""
-    points = np.asarray(dict((spec.recorded or Recorded()).tags).get(TIEPOINT, ()), np.float64)
+    points = np.asarray(dict(recorded_of(spec).tags).get(TIEPOINT, ()), np.float64)
     pixels = points[: len(points) // 6 * 6].reshape(-1, 6)[:, :2]
     return bool((pixels >= 0).all() and (pixels <= (spec.width, spec.height)).all())
 
@@ -102,8 +106,9 @@ def format_transform(transform: Affine, is_point: bool) -> Tags:
 
 def format_nodata(spec: RasterSpec) -> str | None:
     """Return the nodata value as GDAL spells it; as the source does where that means the same."""
-    if spec.recorded is not None and (spec.recorded.items or spec.recorded.photometric is not None):
-        text = spec.recorded.nodata
+    recorded = recorded_of(spec)
+    if recorded.items or recorded.photometric is not None:
+        text = recorded.nodata
         fitted = None if text is None else fit(parse_number(text) or 0, spec.dtype) if _is_number(text) else None
         unfit = fitted is None and (spec.nodata is None or is_nan(spec.nodata))
         if unfit or (fitted is not None and _equal(fitted, spec.nodata)):
@@ -133,7 +138,7 @@ def spell(value: Number) -> str:
 
 def _items(spec: RasterSpec) -> Iterator[Item]:
     """Yield what the source file said, with the names that the bands have now."""
-    recorded = spec.recorded.items if spec.recorded else ()
+    recorded = recorded_of(spec).items
     named = {item.band: item.text for item in recorded if item.name.upper() == "DESCRIPTION" and not item.domain}
     names = dict(enumerate(spec.bands))
     unnamed = {band for band, name in names.items() if name in (f"b{band + 1}", "alpha") and band not in named}
@@ -164,7 +169,7 @@ def format_items(items: list[Item]) -> str:
 
 def format_colors(spec: RasterSpec) -> Colors:
     """Return what the bands mean: as the source says where it still fits, else grey, or colour for three bytes."""
-    recorded, count = spec.recorded or Recorded(), spec.num_bands
+    recorded, count = recorded_of(spec), spec.num_bands
     photometric = {6: RGB, 8: RGB}.get(recorded.photometric or 0, recorded.photometric)
     own = {MIN_IS_WHITE: 1, MIN_IS_BLACK: 1, RGB: 3, SEPARATED: INKS}
     table = np.array(recorded.colors, np.uint16).reshape(3, -1) if recorded.colors else None
@@ -173,8 +178,9 @@ def format_colors(spec: RasterSpec) -> Colors:
         return Colors(PALETTE, (), table)
     if photometric == MIN_IS_WHITE and spec.dtype.kind != "u":
         photometric = None
-    if photometric in own and own[photometric] + len(recorded.extra) == count:
-        return Colors(photometric, recorded.extra)
+    extra = tuple(code if code in (UNSPECIFIED, *ALPHA) else UNSPECIFIED for code in recorded.extra)
+    if photometric in own and own[photometric] + len(extra) == count:
+        return Colors(photometric, extra)
     if count == own[RGB] and spec.dtype == np.uint8:
         return Colors(RGB, ())
-    return Colors(MIN_IS_BLACK, (0,) * (count - 1))
+    return Colors(MIN_IS_BLACK, (UNSPECIFIED,) * (count - 1))

@@ -10,10 +10,13 @@ import numpy as np
 from tifffile import TiffFile, TiffPage
 
 from pipeline.model.errors import InputError
-from pipeline.model.raster import RasterSpec, Recorded, is_nan
+from pipeline.model.raster import RasterSpec, is_nan
 from pipeline.storage.georeference import geotiff
+from pipeline.storage.georeference.geokeys_parse import parse_crs
+from pipeline.storage.georeference.recorded import Recorded
 from pipeline.storage.input import Choice
-from pipeline.storage.tiff.layout import Layout, codec_of
+from pipeline.storage.reader import Scales
+from pipeline.storage.tiff.layout import Layout, codec_of, positive
 from pipeline.storage.tiff.stack import groups_of, pages_of, parse_stacks
 
 PAGE_LIMIT = 2**15
@@ -34,6 +37,11 @@ class Selection:
     facts: dict[str, Any]
     names: tuple[str, ...] = ()
     """Of the bands, where the file has such besides GDAL's."""
+    is_mask: bool = False
+
+    @property
+    def num_bands(self) -> int:
+        return max(len(self.pages), positive(self.pages[0].samplesperpixel, "SamplesPerPixel"))
 
 
 def select_pages(tif: TiffFile, choice: Choice, messages: list[str]) -> Selection:
@@ -57,7 +65,7 @@ def select_pages(tif: TiffFile, choice: Choice, messages: list[str]) -> Selectio
     if choice.series == "mask":
         if not masks:
             raise InputError(f"{path}: `series: mask`: the file has no internal mask")
-        return Selection(masks[:1], full[:1], facts, ("mask",))
+        return Selection(masks[:1], full[:1], facts, ("mask",), is_mask=True)
     pages, names = _image(path, every, full, choice, messages)
     chosen = _level(path, pages, reduced, choice.level) if choice.level else pages
     return Selection(chosen, pages, facts, names)
@@ -136,7 +144,38 @@ def _level(path: str, pages: list[TiffPage], reduced: list[TiffPage], level: int
     return sorted(levels, key=lambda group: -int(group[0].imagelength))[level - 1]
 
 
-def parse_recorded(pages: list[TiffPage], messages: list[str]) -> Recorded:
+def parse_spec(selection: Selection, layout: Layout, messages: list[str]) -> tuple[RasterSpec, Scales]:
+    """Return what a file says of its raster, and the scales of its bands."""
+    origin, num_bands = selection.origin[0], selection.num_bands
+    tags, recorded = tags_of(origin), _parse_recorded(selection.origin, messages)
+    items = geotiff.by_band(recorded.items)
+    dtype = np.dtype(np.uint8) if layout.dtype.kind == "b" else layout.dtype.newbyteorder("=")
+    given = selection.names if len(selection.names) == num_bands else ()
+    bands = geotiff.band_names(given, items, num_bands, recorded.extra, messages)
+    nodata = None if selection.is_mask else geotiff.parse_nodata(tags, dtype, messages)
+    if (transform := geotiff.parse_transform(tags, messages)) is not None:  # of full resolution
+        transform = transform.scale(int(origin.imagelength) / layout.height, int(origin.imagewidth) / layout.width)
+    spec = RasterSpec(
+        height=layout.height,
+        width=layout.width,
+        dtype=dtype,
+        dims=_dims(num_bands, layout),
+        bands=bands,
+        nodata=nodata,
+        transform=transform,
+        crs=geotiff.recorded_crs(recorded.items) or parse_crs(tags, messages),
+        recorded=recorded.place if selection.is_mask else recorded,
+    )
+    return spec, () if selection.is_mask else geotiff.parse_scales(items, num_bands, messages)
+
+
+def _dims(num_bands: int, layout: Layout) -> tuple[str, ...]:
+    if num_bands == 1:
+        return ("y", "x")
+    return ("band", "y", "x") if len(layout.offsets) > 1 else ("y", "x", "band")
+
+
+def _parse_recorded(pages: list[TiffPage], messages: list[str]) -> Recorded:
     """Return what is handed on of the pages that are bands."""
     first = pages[0]
     recorded = geotiff.parse_recorded(tags_of(first), [tags_of(page) for page in pages], messages)

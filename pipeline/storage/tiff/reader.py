@@ -15,25 +15,23 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from tifffile import FileHandle, TiffFile, TiffPage
+from tifffile import FileHandle, TiffFile
 
-from pipeline.model.affine import Affine
 from pipeline.model.errors import ChunkAway, InputChanged, InputError
 from pipeline.model.raster import RasterSpec
 from pipeline.model.read_limits import ReadLimits, check_bands
 from pipeline.model.region import Region
 from pipeline.storage.folder.listing import SAMPLES, file_status
 from pipeline.storage.folder.local import HEAD_BYTES, LocalFolder
-from pipeline.storage.georeference import geotiff
-from pipeline.storage.georeference.geokeys import parse_crs
+from pipeline.storage.georeference.geotiff import nodata_text
 from pipeline.storage.input import Choice
 from pipeline.storage.reader import Evidence, Reader
 from pipeline.storage.tiff.decode import Decoder, make_decoder
 from pipeline.storage.tiff.descriptor import DESCRIPTORS, Descriptor
 from pipeline.storage.tiff.directory import check_directories
 from pipeline.storage.tiff.file import find_sidecars, input_errors, logged, reason
-from pipeline.storage.tiff.layout import RAW_READ_BYTES, Layout, parse_layout, positive, settle_predictor
-from pipeline.storage.tiff.page import describe_pages, hash_metadata, parse_recorded, select_pages, tags_of
+from pipeline.storage.tiff.layout import RAW_READ_BYTES, Layout, parse_layout, settle_predictor
+from pipeline.storage.tiff.page import describe_pages, hash_metadata, parse_spec, select_pages, tags_of
 
 NO_DIALECTS: dict[str, Any] = dict.fromkeys(
     (f"is_{name}" for name in ("eer", "lsm", "ndpi", "philips", "scanimage", "stk", "vista")), False
@@ -100,29 +98,11 @@ class TiffReader(Reader):
     ) -> TiffReader:
         selection = select_pages(tif, choice, messages)
         pages, first = selection.pages, selection.pages[0]
-        num_bands = max(len(pages), positive(first.samplesperpixel, "SamplesPerPixel"))
-        check_bands(path, num_bands)
+        check_bands(path, selection.num_bands)
         for page in pages:
             settle_predictor(page, messages if page is first else [])
         layout = parse_layout(pages, tif.byteorder, status.st_size, limits, messages)
-        tags = tags_of(selection.origin[0])
-        recorded = parse_recorded(selection.origin, messages)
-        items = geotiff.by_band(recorded.items)
-        dtype = np.dtype(np.uint8) if layout.dtype.kind == "b" else layout.dtype.newbyteorder("=")
-        given = selection.names if len(selection.names) == num_bands else ()
-        bands = geotiff.band_names(given, items, num_bands, recorded.extra, messages)
-        is_mask = choice.series == "mask"
-        spec = RasterSpec(
-            height=layout.height,
-            width=layout.width,
-            dtype=dtype,
-            dims=_dims(num_bands, layout),
-            bands=bands,
-            nodata=None if is_mask else geotiff.parse_nodata(tags, dtype, messages),
-            transform=_scaled(geotiff.parse_transform(tags, messages), selection.origin[0], layout),
-            crs=geotiff.recorded_crs(recorded.items) or parse_crs(tags, messages),
-            recorded=recorded.place if is_mask else recorded,
-        )
+        spec, scales = parse_spec(selection, layout, messages)
         identity = {
             "path": path,
             "size": status.st_size,
@@ -130,16 +110,10 @@ class TiffReader(Reader):
             "metadata": hash_metadata(tif, pages, spec, layout),
             "sample": _sample(tif.filehandle, status.st_size),
         }
-        scales = () if is_mask else geotiff.parse_scales(items, num_bands, messages)
         messages += find_sidecars(path, spec.transform is not None)
-        facts = (
-            selection.facts
-            | describe_pages(tif, pages, layout)
-            | {
-                "recorded_nodata": geotiff.nodata_text(tags),
-                "warnings": messages,
-            }
-        )
+        recorded_nodata = nodata_text(tags_of(selection.origin[0]))
+        facts = selection.facts | describe_pages(tif, pages, layout)
+        facts |= {"recorded_nodata": recorded_nodata, "warnings": messages}
         reader = cls(spec, layout, make_decoder(first, layout), identity, facts, file_status(status))
         reader.scales = scales
         return reader
@@ -283,15 +257,3 @@ def _sample(file: FileHandle, size: int) -> str:
         file.seek(place * max(0, size - HEAD_BYTES) // (SAMPLES - 1))
         digest.update(file.read(HEAD_BYTES))
     return digest.hexdigest()
-
-
-def _scaled(transform: Affine | None, origin: TiffPage, layout: Layout) -> Affine | None:
-    """Return the transform of a level of a pyramid, made of that of full resolution."""
-    down, across = int(origin.imagelength) / layout.height, int(origin.imagewidth) / layout.width
-    return transform and transform.scale(down, across)
-
-
-def _dims(num_bands: int, layout: Layout) -> tuple[str, ...]:
-    if num_bands == 1:
-        return ("y", "x")
-    return ("band", "y", "x") if len(layout.offsets) > 1 else ("y", "x", "band")

@@ -119,10 +119,19 @@ def _parse_pixels(pixels: Any, own: set[str | None]) -> Stack:
     order = pixels.get("DimensionOrder", "XYCZT")[2:].lower()
     if sorted(order) != sorted(AXES) or not all(0 < size < 2**20 for size in sizes.values()):
         raise ValueError(f"dimensions {order}, sizes {sizes}")
-    count = sizes["c"] * sizes["z"] * sizes["t"]
-    if count > PLANE_LIMIT:
+    if (count := math.prod(sizes.values())) > PLANE_LIMIT:
         raise ValueError(f"{count:,} planes")
+    pages = _parse_planes(pixels, order, sizes, own) or {_place(n, order, sizes): n for n in range(count)}
+    names = tuple(entry.get("Name") or "" for entry in channels)
+    return Stack(sizes, pages, names if samples == 1 and len(names) == sizes["c"] and any(names) else ())
+
+
+def _parse_planes(
+    pixels: Any, order: str, sizes: Mapping[str, int], own: set[str | None]
+) -> dict[tuple[int, int, int], int]:
+    """Return the page of each (channel, slice, time) that is listed."""
     pages: dict[tuple[int, int, int], int] = {}
+    count = math.prod(sizes.values())
     for data in (entry for entry in pixels if _tag(entry) == "TiffData"):
         start = {axis: int(data.get(f"First{axis.upper()}", 0)) for axis in AXES}
         position = start[order[0]] + sizes[order[0]] * (start[order[1]] + sizes[order[1]] * start[order[2]])
@@ -133,10 +142,7 @@ def _parse_pixels(pixels: Any, own: set[str | None]) -> Stack:
             page = ELSEWHERE
         for plane in range(min(planes, count - position)):
             pages[_place(position + plane, order, sizes)] = page + plane
-    if not pages:
-        pages = {_place(plane, order, sizes): plane for plane in range(count)}
-    names = tuple(entry.get("Name") or "" for entry in channels)
-    return Stack(sizes, pages, names if samples == 1 and len(names) == sizes["c"] and any(names) else ())
+    return pages
 
 
 def _place(position: int, order: str, sizes: Mapping[str, int]) -> tuple[int, int, int]:

@@ -7,13 +7,12 @@ BigTIFF. Pyramids are not made: they would be further pages after this one.
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,11 @@ from tifffile import TiffWriter
 
 from pipeline.model.raster import RasterSpec
 from pipeline.model.region import Region
+from pipeline.model.version import __version__
 from pipeline.storage.georeference.geotiff import COLORS, TAGS
 from pipeline.storage.georeference.geotiff_format import format_colors, format_tags
-from pipeline.storage.reader import Reader
 from pipeline.storage.thread_buffers import ThreadBuffers
+from pipeline.storage.tiff.tiling import WAITING, TileLayout
 
 DEFLATE, ZSTANDARD = 8, 50000
 PHOTOMETRIC, EXTRA_SAMPLES = 262, 338
@@ -38,116 +38,25 @@ CODECS: dict[str, tuple[int, int] | None] = {
     "none": None,
 }
 """`output.codec` -> TIFF's code of the compression, and its level; all with a predictor."""
-MIB = 2**20
-TILE_SIDE, LARGE_TILE_SIDE = 256, 512
-LARGE = 4096
-"""Rows and columns from which on tiles are large."""
-TILE_BYTES = 2 * MIB
-SMALLEST_SIDE = 64
-WAITING = 3
-"""Tiles a thread that wait to be compressed or written."""
 CLASSIC_BYTES = 2**32 - 2**26
 """What offsets of 32 bits reach, less what noise may gain by compression and what the directory takes."""
 ENCODED_BYTES = 1024
 """What a codec may add to a tile, beside a 64th of it."""
 _BUFFERS = ThreadBuffers()
 
-
-@dataclass(frozen=True)
-class TileLayout:
-    """How a raster is cut into tiles, and how much of it is read at once."""
-
-    spec: RasterSpec
-    side: int
-    rows: int
-    """Rows read at once: whole tiles, or where all columns are read, whole chunks of more rows than a tile."""
-    columns: int
-    """Columns read at once: all, or whole tiles."""
-
-    @property
-    def is_planar(self) -> bool:
-        """Whether each band has tiles of its own: as the bands lie in the store."""
-        return self.spec.dims[0] == "band" and self.spec.num_bands > 1
-
-    @property
-    def samples(self) -> int:
-        """Bands in a tile."""
-        return 1 if self.is_planar else self.spec.num_bands
-
-    @property
-    def pixel_bytes(self) -> int:
-        return self.samples * self.spec.dtype.itemsize
-
-    @property
-    def tile_bytes(self) -> int:
-        return self.side * self.side * self.pixel_bytes
-
-    @property
-    def piece_bytes(self) -> int:
-        """What is read at once, below rows of a tile that were read before."""
-        held = 0 if self.rows % self.side == 0 else self.side
-        return (self.rows + held) * self.columns * self.pixel_bytes
-
-    def num_bytes(self, threads: int) -> int:
-        """Return what writing takes of the memory: two pieces, and tiles before and after compression."""
-        return 2 * self.piece_bytes + 3 * (WAITING + 1) * threads * self.tile_bytes
-
-    def pieces(self) -> Iterator[tuple[list[int], Region, Region]]:
-        """Yield bands, what of them is read next, and the rows that whole tiles can now be made of.
-
-        These come in the order of the tiles. They begin above what is read, where some rows were read before that do
-        not fill a tile, and end above its end, where some rows are left over for the next piece.
-        """
-        spec = self.spec
-        groups = [[band] for band in range(spec.num_bands)] if self.is_planar else [list(range(spec.num_bands))]
-        tops, lefts = range(0, spec.height, self.rows), range(0, spec.width, self.columns)
-        for bands, top, left in itertools.product(groups, tops, lefts):
-            read = Region(top, top + self.rows, left, left + self.columns).clip(spec.region)
-            bottom = read.bottom if read.bottom == spec.height else self._whole(read.bottom)
-            yield bands, read, replace(read, top=self._whole(top), bottom=bottom)
-
-    def _whole(self, row: int) -> int:
-        return row // self.side * self.side
-
-    def tiles(self, piece: Region) -> Iterator[tuple[slice, slice]]:
-        """Yield the tiles of a piece, as rows and columns of it."""
-        for top, left in itertools.product(range(0, piece.height, self.side), range(0, piece.width, self.side)):
-            yield slice(top, top + self.side), slice(left, left + self.side)
+Read = Callable[[Region, np.ndarray, Sequence[int] | None], None]
+"""How pixels come, as from `Reader.read`: piece by piece of the layout."""
 
 
-def plan_tiles(spec: RasterSpec, chunk: tuple[int, int], threads: int, memory_bytes: int) -> TileLayout:
-    """Return the layout that decodes the chunks of a store seldom, within a memory, if one of the smallest fits.
-
-    As many rows of chunks are read at once as make a row of tiles where that fits, else rows of tiles, else a piece of
-    one.
-    """
-    side = LARGE_TILE_SIDE if min(spec.height, spec.width) >= LARGE else TILE_SIDE
-    while side > SMALLEST_SIDE and (
-        TileLayout(spec, side, 1, 1).tile_bytes > TILE_BYTES or side >= 2 * max(spec.height, spec.width)
-    ):
-        side //= 2
-    most = -(-side // chunk[0]) * chunk[0]
-    for rows in (most, *(side << i for i in reversed(range((most // side).bit_length())))):
-        layout = TileLayout(spec, side, rows, spec.width)
-        if layout.num_bytes(threads) <= memory_bytes:
-            return layout
-    columns = spec.width
-    while columns > side and TileLayout(spec, side, side, columns).num_bytes(threads) > memory_bytes:
-        columns = max(side, columns // 2 // side * side)
-    return TileLayout(spec, side, side, columns)
-
-
-def write_geotiff(
-    path: Path, reader: Reader, layout: TileLayout, codec: str, description: str, threads: int, software: str
-) -> list[str]:
+def write_geotiff(path: Path, read: Read, layout: TileLayout, codec: str, description: str, threads: int) -> list[str]:
     """Write a raster to a new file; return in words what of it a GeoTIFF cannot say.
 
     Parameters
     ----------
     codec
         One of `CODECS`.
-    description, software
-        Texts of ASCII for the tags of these names.
+    description
+        Text of ASCII for the tag of this name.
     """
     spec, warnings = layout.spec, list[str]()
     compression, predictor = CODECS[codec], _predictor(spec) if CODECS[codec] else 1
@@ -160,7 +69,7 @@ def write_geotiff(
     with TiffWriter(path, bigtiff=is_big) as writer, ThreadPoolExecutor(threads) as pool:
         encode = functools.partial(_encode, layout, compression, predictor)
         writer.write(
-            _in_order(pool, encode, _tiles(reader, layout, most), most),
+            _in_order(pool, encode, _tiles(read, layout, most), most),
             shape=shape,
             dtype=spec.dtype,
             tile=(layout.side, layout.side),
@@ -171,7 +80,7 @@ def write_geotiff(
             compression=compression[0] if compression else None,
             predictor=predictor if predictor > 1 else None,
             description=description.encode("ascii"),
-            software=software,
+            software=f"rasterpipe {__version__}",
             metadata=None,
             extratags=[_extratag(code, value) for code, value in sorted(format_tags(spec, warnings).items())],
         )
@@ -191,7 +100,7 @@ def _extratag(code: int, value: Any) -> tuple[int, int, int, Any, bool]:
     return code, 3 if is_directory else 12, len(value), tuple(value), True
 
 
-def _tiles(reader: Reader, layout: TileLayout, most: int) -> Iterator[np.ndarray]:
+def _tiles(read_into: Read, layout: TileLayout, most: int) -> Iterator[np.ndarray]:
     """Yield the tiles in the order of the file, (rows, columns, bands), those at the edges cut off.
 
     Whoever asks for the next one holds no more than the last `most`.
@@ -207,7 +116,7 @@ def _tiles(reader: Reader, layout: TileLayout, most: int) -> Iterator[np.ndarray
         values = room[: math.prod(shape) * spec.dtype.itemsize].view(spec.dtype).reshape(shape)
         if held := read.top - piece.top:
             np.copyto(_rows(values, axis, 0, held), _rows(before, axis, before.shape[axis] - held, None))
-        reader.read(read, _rows(values, axis, held, None), bands if layout.is_planar else None)
+        read_into(read, _rows(values, axis, held, None), bands if layout.is_planar else None)
         view = np.moveaxis(values, 0, -1) if axis == 1 else values
         for rows, columns in layout.tiles(piece):
             num_tiles += 1
@@ -268,12 +177,6 @@ def _in_order(
     finally:
         for future in waiting:
             future.cancel()
-
-
-def expected_bytes(spec: RasterSpec) -> int:
-    """Return what the file has at most: pixels in whole tiles, and the directory."""
-    sides = (math.ceil(n / SMALLEST_SIDE) * SMALLEST_SIDE for n in (spec.height, spec.width))
-    return math.prod(sides) * spec.pixel_bytes + MIB
 
 
 def read_description(path: str | os.PathLike[str]) -> str | None:

@@ -47,10 +47,15 @@ class Chain:
     """Bytes that checksums append to what the compressor made."""
 
 
+def codec_settings(codec: Any) -> tuple[str, dict[str, Any]]:
+    """Return a codec's name as its metadata give it, and what else they say."""
+    settings: dict[str, Any] = codec.to_dict() if hasattr(codec, "to_dict") else codec.get_config()
+    return str(settings.get("name", settings.get("id"))), settings.get("configuration", settings)
+
+
 def codec_name(codec: Any) -> str:
-    """Return a codec's name as its metadata give it, of numcodecs' own without their prefix."""
-    settings = codec.to_dict() if hasattr(codec, "to_dict") else codec.get_config()
-    return str(settings.get("name", settings.get("id"))).removeprefix("numcodecs.")
+    """Return a codec's name, of numcodecs' own without their prefix."""
+    return codec_settings(codec)[0].removeprefix("numcodecs.")
 
 
 def parse_chain(codecs: Iterable[Any], path: str) -> Chain:
@@ -77,8 +82,7 @@ def parse_chain(codecs: Iterable[Any], path: str) -> Chain:
 
 def _is_raw_lzma(codec: Any) -> bool:
     """Return whether LZMA is stored without the header by which its end is known."""
-    settings = codec.to_dict().get("configuration", {}) if hasattr(codec, "to_dict") else codec.get_config()
-    return bool(settings.get("format") == lzma.FORMAT_RAW)
+    return bool(codec_settings(codec)[1].get("format") == lzma.FORMAT_RAW)
 
 
 ReadAt = Callable[[int, int], bytes]

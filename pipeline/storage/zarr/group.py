@@ -60,16 +60,10 @@ def find_array(folder: Folder, name: str | None, level: int = 0) -> tuple[zarr.G
         if name:
             raise InputError(f"{path}: is one array, so array '{name}' names nothing in it; leave it out")
         return _parent_group(folder), node
-    where = "the array"
-    if name is None:
-        where = "its `multiscales` path"
-        levels = [str(each["path"]) for each in multiscales(node).get("datasets", [])]
-        if level and level >= len(levels):
-            known = f"levels 0 to {len(levels) - 1}" if levels else "no levels"
-            raise InputError(f"{path}: `level: {level}`: the group has {known}")
-        name = levels[level] if levels else None
     if name is not None:
-        check_name(path, name, where)
+        check_name(path, name, "the array")
+    else:
+        name = _path_of_level(node, level, path)
     try:
         with quiet():
             array = node[name or _only_raster(node, path)]
@@ -85,6 +79,17 @@ def find_array(folder: Folder, name: str | None, level: int = 0) -> tuple[zarr.G
     if not isinstance(array, zarr.Array):
         raise InputError(f"{path}: {name} is a group; {unknown('array', name, _rasters(node))}")
     return (parent if isinstance(parent, zarr.Group) else None), array
+
+
+def _path_of_level(group: zarr.Group, level: int, path: str) -> str | None:
+    """Return where a group's pyramid has a level; None for a group that has none."""
+    levels = [str(each["path"]) for each in multiscales(group).get("datasets", [])]
+    if level and level >= len(levels):
+        known = f"levels 0 to {len(levels) - 1}" if levels else "no levels"
+        raise InputError(f"{path}: `level: {level}`: the group has {known}")
+    if levels:
+        check_name(path, levels[level], "its `multiscales` path")
+    return levels[level] if levels else None
 
 
 def _only_raster(group: zarr.Group, path: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -15,26 +15,21 @@ import numpy as np
 import zarr
 from zarr.buffer.cpu import NDBuffer
 
-from pipeline.model.affine import Affine
 from pipeline.model.errors import InputChanged, InputError
-from pipeline.model.raster import DIMS, RasterSpec, Recorded, array_slices, default_names, name_bands
-from pipeline.model.read_limits import TRUSTED, ReadLimits, check_bands
+from pipeline.model.raster import array_slices
+from pipeline.model.read_limits import TRUSTED, ReadLimits
 from pipeline.model.region import Region
 from pipeline.storage.folder.address import REQUESTS_AT_ONCE
 from pipeline.storage.folder.base import Folder, RemoteError
 from pipeline.storage.folder.forked import check_not_forked
 from pipeline.storage.folder.listing import Expected, Listing, Unlisted, Whole
-from pipeline.storage.folder.metadata import METADATA, attributes_of
+from pipeline.storage.folder.metadata import METADATA
 from pipeline.storage.folder.open import folder_at
-from pipeline.storage.georeference import cf
-from pipeline.storage.georeference.crs import in_units
-from pipeline.storage.georeference.geotiff import by_band, parse_scales
-from pipeline.storage.georeference.recorded import band_name, from_attributes
 from pipeline.storage.input import Choice
-from pipeline.storage.reader import Evidence, Reader, Scales
+from pipeline.storage.reader import Evidence, Reader
 from pipeline.storage.thread_buffers import ThreadBuffers
-from pipeline.storage.zarr.coordinate import Coordinates, quiet, recorded_names
-from pipeline.storage.zarr.group import check_array, dimension_names, find_array, fix_dimensions, multiscales, role_of
+from pipeline.storage.zarr.coordinate import quiet
+from pipeline.storage.zarr.description import Description
 from pipeline.storage.zarr.guard import ChunkGuard
 
 Missing = Literal["fill", "lost", "away"]
@@ -67,30 +62,14 @@ class ZarrReader(Reader):
     ) -> None:
         """`missing` says what a chunk is that is not there: empty where it never was, lost, or away."""
         self.folder, self.limits, self._missing_is = folder_at(path), limits or ReadLimits(), missing
-        choice = choice or Choice()
-        self.path = path = str(self.folder)
-        group, stored = find_array(self.folder, choice.array, choice.level)
-        self.array_path = stored.path
-        self.warnings: list[str] = []
-        check_array(stored, path)
-        self._metadata = stored.metadata
-        ChunkGuard(stored, path, self.limits)  # chunks of no pixels end here
+        self.path = str(self.folder)
+        described = Description(self.folder, choice or Choice(), self.limits)
+        stored, chunk = described.stored, described.chunk
+        self.array_path, self._metadata = stored.path, stored.metadata
         self._num_files = tuple(-(-n // s) for n, s in zip(stored.shape, stored.shards or stored.chunks, strict=True))
-        coordinates = Coordinates(group, self.limits)
-        names = choice.dims or dimension_names(stored, group, path, self.warnings)
-        own = recorded_names(stored)
-        self._labels = dict(zip(names, map(str, own), strict=True)) if len(own) == len(names) and all(own) else {}
-        self._fixed = fix_dimensions(stored, coordinates, names, dict(choice.at), path)
-        kept = [i for i in range(stored.ndim) if i not in self._fixed]
-        full = find_array(self.folder, choice.array)[1].shape if choice.level else ()
-        self._full = dict(zip(map(role_of, names), full, strict=bool(choice.level)))
-        self.spec = self._build_spec(coordinates, stored, names, kept)
-        sizes = dict(zip(self.spec.dims, (stored.chunks[i] for i in kept), strict=True))
-        self.chunk, self._bands_of_chunk = (sizes["y"], sizes["x"]), sizes.get("band", 1)
-        self.scales = self._parse_scales(stored)
-        self.warnings += _fill_value_note(stored, self.spec)
-        levels = max(1, len(multiscales(group).get("datasets", [])))
-        self._facts = {**_describe(stored), "stored_dims": list(names), "levels": levels}
+        self._fixed, self.warnings, self._facts = described.fixed, described.warnings, described.facts
+        self.spec, self.scales = described.spec, described.scales
+        self.chunk, self._bands_of_chunk = (chunk["y"], chunk["x"]), chunk.get("band", 1)
 
     @cached_property
     def _array(self) -> zarr.Array[Any]:
@@ -115,87 +94,6 @@ class ZarrReader(Reader):
         if self._missing_is == "lost":
             return Whole()
         return Unlisted(fills=self._missing_is == "fill") if self._listing is None else self._listing
-
-    def _build_spec(
-        self, coordinates: Coordinates, stored: zarr.Array[Any], all_names: Sequence[str], kept: list[int]
-    ) -> RasterSpec:
-        names = [all_names[i] for i in kept]
-        dims = tuple(role_of(name) for name in names)
-        if dims not in DIMS:
-            raise InputError(
-                f"{self.path}: dims are {','.join(names)}; they must be y,x or y,x,band or band,y,x in this order. "
-                f"Give `dims:` if the names mislead, or `at:` to fix further dims"
-            )
-        sizes = dict(zip(dims, (stored.shape[i] for i in kept), strict=True))
-        if not all(sizes.values()):
-            raise InputError(f"{self.path}: the raster is empty: shape {stored.shape}")
-        num_bands = sizes.get("band", 1)
-        check_bands(self.path, num_bands)
-        own = np.dtype(np.uint8) if stored.dtype.kind == "b" else stored.dtype.newbyteorder("=")
-        dtype = cf.sign_dtype(attributes_of(stored), own, self.warnings)
-        # coordinates bear the names that the array gives its dims, whatever `dims:` calls them
-        name_of = {dim: self._labels.get(name, name) for dim, name in zip(dims, names, strict=True)}
-        transform, crs = self._georeference(coordinates, stored, name_of, sizes)
-        return RasterSpec(
-            height=sizes["y"],
-            width=sizes["x"],
-            dtype=dtype,
-            dims=dims,
-            bands=self._band_names(coordinates, stored, all_names),
-            nodata=cf.parse_nodata(attributes_of(stored), dtype, self.warnings, own),
-            band_coordinates=coordinates.along_bands(stored, name_of.get("band"), num_bands),
-            transform=transform,
-            crs=crs,
-            recorded=self._recorded(stored, all_names),
-        )
-
-    def _recorded(self, stored: zarr.Array[Any], all_names: Sequence[str]) -> Recorded | None:
-        """Return what the array says of the file that it was made of: of the bands that are not cut away."""
-        axis = _band_axis(all_names)
-        recorded = from_attributes(attributes_of(stored), 1 if axis is None else stored.shape[axis])
-        return recorded.select([self._fixed[axis]]) if recorded and axis in self._fixed else recorded
-
-    def _parse_scales(self, stored: zarr.Array[Any]) -> Scales:
-        """Return CF's scales; failing these, those of the GeoTIFF that the array was made of."""
-        scales = cf.parse_scales(attributes_of(stored), self.spec.num_bands, self.warnings)
-        if scales is None and self.spec.recorded is not None:
-            scales = parse_scales(by_band(self.spec.recorded.items), self.spec.num_bands, self.warnings)
-        return scales or ()
-
-    def _band_names(
-        self, coordinates: Coordinates, stored: zarr.Array[Any], all_names: Sequence[str]
-    ) -> tuple[str, ...]:
-        """Return the names of the bands: the band coordinate's, OME-Zarr's, or those of rioxarray's `long_name`."""
-        axis = _band_axis(all_names)
-        if axis is None or axis in self._fixed:
-            return (band_name(attributes_of(stored)) or "b1",)
-        count = stored.shape[axis]
-        given = (
-            coordinates.band_names(self._labels.get(all_names[axis], all_names[axis]), count),
-            multiscales(coordinates.group).get("channels"),
-            attributes_of(stored).get("long_name"),
-        )
-        found = next((n for n in given if isinstance(n, list | tuple) and len(n) == count and any(n)), [""] * count)
-        return name_bands([str(name) for name in found], default_names(count), self.warnings)
-
-    def _georeference(
-        self, coordinates: Coordinates, stored: zarr.Array[Any], name_of: Mapping[str, str], sizes: Mapping[str, int]
-    ) -> tuple[Affine | None, str | None]:
-        """Return transform and CRS as attributes say, or failing that the coordinates."""
-        group = coordinates.group
-        attributes = {**(attributes_of(group) if group is not None else {}), **attributes_of(stored)}
-        mapping = coordinates.member(str(attributes.get("grid_mapping", "spatial_ref")))
-        mapped = {} if mapping is None else attributes_of(mapping)
-        transform, crs = cf.parse_georeference(attributes, mapped, self.warnings)
-        if transform is not None and self._full and not cf.parse_georeference(attributes_of(stored), {}, [])[0]:
-            down, across = (self._full[axis] / sizes[axis] for axis in ("y", "x"))
-            transform = transform.scale(down, across)  # the group's is that of full resolution
-        if transform is None:
-            y, x = (coordinates.read(name_of[axis], sizes[axis]) for axis in ("y", "x"))
-            transform = cf.transform_of_coordinates(y, x, self.warnings)
-            if transform is not None and crs is not None:
-                crs = in_units(crs, coordinates.unit(name_of["x"], sizes["x"]), self.warnings)
-        return transform, crs
 
     def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:
         if bands is not None and self._lie_among_others(bands):
@@ -356,10 +254,6 @@ class ZarrReader(Reader):
         return [f"{self.path} lacks {missing}; as Zarr has it, they are read as {fill!r}"]
 
 
-def _band_axis(names: Sequence[str]) -> int | None:
-    return next((i for i, name in enumerate(names) if role_of(name) == "band"), None)
-
-
 def _layout(metadata: Any) -> str:
     """Return all that the pixels of an array depend on, of its metadata."""
     return repr({key: value for key, value in metadata.to_dict().items() if key != "attributes"})
@@ -385,29 +279,3 @@ def _cell(number: int, counts: Sequence[int]) -> tuple[int, ...]:
 
 def _span(part: slice | int, size: int) -> tuple[int, int]:
     return part.indices(size)[:2] if isinstance(part, slice) else (part, part + 1)
-
-
-def _describe(array: zarr.Array[Any]) -> dict[str, Any]:
-    return {
-        "format": f"Zarr v{array.metadata.zarr_format}",
-        "array": array.path,
-        "chunks": list(array.chunks),
-        "shards": list(array.shards) if array.shards else None,
-        "codec": [_codec_name(codec) for codec in array.compressors] or ["none"],
-        "stored_shape": list(array.shape),
-    }
-
-
-def _fill_value_note(array: zarr.Array[Any], spec: RasterSpec) -> list[str]:
-    """Say so where xarray, which writes nodata as the fill value in Zarr v2, would see nodata and we do not."""
-    value = array.fill_value
-    is_xarray = array.metadata.zarr_format == 2 and "_ARRAY_DIMENSIONS" in attributes_of(array)
-    if not is_xarray or spec.nodata is not None or value is None or not value or np.isnan(value):
-        return []
-    return [f"the fill value {value} is not taken as nodata; if xarray wrote it as such, say `nodata: {value}`"]
-
-
-def _codec_name(codec: Any) -> str:
-    settings = codec.to_dict() if hasattr(codec, "to_dict") else codec.get_config()
-    inner = settings.get("configuration", settings)
-    return "/".join(str(part) for part in (settings.get("name", settings.get("id")), inner.get("cname")) if part)

@@ -1,0 +1,240 @@
+"""The commands: each hands its arguments to `pipeline.api` and prints what comes back."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.cli.options import (
+    change_options,
+    debug_option,
+    exists_options,
+    json_option,
+    limit_options,
+    pairs,
+    quiet_option,
+    trust_option,
+)
+from pipeline.cli.printing import fail, print_facts, print_summary
+
+
+def import_api() -> None:
+    """Import what most commands need, and never look for garbage among it: that took a sixth of a short run."""
+    if "pipeline.api" in sys.modules:
+        return
+    gc.disable()
+    try:
+        import pipeline.api  # noqa: F401
+        from pipeline.kernels.compile import leave_out_blas
+
+        leave_out_blas()
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@click.command()
+@click.argument("file", type=click.Path(readable=False))
+@exists_options
+@click.option(
+    "--quicklook", metavar="PNG", type=click.Path(readable=False), help="Draw input and outputs, small, into a PNG."
+)
+@click.option(
+    "--performance-report", metavar="HTML", type=click.Path(readable=False), help="Dask's report of a cluster's work."
+)
+@change_options
+@quiet_option
+@json_option
+@debug_option
+def run(file: str, as_json: bool, changes: dict[str, Any], **ways: Any) -> None:
+    """Run a pipeline FILE."""
+    import_api()
+    from pipeline import api
+    from pipeline.cli import text
+
+    facts = api.run(file, **ways, **changes)
+    print_summary(facts.to_dict(), as_json, text.format_run(facts))
+
+
+@click.command()
+@click.argument("file", type=click.Path(readable=False))
+@change_options
+@json_option
+@debug_option
+def plan(file: str, as_json: bool, changes: dict[str, Any]) -> None:
+    """Say what a run of FILE would do: blocks, memory, bytes, outputs. Writes nothing."""
+    import_api()
+    from pipeline import api
+    from pipeline.cli import text
+
+    facts = api.plan(file, **changes)
+    print_facts(facts.to_dict(), as_json, text.format_plan(facts))
+
+
+@click.command()
+@click.argument("file", type=click.Path(readable=False))
+@click.option("--no-inputs", is_flag=True, help="Check the file alone; open no input.")
+@change_options
+@json_option
+@debug_option
+def validate(file: str, no_inputs: bool, as_json: bool, changes: dict[str, Any]) -> None:
+    """Check a pipeline FILE, and that it fits its inputs."""
+    import_api()
+    from pipeline import api
+    from pipeline.cli import text
+
+    facts = api.validate(file, check_inputs=not no_inputs, **changes)
+    print_facts(facts.to_dict(), as_json, text.format_validate(facts, file))
+
+
+@click.command()
+@click.argument("path", type=click.Path(readable=False))
+@click.option("--array", help="The array in a Zarr group that holds several.")
+@json_option
+@debug_option
+def info(path: str, array: str | None, as_json: bool) -> None:
+    """Say what a raster is: dims, bands, dtype, nodata, chunks, CRS; and the line that makes it an input."""
+    import_api()
+    from pipeline import api
+    from pipeline.cli import text
+
+    facts = api.info(path, array)
+    print_facts(facts.to_dict(), as_json, text.format_info(facts))
+
+
+@click.command()
+@click.argument("output", type=click.Path(readable=False))
+@click.option("--samples", type=click.IntRange(min=0), default=8, show_default=True, help="Regions to compute again.")
+@click.option("--all", "everything", is_flag=True, help="Compute all of it again, tables too.")
+@click.option("--seed", type=click.IntRange(min=0), help="Of the regions. Default: others each time.")
+@click.option("--memory", metavar="SIZE", help="What computing again stays below. Default: as the run was told.")
+@click.option("--workers", type=click.IntRange(min=1), help="Blocks computed at once.")
+@trust_option
+@quiet_option
+@json_option
+@debug_option
+def verify(output: str, trust: bool, as_json: bool, **options: Any) -> None:
+    """Check a finished OUTPUT: its files, its record, and regions of it, computed again by another layout.
+
+    OUTPUT is a store, or a GeoTIFF that a run wrote. Exits with 0 if all agrees, with 5 if not.
+    """
+    import_api()
+    from pipeline import api
+    from pipeline.cli import text
+
+    facts = api.verify(output, trust=trust or None, **options)
+    print_facts(facts.to_dict(), as_json, text.format_verify(facts))
+    if not facts.agrees:
+        fail("\n".join(facts.problems), 5)
+
+
+@click.command()
+@click.argument("name", required=False)
+@json_option
+@debug_option
+def ops(name: str | None, as_json: bool) -> None:
+    """List the operations, or show the parameters of one."""
+    from pipeline.cli import catalogue
+
+    if name is None:
+        facts = catalogue.describe_operations()
+        print_facts(facts, as_json, catalogue.format_operations(facts))
+    else:
+        facts = catalogue.describe_operation(name)
+        print_facts(facts, as_json, catalogue.format_operation(facts))
+
+
+@click.command()
+@click.option("--json", is_flag=True, expose_value=False, help="It is JSON in any case.")
+@debug_option
+def schema() -> None:
+    """Print the JSON schema of pipeline files, for editors."""
+    from pipeline.config import schema as build
+
+    print_facts(build(), True, ())
+
+
+@click.command()
+@click.argument("path", type=click.Path(readable=False))
+@click.option("--size", nargs=2, type=int, required=True, metavar="H W", help="Height and width in pixels.")
+@click.option("--bands", type=int, default=16, show_default=True)
+@click.option("--dtype", default="float32", show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--labels", type=click.Path(readable=False), help="Write a raster of labelled segments there, too.")
+@click.option("--num-labels", type=int, default=1000, show_default=True, help="About how many segments.")
+@click.option("--overwrite", is_flag=True, help="Replace what synth wrote there before.")
+@json_option
+@debug_option
+def synth(path: str, as_json: bool, **options: Any) -> None:
+    """Write a plausible scene (fields, woods, rivers, hills, noise) to a Zarr store at PATH."""
+    from pipeline.verbs.demo.synth import synth as write
+
+    facts = write(path, **options)
+    lines = [f"{facts['path']}: {' x '.join(map(str, facts['shape']))} {facts['dtype']} in {facts['seconds']:.1f} s"]
+    if labels := facts["labels"]:
+        lines.append(f"{labels['path']}: {labels['num_labels']} labels, {labels['dtype']}")
+    print_summary(facts, as_json, lines)
+
+
+@click.command()
+@click.argument("source", metavar="SRC", type=click.Path(readable=False))
+@click.argument("target", metavar="DST", type=click.Path(readable=False))
+@click.option("--array", help="The array in a Zarr group that holds several.")
+@click.option("--bands", metavar="LIST", help="Positions from 1, or names: '[4, 3, 2]'.")
+@click.option("--dtype", help="Another dtype: integers are rounded half to even and saturate.")
+@click.option("--nodata", metavar="VALUE", help="Another value for invalid pixels; none: all are valid.")
+@click.option("--chunks", metavar="SIDES", help="'[y, x]' or '[y, x, band]'.")
+@click.option("--shards", metavar="SIDES", help="'[y, x]', '[y, x, band]' or none.")
+@click.option("--codec", help="fast, balanced, small or none.")
+@click.option("--dims", help="y,x,band or band,y,x.")
+@exists_options
+@limit_options
+@quiet_option
+@json_option
+@debug_option
+def convert(source: str, target: str, as_json: bool, **options: Any) -> None:
+    """Convert a raster from SRC to DST: TIFF to Zarr, Zarr to TIFF (DST ends in .tif), Zarr to Zarr.
+
+    Pixels, georeference and what else the file says are kept. Example: rasterpipe convert scene.tif scene.zarr
+    """
+    import_api()
+    from pipeline import api
+    from pipeline.cli import text
+
+    output = {key: options.pop(key) for key in ("chunks", "shards", "codec", "dims")}
+    facts = api.convert(source, target, output=output, **options)
+    print_summary(facts.to_dict(), as_json, text.format_run(facts))
+
+
+@click.command()
+@click.argument("operation", metavar="OP")
+@click.argument("arguments", nargs=-1, required=True, metavar="[KEY=VALUE ...] SRC DST")
+@exists_options
+@limit_options
+@quiet_option
+@json_option
+@debug_option
+def apply(operation: str, arguments: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Run one operation without a pipeline file: from SRC to DST.
+
+    Example: rasterpipe apply window size=5 statistics=[mean,std] scene.zarr smooth.zarr
+    """
+    import_api()
+    from pipeline import api
+    from pipeline.cli import text
+
+    *assignments, source, target = arguments if len(arguments) > 1 else (*arguments, "")
+    for path in (source, target):
+        if not path or ("=" in path and not Path(path).exists()):
+            raise click.UsageError("give SRC and DST at the end: the raster to read and the store to write")
+    source = source if "://" in source else str(Path(source).absolute())
+    facts = api.apply_operation(operation, pairs(assignments, "KEY=VALUE"), source, target, **options)
+    print_summary(facts.to_dict(), as_json, text.format_run(facts))
+
+
+COMMANDS = (run, plan, validate, info, verify, ops, schema, synth, convert, apply)
+"""In the order in which they are listed."""

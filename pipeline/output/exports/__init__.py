@@ -1,0 +1,1 @@
+"""Files that are made of a complete store, a kind a file; all modules here are imported."""
