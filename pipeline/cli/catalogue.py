@@ -52,10 +52,20 @@ def describe_operation(name: str) -> dict[str, Any]:
         "common_parameters": [_describe_parameter(cls, key, properties[key]) for key in COMMON],
         "outputs": cls.outputs_text,
         "example": cls.example,
-        "of_example": _describe_example(cls) if cls.example else None,
+        "of_example": _of_example(cls),
         "version": cls.version,
         **_whose(cls),
     }
+
+
+def _of_example(cls: type[Operation]) -> dict[str, Any] | None:
+    """Return what the example needs and makes; of another package's that has none, or a wrong one, nothing is known."""
+    try:
+        return _describe_example(cls)
+    except Exception:
+        if owner_of(cls) is None:
+            raise
+        return None
 
 
 def _describe_example(cls: type[Operation]) -> dict[str, Any]:
@@ -141,9 +151,10 @@ def format_operation(facts: Mapping[str, Any]) -> Iterator[str]:
     for entry in facts["common_parameters"]:
         yield from _format_parameter(entry)
     yield from ("outputs:", *(f"  {name}: {text}" for name, text in facts["outputs"].items()))
-    if not facts["example"]:
+    yield from ("example:", f"  - {facts['example'] or 'there is none'}")
+    if facts["of_example"] is None:
+        yield "  it cannot be planned"
         return
-    yield from ("example:", f"  - {facts['example']}")
     top, bottom, left, right = facts["of_example"]["halo"]
     yield f"  needs around a block: {top} rows above, {bottom} below, {left} columns left, {right} right"
     for output, dtypes in facts["of_example"]["outputs"].items():

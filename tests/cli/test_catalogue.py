@@ -10,7 +10,7 @@ import yaml
 from pipeline.cli import catalogue
 from pipeline.config import load_pipeline
 from pipeline.model.errors import PipelineError
-from pipeline.operations.registry import registry
+from pipeline.operations.registry import our_operations
 from tests.sources import PROJECT
 
 
@@ -26,7 +26,7 @@ def test_the_table_is_put_between_its_marks(tmp_path: Path) -> None:
     assert (tmp_path / "README.md").read_text() == current
 
 
-@pytest.mark.parametrize("name", sorted(registry()))
+@pytest.mark.parametrize("name", sorted(our_operations()))
 def test_every_operation_explains_itself(name: str) -> None:
     facts = catalogue.describe_operation(name)
     assert all(entry["description"] for entry in facts["parameters"] + facts["common_parameters"])
@@ -42,12 +42,12 @@ def test_the_example_of_window_is_planned() -> None:
     assert example["outputs"]["mean"] == {"uint16": "float32", "float32": "float32"}
 
 
-@pytest.mark.parametrize("op", sorted(registry()))
+@pytest.mark.parametrize("op", sorted(our_operations()))
 def test_the_example_of_every_operation_is_valid(op: str) -> None:
-    step = yaml.safe_load(registry()[op].example)
+    step = yaml.safe_load(our_operations()[op].example)
     assert step["op"] == op
-    inputs = {name: "x.zarr" for name in ("image", "labels", "scl") if name in registry()[op].example}
-    before = [yaml.safe_load(registry()["palette"].example)] if op == "quantize" else []  # whose colours it reads
+    inputs = {name: "x.zarr" for name in ("image", "labels", "scl") if name in our_operations()[op].example}
+    before = [yaml.safe_load(our_operations()["palette"].example)] if op == "quantize" else []  # whose colours it reads
     load_pipeline({"inputs": inputs, "steps": [*before, step], "output": {"path": "y.zarr"}})
 
 
