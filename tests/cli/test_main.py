@@ -901,7 +901,7 @@ import signal, sys, time
 from dataclasses import replace
 from pathlib import Path
 from pipeline import api
-from pipeline.execution.run import executor
+from pipeline.execution import executor
 from pipeline.output import journal
 from pipeline.verbs import load as job
 from pipeline.model.region import Axis, Grid

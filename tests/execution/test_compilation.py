@@ -81,7 +81,7 @@ def test_children_compile_all_that_a_plan_needs(tmp_path: Path) -> None:
     (tmp_path / "plan").write_bytes(pickle.dumps(plan_of(STEPS[:3])))
     code = (
         "import pickle, sys\n"
-        "from pipeline.execution.run import compilation\n"
+        "from pipeline.execution import compilation\n"
         "said = []\n"
         "plan = pickle.load(open(sys.argv[1], 'rb'))\n"
         "compilation._compile_in_children(plan)\n"
