@@ -287,6 +287,7 @@ def hold(folder: Path, names: list[str], tests: str = "") -> dict[str, list[str]
     return found
 
 
+@pytest.mark.thorough
 def test_the_example_keeps_the_contract(tmp_path: Path) -> None:
     found = hold(tmp_path, ["tests:TestStretch", "tests:TestRelief"])
     assert found == {"TestStretch": [], "TestRelief": []}
