@@ -116,7 +116,10 @@ class _Execution:
         record = self.ledger.passes[planned.number]
         recorder = Recorder(planned, self.ledger, self.measured, self.progress, self.stop)
         strips = split_into_strips(planned, done_blocks(planned, self.ledger), record.counted)
-        self.measured.counts += self.run_strips(self.worker(planned), strips, recorder)
+        worker = self.worker(planned)
+        worker.stopped = self.stop.is_set
+        self.measured.counts += self.run_strips(worker, strips, recorder)
+        del worker  # with its buffers: zarr may have kept an exception that keeps this frame
         self.ledger.flush()
         self.tables.finish(planned, [saved.folders for saved in record.partials.values()])
         if (count := len(record.done)) != len(planned.grid):
@@ -128,9 +131,7 @@ class _Execution:
     def worker(self, planned: Pass) -> PassWorker:
         readers = {raster: self.open_bands(planned, raster) for raster in planned.stored}
         writers = {raster: self.stores.open_writer(planned.arrays[raster]) for raster in planned.writes}
-        worker = PassWorker(planned, readers, writers, self.tables.known, self.tables.merger(planned), self.retries)
-        worker.stopped = self.stop.is_set
-        return worker
+        return PassWorker(planned, readers, writers, self.tables.known, self.tables.merger(planned), self.retries)
 
     def open_bands(self, planned: Pass, raster: str) -> Reader:
         reader, bands = self.stores.open_reader(raster), planned.bands.get(raster)

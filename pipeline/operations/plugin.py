@@ -6,6 +6,7 @@ operations alone, never a module.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ def _candidates(point: EntryPoint) -> Iterator[Any]:
         return
     classes = [
         value
-        for value in dict.fromkeys(value for value in vars(found).values() if isinstance(value, type))
+        for value in dict.fromkeys(value for _, value in inspect.getmembers(found, inspect.isclass))
         if issubclass(value, Operation) and f"{value.__module__}.".startswith(f"{found.__name__}.")
     ]
     if not classes:
