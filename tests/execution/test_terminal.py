@@ -45,21 +45,21 @@ RUNS = {
 
 @pytest.mark.parametrize("streams", RUNS)
 def test_a_run_is_what_became_of_the_result(streams: str, file: Path) -> None:
-    done = shell(f"$R run {file} {streams}")
+    done = shell(f"$R run -q {file} {streams}")
     assert (done.returncode, done.stderr) == (0, RUNS[streams].format(folder=file.parent))
     assert pipeline.verify(file.parent / "out.zarr")["agrees"]
     assert sorted(path.name for path in file.parent.glob("out*")) == ["out.zarr"]
 
 
 def test_a_reader_of_the_summary_that_goes_away(file: Path) -> None:
-    done = shell(f"$R run {file} | true")
+    done = shell(f"$R run -q {file} | true")
     assert (done.returncode, done.stderr) == (0, f"note: {RESULT.format(folder=file.parent)}Broken pipe\n")
 
 
 @pytest.mark.parametrize("streams", ["> /dev/full", "2> /dev/full", "2>&-"])
 def test_a_refusal_keeps_its_exit_code(streams: str, file: Path) -> None:
     file.write_text("steps: 3\n")
-    assert shell(f"$R run {file} {streams}").returncode == 3
+    assert shell(f"$R run -q {file} {streams}").returncode == 3
 
 
 @pytest.mark.parametrize("command", ["info scene.zarr", "schema", "ops", "--help"])
