@@ -77,7 +77,7 @@ def _divide_words(words: Any, limbs: Any, exponent: Any, count: Any) -> Any:
     head, tail, scale = read_limbs(limbs)
     total, rest = divide_pair(head, tail, float(count))
     quotient = math.ldexp(total, exponent + scale)
-    if is_near_tie(total, rest) or (total > 0 and quotient < _SMALLEST_NORMAL):
+    if count >> 53 or is_near_tie(total, rest) or (total > 0 and quotient < _SMALLEST_NORMAL):
         quotient = divide_limbs(limbs, count, exponent)
     return -quotient if negative else quotient
 

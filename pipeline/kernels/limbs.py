@@ -101,7 +101,7 @@ def divide_limbs(limbs: Any, divisor: Any, exponent: Any) -> Any:
         remainder |= (limbs[i >> 5] >> np.uint64(i & 31)) & np.uint64(1)
     bits |= np.uint64(remainder != 0)  # what is dropped breaks ties
     drop = -1074 - (place + exponent)
-    if drop <= 0:
+    if drop <= 62 - 53:  # a normal number: to drop bits first would round twice
         return math.ldexp(float(bits), place + exponent)
     if drop > 63:
         return 0.0

@@ -49,10 +49,10 @@ class Network:
 
 
 @lru_cache(maxsize=64)
-def selection_network(columns: Columns, ranks: tuple[int, ...]) -> Network:
+def selection_network(columns: Columns, ranks: tuple[int, ...], height: int) -> Network:
     """Return a network for a window that holds these rows of each of its columns; ranks count from 0, ascending."""
     builder = _Builder(columns, ranks)
-    return _allocate(builder, builder.select())
+    return _allocate(builder, builder.select(), height)
 
 
 class _Builder:
@@ -148,13 +148,13 @@ def _moved(values: list[Shifted], columns: int) -> list[Shifted]:
     return [(value, shift + columns) for value, shift in values]
 
 
-def _allocate(builder: _Builder, results: list[Shifted]) -> Network:
+def _allocate(builder: _Builder, results: list[Shifted], num_inputs: int) -> Network:
     """Leave out what is not needed, and give each value a row; rows are used again once their value is read."""
     comparisons = _needed(builder.comparisons, {value for value, _ in results})
     last = {value: number for number, (a, b, _, _) in enumerate(comparisons) for value in (a[0], b[0])}
     last |= {value: len(comparisons) for value, _ in results}
     rows = {value: row for row, value in builder.inputs.items()}
-    num_inputs = num_rows = max(builder.inputs) + 1
+    num_rows = num_inputs
     free: list[int] = []
     steps = []
     for number, (a, b, *outcomes) in enumerate(comparisons):

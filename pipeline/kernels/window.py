@@ -163,7 +163,10 @@ def _extrema(
     floating = values.dtype.kind == "f"
     info = None if floating else np.iinfo(values.dtype)
     ends = np.array([-np.inf, np.inf] if info is None else [info.min, info.max], values.dtype)
-    fill, span_fill = (np.array([np.nan if floating else window.fill], array.dtype) for array in (out.lowest, out.span))
+    fills = ((out.lowest, out.lowest.size or out.highest.size), (out.span, out.span.size))
+    fill, span_fill = (  # what is not asked for is of the pixels' dtype, which may not hold the fill
+        np.array([np.nan if floating else window.fill if is_used else 0], array.dtype) for array, is_used in fills
+    )
     limits = Limits(ends, fill, span_fill, out.span.dtype != values.dtype, finite)
     mask = _ALL_VALID if valid is None else valid
     place, rule = window.place(frame), window.rule(frame.lanes)

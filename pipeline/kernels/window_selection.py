@@ -61,7 +61,7 @@ def _selection(footprint: Footprint, fractions: tuple[float, ...], itemsize: int
     networks: list[Network | None] = [None, None]
     if footprint.num_pixels <= LARGEST_NETWORK:
         for number, some in enumerate((wanted, tuple(range(wanted[-1] + 1)))):
-            network = selection_network(footprint.columns, some)
+            network = selection_network(footprint.columns, some, footprint.extent[0])
             networks[number] = network if network.cost * itemsize * STEP_NS < by_rank else None
     picks = np.array([[wanted.index(rank) for rank in pair] for pair in ranks], np.int64)
     return Selection(footprint, fractions, networks[0], picks, networks[1])

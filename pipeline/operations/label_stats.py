@@ -60,7 +60,7 @@ class LabelStats(WritesTableFiles, Reduction):
         "count": "with recolor; uint32",
     }
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     op: Literal["label_stats"]
     labels: StrictStr

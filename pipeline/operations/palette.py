@@ -60,7 +60,7 @@ class Palette(ReadsMatrices, Reduction):
         "palette": "(entry, band); the working dtype, or `dtype`; fewer entries where there are fewer colours"
     }
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     op: Literal["palette"]
     colors: Annotated[StrictInt, Field(ge=2, le=MAX_COLORS)] = 256

@@ -98,7 +98,7 @@ class Window(ReadsMatrices):
     }
     matrices: ClassVar[tuple[str, ...]] = ("footprint",)
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     op: Literal["window"]
     size: IntPair | None = None

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.kernels.digit_sum import fold, fold_in_order
@@ -69,6 +69,8 @@ def test_sums_and_means_are_rounded_once(number: ExactSums, counts: list[int]) -
     st.integers(-1100, 900),
     st.integers(1, 500),
 )
+@example(2**52 + 1, -1, 1, -1067, 23)  # normal by a few bits: rounded once all the same
+@example(2**52, -1, 72340172838076673, 0, 1)  # a count that is no float64
 def test_what_is_far_below_breaks_ties(digits: int, rest: int, count: int, exponent: int, below: int) -> None:
     """Between two floats, or a tiny bit beside: where the result is normal, and where it is subnormal."""
     middle = Fraction(2 * digits + 1) * Fraction(2) ** exponent

@@ -71,3 +71,11 @@ def test_wide_integers_that_would_become_floats_are_refused(tmp_path: Path) -> N
         match=r"results can be invalid here, for which int64 has no value; set one .* `nodata: -9223372036854775808`",
     ):
         run(np.zeros((7, 9), np.int64), tmp_path, statistics=["min"], boundary="shrink", min_valid=6)
+
+
+def test_a_range_whose_nodata_the_pixels_cannot_have(tmp_path: Path) -> None:
+    values = np.array([[1, 2, 9], [4, 255, 6], [7, 8, 3]], np.uint8)
+    source = harness.store(harness.Raster(values, ("y", "x"), nodata=255), tmp_path / "in.zarr", with_labels=False)
+    step = {"name": "s", "op": "window", "size": 3, "statistics": ["range"], "dtype": "int64", "nodata": -(2**63)}
+    pipeline.run({"inputs": {"image": source}, "steps": [step], "output": {"path": str(tmp_path / "out.zarr")}})
+    assert harness.read(tmp_path / "out.zarr", "s/range")[0].tolist() == [[3, 8, 7], [7, -(2**63), 7], [4, 5, 5]]

@@ -32,7 +32,8 @@ from tests.references import order_statistic
 CROSS = Footprint.of([[0, 1, 0], [1, 1, 1], [0, 1, 0]])
 RING = Footprint.of([[1, 1, 1], [1, 0, 1], [1, 1, 1]])
 ASKEW = Footprint.of([[0, 0, 0, 0, 0], [1, 0, 0, 1, 0], [0, 1, 0, 0, 0]])
-SHAPES = [Footprint.rectangle((3, 3)), Footprint.rectangle((5, 1)), Footprint.disk((7, 5)), CROSS, RING, ASKEW]
+ABOVE = Footprint.of([[1, 1, 1], [0, 0, 0], [0, 0, 0]])
+SHAPES = [Footprint.rectangle((3, 3)), Footprint.rectangle((5, 1)), Footprint.disk((7, 5)), CROSS, RING, ASKEW, ABOVE]
 
 
 def frame_of(values: np.ndarray, footprint: Footprint, lanes: int = 1) -> Frame:
@@ -122,7 +123,7 @@ def test_fewest_bounds_the_pixels_inside(footprint: Footprint, shape: tuple[int,
 
 @pytest.mark.parametrize(("side", "cost"), [(3, 22), (5, 90), (7, 238), (9, 404)])
 def test_networks_of_medians_are_small(side: int, cost: int) -> None:
-    assert selection_network(Footprint.rectangle((side, side)).columns, (side * side // 2,)).cost == cost
+    assert selection_network(Footprint.rectangle((side, side)).columns, (side * side // 2,), side).cost == cost
 
 
 @given(data=st.data())
@@ -130,11 +131,11 @@ def test_networks_of_medians_are_small(side: int, cost: int) -> None:
 def test_networks_select_by_rank(data: st.DataObject) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     matrix = rng.random((3, 5)) < data.draw(st.sampled_from([0.3, 0.7, 1.0]))
-    matrix[1, 2] = True
+    matrix[data.draw(st.integers(0, 2)), data.draw(st.integers(0, 4))] = True  # the centre need not be among them
     footprint = Footprint.of(matrix.tolist())
     num = footprint.num_pixels
     ranks = tuple(sorted(data.draw(st.sets(st.integers(0, num - 1), min_size=1, max_size=num))))
-    network = selection_network(footprint.columns, ranks)
+    network = selection_network(footprint.columns, ranks, footprint.extent[0])
     width = footprint.extent[1]
     image = rng.integers(0, 9, (footprint.extent[0], width + 4))
     rows = np.full((network.num_rows, image.shape[1]), -1)
