@@ -21,15 +21,22 @@ STEPS = [
 ]
 
 
-def document(folder: Path, name: str, halo: str) -> dict[str, Any]:
+@pytest.fixture
+def sources(tmp_path: Path) -> dict[str, str]:
     random = np.random.default_rng(3)
     image = harness.Raster(random.normal(100, 20, (70, 90, 3)).astype(np.float32), ("y", "x", "band"))
     labels = harness.Raster(random.integers(0, 9, (70, 90)).astype(np.uint16), ("y", "x"))
-    sources = {"image": harness.store(image, folder / "image.zarr"), "labels": harness.store(labels, folder / "l.zarr")}
+    return {
+        name: harness.store(raster, tmp_path / f"{name}.zarr", with_labels=False)
+        for name, raster in {"image": image, "labels": labels}.items()
+    }
+
+
+def document(sources: dict[str, str], output: Path, halo: str) -> dict[str, Any]:
     return {
         "inputs": sources,
         "steps": STEPS,
-        "output": {"path": str(folder / name), "chunks": [20, 30], "shards": "none"},
+        "output": {"path": str(output), "chunks": [20, 30], "shards": "none"},
         "run": {"halo": halo, "workers": 2},
     }
 
@@ -41,11 +48,12 @@ def pixels(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("halo", ["read", "exchange"])
 def test_threads_make_what_one_block_after_the_other_makes(
-    halo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    halo: str, sources: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    api.run(document(tmp_path, "threads.zarr", halo))
+    monkeypatch.setattr("pipeline.planning.fitting._multiples", lambda unit, size: [unit])  # blocks of a chunk
+    api.run(document(sources, tmp_path / "threads.zarr", halo))
     monkeypatch.setattr(Threads, "run_strips", lambda self, *work: run_serially(*work))
-    facts = api.run(document(tmp_path, "serial.zarr", "read"))
+    facts = api.run(document(sources, tmp_path / "serial.zarr", "read"))
     assert facts["blocks"] > 20
     made = pixels(tmp_path / "serial.zarr")
     assert len(made) > 20

@@ -26,7 +26,7 @@ from tests.process import Run
 from tests.two_pipelines import GRIDS, Config, Pair, two_pipelines
 
 KILLED = -signal.SIGKILL
-BOTH = {"resume": True, "overwrite": True, "grids": GRIDS}
+BOTH = {"resume": True, "overwrite": True, "cut": Cut(GRIDS)}
 
 
 @pytest.fixture(scope="module")

@@ -72,7 +72,7 @@ class Disk(FileSystems):
 def disk(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> Disk:
     disk = Disk(pair.cleared().parent)
     monkeypatch.setattr(run_module, "FileSystems", lambda folders: disk)
-    for module in ("folder.disk", "folder.base", "tables"):
+    for module in ("folder.disk", "folder.local", "tables"):
         monkeypatch.setattr(f"pipeline.storage.{module}.sync_path", disk.sync_path)
     return disk
 
