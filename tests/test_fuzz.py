@@ -24,6 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import load_pipeline
+from pipeline.execution.process import peak_rss_bytes
 from pipeline.model.errors import InputError, PipelineError
 from pipeline.storage.matrix import read_matrix
 from pipeline.testing.draws import draws
@@ -62,7 +63,7 @@ def in_little_memory() -> Iterator[None]:
     before = harness.reset_peak_bytes()
     yield
     logger.setLevel(level)
-    assert harness.peak_rss_bytes() - before < MOST_BYTES
+    assert peak_rss_bytes() - before < MOST_BYTES
 
 
 # --- real files, damaged ---------------------------------------------------------------------------------------

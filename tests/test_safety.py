@@ -236,7 +236,7 @@ IMPORTLIB = {
     "output/exports/base.py": {"package", "f'{package}.{module.name}'"},
     "execution/cluster/connection.py": {"cluster.module"},
 }
-"""Imports by name: operations and exports of the package itself, found by listing its folders; a cluster, with trust."""
+"""Imports by name: operations and exports of the package itself, found in its folders; a cluster, with trust."""
 
 
 def calls(path: Path) -> Iterator[ast.Call]:

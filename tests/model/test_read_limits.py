@@ -24,6 +24,7 @@ import zarr
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 from pipeline import api
+from pipeline.execution.process import peak_rss_bytes
 from pipeline.kernels import lzw
 from pipeline.model.errors import InputError, PipelineError
 from pipeline.model.read_limits import ReadLimits
@@ -88,7 +89,7 @@ def grown(action: Callable[[], Any]) -> int:
     """Return by how much the process's memory grew at its highest."""
     before = harness.reset_peak_bytes()
     action()
-    return harness.peak_rss_bytes() - before
+    return peak_rss_bytes() - before
 
 
 # --- Zarr ------------------------------------------------------------------------------------------------------

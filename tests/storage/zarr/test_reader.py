@@ -26,6 +26,7 @@ from pipeline.model.errors import InputError
 from pipeline.model.raster import RasterSpec
 from pipeline.model.region import Region
 from pipeline.model.stored import StoredArray
+from pipeline.storage.folder.base import PLAIN_CODECS
 from pipeline.storage.input import Choice
 from pipeline.storage.zarr.document import write_coordinates
 from pipeline.storage.zarr.reader import ZarrReader
@@ -839,7 +840,7 @@ def test_checksums_after_compressors(tmp_path: Path, codecs: None, compressor: s
     named: Any = zarr.registry.get_codec_class(checksum)
     chain = [zarr.codecs.BytesCodec(), compressors[compressor](), quietly(named)]
     values = np.random.default_rng(0).integers(0, 30_000, (96, 300)).astype("int16")
-    with zarr.config.set({"codec_pipeline.path": harness.PLAIN_CODECS}):
+    with zarr.config.set({"codec_pipeline.path": PLAIN_CODECS}):
         path = str(tmp_path / "a.zarr")
         array = quietly(zarr.create, shape=values.shape, chunks=(50, 300), dtype="int16", store=path, codecs=chain)
         array[...] = values
@@ -858,7 +859,7 @@ def test_indices_of_shards_in_both_orders(
     values = pixels((12, 16), "int16")
     values[:6, :8] = 0  # a shard of the fill value, and of others some chunks
     path = str(tmp_path / "a.zarr")
-    with zarr.config.set({"codec_pipeline.path": harness.PLAIN_CODECS}):
+    with zarr.config.set({"codec_pipeline.path": PLAIN_CODECS}):
         array = quietly(
             zarr.create, shape=(12, 16), chunks=(6, 8), dtype="int16", store=path, codecs=[sharding], fill_value=0
         )
