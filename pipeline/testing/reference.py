@@ -42,7 +42,8 @@ def pad(plane: np.ndarray, rows: int, columns: int, boundary: str, cval: float |
 def check_close(output: str, result: np.ndarray, expected: np.ndarray, bound: np.ndarray | None, nodata: Any) -> None:
     """Raise AssertionError, in words, where a result is further from its reference than its bound."""
     invalid = np.isnan(expected)
-    if result.dtype.kind == "f":
+    if result.dtype.kind == "f":  # what has the value of nodata is invalid, also where it was computed
+        invalid = invalid | (expected.astype(result.dtype) == nodata)
         result = np.where(result == nodata, np.nan, result)
     marked = np.isnan(result) if result.dtype.kind == "f" else result == nodata
     if result.dtype.kind == "f":
