@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, StrictInt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt
 
 
 def to_pair(value: Any) -> Any:
@@ -53,3 +53,27 @@ def _refuse_none(value: Any) -> Any:
 
 MatrixOrPath = Annotated[Matrix | str, BeforeValidator(to_matrix, json_schema_input_type=Matrix | str)]
 """A matrix, inline or from a .npy, .csv or .txt file; the field's name stands in `ReadsMatrices.matrices`."""
+
+
+Positive = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
+"""Beyond, a wave or an envelope is none that pixels can show, and its formulas leave float64."""
+
+
+class Sigma(BaseModel):
+    """Standard deviations of the envelope in pixels."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    along: Positive
+    """Along the wave (scikit-image's sigma_x)."""
+    across: Positive
+    """Across it (sigma_y)."""
+
+
+def to_list(value: Any) -> Any:
+    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def to_sigma(value: Any) -> Any:
+    """Return {along:, across:}: one number stands for both."""
+    return {"along": value, "across": value} if to_list(value) is not value else value

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, field_validator, model_validator
+from pydantic import BeforeValidator, Field, StrictBool, field_validator, model_validator
 
 from pipeline.kernels import extreme
 from pipeline.kernels.gabor import Group, bandwidth_sigma, factor_bank, gabor_kernel, kernel_reach
@@ -21,13 +21,11 @@ from pipeline.model.region import Halo, Region
 from pipeline.operations.base import Block, Boundary, Edge, Operation, Specs
 from pipeline.operations.checks import check_cval, check_odd, unique
 from pipeline.operations.exact import require_exact
-from pipeline.operations.fields import IntPair
+from pipeline.operations.fields import IntPair, Positive, Sigma, to_list, to_sigma
 from pipeline.operations.registry import register
 
 Statistic = Literal["mean", "var", "std"]
 Response = Literal["real", "imag", "magnitude"]
-Positive = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
-"""Beyond, a wave or an envelope is none that pixels can show, and its formulas leave float64."""
 Angle = Annotated[float, Field(allow_inf_nan=False)]
 LARGEST_REACH = 500
 """Pixels of a kernel on each side of its centre: beyond, it could not be factored in reasonable time."""
@@ -35,26 +33,6 @@ LARGEST_BANK = 1024
 """Filters of a bank: each is compared with all others for what they share."""
 Filter = tuple[float, float, tuple[float, float], float, float]
 """Frequency, orientation, sigma along and across, n_stds, offset: the parameters of `gabor_kernel`, in radians."""
-
-
-class Sigma(BaseModel):
-    """Standard deviations of the envelope in pixels."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    along: Positive
-    """Along the wave (scikit-image's sigma_x)."""
-    across: Positive
-    """Across it (sigma_y)."""
-
-
-def to_list(value: Any) -> Any:
-    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-def to_sigma(value: Any) -> Any:
-    """Return {along:, across:}: one number stands for both."""
-    return {"along": value, "across": value} if to_list(value) is not value else value
 
 
 def _number(value: float) -> str:
