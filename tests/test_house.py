@@ -99,3 +99,10 @@ def test_no_test_module_imports_another() -> None:
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests"):
                 modules = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
                 assert not any(name.startswith("test_") for name in modules), f"{file} imports {node.module}"
+
+
+def test_extras_are_imported_where_they_are_used() -> None:
+    """What a plain installation lacks; a run on threads from disk to disk needs none of it."""
+    extras = {"obstore", "distributed", "bokeh", "threadpoolctl", "pyarrow", "hypothesis", "pytest", "xarray"}
+    code = "import pipeline.api, pipeline.verbs.lazy, pipeline.verbs.verify, pipeline.output.remote, pipeline.cli.main"
+    assert imported(code, extras) == []

@@ -22,7 +22,6 @@ from pipeline.storage.folder.forked import check_not_forked
 from pipeline.storage.folder.listing import Entry, Listing, mark_of
 from pipeline.storage.folder.local import open_stored
 from pipeline.storage.folder.metadata import check_metadata_size
-from pipeline.storage.folder.remote_zarr import CountedStore
 from pipeline.storage.folder.request import answer_to
 
 RETRIES = 2
@@ -243,9 +242,13 @@ class ObjectFolder(Folder):
             self.remove_all()
 
     def metadata_store(self) -> Any:
+        from pipeline.storage.folder.remote_zarr import CountedStore  # with obstore, an extra
+
         return CountedStore(self, read_only=True)
 
     def pixel_store(self) -> Any:
+        from pipeline.storage.folder.remote_zarr import CountedStore
+
         return CountedStore(self)
 
     def open_array(self, path: str, mode: Literal["r", "r+"] = "r") -> zarr.Array[Any]:
