@@ -26,6 +26,7 @@ from pipeline.execution.cluster.probe import PACKAGES, differences
 from pipeline.model.errors import OutputError, PipelineError
 from pipeline.model.version import __version__
 from pipeline.operations import registry
+from pipeline.operations.window import Window
 from pipeline.verbs.load import load
 from tests import harness
 from tests.harness import Raster
@@ -133,7 +134,7 @@ def test_a_run_is_continued_by_the_same_version_alone(
 
 def test_our_own_operations_are_told_by_their_version_alone(site: Path, config: dict[str, Any]) -> None:
     job = load({**config, "steps": [{"name": "smooth", "op": "window", "size": 3}]})
-    assert job.parts["operations"] == {"window": 2}
+    assert job.parts["operations"] == {"window": Window.version}
     assert job.plan.distributions == []
 
 
