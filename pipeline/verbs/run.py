@@ -36,7 +36,7 @@ from pipeline.model.facts import RunFacts
 from pipeline.output.address import is_geotiff
 from pipeline.output.decision import choose
 from pipeline.output.exports.base import Written, exports
-from pipeline.output.exports.geotiff import remove_store
+from pipeline.output.exports.geotiff import GeoTiffs, remove_store
 from pipeline.output.exports.quicklook import Quicklook, needed_bytes
 from pipeline.output.job import Job
 from pipeline.output.journal import Journal, grids_from_json
@@ -97,7 +97,7 @@ def run_job(job: Job, reload: Reload, ways: Ways) -> RunFacts:
 def _run_or_resume(job: Job, reload: Reload, ways: Ways) -> RunFacts:
     _check(job, ways)
     is_there = ways.resume and all(export.is_complete(job) for export in exports())
-    if is_there and is_geotiff(job.result):
+    if ways.resume and is_geotiff(job.result) and GeoTiffs().is_complete(job) and _all_exist(job):
         return describe_finished(job, LocalFolder(job.result))
     place = job.place
     decide = partial(choose, place, job.parts, resume=ways.resume, overwrite=ways.overwrite)
@@ -122,6 +122,11 @@ def _run_or_resume(job: Job, reload: Reload, ways: Ways) -> RunFacts:
             if journal.header is None:  # nothing has begun
                 journal.remove()
             raise
+
+
+def _all_exist(job: Job) -> bool:
+    """Return whether all files are there that a run makes of its store, which is gone where the result is a GeoTIFF."""
+    return all(Path(file.path).exists() for export in exports() for file in export.files(job))
 
 
 def _check(job: Job, ways: Ways) -> None:

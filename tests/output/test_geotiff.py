@@ -39,6 +39,7 @@ from pipeline.storage.tiff.tiling import TileLayout, plan_tiles
 from pipeline.storage.zarr.reader import ZarrReader
 from pipeline.testing.draws import draws
 from pipeline.verbs import run as run_module
+from tests import harness
 from tests.georeference import assert_same_crs
 from tests.sources import SHARED
 
@@ -818,3 +819,20 @@ def test_lengths_in_kilometres(text: str) -> None:
     crs, messages = parse_keys(k1024=1, k3072=32767, k2048=4326, k3074=16032, k3076=9036)
     assert messages == []
     assert_same_crs(pyproj.CRS(crs), pyproj.CRS("+proj=utm +zone=32 +datum=WGS84 +units=km"))
+
+
+def test_a_finished_file_and_its_table_are_not_made_again(tmp_path: Path) -> None:
+    raster = harness.Raster(np.arange(64, dtype=np.uint8).reshape(8, 8), ("y", "x"))
+    source = harness.store(raster, tmp_path / "in.zarr")
+    step = {"name": "zones", "op": "label_stats", "input": "image", "labels": "labels", "recolor": ["mean"]}
+    document = {
+        "inputs": {"image": source, "labels": f"{source}{harness.LABELS}"},
+        "steps": [{**step, "table": str(tmp_path / "zones.csv")}],
+        "output": {"path": str(tmp_path / "out.tif")},
+    }
+    api.run(document)
+    facts = api.run(document, resume=True)
+    assert (facts.blocks, facts.blocks_skipped) == (0, 2)
+    (tmp_path / "zones.csv").unlink()
+    assert api.run(document, resume=True).blocks == 2  # the store is gone that the table was made of
+    assert (tmp_path / "zones.csv").exists()
