@@ -22,9 +22,10 @@ from zarr.codecs import BloscCodec
 from benchmarks.child import in_own_process
 from benchmarks.rounds import Measured, Row, at_most
 from pipeline import api
+from pipeline.execution.progress import Progress
 from pipeline.storage.input import Choice
-from pipeline.storage.tiff.tiling import TileLayout, plan_tiles
-from pipeline.storage.tiff.writer import write_geotiff
+from pipeline.storage.tiff.tiling import Tiling, plan_tiles
+from pipeline.storage.tiff.writer import GeoTiffForm, write_geotiff
 from pipeline.storage.zarr.document import CODECS
 from pipeline.storage.zarr.reader import ZarrReader, configure
 from pipeline.verbs.demo.synth import synth
@@ -35,11 +36,12 @@ MEMORY_BYTES = 700 * 2**20
 STEP = 1024
 CHUNK = 512
 BANDS = 16
+TOKEN, QUIET = "a" * 32, Progress(quiet=True)
 WARM, SCENE = "warm", "scene"
 """Folders of a small raster, and of the one that is measured."""
 
 
-def open_scene(folder: Path) -> tuple[ZarrReader, TileLayout]:
+def open_scene(folder: Path) -> tuple[ZarrReader, Tiling]:
     configure(THREADS)
     reader = ZarrReader(str(folder / "a.zarr"), Choice("image" if (folder / "a.zarr/image").exists() else None))
     return reader, plan_tiles(reader.spec, reader.chunk, THREADS, MEMORY_BYTES)
@@ -51,10 +53,10 @@ def read_planes(reader: ZarrReader) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(values, -1, 0))
 
 
-def gdal_options(reader: ZarrReader, layout: TileLayout, compress: str) -> dict[str, Any]:
+def gdal_options(reader: ZarrReader, tiling: Tiling, compress: str) -> dict[str, Any]:
     spec = reader.spec
     options = {"driver": "GTiff", "height": spec.height, "width": spec.width, "count": spec.num_bands}
-    options |= {"dtype": "uint16", "tiled": True, "blockxsize": layout.side, "blockysize": layout.side}
+    options |= {"dtype": "uint16", "tiled": True, "blockxsize": tiling.side, "blockysize": tiling.side}
     options |= {"compress": compress, "predictor": 2, "interleave": "pixel", "num_threads": THREADS}
     return options | {"bigtiff": "if_safer"} | ({"zlevel": 6} if compress == "deflate" else {})
 
@@ -63,8 +65,8 @@ def make(folder: Path, side: int, bands: int) -> None:
     """Make the scene, as a store and as a TIFF with LZW."""
     folder.mkdir()
     synth(str(folder / "a.zarr"), size=(side, side), bands=bands, dtype="uint16")
-    reader, layout = open_scene(folder)
-    with rasterio.open(folder / "lzw.tif", "w", **gdal_options(reader, layout, "lzw")) as file:
+    reader, tiling = open_scene(folder)
+    with rasterio.open(folder / "lzw.tif", "w", **gdal_options(reader, tiling, "lzw")) as file:
         file.write(read_planes(reader))
 
 
@@ -72,30 +74,30 @@ def make(folder: Path, side: int, bands: int) -> None:
 
 
 def write_ours(folder: Path) -> Callable[[], None]:
-    reader, layout = open_scene(folder)
+    reader, tiling = open_scene(folder)
     target = folder / "ours.tif"
-    return lambda: void(write_geotiff(target, reader.read, layout, "balanced", "{}", THREADS))
+    return lambda: void(write_geotiff(target, TOKEN, reader.read, tiling, GeoTiffForm("balanced", "{}"), QUIET))
 
 
 def write_rasterio(folder: Path) -> Callable[[], None]:
-    reader, layout = open_scene(folder)
+    reader, tiling = open_scene(folder)
     array = zarr.open_array(folder / "a.zarr", path=reader.array_path, mode="r")
 
     def work() -> None:
-        with rasterio.open(folder / "theirs.tif", "w", **gdal_options(reader, layout, "deflate")) as file:
-            for top in range(0, reader.spec.height, layout.rows):
-                rows = np.moveaxis(array[top : top + layout.rows], -1, 0)
+        with rasterio.open(folder / "theirs.tif", "w", **gdal_options(reader, tiling, "deflate")) as file:
+            for top in range(0, reader.spec.height, tiling.rows):
+                rows = np.moveaxis(array[top : top + tiling.rows], -1, 0)
                 file.write(rows, window=Window(0, top, reader.spec.width, rows.shape[1]))
 
     return work
 
 
 def write_rasterio_from_memory(folder: Path) -> Callable[[], None]:
-    reader, layout = open_scene(folder)
+    reader, tiling = open_scene(folder)
     planes = read_planes(reader)
 
     def work() -> None:
-        with rasterio.open(folder / "memory.tif", "w", **gdal_options(reader, layout, "deflate")) as file:
+        with rasterio.open(folder / "memory.tif", "w", **gdal_options(reader, tiling, "deflate")) as file:
             file.write(planes)
 
     return work

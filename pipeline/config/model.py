@@ -91,6 +91,13 @@ class Output(Frozen):
     """Order of the dimensions; auto: as a Zarr input has them, band,y,x from TIFFs."""
     geotiff: Annotated[StrictStr, Field(min_length=1), AfterValidator(check_output_name)] | None = None
     """A folder for each kept raster as a GeoTIFF too: smooth/mean as smooth_mean.tif."""
+    cog: StrictBool = True
+    """Whether GeoTIFFs are laid out as Cloud Optimized GeoTIFFs. Else their tiles lie in the order of their making, and
+    writing takes half the disk."""
+    overviews: Literal["auto", "none"] = "auto"
+    """Overviews of GeoTIFFs, each half as large as the one before, down to one tile; or none."""
+    resampling: Literal["auto", "average", "nearest", "mode", "min", "max"] = "auto"
+    """How overviews and levels are made. auto: average, of valid pixels; nearest for indices of colours and angles."""
 
 
 class Run(Frozen):

@@ -150,6 +150,8 @@ class Operation(Parameters):
     """One line of YAML, shown by `rasterpipe ops`."""
     outputs_text: ClassVar[Mapping[str, str]] = {}
     """What each output is, with its dtype; shown by `rasterpipe ops`."""
+    not_averaged: ClassVar[frozenset[str]] = frozenset()
+    """Outputs whose values have no mean, as indices or angles: overviews take pixels of them as they are."""
 
     def sources(self) -> dict[str, str | None]:
         """Return the references of the rasters this reads, by key; None is the default input."""

@@ -18,6 +18,7 @@ class Gradient(Difference):
     """
 
     example: ClassVar[str] = "{name: slope, op: gradient, input: image, spacing: [10, 10], outputs: [dy, dx]}"
+    not_averaged: ClassVar[frozenset[str]] = frozenset({"direction"})
     outputs_text: ClassVar[Mapping[str, str]] = {
         "dy": "(down - up) / (2 spacing); working dtype",
         "dx": "(right - left) / (2 spacing); working dtype",

@@ -23,6 +23,7 @@ from pipeline.operations.base import Operation
 from pipeline.operations.registry import owner_of
 from pipeline.operations.traits import matrix_files, table_files
 from pipeline.output.address import is_geotiff
+from pipeline.output.exports.geotiff import FORM
 from pipeline.output.job import Job
 from pipeline.planning.passes import make_plan
 from pipeline.planning.plan import Capacity, InputSpec, Plan, Settings
@@ -194,6 +195,10 @@ def _region_of_box(box: Sequence[float], spec: RasterSpec) -> Region:
     return clipped
 
 
+OF_FILES = ("path", "storage", "geotiff", *FORM)
+"""What the store of an output does not depend on."""
+
+
 def _parts(config: Pipeline, readers: Mapping[str, Reader]) -> dict[str, Any]:
     data = config.to_dict()
     data.pop("run", None)
@@ -202,7 +207,7 @@ def _parts(config: Pipeline, readers: Mapping[str, Reader]) -> dict[str, Any]:
     for step, entry in zip(config.steps, data["steps"], strict=True):
         for key in table_files(step):  # where a table is written besides is no part of the result
             del entry[key]
-    output = {key: value for key, value in data.pop("output").items() if key not in ("path", "geotiff", "storage")}
+    output = {key: value for key, value in data.pop("output").items() if key not in OF_FILES}
     return {
         **data,
         "output": output,

@@ -21,7 +21,7 @@ from pipeline.model.errors import InputError, OutputError, PipelineError
 from pipeline.model.facts import VerifyFacts
 from pipeline.model.raster import RasterSpec
 from pipeline.output.address import is_geotiff
-from pipeline.output.exports.geotiff import file_spec
+from pipeline.output.exports.geotiff import GeoTiff, file_spec
 from pipeline.output.job import Job
 from pipeline.output.provenance import difference, hash_parts, provenance_of
 from pipeline.output.store import RUN_ID
@@ -31,6 +31,7 @@ from pipeline.storage.folder.open import folder_at
 from pipeline.storage.tiff.writer import tag_differences
 from pipeline.storage.zarr.reader import configure
 from pipeline.verbs.expectation import Record, count_problems, document_difference, store_problems
+from pipeline.verbs.levels import SAMPLE_LEVEL, level_problems
 from pipeline.verbs.load import load
 from pipeline.verbs.recompute import Findings, Recomputation, open_output
 
@@ -100,6 +101,9 @@ def _verify(
         problems += again.whole(record, progress) if extent.everything else ()
         again.samples(samples)
         problems += findings.in_words()
+        if is_geotiff(output):
+            file = GeoTiff(job.plan.kept[record["raster"]], Path(output))
+            problems += level_problems(job, file, None if extent.everything else samples, again.random)
     return VerifyFacts(
         output=output,
         agrees=not problems,
@@ -125,6 +129,8 @@ def _not_compared(output: str, job: Job, everything: bool) -> Iterator[str]:
     if not everything:
         made = ", ".join(job.plan.reductions)
         yield "pixels outside of the regions, and the recorded counts and errors of pixels beyond what they can be"
+        if is_geotiff(output):
+            yield f"overviews beyond some tiles of levels 1 to {SAMPLE_LEVEL}, and the statistics of the bands"
         yield from [f"the tables of {made}: what is made of them is compared with them as they are stored"] * bool(made)
         yield "--all computes these again"
 

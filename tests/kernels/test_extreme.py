@@ -63,8 +63,10 @@ def apply(step: dict[str, Any], values: np.ndarray, factor: float = 1.0, **optio
     return {name.partition("/")[2]: array.compute(scheduler="synchronous") for name, array in got.items()}
 
 
-@pytest.mark.parametrize("exponent", [660, -660, 1020])
-@pytest.mark.parametrize("dims", ["y,x", "y,x,band"])
+@pytest.mark.parametrize(
+    "exponent", [660, *(pytest.param(exponent, marks=pytest.mark.thorough) for exponent in (-660, 1020))]
+)
+@pytest.mark.parametrize("dims", ["y,x,band", pytest.param("y,x", marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("case", STEPS)
 def test_results_grow_with_the_values_to_the_bit(case: str, dims: str, exponent: int) -> None:
     step, values = STEPS[case], pixels((24, 21, 2)[: dims.count(",") + 1])

@@ -79,7 +79,9 @@ WIDE: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("source", ["uint16", "int16", "uint8", "float32"])
+@pytest.mark.parametrize(
+    "source", ["uint16", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("int16", "uint8", "float32"))]
+)
 @pytest.mark.parametrize("case", WIDE)
 def test_what_is_declared_wider_is_computed_as_from_a_float64_raster(case: str, source: str) -> None:
     """From float64 pixels everything is computed in float64: the same values, rounded by the step's dtype alone."""
@@ -131,8 +133,13 @@ RANGES = [
 ]
 
 
-@pytest.mark.parametrize("footprint", ["rectangle", [[1, 1, 0], [1, 0, 1], [0, 1, 1]]])
-@pytest.mark.parametrize(("source", "dtype", "expected"), RANGES)
+@pytest.mark.parametrize(
+    "footprint", ["rectangle", pytest.param([[1, 1, 0], [1, 0, 1], [0, 1, 1]], marks=pytest.mark.thorough)]
+)
+@pytest.mark.parametrize(
+    ("source", "dtype", "expected"),
+    [RANGES[0], *(pytest.param(*case, marks=pytest.mark.thorough) for case in RANGES[1:])],
+)
 def test_a_range_is_as_wide_as_its_dtype(source: str, dtype: str, expected: int, footprint: Any) -> None:
     info = np.iinfo(source)
     values = np.full((3, 4), info.min, source)

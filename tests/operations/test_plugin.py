@@ -311,6 +311,7 @@ BREACHES = {
 """Operation -> the tests that must see what it breaks, and what they say."""
 
 
+@pytest.mark.thorough
 def test_an_operation_that_breaks_the_contract_is_told_what(tmp_path: Path) -> None:
     tests = " or ".join(f"({name} and {test})" for name, (test, _) in BREACHES.items())
     found = hold(tmp_path, [f"broken:{name}" for name in BREACHES], tests)

@@ -430,7 +430,7 @@ CHAIN = [
 ]
 
 
-@pytest.mark.parametrize("halo", ["read", "exchange"])
+@pytest.mark.parametrize("halo", ["read", pytest.param("exchange", marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in (1, 2, 3))])
 def test_whatever_is_lost_of_a_chain_with_tables_is_made_again(
     seed: int, halo: str, scene: Path, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

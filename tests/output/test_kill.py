@@ -177,6 +177,7 @@ def test_killed_before_a_change_of_a_resumed_run(number: int | None, pair: Pair)
         pair.check_ended(0)
 
 
+@pytest.mark.thorough
 @NUMBERS
 def test_killed_before_a_change_of_an_overwriting_run(number: int | None, pair: Pair) -> None:
     for _ in Scene(pair, partial(ended, pair.plans[0]), pair.plans[1], overwrite=True).kill(number):

@@ -374,8 +374,13 @@ def test_nothing_is_written_into_another_result(server: S3, bucket: str, scene: 
     assert names(server, bucket) == before
 
 
+OTHERS = ("notes.txt", "mine.zarr/zarr.json", "smooth/mean/notes.txt")
+
+
 @pytest.mark.parametrize("is_complete", [True, False])
-@pytest.mark.parametrize("name", ["notes.txt", "mine.zarr/zarr.json", "smooth/mean/notes.txt", "smooth/mine/zarr.json"])
+@pytest.mark.parametrize(
+    "name", ["smooth/mine/zarr.json", *(pytest.param(name, marks=pytest.mark.thorough) for name in OTHERS)]
+)
 def test_what_somebody_has_put_below_a_result_is_not_deleted(
     server: S3, bucket: str, scene: str, name: str, is_complete: bool
 ) -> None:
@@ -527,7 +532,8 @@ socket.gethostname, object_journal.boot_id = lambda: "elsewhere", lambda: "anoth
 """
 
 
-@pytest.mark.parametrize("host", ["here", pytest.param("elsewhere", marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("host", ["here", "elsewhere"])
 def test_killed_again_and_again(
     server: S3, bucket: str, tmp_path: Path, scene: str, host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -942,7 +948,7 @@ def test_a_server_that_lists_nothing_and_finds_nothing(http: str, scene: str, tm
     same(tmp_path / "local.zarr", tmp_path / "out.zarr")
 
 
-@pytest.mark.parametrize("harm", ["lost", "replaced"])
+@pytest.mark.parametrize("harm", [pytest.param("lost", marks=pytest.mark.thorough), "replaced"])
 @pytest.mark.parametrize("when", ["between", "during"])
 def test_a_finished_object_that_is_lost_is_computed_again(
     when: str, harm: str, server: S3, bucket: str, tmp_path: Path, scene: str, local: Path,
@@ -1090,6 +1096,7 @@ def test_a_store_that_may_not_be_written(server: S3, bucket: str, scene: str, wh
     assert api.run(to_bucket(server, scene, f"{bucket}/out.zarr"), resume=True)["blocks"] > 0
 
 
+@pytest.mark.thorough
 def test_more_objects_than_a_page_lists(server: S3, bucket: str, tmp_path: Path) -> None:
     values = np.arange(40 * 40, dtype=np.uint16).reshape(40, 40)
     harness.store(harness.Raster(values, ("y", "x"), chunks=(1, 1)), tmp_path / "scene.zarr")

@@ -142,6 +142,7 @@ def insert(node: Any, key: Any, value: Any) -> None:
 # --- metadata --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_each_leaf_of_all_metadata_is_compared(made: Path, expected: tuple[Path, dict[str, Any]]) -> None:
     documents = expected[1]
     files = {str(path.relative_to(made)) for path in made.rglob("zarr.json")}

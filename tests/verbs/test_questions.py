@@ -118,7 +118,7 @@ def test_a_vegetation_index_of_unsigned_bands(tmp_path: Path) -> None:
     np.testing.assert_array_equal(got["both/value"], got["ndvi/value"] - got["rough/std"])
 
 
-@pytest.mark.parametrize("size", [3, 15])
+@pytest.mark.parametrize("size", [3, pytest.param(15, marks=pytest.mark.thorough)])
 def test_a_real_scene_whose_nodata_is_0_equals_nanmean(tmp_path: Path, size: int) -> None:
     path = shared("RGB.byte.tif")
     got = smooth(path, tmp_path / "out.zarr", size)

@@ -8,18 +8,16 @@ file carries the provenance of the run, so that it is known for ours and for thi
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline.execution.progress import Progress
+from pipeline.kernels.overview import Resampling
 from pipeline.model.errors import OutputError, PipelineError, RunStopped
 from pipeline.model.facts import GeoTiffFacts
 from pipeline.model.raster import RasterSpec, default_names
-from pipeline.model.region import Region
 from pipeline.model.stored import StoredArray, with_region
 from pipeline.output.address import is_geotiff
 from pipeline.output.decision import check_file
@@ -30,9 +28,13 @@ from pipeline.output.work_folder import remove_work_folder, work_folder
 from pipeline.planning.cost import BASE_BYTES
 from pipeline.planning.plan import format_bytes
 from pipeline.storage.folder.address import is_url
-from pipeline.storage.folder.disk import replacing_file
+from pipeline.storage.georeference.geotiff_format import has_colors
+from pipeline.storage.tiff.tiling import Tiling, plan_tiles
 from pipeline.storage.zarr.reader import open_written
 from pipeline.storage.zarr.store import root_attributes
+
+FORM = ("cog", "overviews", "resampling")
+"""The settings of an output that its files depend on, and its store does not."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class GeoTiffs(Export):
                 check_file(str(file.path), provenance_of(file.path), job.parts, resume=resume, overwrite=overwrite)
 
     def is_complete(self, job: Job) -> bool:
-        return all(_is_of(provenance_of(file.path), job.parts) for file in geotiffs(job))
+        return all(_is_of(provenance_of(file.path), job) for file in geotiffs(job))
 
     def write(self, job: Job, progress: Progress) -> tuple[GeoTiffFacts, ...]:
         return tuple(_write_missing(job, file, progress) for file in geotiffs(job))
@@ -99,12 +101,16 @@ def _check_not_begun(job: Job, *, resume: bool, overwrite: bool) -> None:
         )
 
 
-def _is_of(here: Mapping[str, Any] | None, parts: Mapping[str, Any]) -> bool:
-    return here is not None and here.get("plan_hash") == hash_parts(parts)
+def _is_of(here: Mapping[str, Any] | None, job: Job) -> bool:
+    return here is not None and here.get("plan_hash") == hash_parts(job.parts) and here.get("form") == _form(job)
+
+
+def _form(job: Job) -> dict[str, Any]:
+    return {key: getattr(job.pipeline.output, key) for key in FORM}
 
 
 def _check_memory(job: Job, file: GeoTiff) -> None:
-    need = BASE_BYTES + _layout(job, file.array).num_bytes(job.plan.settings.workers)
+    need = BASE_BYTES + tiling_of(job, file).num_bytes
     if need > job.plan.settings.memory_bytes:
         raise PipelineError(
             f"{file.path}: writing it takes {format_bytes(need)}, the run may use "
@@ -125,20 +131,31 @@ def file_spec(array: StoredArray) -> RasterSpec:
     return replace(spec, bands=bands)
 
 
-def _layout(job: Job, array: StoredArray) -> Any:
-    from pipeline.storage.tiff.tiling import plan_tiles
-
-    spec = file_spec(array)
-    settings = job.plan.settings
+def tiling_of(job: Job, file: GeoTiff) -> Tiling:
+    """Return how a file is cut into tiles and overviews."""
+    output, settings = job.pipeline.output, job.plan.settings
+    array = file.array
+    resampling = None if output.overviews == "none" else _resampling(job, array)
     # half of the memory: the heap still holds what the blocks left
-    return plan_tiles(spec, array.unit, settings.workers, (settings.memory_bytes - BASE_BYTES) // 2)
+    memory = (settings.memory_bytes - BASE_BYTES) // 2
+    return plan_tiles(file_spec(array), array.unit, settings.workers, memory, resampling)
+
+
+def _resampling(job: Job, array: StoredArray) -> Resampling:
+    """Return how levels are made of a raster: what has no mean, as an index of colours, is not averaged."""
+    asked = job.pipeline.output.resampling
+    if asked != "auto":
+        return asked
+    name, _, output = array.raster.partition("/")
+    step = next(step for step in job.pipeline.steps if step.name == name)
+    return "nearest" if output in step.not_averaged or has_colors(array.spec) else "average"
 
 
 def _write_missing(job: Job, file: GeoTiff, progress: Progress) -> GeoTiffFacts:
     """Write a file, unless it is there; return its facts."""
     record = root_attributes(job.place.folder) or {}
     here = provenance_of(file.path)
-    is_there = here is not None and here.get("run_id") == record.get("run_id")
+    is_there = here is not None and _is_of(here, job) and here.get("run_id") == record.get("run_id")
     warnings = [] if is_there else _write(job, file, record, progress)
     for warning in warnings:
         progress.say(f"note: {file.path}: {warning}")
@@ -146,27 +163,22 @@ def _write_missing(job: Job, file: GeoTiff, progress: Progress) -> GeoTiffFacts:
 
 
 def _write(job: Job, file: GeoTiff, record: Mapping[str, Any], progress: Progress) -> list[str]:
-    from pipeline.storage.tiff.writer import write_geotiff
+    from pipeline.storage.tiff.writer import GeoTiffForm, write_geotiff
 
     reader = open_written(job.place.folder, file.array.raster)
-    shown = json.dumps({"rasterpipe": beside(file.path, {**record, "raster": file.array.raster})})
-
-    def read(region: Region, out: np.ndarray, bands: Sequence[int] | None) -> None:
-        reader.read(region, out, bands)
-        progress.advance()
-
+    shown = json.dumps({"rasterpipe": beside(file.path, {**record, "raster": file.array.raster, "form": _form(job)})})
+    form = GeoTiffForm(file.array.codec, shown, job.pipeline.output.cog)
+    tiling = tiling_of(job, file)
     try:
         file.path.parent.mkdir(parents=True, exist_ok=True)
-        layout, workers = _layout(job, file.array), job.plan.settings.workers
-        with replacing_file(file.path, str(record.get("run_id"))) as building, progress:
-            progress.start(sum(1 for _ in layout.pieces()), what=f"parts of {file.path.name}")
-            warnings = write_geotiff(building, read, layout, file.array.codec, shown, workers)
+        with progress:
+            read = tiling.walk.through_cache(reader, reader.chunk)
+            return write_geotiff(file.path, str(record.get("run_id")), read, tiling, form, progress)
     except OSError as error:
         raise RunStopped(
             f"{file.path}: cannot be written: {error.strerror or error}; the store {job.output} is complete, and "
             "--resume writes the file once that is mended"
         ) from error
-    return warnings
 
 
 def remove_store(job: Job) -> str | None:

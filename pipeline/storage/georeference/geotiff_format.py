@@ -14,6 +14,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 
+from pipeline.kernels.statistics import Statistics
 from pipeline.model.affine import Affine
 from pipeline.model.raster import Number, RasterSpec, fit, is_nan
 from pipeline.storage.georeference import geokeys, geokeys_format, geokeys_parse
@@ -49,10 +50,10 @@ class Colors:
     """uint16, (3, values)"""
 
 
-def format_tags(spec: RasterSpec, warnings: list[str]) -> Tags:
+def format_tags(spec: RasterSpec, warnings: list[str], statistics: Statistics | None = None) -> Tags:
     """Return the tags of place, nodata and GDAL's metadata of a raster; `warnings` say what is lost."""
     place, is_whole = format_place(spec, warnings)
-    items = list(_items(spec))
+    items = [*_items(spec), *(statistics_items(spec, statistics) if statistics is not None else ())]
     if spec.crs and not is_whole:
         items.append(Item("CRS_WKT", crs_wkt(spec.crs), domain=DOMAIN))
         warnings.append(
@@ -146,7 +147,7 @@ def _items(spec: RasterSpec) -> Iterator[Item]:
     for item in recorded:
         is_name = item.name.upper() == "DESCRIPTION" and not item.domain and item.band is not None
         is_crs = (item.domain, item.name) == (DOMAIN, "CRS_WKT")
-        if not (is_name and not same) and not is_crs:
+        if not (is_name and not same) and not is_crs and not is_statistic(item):
             yield item
     if not same:
         for band, name in names.items():
@@ -157,6 +158,31 @@ def _items(spec: RasterSpec) -> Iterator[Item]:
             yield Item(key, str(value), band)
 
 
+def is_statistic(item: Item) -> bool:
+    """Return whether a line tells of the pixels of its file: those of another one may be others."""
+    return item.name.upper().startswith("STATISTICS_") and not item.domain
+
+
+def statistics_items(spec: RasterSpec, statistics: Statistics) -> Iterator[Item]:
+    """Yield the statistics of the bands under GDAL's names; QGIS stretches by them without reading a pixel.
+
+    There are none of infinite values, nor of indices into a colour table.
+    """
+    if has_colors(spec):
+        return
+    for band, count in enumerate(statistics.number.tolist()):
+        facts: dict[str, Number] = {
+            "MAXIMUM": statistics.maximum[band].item(),
+            "MEAN": float(statistics.mean[band]),
+            "MINIMUM": statistics.minimum[band].item(),
+            "STDDEV": float(statistics.std[band]),
+        }
+        if count and all(map(math.isfinite, facts.values())):
+            for key, value in facts.items():
+                yield Item(f"STATISTICS_{key}", spell(value), band)
+        yield Item("STATISTICS_VALID_PERCENT", f"{100 * count / spec.region.num_pixels:.4g}", band)
+
+
 def format_items(items: list[Item]) -> str:
     """Return GDAL's metadata as XML, as GDAL lays it out."""
     lines = []
@@ -165,6 +191,11 @@ def format_items(items: list[Item]) -> str:
         given = " ".join(f"{key}={quoteattr(str(value))}" for key, value in attributes.items() if value is not None)
         lines.append(f"  <Item {given}>{escape(item.text)}</Item>\n")
     return f"<GDALMetadata>\n{''.join(lines)}</GDALMetadata>\n"
+
+
+def has_colors(spec: RasterSpec) -> bool:
+    """Return whether values are indices into a colour table."""
+    return format_colors(spec).table is not None
 
 
 def format_colors(spec: RasterSpec) -> Colors:

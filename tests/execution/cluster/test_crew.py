@@ -170,9 +170,8 @@ def start_signalling(own: DaskProcesses, method: str, block: int, number: signal
     return begun
 
 
-@pytest.mark.parametrize(
-    "grid", [pytest.param(LARGE, id="blocks"), pytest.param(WHOLE, id="one block", marks=pytest.mark.thorough)]
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("grid", [pytest.param(LARGE, id="blocks"), pytest.param(WHOLE, id="one block")])
 def test_a_worker_killed_amid_an_exchange_costs_its_blocks(place: Place, tmp_path: Path, grid: Grid) -> None:
     with DaskProcesses(tmp_path) as own:
         start_signalling(own, "run_exchanged", len(grid) - 1, signal.SIGKILL)
@@ -254,6 +253,7 @@ def test_an_input_that_is_another_one_for_a_while_stops_the_run_for_good(place: 
     place.check(place.start(scheduler=dask.address).wait())
 
 
+@pytest.mark.thorough
 def test_a_worker_that_joins_late_is_used(place: Place, dask: DaskProcesses, tmp_path: Path) -> None:
     dask.have_workers(2)
     dask.kill_worker()
@@ -299,7 +299,9 @@ def test_a_scheduler_that_dies_stops_the_run_which_threads_continue(place: Place
     assert ended.facts["blocks_skipped"] >= len(GRID)  # the first pass
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.thorough)]
+)
 def test_a_signal_ends_the_run_and_the_workers_go_on_with_another(
     place: Place, dask: DaskProcesses, number: signal.Signals, code: int
 ) -> None:
@@ -333,7 +335,9 @@ def lose_all(kill: Callable[[], None]) -> None:
     at_record(1, kill)
 
 
-@pytest.mark.parametrize("processes", [True, False], ids=["processes", "threads"])
+@pytest.mark.parametrize(
+    "processes", [pytest.param(True, id="processes", marks=pytest.mark.thorough), pytest.param(False, id="threads")]
+)
 def test_a_local_cluster_is_started_and_closed(place: Place, processes: bool) -> None:
     kwargs = {"n_workers": 2, "threads_per_worker": 1, "processes": processes, "dashboard_address": None}
     place.check(place.start(scheduler=LOCAL | {"kwargs": kwargs}).wait())
@@ -468,6 +472,7 @@ def set_environment(**variables: str) -> None:
     os.environ.update(variables)
 
 
+@pytest.mark.thorough
 def test_slurm_gets_a_job_script_of_workers(place: Place, tmp_path: Path) -> None:
     """A stand-in for sbatch keeps the script and runs it here."""
     pytest.importorskip("dask_jobqueue", reason="dask_jobqueue is not installed")
