@@ -46,7 +46,7 @@ def plan(source: Source, *, cut: Cut = PLANNED, **changes: Unpack[Changes]) -> P
         with executor_of(job, Progress(quiet=True)) as executor, locating(job.document):
             capacity = executor.probe(job.evidence, [], None, job.plan.distributions)
         job = load(source, cut=dataclasses.replace(cut, capacity=capacity), **changes)
-    return describe_plan(dataclasses.replace(job.plan, notes=(*job.plan.notes, *notes)), job.result, job.parts)
+    return describe_plan(dataclasses.replace(job, plan=dataclasses.replace(job.plan, notes=(*job.plan.notes, *notes))))
 
 
 def validate(source: Source, *, check_inputs: bool = True, **changes: Unpack[Changes]) -> ValidateFacts:

@@ -6,7 +6,16 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.model.facts import InfoFacts, PassFacts, PlanFacts, RasterFacts, RunFacts, ValidateFacts, VerifyFacts
+from pipeline.model.facts import (
+    FileFacts,
+    InfoFacts,
+    PassFacts,
+    PlanFacts,
+    RasterFacts,
+    RunFacts,
+    ValidateFacts,
+    VerifyFacts,
+)
 from pipeline.planning.plan import format_bytes
 
 
@@ -20,13 +29,20 @@ def format_plan(facts: PlanFacts) -> Iterator[str]:
     for array in facts.outputs:
         shards = f" in shards {_sides(array.shards)}" if array.shards else ""
         stored = f"chunks {_sides(array.chunks)}{shards}"
-        yield f"output {array.path}: {_format_raster(array)}, {stored}, codec {array.codec}"
+        levels = f", {_count(array.levels, 'level')}" if array.levels else ""
+        yield f"output {array.path}: {_format_raster(array)}, {stored}, codec {array.codec}{levels}"
+    yield from map(_format_file, facts.files)
     yield f"store: {facts.output}, up to {format_bytes(facts.disk_bytes)}"
     yield (
         f"peak memory {format_bytes(facts.planned_peak_bytes)} of {format_bytes(facts.memory_bytes)}, "
         f"{_count(facts.blocks, 'block')}, {_count(facts.tasks, 'task')}"
     )
     yield from (f"note: {note}" for note in facts.notes)
+
+
+def _format_file(file: FileFacts) -> str:
+    scratch = ", and as much beside it while it is written" if file.scratch_bytes else ""
+    return f"file {file.path}: {file.raster}, up to {format_bytes(file.bytes)}{scratch}"
 
 
 def _format_pass(planned: PassFacts) -> Iterator[str]:

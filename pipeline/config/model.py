@@ -96,6 +96,9 @@ class Output(Frozen):
     writing takes half the disk."""
     overviews: Literal["auto", "none"] = "auto"
     """Overviews of GeoTIFFs, each half as large as the one before, down to one tile; or none."""
+    pyramid: Literal["auto", "none"] | Annotated[StrictInt, Field(ge=1, le=30)] = "auto"
+    """Levels of the rasters in the store, each half as large as the one before: auto (down to one chunk, of rasters of
+    4096 rows or columns on), none, or how many."""
     resampling: Literal["auto", "average", "nearest", "mode", "min", "max"] = "auto"
     """How overviews and levels are made. auto: average, of valid pixels; nearest for indices of colours and angles."""
 

@@ -74,6 +74,20 @@ class ArrayFacts(RasterFacts, Located):
     codec: str
     bytes: int
     """Decoded."""
+    levels: int
+    """Below full resolution."""
+
+
+@dataclass(frozen=True)
+class FileFacts(Facts):
+    """A GeoTIFF that a run will make of a raster."""
+
+    path: str
+    raster: str
+    bytes: int
+    """At most: its tiles before compression."""
+    scratch_bytes: int
+    """Besides, while it is written."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +135,7 @@ class PlanFacts(Facts):
     inputs: Mapping[str, InputFacts]
     passes: tuple[PassFacts, ...]
     outputs: tuple[ArrayFacts, ...]
+    files: tuple[FileFacts, ...]
     notes: tuple[str, ...]
 
 

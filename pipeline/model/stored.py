@@ -55,6 +55,31 @@ class StoredArray:
             yield "/".join([self.raster, "c", *map(str, place)])
 
 
+@dataclass(frozen=True)
+class StoredLevels:
+    """The levels of a stored raster, below full resolution."""
+
+    arrays: tuple[StoredArray, ...]
+    """`smooth/1/mean`, `smooth/2/mean`, ... of `smooth/mean`."""
+    resampling: str
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(array.num_bytes for array in self.arrays)
+
+
+def level_name(raster: str, level: int) -> str:
+    """Return the id of a level of a raster.
+
+    Examples
+    --------
+    >>> level_name("smooth/mean", 2)
+    'smooth/2/mean'
+    """
+    group, _, name = raster.rpartition("/")
+    return f"{group}/{level}/{name}".lstrip("/") if level else raster
+
+
 def with_region(spec: RasterSpec, region: Region) -> RasterSpec:
     """Return the spec of a part of a raster, its transform moved along."""
     moved = spec.transform and spec.transform.shift(region.top, region.left)

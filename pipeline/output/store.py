@@ -22,6 +22,7 @@ from pipeline.operations.base import Reduction
 from pipeline.operations.traits import HasTableBeside, IsMeasured
 from pipeline.output.job import Job
 from pipeline.output.journal import Journal, grids_to_json
+from pipeline.output.levels import levels_of
 from pipeline.output.place import Target
 from pipeline.output.provenance import hash_parts, running_code
 from pipeline.planning.plan import Plan
@@ -67,7 +68,7 @@ class RunStore:
     def create(self) -> None:
         """Create all arrays, so that blocks have only pixels to write."""
         arrays = self.job.plan.arrays
-        create_store(self.target.store, self.provenance, [a for a in arrays if a.is_kept])
+        create_store(self.target.store, self.provenance, [a for a in arrays if a.is_kept], levels_of(self.job))
         if passing := [array for array in arrays if not array.is_kept]:
             create_store(self.intermediates, {"run_id": self.target.run_id}, passing)
 
@@ -187,7 +188,8 @@ class RunStore:
         }
         arrays = {raster: quality[name] for raster in plan.kept if (name := raster.partition("/")[0]) in quality}
         kept = [array for array in plan.arrays if array.is_kept]
-        finish_store(self.target.store, documents(self.provenance, kept, tables, groups, arrays), tables, sync)
+        files = documents(self.provenance, kept, tables, groups, arrays, levels_of(self.job))
+        finish_store(self.target.store, files, tables, sync)
 
     def _tables(self, measured: Measured) -> Iterator[TablePlan]:
         """Yield the tables of the store: those of reductions, and those that lie beside rasters."""

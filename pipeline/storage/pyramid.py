@@ -131,7 +131,7 @@ class Part(NamedTuple, Generic[T]):
 
     place: Place
     state: State | None
-    statistics: Statistics
+    statistics: list[Statistics]
     made: Sequence[Made[T]] = ()
 
 
@@ -147,6 +147,8 @@ class Walk:
     threads: int
     cache_bytes: int = 0
     """Of chunks that neighbouring pieces share."""
+    is_measured: bool = True
+    """Whether statistics are made, too."""
 
     @property
     def num_pieces(self) -> int:
@@ -185,7 +187,7 @@ class Walk:
         return self.pyramid.spec.height, self.pyramid.spec.width
 
     def run(self, read: Read, make: Make[T]) -> Iterator[Made[T] | Statistics]:
-        """Yield what was made of every tile, each group of bands by itself, and last the statistics of all bands."""
+        """Yield what was made of every tile, each group of bands by itself, and last the statistics."""
         found: list[Statistics] = []
         with ThreadPoolExecutor(self.threads) as pool:
             for bands in self.groups:
@@ -197,8 +199,9 @@ class Walk:
                     for target, state in zip(climb.quarter(part.place) or (), part.state or (), strict=True):
                         np.copyto(target, state)
                     yield from climb.add(part.place, part.statistics)
-                found.append(climb.statistics)
-        yield Statistics(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+                found += climb.statistics
+        if found:
+            yield Statistics(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
 
     def piece(self, read: Read, make: Make[T], bands: Bands, place: Place) -> Part[T]:
         """Read a piece, and make something of its tiles."""
@@ -211,20 +214,21 @@ class Walk:
             made.append(Made(below, bands, make(below, bands, tile)))
             if (quarter := climb.quarter(below)) is not None:
                 pyramid.overview.first(tile, quarter)
-            made += climb.add(below, of_pixels(tile, pyramid.overview, spec.num_bands))
+            statistics = [of_pixels(tile, pyramid.overview, spec.num_bands)] if self.is_measured else []
+            made += climb.add(below, statistics)
         return Part(place, climb.top_state, climb.statistics, made)
 
 
 class _Climb(Generic[T]):
     """Tiles that wait for those that they are made of, one of each level up to that of the top."""
 
-    statistics: Statistics
-    """Of the top, once it is complete."""
+    statistics: list[Statistics]
+    """Of the top, once it is complete; none where nothing is measured."""
 
     def __init__(self, pyramid: Pyramid, bands: Bands, make: Make[T], top: int) -> None:
         self.pyramid, self.bands, self.make, self.top = pyramid, bands, make, top
         self.top_state: State | None = None
-        self.waiting: dict[int, tuple[State | None, list[Statistics]]] = {}
+        self.waiting: dict[int, tuple[State | None, list[list[Statistics]]]] = {}
 
     def quarter(self, place: Place) -> State | None:
         """Return where a tile puts the state of its quarter of the tile above; None where no level is made there."""
@@ -239,7 +243,7 @@ class _Climb(Generic[T]):
         slices = array_slices(pyramid.spec.dims, half, (whole.top, whole.left))
         return tuple(part[slices] for part in self._above(place)[0] or ())
 
-    def _above(self, place: Place) -> tuple[State | None, list[Statistics]]:
+    def _above(self, place: Place) -> tuple[State | None, list[list[Statistics]]]:
         """Return the tile above one, as far as it is made."""
         parent, pyramid = place.parent, self.pyramid
         if parent.level not in self.waiting:
@@ -249,7 +253,7 @@ class _Climb(Generic[T]):
             self.waiting[parent.level] = room, []
         return self.waiting[parent.level]
 
-    def add(self, place: Place, statistics: Statistics) -> Iterator[Made[T]]:
+    def add(self, place: Place, statistics: list[Statistics]) -> Iterator[Made[T]]:
         """Take in the next tile, in Morton order; yield what is made of the tiles that it completes."""
         if place.level == self.top:
             self.statistics = statistics
@@ -264,7 +268,7 @@ class _Climb(Generic[T]):
             yield Made(parent, self.bands, self.make(parent, self.bands, pyramid.overview.pixels(state)))
             if (quarter := self.quarter(parent)) is not None:
                 pyramid.overview.halve(state, quarter)
-        yield from self.add(parent, reduce(merge, found))
+        yield from self.add(parent, [reduce(merge, parts) for parts in zip(*found, strict=True)])
 
 
 _BUFFERS = ThreadBuffers()

@@ -18,6 +18,7 @@ from pipeline.model.table import Table, TableSpec
 from pipeline.model.total import Total
 from pipeline.operations.base import Reduction
 from pipeline.output.job import Job
+from pipeline.output.levels import levels_of
 from pipeline.output.place import Target
 from pipeline.output.store import RunStore
 from pipeline.planning.plan import ECONOMIES, Plan
@@ -45,8 +46,14 @@ def store_problems(output: str, job: Job, record: Record) -> Iterator[str]:
     else:
         with tempfile.TemporaryDirectory(prefix="rasterpipe-verify-", dir=job.pipeline.run.scratch) as folder:
             yield from _differences_from(LocalFolder(f"{folder}/expected.zarr"), output, job, record)
-    for raster in job.plan.kept:
+    for raster in stored_rasters(job):
         yield from missing_problems(output, raster)
+
+
+def stored_rasters(job: Job) -> list[str]:
+    """Return the rasters of a store, and their levels."""
+    levels = levels_of(job)
+    return [*job.plan.kept, *(array.raster for each in levels.values() for array in each.arrays)]
 
 
 def plan_as_stored(output: str, job: Job, config: Mapping[str, Any]) -> Plan:
@@ -176,11 +183,12 @@ def _differences_from(expected: Folder, output: str, job: Job, record: Record) -
     make_store(expected, job, record, tables)
     stored, due = folder_at(output), expected_documents(expected, record)
     columns = {f"{name}/{spec.prefix}{column}" for name, spec in read.items() for column in spec.columns}
+    pixels = stored_rasters(job)
     for name, document in due.items():
         if problem := document_difference(read_document(stored, name), document):
             yield f"{output}/{name}: {problem}"
         elif document["node_type"] == "array" and (array := name.removesuffix("/zarr.json")) not in columns:
-            yield from () if array in job.plan.kept else value_problems(output, array, expected)
+            yield from () if array in pixels else value_problems(output, array, expected)
     yield from _extra_members(output, due)
 
 
@@ -191,7 +199,7 @@ def make_store(folder: Folder, job: Job, record: Record, tables: Mapping[str, Ta
     }
     store = RunStore(job, Target("start", folder, record["run_id"]))
     store.provenance |= {key: record[key] for key in ("version", "started", "config")}
-    create_store(folder, store.provenance, [array for array in job.plan.arrays if array.is_kept])
+    create_store(folder, store.provenance, [array for array in job.plan.arrays if array.is_kept], levels_of(job))
     store.complete(Measured(valid=dict(record["valid"]), totals=totals, tables=tables))
 
 

@@ -11,6 +11,7 @@ from pipeline.execution.process import peak_rss_bytes
 from pipeline.execution.receipt import Measured
 from pipeline.model.facts import (
     ArrayFacts,
+    FileFacts,
     InfoFacts,
     InputFacts,
     PassFacts,
@@ -20,21 +21,23 @@ from pipeline.model.facts import (
     TableFacts,
 )
 from pipeline.model.raster import RasterSpec, json_number
-from pipeline.model.stored import StoredArray
+from pipeline.model.stored import StoredArray, StoredLevels
 from pipeline.model.version import __version__
 from pipeline.operations.base import Reduction
+from pipeline.output.exports.geotiff import GeoTiff, geotiffs, tiling_of
 from pipeline.output.job import Job
+from pipeline.output.levels import levels_of
 from pipeline.output.provenance import hash_parts, provenance_of
-from pipeline.planning.plan import Plan
 from pipeline.storage.folder.base import Folder
 from pipeline.storage.reader import Reader
 from pipeline.storage.zarr.store import array_shape_of
 
 
-def describe_plan(plan: Plan, output: str, parts: Mapping[str, Any]) -> PlanFacts:
+def describe_plan(job: Job) -> PlanFacts:
+    plan, levels = job.plan, levels_of(job)
     return PlanFacts(
-        output=output,
-        plan_hash=hash_parts(parts),
+        output=job.result,
+        plan_hash=hash_parts(job.parts),
         version=__version__,
         workers=plan.settings.workers,
         memory_bytes=plan.settings.memory_bytes,
@@ -43,10 +46,11 @@ def describe_plan(plan: Plan, output: str, parts: Mapping[str, Any]) -> PlanFact
         tasks=sum(planned.cost.num_tasks for planned in plan.passes),
         read_bytes=sum(planned.cost.read_bytes for planned in plan.passes),
         write_bytes=sum(planned.cost.write_bytes for planned in plan.passes),
-        disk_bytes=sum(array.num_bytes for array in plan.arrays),
+        disk_bytes=sum(array.num_bytes for array in plan.arrays) + sum(each.num_bytes for each in levels.values()),
         inputs={name: InputFacts(**_raster(entry.spec), chunk=entry.chunk) for name, entry in plan.inputs.items()},
         passes=tuple(_describe_pass(planned) for planned in plan.passes),
-        outputs=tuple(_describe_array(array) for array in plan.kept.values()),
+        outputs=tuple(_describe_array(array, levels.get(raster)) for raster, array in plan.kept.items()),
+        files=tuple(_describe_file(job, file) for file in geotiffs(job)),
         notes=plan.notes,
     )
 
@@ -83,7 +87,12 @@ def _raster(spec: RasterSpec) -> dict[str, Any]:
     }
 
 
-def _describe_array(array: StoredArray) -> ArrayFacts:
+def _describe_file(job: Job, file: GeoTiff) -> FileFacts:
+    num_bytes = tiling_of(job, file).num_values * file.array.spec.dtype.itemsize
+    return FileFacts(str(file.path), file.array.raster, num_bytes, num_bytes if job.pipeline.output.cog else 0)
+
+
+def _describe_array(array: StoredArray, levels: StoredLevels | None) -> ArrayFacts:
     return ArrayFacts(
         path=array.raster,
         **_raster(array.stored),
@@ -91,6 +100,7 @@ def _describe_array(array: StoredArray) -> ArrayFacts:
         shards=array.shards,
         codec=array.codec,
         bytes=array.num_bytes,
+        levels=len(levels.arrays) if levels else 0,
     )
 
 

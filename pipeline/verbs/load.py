@@ -25,6 +25,7 @@ from pipeline.operations.traits import matrix_files, table_files
 from pipeline.output.address import is_geotiff
 from pipeline.output.exports.geotiff import FORM
 from pipeline.output.job import Job
+from pipeline.output.levels import levels_of
 from pipeline.planning.passes import make_plan
 from pipeline.planning.plan import Capacity, InputSpec, Plan, Settings
 from pipeline.storage.folder.address import is_url
@@ -78,7 +79,10 @@ def load(source: Source, *, cut: Cut = PLANNED, in_place: bool = False, **change
             _check_remote(config, plan)
     notes = (*input_notes(config, readers), *reading_notes(plan), *output_notes(config, plan))
     plan = dataclasses.replace(plan, notes=tuple(map(shortened, (*notes, *plan.notes))))
-    return Job(config, document, readers, plan, _parts(config, readers), files, in_place)
+    job = Job(config, document, readers, plan, _parts(config, readers), files, in_place)
+    with locating(document):
+        levels = {raster: (len(each.arrays), each.resampling) for raster, each in levels_of(job).items()}
+    return dataclasses.replace(job, parts={**job.parts, "levels": levels}) if levels else job
 
 
 def _check_remote(config: Pipeline, plan: Plan) -> None:
@@ -195,8 +199,8 @@ def _region_of_box(box: Sequence[float], spec: RasterSpec) -> Region:
     return clipped
 
 
-OF_FILES = ("path", "storage", "geotiff", *FORM)
-"""What the store of an output does not depend on."""
+OF_FILES = ("path", "storage", "geotiff", "pyramid", *FORM)
+"""What the rasters of a store do not depend on."""
 
 
 def _parts(config: Pipeline, readers: Mapping[str, Reader]) -> dict[str, Any]:

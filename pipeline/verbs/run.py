@@ -4,6 +4,7 @@ check     what may be written, and whether it can be                        (not
 decide    start, continue, or finished: by what lies at the output          output.decision
 begin     the store is created, the journal begins                          output.store, output.journal
 execute   blocks are computed, by threads or by the workers of a cluster    execution
+levels    those of kept rasters are made of what was written                output.levels
 complete  the store is declared complete and put in its place
 export    GeoTIFFs, tables and pictures are made of it                      output.export
 """
@@ -40,6 +41,7 @@ from pipeline.output.exports.geotiff import GeoTiffs, remove_store
 from pipeline.output.exports.quicklook import Quicklook, needed_bytes
 from pipeline.output.job import Job
 from pipeline.output.journal import Journal, grids_from_json
+from pipeline.output.levels import check_levels, levels_of, write_levels
 from pipeline.output.place import Target
 from pipeline.output.store import RunStore
 from pipeline.output.writes import check_writes
@@ -142,6 +144,7 @@ def _check(job: Job, ways: Ways) -> None:
         if ways.picture is not None:
             ways.picture.check(job, resume=ways.resume, overwrite=ways.overwrite)
         check_writes(job, sources, files, overwrite=ways.overwrite, resume=ways.resume)
+        check_levels(job)
         for export in exports():
             export.check(job, resume=ways.resume, overwrite=ways.overwrite)
 
@@ -203,7 +206,8 @@ def _run_with_executor(job: Job, reload: Reload, target: Target, journal: Journa
 
 
 def _check_room(job: Job) -> str | None:
-    return job.place.check_room(sum(array.num_bytes for array in job.plan.arrays))
+    levels = sum(each.num_bytes for each in levels_of(job).values())
+    return job.place.check_room(sum(array.num_bytes for array in job.plan.arrays) + levels)
 
 
 def _run(job: Job, target: Target, journal: Journal, ways: Ways, executor: Executor) -> RunFacts:
@@ -231,6 +235,7 @@ def _run(job: Job, target: Target, journal: Journal, ways: Ways, executor: Execu
                     run_strips=executor.run_strips,
                 )
             measured.counts += Counts(blocks_recomputed=lost)
+            write_levels(job, target.store, progress)
             check_inputs_unchanged(job)
         seconds = _complete(store, measured, journal, disks) - started
     for text in store.provenance["notes"]:

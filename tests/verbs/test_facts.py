@@ -62,7 +62,8 @@ COMMANDS = {
     "plan all.yaml": (
         "output plan_hash version workers memory_bytes planned_peak_bytes blocks tasks read_bytes write_bytes "
         f"disk_bytes {each('inputs.image', f'{RASTER} chunk')} {each('inputs.labels', f'{RASTER} chunk')} "
-        f"{each('passes', PASS)} {each('outputs', f'path {RASTER} chunks shards codec bytes')} notes"
+        f"{each('passes', PASS)} {each('outputs', f'path {RASTER} chunks shards codec bytes levels')} "
+        f"{each('files', 'path raster bytes scratch_bytes')} notes"
     ),
     "validate all.yaml": "valid steps inputs_checked",
     "validate all.yaml --no-inputs": "valid steps inputs_checked",

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.execution.progress import Progress
-from pipeline.kernels.overview import Resampling
 from pipeline.model.errors import OutputError, PipelineError, RunStopped
 from pipeline.model.facts import GeoTiffFacts
 from pipeline.model.raster import RasterSpec, default_names
@@ -23,12 +22,12 @@ from pipeline.output.address import is_geotiff
 from pipeline.output.decision import check_file
 from pipeline.output.exports.base import Export, Written, register
 from pipeline.output.job import Job
+from pipeline.output.levels import resampling_of
 from pipeline.output.provenance import beside, hash_parts, provenance_of
 from pipeline.output.work_folder import remove_work_folder, work_folder
 from pipeline.planning.cost import BASE_BYTES
 from pipeline.planning.plan import format_bytes
 from pipeline.storage.folder.address import is_url
-from pipeline.storage.georeference.geotiff_format import has_colors
 from pipeline.storage.tiff.tiling import Tiling, plan_tiles
 from pipeline.storage.zarr.reader import open_written
 from pipeline.storage.zarr.store import root_attributes
@@ -135,20 +134,10 @@ def tiling_of(job: Job, file: GeoTiff) -> Tiling:
     """Return how a file is cut into tiles and overviews."""
     output, settings = job.pipeline.output, job.plan.settings
     array = file.array
-    resampling = None if output.overviews == "none" else _resampling(job, array)
+    resampling = None if output.overviews == "none" else resampling_of(job, array)
     # half of the memory: the heap still holds what the blocks left
     memory = (settings.memory_bytes - BASE_BYTES) // 2
     return plan_tiles(file_spec(array), array.unit, settings.workers, memory, resampling)
-
-
-def _resampling(job: Job, array: StoredArray) -> Resampling:
-    """Return how levels are made of a raster: what has no mean, as an index of colours, is not averaged."""
-    asked = job.pipeline.output.resampling
-    if asked != "auto":
-        return asked
-    name, _, output = array.raster.partition("/")
-    step = next(step for step in job.pipeline.steps if step.name == name)
-    return "nearest" if output in step.not_averaged or has_colors(array.spec) else "average"
 
 
 def _write_missing(job: Job, file: GeoTiff, progress: Progress) -> GeoTiffFacts:

@@ -25,10 +25,12 @@ Attributes = Mapping[str, Any]
 INDEX = Affine(1.0, 0.0, -0.5, 0.0, 1.0, -0.5)
 """The transform to rows and columns: a raster without a georeference has these coordinates."""
 
-CONVENTIONS = (
-    ("zarr-experimental/geo-proj", "f17cb550-5864-4468-aeb7-f3180cfb622f", "proj:"),
-    ("zarr-conventions/spatial", "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4", "spatial:"),
-)
+CONVENTIONS = {
+    "proj": "f17cb550-5864-4468-aeb7-f3180cfb622f",
+    "spatial": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4",
+    "multiscales": "d35379db-88df-4056-af3a-620245f8e347",
+}
+"""Name -> identity, of the Zarr conventions that we write, in version 0.1."""
 SCALES = {"scale_factor", "add_offset", "scales", "offsets"}
 MICROSECONDS = {"day": 86_400e6, "hour": 3_600e6, "minute": 60e6, "second": 1e6, "millisecond": 1e3, "microsecond": 1}
 EPOCH = re.compile(rf"({'|'.join(MICROSECONDS)})s? since (.+)")
@@ -227,18 +229,23 @@ def conventions(spec: RasterSpec) -> dict[str, Any]:
         attributes["proj:code" if spec.crs.upper().startswith("EPSG:") else "proj:wkt2"] = spec.crs
     if spec.transform:
         attributes |= {"spatial:dimensions": ["y", "x"], "spatial:transform": list(spec.transform)}
-    if attributes:
-        attributes["zarr_conventions"] = [
-            {
-                "name": name,
-                "uuid": uuid,
-                "schema_url": f"https://raw.githubusercontent.com/{repository}/refs/tags/v1/schema.json",
-                "spec_url": f"https://github.com/{repository}/blob/v1/README.md",
-            }
-            for repository, uuid, name in CONVENTIONS
-            if any(key.startswith(name) for key in attributes)
-        ]
+    for name in ("proj", "spatial"):
+        if any(key.startswith(f"{name}:") for key in attributes):
+            attributes = with_convention(attributes, name)
     return attributes
+
+
+def with_convention(attributes: Mapping[str, Any], name: str, value: Any = None) -> dict[str, Any]:
+    """Return attributes that declare one of the Zarr conventions, with its value where that is one attribute."""
+    repository, uuid = f"zarr-conventions/{name}", CONVENTIONS[name]
+    declared = {
+        "name": name,
+        "uuid": uuid,
+        "schema_url": f"https://raw.githubusercontent.com/{repository}/refs/tags/v0.1/schema.json",
+        "spec_url": f"https://github.com/{repository}/blob/v0.1/README.md",
+    }
+    others = [each for each in attributes.get("zarr_conventions", ()) if each["uuid"] != uuid]
+    return {**attributes, **({} if value is None else {name: value}), "zarr_conventions": [*others, declared]}
 
 
 def crs_wkt(system: str) -> str:

@@ -22,7 +22,15 @@ from pipeline.storage.input import Choice
 from pipeline.storage.reader import Scales
 from pipeline.storage.zarr.codec import codec_settings
 from pipeline.storage.zarr.coordinate import Coordinates, recorded_names
-from pipeline.storage.zarr.group import check_array, dimension_names, find_array, fix_dimensions, multiscales, role_of
+from pipeline.storage.zarr.group import (
+    check_array,
+    dimension_names,
+    find_array,
+    fix_dimensions,
+    level_names,
+    multiscales,
+    role_of,
+)
 from pipeline.storage.zarr.guard import ChunkGuard
 
 
@@ -42,8 +50,13 @@ class Description:
         self._labels = dict(zip(self._names, map(str, own), strict=True)) if is_named else {}
         self.fixed = fix_dimensions(self.stored, self._coordinates, self._names, dict(choice.at), self.path)
         """axis -> position, of the dims beyond y, x and band."""
-        full = find_array(folder, choice.array)[1].shape if choice.level else ()
-        self._full = dict(zip(map(role_of, self._names), full, strict=bool(choice.level)))
+        self._full: dict[str, int] = {}
+        """Sides of full resolution, where its group describes the place of all levels."""
+        around, whole = find_array(folder, choice.array) if choice.level else (group, self.stored)
+        if choice.level and group is not None and around is not None and around.path == group.path:
+            self._full = dict(zip(map(role_of, self._names), whole.shape, strict=True))
+        name = (whole.path or self.path).rstrip("/").rpartition("/")[2]
+        self._num_levels = max(len(level_names(around, name)), len(multiscales(around).get("datasets", [])))
         self._kept = [i for i in range(self.stored.ndim) if i not in self.fixed]
         self._band_axis = next((i for i, name in enumerate(self._names) if role_of(name) == "band"), None)
         self.spec = self._build_spec()
@@ -67,7 +80,7 @@ class Description:
             "codec": [_codec_name(codec) for codec in array.compressors] or ["none"],
             "stored_shape": list(array.shape),
             "stored_dims": list(self._names),
-            "levels": max(1, len(multiscales(self._coordinates.group).get("datasets", []))),
+            "levels": self._num_levels,
         }
 
     def _build_spec(self) -> RasterSpec:

@@ -14,7 +14,7 @@ from zarr.storage import MemoryStore
 
 from pipeline.model.raster import Number, RasterSpec
 from pipeline.model.region import Region
-from pipeline.model.stored import StoredArray, with_region
+from pipeline.model.stored import StoredArray, StoredLevels, with_region
 from pipeline.model.table import Table, TableSpec
 from pipeline.storage.folder.base import PLAIN_CODECS
 from pipeline.storage.georeference import cf
@@ -54,6 +54,7 @@ def documents(
     tables: Sequence[TablePlan] = (),
     of_groups: Mapping[str, Mapping[str, Any]] | None = None,
     of_arrays: Mapping[str, Mapping[str, Any]] | None = None,
+    levels: Mapping[str, StoredLevels] | None = None,
 ) -> dict[str, bytes]:
     """Return the files of a store but for pixels and columns of tables: metadata, coordinates, names of bands.
 
@@ -65,15 +66,20 @@ def documents(
         The provenance of step groups; with it, metadata are gathered in root and step groups as xarray wants them.
     of_arrays
         Further attributes of arrays.
+    levels
+        Of those of `arrays` that have some.
     """
     files: dict[str, Any] = {}
     with zarr.config.set({"codec_pipeline.path": PLAIN_CODECS}):
         root = zarr.create_group(
             MemoryStore(files), zarr_format=3, attributes={"rasterpipe": dict(attributes)}, overwrite=True
         )
-        for plan in _without_clashes(arrays):
+        below = [array for each in (levels or {}).values() for array in each.arrays]
+        for plan in _without_clashes([*arrays, *below]):
             write_coordinates(root.require_group(plan.raster.rpartition("/")[0]), plan.spec, plan.region)
             create_array(root, plan, is_complete=of_groups is not None)
+        for raster, each in (levels or {}).items():
+            _describe_levels(root.require_group(raster.rpartition("/")[0]), raster, each)
         for table in tables:
             _create_table(root, table)
         for name, values in (of_arrays or {}).items():
@@ -84,6 +90,18 @@ def documents(
         if of_groups is not None:
             consolidate(root.store)
     return {name: buffer.to_bytes() for name, buffer in files.items()}
+
+
+def _describe_levels(group: zarr.Group, raster: str, levels: StoredLevels) -> None:
+    """Say in a group, by the Zarr convention, which arrays are levels of which; there may be several rasters in it."""
+    folder, before = f"{group.path}/", raster
+    attributes: dict[str, Any] = group.attrs.asdict()
+    layout = [*attributes.get("multiscales", {"layout": []})["layout"], {"asset": raster.removeprefix(folder)}]
+    for array in levels.arrays:
+        entry = {"asset": array.raster.removeprefix(folder), "derived_from": before.removeprefix(folder)}
+        layout.append(entry | {"transform": {"scale": [2.0, 2.0]}, "resampling_method": levels.resampling})
+        before = array.raster
+    group.update_attributes(cf.with_convention(attributes, "multiscales", {"layout": layout}))
 
 
 def _create_table(root: zarr.Group, plan: TablePlan) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pipeline.model.errors import InputError, UsageError, unknown
 from pipeline.storage.folder.base import Folder, RemoteError
 from pipeline.storage.folder.local import LocalFolder
 from pipeline.storage.folder.metadata import METADATA, attributes_of, check_name
+from pipeline.storage.input import Choice
 from pipeline.storage.zarr.coordinate import Coordinates, quiet, recorded_names
 
 LONGEST = 2**63
@@ -53,21 +55,34 @@ def _gathered(folder: Folder, group: zarr.Group) -> zarr.Group:
     return gathered if alone else group
 
 
+def with_levels(folder: Folder, choice: Choice) -> tuple[Folder, Choice]:
+    """Return the group around an array of which a level is meant, and the choice of the array in it."""
+    around = _parent_group(folder) if choice.level and not choice.array else None
+    if around is None or folder.parent is None or not isinstance(_open(folder), zarr.Array):
+        return folder, choice
+    return folder.parent, replace(choice, array=str(folder).rstrip("/").rpartition("/")[2])
+
+
 def find_array(folder: Folder, name: str | None, level: int = 0) -> tuple[zarr.Group | None, zarr.Array[Any]]:
     """Return the raster array of a store, and the group that holds its coordinates."""
     node, path = _open(folder), str(folder)
     if isinstance(node, zarr.Array):
         if name:
             raise InputError(f"{path}: is one array, so array '{name}' names nothing in it; leave it out")
+        if level:
+            raise InputError(f"{path}: `level: {level}`: the array has no levels")
         return _parent_group(folder), node
     if name is not None:
         check_name(path, name, "the array")
     else:
+        roots = [asset for asset, source in _layout(node).items() if not source]
+        if len(roots) == 1:
+            return _level_of(node, roots[0], level, path)
         name = _path_of_level(node, level, path)
     try:
         with quiet():
             array = node[name or _only_raster(node, path)]
-            parent = node[array.path.rpartition("/")[0]] if "/" in array.path else node
+            parent: Any = node[array.path.rpartition("/")[0]] if "/" in array.path else node
     except InputError:
         raise
     except Exception as error:
@@ -78,7 +93,10 @@ def find_array(folder: Folder, name: str | None, level: int = 0) -> tuple[zarr.G
         raise InputError(f"{path}: {what} cannot be opened: {type(error).__name__}: {error}") from error
     if not isinstance(array, zarr.Array):
         raise InputError(f"{path}: {name} is a group; {unknown('array', name, _rasters(node))}")
-    return (parent if isinstance(parent, zarr.Group) else None), array
+    group = parent if isinstance(parent, zarr.Group) else None
+    if level and group is not None and len(multiscales(group).get("datasets", [])) <= level:
+        return _level_of(group, array.path.removeprefix(f"{group.path}/"), level, path)
+    return group, array
 
 
 def _path_of_level(group: zarr.Group, level: int, path: str) -> str | None:
@@ -90,6 +108,44 @@ def _path_of_level(group: zarr.Group, level: int, path: str) -> str | None:
     if levels:
         check_name(path, levels[level], "its `multiscales` path")
     return levels[level] if levels else None
+
+
+def _layout(group: zarr.Group) -> dict[str, str]:
+    """Return asset -> what it is derived from, by the Zarr convention `multiscales`; both arrays or groups."""
+    described = attributes_of(group).get("multiscales")
+    entries = described.get("layout") if isinstance(described, Mapping) else None
+    found = [entry for entry in entries if isinstance(entry, Mapping)] if isinstance(entries, list) else []
+    return {str(entry.get("asset")): str(entry.get("derived_from", "")) for entry in found}
+
+
+def _level_of(group: zarr.Group, name: str, level: int, path: str) -> tuple[zarr.Group, zarr.Array[Any]]:
+    """Return a level of an array, or of a group of the same rasters, and the group that holds its coordinates."""
+    levels = level_names(group, name)
+    if level >= len(levels):
+        known = f"levels 0 to {len(levels) - 1}" if len(levels) > 1 else "no levels"
+        raise InputError(f"{path}: `level: {level}`: {name} has {known}")
+    check_name(path, levels[level], "its `multiscales` path")
+    try:
+        with quiet():
+            found, around = group[levels[level]], levels[level].rpartition("/")[0]
+            parent = found if isinstance(found, zarr.Group) else group[around] if around else group
+            array = found[_only_raster(found, path)] if isinstance(found, zarr.Group) else found
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{path}: level {level} cannot be opened: {type(error).__name__}: {error}") from error
+    if not (isinstance(parent, zarr.Group) and isinstance(array, zarr.Array)):
+        raise InputError(f"{path}: level {level} is no raster: {levels[level]}")
+    return parent, array
+
+
+def level_names(group: zarr.Group | None, name: str) -> list[str]:
+    """Return the arrays that are levels of one, by the Zarr convention, itself the first."""
+    layout = _layout(group) if group is not None else {}
+    below, levels = {source: asset for asset, source in layout.items() if source}, [name]
+    while (asset := below.pop(levels[-1], None)) is not None:
+        levels.append(asset)
+    return levels
 
 
 def _only_raster(group: zarr.Group, path: str) -> str:
@@ -109,11 +165,14 @@ def _rasters(group: zarr.Group) -> list[str]:
     """Return the arrays that can be rasters: those with dims y and x; if no names say so, those with two dims."""
     try:
         with quiet():
-            members = {key: node for key, node in group.members(max_depth=2) if isinstance(node, zarr.Array)}
+            found = dict(group.members(max_depth=2))
     except InputError:
         raise
     except Exception as error:
         raise InputError(f"{group.store_path}: cannot be listed: {type(error).__name__}: {error}") from error
+    groups = {"": group, **{f"{key}/": node for key, node in found.items() if isinstance(node, zarr.Group)}}
+    levels = {f"{key}{asset}" for key, node in groups.items() for asset, source in _layout(node).items() if source}
+    members = {key: node for key, node in found.items() if isinstance(node, zarr.Array) and key not in levels}
     flat = {key: node for key, node in members.items() if node.ndim >= 2}
     auxiliary = {name for node in flat.values() for name in str(attributes_of(node).get("coordinates", "")).split()}
     roles = {key: {role_of(name) for name in recorded_names(node)} for key, node in flat.items()}

@@ -30,6 +30,7 @@ from pipeline.storage.reader import Evidence, Reader
 from pipeline.storage.thread_buffers import ThreadBuffers
 from pipeline.storage.zarr.coordinate import quiet
 from pipeline.storage.zarr.description import Description
+from pipeline.storage.zarr.group import with_levels
 from pipeline.storage.zarr.guard import ChunkGuard
 
 Missing = Literal["fill", "lost", "away"]
@@ -61,9 +62,10 @@ class ZarrReader(Reader):
         missing: Missing = "fill",
     ) -> None:
         """`missing` says what a chunk is that is not there: empty where it never was, lost, or away."""
-        self.folder, self.limits, self._missing_is = folder_at(path), limits or ReadLimits(), missing
-        self.path = str(self.folder)
-        described = Description(self.folder, choice or Choice(), self.limits)
+        self.limits, self._missing_is = limits or ReadLimits(), missing
+        self.path = str(folder_at(path))
+        self.folder, choice = with_levels(folder_at(path), choice or Choice())
+        described = Description(self.folder, choice, self.limits)
         stored, chunk = described.stored, described.chunk
         self.array_path, self._metadata = stored.path, stored.metadata
         self._num_files = tuple(-(-n // s) for n, s in zip(stored.shape, stored.shards or stored.chunks, strict=True))

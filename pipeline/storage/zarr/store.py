@@ -15,7 +15,7 @@ import zarr.codecs
 from pipeline.model.errors import InputError, OutputError
 from pipeline.model.raster import array_slices, is_nan
 from pipeline.model.region import Region
-from pipeline.model.stored import StoredArray
+from pipeline.model.stored import StoredArray, StoredLevels
 from pipeline.model.table import TableSpec
 from pipeline.storage.folder.base import PLAIN_CODECS, Folder, RemoteError
 from pipeline.storage.folder.local import LocalFolder
@@ -23,10 +23,15 @@ from pipeline.storage.folder.open import folder_at
 from pipeline.storage.zarr.document import TablePlan, documents, fill_value
 
 
-def create_store(path: str | Folder, attributes: Mapping[str, Any], arrays: Sequence[StoredArray]) -> None:
+def create_store(
+    path: str | Folder,
+    attributes: Mapping[str, Any],
+    arrays: Sequence[StoredArray],
+    levels: Mapping[str, StoredLevels] | None = None,
+) -> None:
     """Create the group, its step groups with coordinates, and all arrays; everything but the pixels."""
     folder = folder_at(path)
-    files = documents(attributes, arrays)
+    files = documents(attributes, arrays, levels=levels)
     folder.make()
     folder.replace("zarr.json", files.pop("zarr.json"))  # so that it is known for ours after a power cut too
     for name, data in files.items():

@@ -149,7 +149,7 @@ def test_georeference_comes_through_a_run(tmp_path: Path, crs: str | None, trans
     assert by_attributes == (transform, crs)
     assert by_grid_mapping == (transform, crs and cf.crs_wkt(crs))
     named = {convention["name"] for convention in smooth.attrs["zarr_conventions"]}
-    assert named == ({"proj:"} if crs else set()) | ({"spatial:"} if transform else set())
+    assert named == ({"proj"} if crs else set()) | ({"spatial"} if transform else set())
     assert ("y" in smooth) == (transform is not ROTATED)
     xr.open_zarr(store, group="smooth")
     spec = ZarrReader(f"{store}/smooth/mean").spec

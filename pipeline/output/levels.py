@@ -1,0 +1,160 @@
+"""The levels of the rasters of a store: made of what its blocks have written, before the store is complete.
+
+Full resolution is read once more, tile by tile (see `storage.pyramid`): so levels depend on the pixels alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from pipeline.execution.progress import Progress
+from pipeline.kernels.overview import Resampling
+from pipeline.model.errors import PipelineError
+from pipeline.model.stored import StoredArray, StoredLevels, level_name
+from pipeline.output.address import is_geotiff
+from pipeline.output.job import Job
+from pipeline.planning.cost import BASE_BYTES
+from pipeline.planning.plan import format_bytes
+from pipeline.storage.folder.base import Folder
+from pipeline.storage.georeference.geotiff_format import has_colors
+from pipeline.storage.pyramid import Bands, Place, Pyramid, Walk, depth, plan_walk
+from pipeline.storage.reader import Reader
+from pipeline.storage.zarr.reader import open_written
+from pipeline.storage.zarr.store import ZarrWriter
+
+LARGE = 4096
+"""Rows or columns from which on a raster gets levels unasked."""
+CHUNK_SIDE = 1024
+"""Rows and columns of a chunk of a level at most: a larger one is half as large, and so on."""
+
+
+def resampling_of(job: Job, array: StoredArray) -> Resampling:
+    """Return how levels are made of a raster: what has no mean, as an index of colours, is not averaged."""
+    asked = job.pipeline.output.resampling
+    if asked != "auto":
+        return asked
+    name, _, output = array.raster.partition("/")
+    step = next(step for step in job.pipeline.steps if step.name == name)
+    return "nearest" if output in step.not_averaged or has_colors(array.spec) else "average"
+
+
+def levels_of(job: Job) -> dict[str, StoredLevels]:
+    """Return the levels that a store holds, by raster.
+
+    Raises
+    ------
+    PipelineError
+        Where more are asked for than there are.
+    """
+    asked = job.pipeline.output.pyramid
+    if asked == "none" or is_geotiff(job.result):
+        return {}
+    found = {}
+    for raster, array in job.plan.kept.items():
+        sides = array.region.shape
+        if asked != "auto" or max(sides) >= LARGE:
+            pyramid = _pyramid(array, resampling_of(job, array))
+            arrays = tuple(_level(pyramid, array, level) for level in range(1, _number(asked, pyramid, raster) + 1))
+            if arrays:
+                found[raster] = StoredLevels(arrays, pyramid.resampling)
+    return found
+
+
+def _number(asked: str | int, pyramid: Pyramid, raster: str) -> int:
+    if not isinstance(asked, int):
+        return pyramid.depth
+    if asked > pyramid.depth:
+        raise PipelineError(
+            f"level {pyramid.depth} of {raster} is one chunk already; give at most {pyramid.depth}, or auto",
+            ("output", "pyramid"),
+        )
+    return asked
+
+
+def _pyramid(array: StoredArray, resampling: Resampling) -> Pyramid:
+    """Return a raster and all its levels, in tiles of whole chunks of each."""
+    spec = array.stored
+    rows, columns = _chunk_sides(array)
+    tile = rows * (1 + rows % 2), columns * (1 + columns % 2)  # a tile is made of quarters
+    return Pyramid(spec, tile, depth(spec, tile), resampling)
+
+
+def _chunk_sides(array: StoredArray) -> tuple[int, int]:
+    sizes = dict(zip(array.spec.dims, array.chunks, strict=True))
+    sides = []
+    for side in (sizes["y"], sizes["x"]):
+        while side > CHUNK_SIDE:
+            side = -(-side // 2)
+        sides.append(side)
+    return sides[0], sides[1]
+
+
+def _level(pyramid: Pyramid, array: StoredArray, level: int) -> StoredArray:
+    spec = pyramid.level_spec(level)
+    if spec.transform is None:  # what else tells its place tells that of full resolution
+        spec = replace(spec, recorded=None)
+    sides = dict(zip(("y", "x"), _chunk_sides(array), strict=True))
+    chunks = tuple(
+        min(sides.get(dim, chunk), size) for dim, chunk, size in zip(spec.dims, array.chunks, spec.shape, strict=True)
+    )
+    return StoredArray(level_name(array.raster, level), spec, chunks, None, array.codec, spec.region)
+
+
+def walk_of(job: Job, array: StoredArray, levels: StoredLevels) -> Walk:
+    """Return how the levels of a raster are made.
+
+    Raises
+    ------
+    PipelineError
+        Where the run may not use as much memory as that takes.
+    """
+    settings = job.plan.settings
+    pyramid = replace(_pyramid(array, resampling_of(job, array)), num_levels=len(levels.arrays))
+    chunk = dict(zip(array.spec.dims, array.chunks, strict=True))
+    walk = plan_walk(pyramid, (chunk["y"], chunk["x"]), settings.workers, (settings.memory_bytes - BASE_BYTES) // 2)
+    need = BASE_BYTES + replace(walk, groups=(sum(walk.groups, ()),)).num_bytes
+    if need > settings.memory_bytes:
+        raise PipelineError(
+            f"the levels of {array.raster} take {format_bytes(need)}, the run may use "
+            f"{format_bytes(settings.memory_bytes)}; set it to {format_bytes(need, up=True)} or more, give smaller "
+            "`chunks`, or leave levels out: `pyramid: none`",
+            ("run", "memory"),
+        )
+    return replace(walk, groups=(sum(walk.groups, ()),), is_measured=False)
+
+
+def check_levels(job: Job) -> None:
+    """Refuse levels that cannot be made within the memory, before anything is written."""
+    for raster, levels in levels_of(job).items():
+        walk_of(job, job.plan.kept[raster], levels)
+
+
+def write_levels(job: Job, store: Folder, progress: Progress) -> None:
+    """Write all levels of a store whose full resolution is written."""
+    found: Mapping[str, StoredLevels] = levels_of(job)
+    walks = {raster: walk_of(job, job.plan.kept[raster], levels) for raster, levels in found.items()}
+    if walks:
+        progress.start(sum(walk.num_pieces for walk in walks.values()), what="parts of the levels")
+    for raster, walk in walks.items():
+        _write(
+            walk, open_written(store, raster), [ZarrWriter(store, array) for array in found[raster].arrays], progress
+        )
+
+
+def _write(walk: Walk, reader: Reader, writers: Sequence[ZarrWriter], progress: Progress) -> None:
+    read_through = walk.through_cache(reader, reader.chunk)
+
+    def read(*piece: Any) -> None:
+        read_through(*piece)
+        progress.advance()
+
+    def write(place: Place, bands: Bands, tile: np.ndarray) -> None:
+        if place.level:
+            writers[place.level - 1].write(walk.pyramid.region(place), tile)
+
+    for _ in walk.run(read, write):
+        pass
