@@ -28,7 +28,7 @@ from pipeline.model.raster import Number, is_nan
 Resampling = Literal["average", "nearest", "mode", "min", "max"]
 State = tuple[np.ndarray, ...]
 """What a level is made of: sums and counts, or values and which of them are valid, or values alone."""
-STRIP_BYTES = 2**18
+STRIP_BYTES = 2**19
 """Of pixels in float64 that are summed at once: the processor's own memory holds them."""
 
 
@@ -71,13 +71,12 @@ class Overview:
     def _first_sums(self, values: np.ndarray, sums: np.ndarray, counts: np.ndarray) -> None:
         """Make sums and counts of pixels, some rows at once, which stay near the processor."""
         rows = max(1, self._strip_rows(values) // 2)
+        counts[...] = self._sizes(values)
         for top in range(0, sums.shape[self.axis], rows):
             strip = self._rows(values, 2 * top, 2 * (top + rows))
             is_valid = self.is_valid(strip)
             exact = strip.astype(np.float64, order="C")
-            if is_valid is None:
-                self._rows(counts, top, top + rows)[...] = self._sizes(strip)
-            else:
+            if is_valid is not None:
                 exact[~is_valid] = 0
                 self._sum(is_valid.view(np.uint8), self._rows(counts, top, top + rows))
             self._sum(exact, self._rows(sums, top, top + rows))

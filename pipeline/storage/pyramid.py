@@ -206,7 +206,8 @@ class Walk:
     def piece(self, read: Read, make: Make[T], bands: Bands, place: Place) -> Part[T]:
         """Read a piece, and make something of its tiles."""
         pyramid, spec, region = self.pyramid, self.pyramid.spec, self.pyramid.covers(place)
-        values = np.empty(array_shape(spec.dims, region, len(bands)), spec.dtype)
+        shape = array_shape(spec.dims, region, len(bands))
+        values = _BUFFERS.take("pixels", math.prod(shape) * spec.dtype.itemsize).view(spec.dtype).reshape(shape)
         read(region, values, None if len(bands) == spec.num_bands else bands)
         climb, made = _Climb(pyramid, bands, make, place.level), list[Made[T]]()
         for below in pyramid.places(0, place):

@@ -24,12 +24,15 @@ from pipeline.model.raster import RasterSpec, json_number
 from pipeline.model.stored import StoredArray, StoredLevels
 from pipeline.model.version import __version__
 from pipeline.operations.base import Reduction
+from pipeline.output.address import is_geotiff
 from pipeline.output.exports.geotiff import GeoTiff, geotiffs, tiling_of
 from pipeline.output.job import Job
 from pipeline.output.levels import levels_of
 from pipeline.output.provenance import hash_parts, provenance_of
+from pipeline.planning.plan import Plan
 from pipeline.storage.folder.base import Folder
 from pipeline.storage.reader import Reader
+from pipeline.storage.zarr.document import gdal_problem
 from pipeline.storage.zarr.store import array_shape_of
 
 
@@ -51,8 +54,17 @@ def describe_plan(job: Job) -> PlanFacts:
         passes=tuple(_describe_pass(planned) for planned in plan.passes),
         outputs=tuple(_describe_array(array, levels.get(raster)) for raster, array in plan.kept.items()),
         files=tuple(_describe_file(job, file) for file in geotiffs(job)),
-        notes=plan.notes,
+        notes=(*plan.notes, *(() if is_geotiff(job.result) else _gdal_notes(plan))),
     )
+
+
+def _gdal_notes(plan: Plan) -> Iterator[str]:
+    """Yield what a user of QGIS should know of the store, each thing once."""
+    found: dict[str, list[str]] = {}
+    for raster, array in plan.kept.items():
+        if problem := gdal_problem(array.spec.dims, array.shards):
+            found.setdefault(problem, []).append(raster)
+    yield from (f"{', '.join(rasters)}: {problem}" for problem, rasters in found.items())
 
 
 def _describe_pass(planned: Pass) -> PassFacts:

@@ -22,6 +22,7 @@ from pipeline.storage.input import Choice
 from pipeline.storage.reader import Scales
 from pipeline.storage.zarr.codec import codec_settings
 from pipeline.storage.zarr.coordinate import Coordinates, recorded_names
+from pipeline.storage.zarr.document import gdal_problem
 from pipeline.storage.zarr.group import (
     check_array,
     dimension_names,
@@ -81,7 +82,7 @@ class Description:
             "stored_shape": list(array.shape),
             "stored_dims": list(self._names),
             "levels": self._num_levels,
-        }
+        } | ({"gdal": problem} if (problem := gdal_problem(self.spec.dims, array.shards)) else {})
 
     def _build_spec(self) -> RasterSpec:
         names = [self._names[i] for i in self._kept]

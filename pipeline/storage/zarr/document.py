@@ -168,6 +168,15 @@ def _compressor(name: str, dtype: np.dtype) -> zarr.codecs.BloscCodec | None:
     return zarr.codecs.BloscCodec(typesize=dtype.itemsize, **codec)
 
 
+def gdal_problem(dims: Sequence[str], shards: Sequence[int] | None) -> str:
+    """Return in words what GDAL up to 3.12 makes of an array of ours; empty where it opens it as it is."""
+    if shards:
+        return "GDAL up to 3.12, and QGIS with it, opens no array in shards (`shards: none`, or a GeoTIFF, is one)"
+    if tuple(dims) == ("y", "x", "band"):
+        return "GDAL up to 3.12, and QGIS with it, takes rows for bands (`dims: band,y,x`, or a GeoTIFF, is read right)"
+    return ""
+
+
 def fill_value(spec: RasterSpec) -> Number:
     """Return the value of chunks never written: nodata, else NaN, else the dtype's largest value."""
     if spec.nodata is not None:
