@@ -5,7 +5,11 @@ Full resolution is read once more, tile by tile (see `storage.pyramid`): so leve
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,14 +21,19 @@ from pipeline.model.errors import PipelineError
 from pipeline.model.stored import StoredArray, StoredLevels, level_name
 from pipeline.output.address import is_geotiff
 from pipeline.output.job import Job
+from pipeline.output.provenance import running_code
+from pipeline.output.work_folder import work_folder
 from pipeline.planning.cost import BASE_BYTES
 from pipeline.planning.plan import format_bytes
 from pipeline.storage.folder.base import Folder
+from pipeline.storage.folder.disk import boot_id
+from pipeline.storage.folder.local import LocalFolder
 from pipeline.storage.georeference.geotiff_format import has_colors
-from pipeline.storage.pyramid import Bands, Place, Pyramid, Walk, depth, plan_walk
+from pipeline.storage.pyramid import Bands, Part, Place, Pyramid, Walk, depth, plan_walk
 from pipeline.storage.reader import Reader
+from pipeline.storage.spool import Spool
 from pipeline.storage.zarr.reader import open_written
-from pipeline.storage.zarr.store import ZarrWriter
+from pipeline.storage.zarr.store import ZarrWriter, root_attributes
 
 LARGE = 4096
 """Rows or columns from which on a raster gets levels unasked."""
@@ -139,22 +148,78 @@ def write_levels(job: Job, store: Folder, progress: Progress) -> None:
     walks = {raster: walk_of(job, job.plan.kept[raster], levels) for raster, levels in found.items()}
     if walks:
         progress.start(sum(walk.num_pieces for walk in walks.values()), what="parts of the levels")
-    for raster, walk in walks.items():
-        _write(
-            walk, open_written(store, raster), [ZarrWriter(store, array) for array in found[raster].arrays], progress
-        )
+    for number, (raster, walk) in enumerate(walks.items()):
+        writers = [ZarrWriter(store, array) for array in found[raster].arrays]
+        reader = open_written(store, raster)
+        if not isinstance(store, LocalFolder):
+            _write(walk, reader, writers, progress, None)
+            continue
+        place, token = work_folder(job.output) / f"levels-{number}", str((root_attributes(store) or {}).get("run_id"))
+        with Spool(place, token, _key(walk, raster), [math.prod(walk.pyramid.grid(walk.piece_level))]) as spool:
+            _write(walk, reader, writers, progress, _Finished(walk, writers, store, spool))
 
 
-def _write(walk: Walk, reader: Reader, writers: Sequence[ZarrWriter], progress: Progress) -> None:
+def _write(
+    walk: Walk, reader: Reader, writers: Sequence[ZarrWriter], progress: Progress, finished: _Finished | None
+) -> None:
     read_through = walk.through_cache(reader, reader.chunk)
 
     def read(*piece: Any) -> None:
         read_through(*piece)
         progress.advance()
 
-    def write(place: Place, bands: Bands, tile: np.ndarray) -> None:
-        if place.level:
-            writers[place.level - 1].write(walk.pyramid.region(place), tile)
+    def write(place: Place, bands: Bands, tile: np.ndarray) -> list[int]:
+        return writers[place.level - 1].write(walk.pyramid.region(place), tile) if place.level else []
 
-    for _ in walk.run(read, write):
+    for _ in walk.run(read, write, finished):
         pass
+
+
+def _key(walk: Walk, raster: str) -> bytes:
+    """Return what stands for all that finished pieces depend on; on another start of the machine, files may be lost."""
+    facts = [raster, walk.piece_level, walk.pyramid.tile, walk.pyramid.num_levels, walk.pyramid.resampling]
+    return hashlib.sha256(json.dumps([facts, running_code(), boot_id()]).encode()).digest()
+
+
+class _Finished:
+    """Pieces whose levels are written, with their states and marks of their files: a killed run goes on from them."""
+
+    def __init__(self, walk: Walk, writers: Sequence[ZarrWriter], store: LocalFolder, spool: Spool) -> None:
+        self.walk, self.writers, self.spool, self.mark_of = walk, writers, spool, store.marks()
+
+    def recall(self, place: Place) -> Part[Any] | None:
+        if not (data := self.spool.tile(0, self._number(place))):
+            return None
+        marks, *state = _unpacked(data)
+        return Part(place, tuple(state) or None, [], []) if list(marks) == [*self._marks(place)] else None
+
+    def keep(self, part: Part[Any]) -> None:
+        number = self._number(part.place)
+        if not self.spool.has(0, number):
+            marks = np.array([*self._marks(part.place)], np.uint64)
+            self.spool.add(0, number, _packed([marks, *(part.state or ())]))
+
+    def _marks(self, place: Place) -> Iterator[int]:
+        """Yield what stands for the files of a piece; 0 for one that is not there."""
+        pyramid = self.walk.pyramid
+        for level in range(1, min(place.level, pyramid.num_levels) + 1):
+            for tile in pyramid.places(level, place):
+                for name in self.writers[level - 1].array.files(pyramid.region(tile)):
+                    yield self.mark_of(name) or 0
+
+    def _number(self, place: Place) -> int:
+        return place.row * self.walk.pyramid.grid(place.level)[1] + place.column
+
+
+def _packed(arrays: Sequence[np.ndarray]) -> bytes:
+    file = io.BytesIO()
+    for array in arrays:
+        np.lib.format.write_array(file, array, allow_pickle=False)
+    return file.getvalue()
+
+
+def _unpacked(data: bytes) -> list[np.ndarray]:
+    file, arrays = io.BytesIO(data), list[np.ndarray]()
+    while file.tell() < len(data):
+        arrays.append(np.lib.format.read_array(file, allow_pickle=False))
+    return arrays

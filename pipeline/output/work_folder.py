@@ -19,7 +19,7 @@ MAGIC = b'{"rasterpipe": "journal", '
 
 
 OWN_NAMES = re.compile(
-    r"journal|owner|[0-9a-f]{32}|store\.zarr|store\.zarr\.work|\..+\.[0-9a-f]{32}\.partial|"
+    r"journal|owner|[0-9a-f]{32}|store\.zarr|store\.zarr\.work|\..+\.[0-9a-f]{32}\.(partial|tiles|index)|"
     r"probe-[0-9a-f]{32}(\.[0-9a-f]{32})?"
 )
 """What a run makes in the folder beside its output; nothing else there is ever removed."""

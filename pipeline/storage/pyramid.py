@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial, reduce
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -135,6 +135,16 @@ class Part(NamedTuple, Generic[T]):
     made: Sequence[Made[T]] = ()
 
 
+class Known(Protocol):
+    """Pieces that an earlier walk has finished, of which nothing is measured; threads may ask at once."""
+
+    def recall(self, place: Place) -> Part[Any] | None:
+        """Return what a piece gives to the tile above it, if it is known; nothing is made of it again."""
+
+    def keep(self, part: Part[Any]) -> None:
+        """Take note of a finished piece."""
+
+
 @dataclass(frozen=True)
 class Walk:
     """How a pyramid is walked: how much is read at once."""
@@ -186,22 +196,28 @@ class Walk:
     def _sides(self) -> tuple[int, int]:
         return self.pyramid.spec.height, self.pyramid.spec.width
 
-    def run(self, read: Read, make: Make[T]) -> Iterator[Made[T] | Statistics]:
+    def run(self, read: Read, make: Make[T], known: Known | None = None) -> Iterator[Made[T] | Statistics]:
         """Yield what was made of every tile, each group of bands by itself, and last the statistics."""
         found: list[Statistics] = []
         with ThreadPoolExecutor(self.threads) as pool:
             for bands in self.groups:
                 climb = _Climb(self.pyramid, bands, make, self.pyramid.depth)
                 places = self.pyramid.places(self.piece_level)
-                jobs = (partial(self.piece, read, make, bands, place) for place in places)
+                jobs = (partial(self._piece_or_known, known, read, make, bands, place) for place in places)
                 for part in _in_order(pool, jobs, self.threads):
                     yield from part.made
+                    if known is not None:
+                        known.keep(part)
                     for target, state in zip(climb.quarter(part.place) or (), part.state or (), strict=True):
                         np.copyto(target, state)
                     yield from climb.add(part.place, part.statistics)
                 found += climb.statistics
         if found:
             yield Statistics(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+
+    def _piece_or_known(self, known: Known | None, read: Read, make: Make[T], bands: Bands, place: Place) -> Part[T]:
+        part = known.recall(place) if known is not None else None
+        return self.piece(read, make, bands, place) if part is None else part
 
     def piece(self, read: Read, make: Make[T], bands: Bands, place: Place) -> Part[T]:
         """Read a piece, and make something of its tiles."""

@@ -14,7 +14,7 @@ import zarr_cm
 
 import pipeline
 from pipeline import api
-from pipeline.model.errors import InputError, OutputError, PipelineError
+from pipeline.model.errors import InputError, OutputError, PipelineError, RunInterrupted
 from pipeline.output import levels
 from pipeline.storage.input import Choice
 from pipeline.storage.open import open_raster
@@ -208,3 +208,44 @@ def test_a_store_that_was_made_without_levels_has_none_in_its_way(scene: str, tm
     config = document(scene, tmp_path / "a.tif", pyramid=2)
     config["steps"][0]["statistics"] = ["mean"]
     assert api.plan(config).outputs[0].levels == 0
+
+
+@pytest.mark.parametrize("harm", [None, "lost", "changed"])
+def test_killed_while_levels_are_made_it_goes_on_from_the_finished_pieces(
+    scene: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str | None
+) -> None:
+    pipeline.run(document(scene, tmp_path / "whole.zarr", pyramid=3))
+    config = document(scene, tmp_path / "a.zarr", pyramid=3)
+    real, pieces = levels._Finished.keep, list[Any]()
+
+    def stop(self: Any, part: Any) -> None:
+        if len(pieces) == 3:
+            raise KeyboardInterrupt
+        pieces.append(part.place)
+        real(self, part)
+
+    monkeypatch.setattr(levels._Finished, "keep", stop)
+    with pytest.raises(RunInterrupted, match="--resume continues the run"):
+        pipeline.run(config)
+    assert not (tmp_path / "a.zarr").exists()
+    monkeypatch.setattr(levels._Finished, "keep", real)
+    recalled, recall = list[bool](), levels._Finished.recall
+
+    def count(self: Any, place: Any) -> Any:
+        part = recall(self, place)
+        recalled.append(part is not None)
+        return part
+
+    monkeypatch.setattr(levels._Finished, "recall", count)
+    if harm:
+        lost = next(path for path in sorted(tmp_path.rglob("1/mean/c/*/*/*")) if path.is_file())
+        lost.unlink() if harm == "lost" else lost.write_bytes(lost.read_bytes() + b"x")
+    facts = pipeline.run(config, resume=True)
+    assert facts.blocks == 0
+    assert sum(recalled) == (3 if harm is None else 2)
+    first, second = (
+        {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("c/*/*/*")}
+        for folder in (tmp_path / "whole.zarr", tmp_path / "a.zarr")
+    )
+    assert first == second
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zarr", "scene.zarr", "whole.zarr"]

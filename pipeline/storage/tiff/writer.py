@@ -35,9 +35,9 @@ from pipeline.storage.georeference.geotiff_format import (
     statistics_items,
 )
 from pipeline.storage.pyramid import Bands, Place, Read
+from pipeline.storage.spool import HEADER_BYTES, Spool
 from pipeline.storage.thread_buffers import ThreadBuffers
 from pipeline.storage.tiff import ifd
-from pipeline.storage.tiff.spool import HEADER_BYTES, Spool
 from pipeline.storage.tiff.tiling import Tiling
 
 DEFLATE, ZSTANDARD = 8, 50000

@@ -1,4 +1,4 @@
-"""Tiles of a file that is being written, as they come: kept on the disk, so that no killed run encodes them again.
+"""Tiles of what is being written, as they come: kept on the disk, so that no killed run makes them again.
 
 Beside the tiles lies an index, one entry a tile, which is written after the tile: level, number in the level, offset,
 count, CRC-32. What a crash has torn ends the index when it is read again.
@@ -73,6 +73,10 @@ class Spool:
         _write(self._index, ENTRY.pack(level, number, self._end, len(data), zlib.crc32(data)))
         self.offsets[level][number], self.counts[level][number] = self._end, len(data)
         self._end += len(data)
+
+    def tile(self, level: int, number: int) -> bytes:
+        """Return a tile; nothing where it is not there."""
+        return self.read(int(self.offsets[level][number]), int(self.counts[level][number]))
 
     def read(self, offset: int, count: int) -> bytes:
         return os.pread(self._tiles.fileno(), count, offset)
