@@ -18,7 +18,7 @@ from pipeline.output.job import Job
 from pipeline.planning.plan import UNKNOWN
 from pipeline.storage.input import Choice
 from pipeline.storage.open import open_raster
-from pipeline.verbs.convert import Wanted, conversion
+from pipeline.verbs.convert import SOURCE, Part, Wanted, conversion, part_settings
 from pipeline.verbs.facts import describe_input, describe_plan
 from pipeline.verbs.load import PLANNED, Cut, Source, load
 from pipeline.verbs.run import Ways, executor_of, run_job
@@ -111,6 +111,7 @@ def apply_operation(
     target: str,
     *,
     limits: Sequence[Setting] = (),
+    part: Part | None = None,
     **existing: Unpack[Existing],
 ) -> RunFacts:
     """Run one operation from a raster to a store, without a pipeline file.
@@ -121,18 +122,20 @@ def apply_operation(
         Of the operation; a text is YAML.
     limits
         Settings of `run`, each with the option that messages name.
+    part
+        The part of the raster to compute: see `pipeline.verbs.convert.part_settings`.
     existing
         As for `run`.
     """
     find_operation(operation)
     name = "result" if operation in RESERVED else operation
     document = {
-        "inputs": {"source": source},
+        "inputs": {SOURCE: source},
         "steps": [{"name": name, "op": operation}],
         "output": {"path": target},
     }
     settings = [(f"steps.{name}.{key}", value, f"{key}={value}") for key, value in parameters.items()]
-    return run(document, overrides=[*settings, *limits], **existing)
+    return run(document, overrides=[*settings, *part_settings(**(part or {})), *limits], **existing)
 
 
 def verify(
@@ -188,7 +191,7 @@ def convert(
     quiet: bool = True,
     **wanted: Unpack[Wanted],
 ) -> RunFacts:
-    """Convert a raster between Zarr and GeoTIFF.
+    """Convert a raster, or a part of it, between Zarr and GeoTIFF.
 
     Parameters
     ----------

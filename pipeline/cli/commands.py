@@ -16,6 +16,7 @@ from pipeline.cli.options import (
     json_option,
     limit_options,
     pairs,
+    part_options,
     quiet_option,
     trust_option,
 )
@@ -184,6 +185,7 @@ def synth(path: str, as_json: bool, **options: Any) -> None:
 @click.argument("source", metavar="SRC", type=click.Path(readable=False))
 @click.argument("target", metavar="DST", type=click.Path(readable=False))
 @click.option("--array", help="The array in a Zarr group that holds several.")
+@part_options
 @click.option("--bands", metavar="LIST", help="Positions from 1, or names: '[4, 3, 2]'.")
 @click.option("--dtype", help="Another dtype: integers are rounded half to even and saturate.")
 @click.option("--nodata", metavar="VALUE", help="Another value for invalid pixels; none: all are valid.")
@@ -196,23 +198,25 @@ def synth(path: str, as_json: bool, **options: Any) -> None:
 @quiet_option
 @json_option
 @debug_option
-def convert(source: str, target: str, as_json: bool, **options: Any) -> None:
-    """Convert a raster from SRC to DST: TIFF to Zarr, Zarr to TIFF (DST ends in .tif), Zarr to Zarr.
+def convert(source: str, target: str, as_json: bool, part: dict[str, Any], **options: Any) -> None:
+    """Convert a raster, or a part of it, from SRC to DST: TIFF to Zarr, Zarr to TIFF (DST ends in .tif), Zarr to Zarr.
 
-    Pixels, georeference and what else the file says are kept. Example: rasterpipe convert scene.tif scene.zarr
+    Pixels, georeference and what else the file says are kept. Examples: rasterpipe convert scene.tif scene.zarr;
+    rasterpipe convert scene.zarr part.tif --region 0:2000 500:2500
     """
     import_api()
     from pipeline import api
     from pipeline.cli import text
 
     output = {key: options.pop(key) for key in ("chunks", "shards", "codec", "dims")}
-    facts = api.convert(source, target, output=output, **options)
+    facts = api.convert(source, target, output=output, **part, **options)
     print_summary(facts.to_dict(), as_json, text.format_run(facts))
 
 
 @click.command()
 @click.argument("operation", metavar="OP")
 @click.argument("arguments", nargs=-1, required=True, metavar="[KEY=VALUE ...] SRC DST")
+@part_options
 @exists_options
 @limit_options
 @quiet_option

@@ -38,6 +38,9 @@ class HandedOn(Protocol):
     def select(self, indices: Sequence[int]) -> HandedOn:
         """Return what holds for some of the bands."""
 
+    def cut(self, row: int, column: int) -> HandedOn:
+        """Return what holds for the part that begins there."""
+
 
 @dataclass(frozen=True, slots=True)
 class RasterSpec:

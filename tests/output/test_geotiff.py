@@ -274,12 +274,19 @@ def test_a_part_has_its_own_place(tmp_path: Path) -> None:
     assert tags_of(tmp_path / "b.tif")[34735] == tags_of(tmp_path / "a.tif")[34735]
 
 
-def test_control_points_of_a_part_are_left_out_aloud(tmp_path: Path) -> None:
-    make_tiff(tmp_path / "a.tif", {"extratags": [UTM, CONTROL]})
-    document = pipeline_of(tmp_path / "a.tif", tmp_path / "b.tif", {"name": "few", "op": "select", "bands": [1]})
-    facts = pipeline.run(document | {"region": {"rows": [3, 9], "columns": [2, 30]}})
-    assert any("control points are left out" in line for line in facts["geotiffs"][0]["warnings"])
-    assert tags_of(tmp_path / "b.tif")[33922] == "None"
+def test_control_points_and_coefficients_of_a_part_move_along(tmp_path: Path) -> None:
+    """A part whose points all lie inside was once given those of the whole."""
+    tied = (5.0, 6.5, 0.0, 1.0, 2.0, 3.0, 9.0, 7.0, 0.0, 9.0, 2.5, 0.0, 8.0, 12.0, 0.0, 1.0, 7.0, 0.0)
+    make_tiff(tmp_path / "a.tif", {"extratags": [UTM, tag(33922, *tied), tag(50844, *map(float, range(92)))]})
+    for target in ("b.tif", "b.zarr", "c.tif"):
+        source = tmp_path / ("b.zarr" if target == "c.tif" else "a.tif")
+        part = {} if target == "c.tif" else {"region": {"rows": [3, 20], "columns": [2, 30]}}
+        api.convert(source, tmp_path / target, limits=SMALL, **part)
+    for target in ("b.tif", "c.tif"):
+        with tifffile.TiffFile(tmp_path / target) as tif:
+            moved, rpc = (tif.pages.first.tags.valueof(code) for code in (33922, 50844))
+        assert moved == tuple(value - {0: 2, 1: 3}.get(i % 6, 0) for i, value in enumerate(tied))
+        assert rpc == tuple(value - {2: 3, 3: 2}.get(i, 0) for i, value in enumerate(map(float, range(92))))
 
 
 def test_computed_values_have_no_colour_table_and_no_scale(tmp_path: Path) -> None:

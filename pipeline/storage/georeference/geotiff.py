@@ -20,15 +20,15 @@ from pipeline.model.affine import Affine
 from pipeline.model.raster import Number, default_names, fit, name_bands
 from pipeline.storage.georeference.cf import pair_scales
 from pipeline.storage.georeference.geokeys import ASCII, DIRECTORY, DOUBLES, PIXEL_IS_POINT, Key, numbers, parse_keys
-from pipeline.storage.georeference.recorded import Item, Recorded
+from pipeline.storage.georeference.recorded import PIXEL_SCALE, RPC, TIEPOINT, Item, Recorded
 
 Tags = Mapping[int, Any]
 Items = dict[tuple[str, int], str]
 
-PIXEL_SCALE, TIEPOINT, TRANSFORMATION = 33550, 33922, 34264
+TRANSFORMATION = 34264
 GDAL_METADATA, GDAL_NODATA = 42112, 42113
-PLACE = (PIXEL_SCALE, TIEPOINT, TRANSFORMATION, DIRECTORY, DOUBLES, ASCII, 50844)
-"""The tags that say where a raster lies; 50844 holds the coefficients of a rational polynomial (RPC)."""
+PLACE = (PIXEL_SCALE, TIEPOINT, TRANSFORMATION, DIRECTORY, DOUBLES, ASCII, RPC)
+"""The tags that say where a raster lies; RPC holds the coefficients of a rational polynomial."""
 COLORS = 320
 TAGS = (*PLACE, GDAL_METADATA, GDAL_NODATA, COLORS)
 """All tags that bear on what this module says."""
