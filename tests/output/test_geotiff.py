@@ -599,43 +599,93 @@ def test_the_record_of_a_file_publishes_no_absolute_paths(tmp_path: Path) -> Non
         "run": {"scratch": str(tmp_path / "data")},
     }
     pipeline.run(document, quiet=True)
-    path = tmp_path / "maps" / "b_value.tif"
+    path = tmp_path / "maps" / "b.tif"
     text = tiff_writer.read_description(path) or ""
     assert str(tmp_path) not in text
     assert json.loads(text)["rasterpipe"]["config"]["inputs"]["image"]["path"] == "${file}/../data/a.tif"
     (tmp_path / "link").symlink_to(tmp_path / "maps")
-    for place in (path, tmp_path / "link" / "b_value.tif"):
+    for place in (path, tmp_path / "link" / "b.tif"):
         record = provenance_of(place)
         assert record is not None
         assert record["config"]["inputs"]["image"]["path"] == str(tmp_path / "data" / "a.tif")
         assert api.verify(str(place))["agrees"]
     shutil.rmtree(tmp_path / "out.zarr")
     shutil.move(tmp_path, moved := tmp_path.with_name("moved"))  # a project goes elsewhere, as a whole
-    assert api.verify(str(moved / "maps" / "b_value.tif"))["agrees"]
+    assert api.verify(str(moved / "maps" / "b.tif"))["agrees"]
+
+
+POSTER = {"outputs": ["index", "color"]}
 
 
 def test_bands_are_described_by_what_they_are(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.zarr", bands=2)
     zarr.open_group(store)["image"].attrs["long_name"] = ["red", "nir"]
+    plain, alone = (make_store(tmp_path / f"{bands}.zarr", bands=bands) for bands in (2, 1))
+    texture = {"op": "window", "size": 3, "statistics": ["mean", "std"]}
     steps = [
         {"name": "ndvi", "op": "calc", "input": "image", "expression": "(nir - red) / (nir + red)"},
-        {"name": "texture", "op": "window", "input": "ndvi", "size": 3, "statistics": ["mean", "std"]},
+        {"name": "texture", "input": "ndvi", **texture},
         {"name": "slope", "op": "gradient", "input": "image", "spacing": 1, "outputs": ["dy"]},
         {"name": "one", "op": "select", "input": "image", "bands": ["nir"]},
+        {"name": "half", "op": "calc", "input": "one", "expression": "one / 2"},
+        {"name": "both", "op": "calc", "input": "image", "expression": "image / 2"},
+        {"name": "soft", "op": "gaussian", "input": "image", "sigma": 1},
+        {
+            "name": "poster",
+            "op": "quantize",
+            "input": "image",
+            "palette": [[0, 0], [9, 9]],
+            "outputs": ["index", "color"],
+        },
+        {"name": "plain_texture", "input": "plain", **texture},
+        {"name": "plain_soft", "op": "gaussian", "input": "plain", "sigma": 1},
+        {"name": "alone_texture", "input": "alone", **texture},
+        {"name": "alone_half", "op": "calc", "input": "alone", "expression": "b1 / 2"},
+        {"name": "bank", "op": "gabor", "input": "alone", "frequencies": [0.2], "orientations": [0, 45]},
     ]
     output = {"path": str(tmp_path / "b.zarr"), "geotiff": str(tmp_path / "maps")}
-    output["keep"] = ["ndvi", "texture", "slope", "one"]  # type: ignore[assignment]
-    pipeline.run({"inputs": {"image": str(store)}, "steps": steps, "output": output}, quiet=True)
+    output["keep"] = [step["name"] for step in steps]  # type: ignore[assignment]
+    inputs = {"image": str(store), "plain": str(plain), "alone": str(alone)}
+    pipeline.run({"inputs": inputs, "steps": steps, "output": output}, quiet=True)
     due = {
-        "ndvi_value": ("ndvi",),
+        "ndvi": ("ndvi",),
         "texture_mean": ("ndvi mean",),
         "texture_std": ("ndvi std",),
         "slope_dy": ("red dy", "nir dy"),
-        "one_value": ("nir",),
+        "one": ("nir",),
+        "half": ("half",),
+        "both": ("red", "nir"),
+        "soft": ("red", "nir"),
+        "poster_index": ("index",),
+        "poster_color": ("red color", "nir color"),
+        "plain_texture_mean": ("b1 mean", "b2 mean"),
+        "plain_texture_std": ("b1 std", "b2 std"),
+        "plain_soft": (None, None),
+        "alone_texture_mean": ("mean",),
+        "alone_texture_std": ("std",),
+        "alone_half": ("alone_half",),
+        "bank_response": ("b1 f=0.2 o=0 response", "b1 f=0.2 o=45 response"),
     }
+    assert sorted(path.stem for path in (tmp_path / "maps").iterdir()) == sorted(due)
     for name, names in due.items():
-        assert TiffReader.open(tmp_path / "maps" / f"{name}.tif").spec.bands == names
-        assert api.verify(str(tmp_path / "maps" / f"{name}.tif"))["agrees"]
+        path = tmp_path / "maps" / f"{name}.tif"
+        with tifffile.TiffFile(path) as tif:
+            items = re.findall(r'sample="(\d)" role="description">(.*?)<', str(tif.pages.first.tags.valueof(42112)))
+        assert items == [(str(band), text) for band, text in enumerate(names) if text], name
+        assert api.verify(str(path), samples=1)["agrees"]
+    assert zarr.open_group(tmp_path / "b.zarr")["alone_half/value"].attrs["geotiff"] == {"band": "alone_half"}
+
+
+@pytest.mark.parametrize("names", [("a_b", "a"), ("A_B", "a")])
+def test_two_rasters_of_one_file_name_are_refused(scene: Path, tmp_path: Path, names: tuple[str, str]) -> None:
+    steps = [
+        {"name": names[0].replace("b", "mean").replace("B", "MEAN"), "op": "gaussian", "input": "image", "sigma": 1},
+        {"name": names[1], "op": "window", "input": "image", "size": 3, "statistics": ["mean"]},
+    ]
+    document = pipeline_of(scene, tmp_path / "out.zarr", *steps, geotiff=str(tmp_path / "maps"))
+    with pytest.raises(PipelineError, match=r"[aA]_(mean|MEAN)/value and a/mean would both be written as a_mean\.tif;"):
+        pipeline.run(document)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif"]
 
 
 def test_big_files_are_bigtiff(scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

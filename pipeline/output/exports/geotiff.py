@@ -34,6 +34,9 @@ from pipeline.storage.folder.disk import replacing_file
 from pipeline.storage.zarr.reader import open_written
 from pipeline.storage.zarr.store import root_attributes
 
+ONLY = "value"
+"""The output of operations that have one: its name says nothing."""
+
 
 @dataclass(frozen=True)
 class GeoTiff:
@@ -57,9 +60,23 @@ def geotiffs(job: Job) -> list[GeoTiff]:
             )
         found.append(GeoTiff(kept[0], Path(output.path)))
     if output.geotiff is not None:
-        folder, names = Path(output.geotiff), [array.raster.replace("/", "_") + ".tif" for array in kept]
-        found += [GeoTiff(array, folder / name) for array, name in zip(kept, names, strict=True)]
+        found += [GeoTiff(array, Path(output.geotiff, name)) for name, array in _named(kept).items()]
     return found
+
+
+def _named(kept: Sequence[StoredArray]) -> dict[str, StoredArray]:
+    """Return rasters by the names of their files: smooth_mean.tif; of a step's only result, the step's name alone."""
+    named: dict[str, StoredArray] = {}
+    taken: dict[str, str] = {}
+    for array in kept:
+        name = array.raster.removesuffix(f"/{ONLY}").replace("/", "_") + ".tif"
+        if other := taken.get(name.casefold()):  # some file systems take both for one
+            raise PipelineError(
+                f"{other} and {array.raster} would both be written as {name}; rename one of the steps",
+                ("output", "geotiff"),
+            )
+        taken[name.casefold()], named[name] = array.raster, array
+    return named
 
 
 @register
@@ -114,15 +131,18 @@ def _check_memory(job: Job, file: GeoTiff) -> None:
 
 
 def file_spec(array: StoredArray) -> RasterSpec:
-    """Return the spec of a raster as its file has it: bands that have names are those of this output.
+    """Return the spec of a raster as its file has it: its bands are those of this output.
 
-    A store tells the mean of a band from its standard deviation by the array's name, a file by its bands' alone.
+    A store tells the mean of a band from its standard deviation by the array's name, a file by its bands' alone:
+    `B08 mean`, `b2 mean`; one band without a name is the `mean`.
     """
     spec = with_region(array.spec, array.region)
     output = array.raster.partition("/")[2]
-    plain = (*default_names(spec.num_bands), output)
-    bands = tuple(band if output == "value" or band in plain else f"{band} {output}" for band in spec.bands)
-    return replace(spec, bands=bands)
+    if output == ONLY or spec.bands == (output,):
+        return spec
+    if spec.bands == default_names(1):
+        return replace(spec, bands=(output,))
+    return replace(spec, bands=tuple(f"{band} {output}" for band in spec.bands))
 
 
 def _layout(job: Job, array: StoredArray) -> Any:
