@@ -18,6 +18,14 @@ class KeepsValues(Operation):
     """The outputs' values are the source's, so that what its file says of them still holds."""
 
 
+class HasUnits(Operation):
+    """Knows in which units some outputs are."""
+
+    def units(self) -> dict[str, str]:
+        """Return the units of outputs, `model.raster.SAME` where they are the input's; others' are not known."""
+        raise NotImplementedError(f"{type(self).__name__}.units")
+
+
 class NeedsGrid(Operation):
     """Needs what only the grid of its sources tells: the size of a pixel, say."""
 

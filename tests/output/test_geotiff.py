@@ -676,6 +676,78 @@ def test_bands_are_described_by_what_they_are(tmp_path: Path) -> None:
     assert zarr.open_group(tmp_path / "b.zarr")["alone_half/value"].attrs["geotiff"] == {"band": "alone_half"}
 
 
+SAME, NONE = ("m", "K"), ("", "")
+STATISTICS = ["mean", "sum", "var", "std", "min", "max", "range", "count", "median"]
+UNITS: dict[str, tuple[dict[str, Any], dict[str, tuple[str, str]]]] = {
+    "window": (
+        {"size": 3, "statistics": STATISTICS, "percentiles": [10]},
+        {**dict.fromkeys([*STATISTICS, "p10"], SAME), "var": NONE, "count": NONE},
+    ),
+    "gaussian": ({"sigma": 1}, {"value": SAME}),
+    "gaussian ": ({"sigma": 1, "order": [0, 1]}, {"value": NONE}),
+    "convolve": ({"kernel": [[1, 2, 1]]}, {"value": NONE}),
+    "convolve ": ({"kernel": [[1, 2, 1]], "normalize": True}, {"value": SAME}),
+    "cast": ({"dtype": "float64"}, {"value": SAME}),
+    "cast ": ({"dtype": "float64", "scale": 2}, {"value": NONE}),
+    "select": ({"bands": [2, 1]}, {"value": ("K", "m")}),
+    "mask": ({"where": "input > 5"}, {"value": SAME}),
+    "calc": ({"expression": "input * 2"}, {"value": NONE}),
+    "gradient": (
+        {"spacing": 1, "outputs": ["dy", "direction"]},
+        {"dy": NONE, "direction": ("degree", "degree")},
+    ),
+    "hessian": ({"spacing": 1, "outputs": ["dyy"]}, {"dyy": NONE}),
+    "gabor": ({"frequencies": 0.2, "orientations": 0}, {"response": NONE}),
+    "label_stats": (
+        {"labels": "labels", "statistics": ["mean", "var", "count"], "recolor": ["mean", "var", "count"]},
+        {"mean": SAME, "var": NONE, "count": NONE},
+    ),
+    "quantize": (
+        {"palette": [[0, 0], [9, 9]], "outputs": ["index", "color", "distance"]},
+        {"index": ("",), "color": SAME, "distance": ("",)},
+    ),
+}
+
+
+def make_measured(tmp_path: Path, scale: str = "") -> Path:
+    text = "".join(f'<Item name="UNITTYPE" sample="{i}" role="unittype">{unit}</Item>' for i, unit in enumerate(SAME))
+    tags = [tag(42112, f"<GDALMetadata>{text}{scale}</GDALMetadata>")]
+    make_tiff(tmp_path / "a.tif", {"shape": (2, 20, 30), "planarconfig": "separate", "extratags": tags})
+    make_tiff(tmp_path / "labels.tif", {"dtype": "int16"})
+    return tmp_path / "a.tif"
+
+
+def units_of(path: Path) -> tuple[str, ...]:
+    facts = api.info(path)
+    return tuple(facts.units or NONE[: facts.num_bands])
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_units_are_those_of_the_values(tmp_path: Path, name: str) -> None:
+    options, due = UNITS[name]
+    step = {"name": "s", "op": name.strip(), "input": "image", **options}
+    document = pipeline_of(make_measured(tmp_path), tmp_path / "b.zarr", step, geotiff=str(tmp_path / "maps"))
+    document["inputs"] |= {"labels": str(tmp_path / "labels.tif")} if name == "label_stats" else {}
+    pipeline.run(document)
+    for output, units in due.items():
+        path = tmp_path / "maps" / ("s.tif" if output == "value" else f"s_{output}.tif")
+        assert units_of(path) == units
+        assert units_of(tmp_path / "b.zarr" / "s" / output) == units
+
+
+def test_units_of_scaled_values(tmp_path: Path) -> None:
+    """Values of which a tenth is in metres are not in metres."""
+    source = make_measured(tmp_path, '<Item name="SCALE" sample="0" role="scale">0.1</Item>')
+    step = {"name": "s", "op": "window", "size": 3, "statistics": ["mean"]}
+    for number, (scale, due) in enumerate((("ignore", NONE), ("apply", SAME), ({"factor": 0.1}, NONE))):
+        document = pipeline_of(source, tmp_path / f"{number}.tif", step)
+        document["inputs"]["image"] = {"path": str(source), "scale": scale}
+        pipeline.run(document)
+        assert units_of(tmp_path / f"{number}.tif") == due
+    api.convert(source, tmp_path / "c.tif", limits=SMALL)
+    assert units_of(tmp_path / "c.tif") == SAME  # beside the scale
+
+
 @pytest.mark.parametrize("names", [("a_b", "a"), ("A_B", "a")])
 def test_two_rasters_of_one_file_name_are_refused(scene: Path, tmp_path: Path, names: tuple[str, str]) -> None:
     steps = [
