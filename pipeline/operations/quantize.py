@@ -48,6 +48,7 @@ class Quantize(ReadsMatrices, HasTableBeside, HasUnits, IsMeasured):
 
     domain: ClassVar[Domain] = "native"
     matrices: ClassVar[tuple[str, ...]] = ("palette",)
+    indices: ClassVar[str] = "index"
     example: ClassVar[str] = (
         "{name: poster, op: quantize, input: image, bands: [4, 3, 2], palette: colors, outputs: [index, color]}"
     )

@@ -62,7 +62,10 @@ class WritesTableFiles(Operation):
 
 
 class HasTableBeside(Operation):
-    """Has a table that belongs beside the outputs: the palette that indices point into."""
+    """Has a table that belongs beside the outputs: the `palette` that indices point into."""
+
+    indices: ClassVar[str]
+    """The output whose values are places in it."""
 
     def table_beside(self, tables: Mapping[str, Table], specs: Specs) -> tuple[Table, TableSpec]:
         raise NotImplementedError(f"{type(self).__name__}.table_beside")

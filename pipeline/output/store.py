@@ -195,7 +195,7 @@ class RunStore:
         for name, step in plan.reductions.items():
             assert isinstance(step.operation, Reduction)
             yield TablePlan(name, measured.tables[name], step.operation.table_spec(step.sources))
-        for step in {step.name: step for planned in plan.passes for step in planned.steps}.values():
+        for step in plan.steps.values():
             operation = step.operation
             if isinstance(operation, HasTableBeside) and any(
                 raster.startswith(f"{step.name}/") for raster in plan.kept

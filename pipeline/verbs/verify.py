@@ -21,6 +21,7 @@ from pipeline.model.errors import InputError, OutputError, PipelineError
 from pipeline.model.facts import VerifyFacts
 from pipeline.model.raster import RasterSpec
 from pipeline.output.address import is_geotiff
+from pipeline.output.exports.color_table import computed_table
 from pipeline.output.exports.geotiff import file_spec
 from pipeline.output.job import Job
 from pipeline.output.provenance import difference, hash_parts, provenance_of
@@ -28,6 +29,7 @@ from pipeline.output.store import RUN_ID
 from pipeline.storage.folder.address import is_url
 from pipeline.storage.folder.base import RemoteError
 from pipeline.storage.folder.open import folder_at
+from pipeline.storage.georeference.recorded import recorded_of
 from pipeline.storage.tiff.writer import tag_differences
 from pipeline.storage.zarr.reader import configure
 from pipeline.verbs.expectation import Record, count_problems, document_difference, store_problems
@@ -206,7 +208,11 @@ def _file_problems(output: str, job: Job, record: Record) -> Iterator[str]:
     """Yield what is wrong with a GeoTIFF without looking at its pixels."""
     yield from count_problems(output, job, record)
     for raster, array in job.plan.kept.items():
-        stored, due = open_output(output, raster).spec, file_spec(array)
+        stored = open_output(output, raster).spec
+        # colours that a run computes are compared when all is computed again
+        table = computed_table(job.plan, raster, {})
+        colors = recorded_of(stored).colors if table is None else table.colors
+        due = file_spec(array, colors)
         for word, a, b in (("shape", _sizes(stored), _sizes(due)), ("dtype", stored.dtype, due.dtype)):
             if a != b:
                 yield f"{output}: the {word} of {raster} is {a}, by its plan {b}"

@@ -24,6 +24,7 @@ from pipeline.model.stored import StoredArray, with_region
 from pipeline.output.address import is_geotiff
 from pipeline.output.decision import check_file
 from pipeline.output.exports.base import Export, Written, register
+from pipeline.output.exports.color_table import stored_table
 from pipeline.output.job import Job
 from pipeline.output.provenance import beside, hash_parts, provenance_of
 from pipeline.output.work_folder import remove_work_folder, work_folder
@@ -31,6 +32,7 @@ from pipeline.planning.cost import BASE_BYTES
 from pipeline.planning.plan import format_bytes
 from pipeline.storage.folder.address import is_url
 from pipeline.storage.folder.disk import replacing_file
+from pipeline.storage.georeference.recorded import recorded_of
 from pipeline.storage.zarr.reader import open_written
 from pipeline.storage.zarr.store import root_attributes
 
@@ -130,13 +132,15 @@ def _check_memory(job: Job, file: GeoTiff) -> None:
         )
 
 
-def file_spec(array: StoredArray) -> RasterSpec:
+def file_spec(array: StoredArray, colors: tuple[int, ...] = ()) -> RasterSpec:
     """Return the spec of a raster as its file has it: its bands are those of this output.
 
     A store tells the mean of a band from its standard deviation by the array's name, a file by its bands' alone:
-    `B08 mean`, `b2 mean`; one band without a name is the `mean`.
+    `B08 mean`, `b2 mean`; one band without a name is the `mean`. `colors` are those of indices, see `color_table`.
     """
     spec = with_region(array.spec, array.region)
+    if colors:
+        spec = replace(spec, recorded=replace(recorded_of(spec), colors=colors))
     output = array.raster.partition("/")[2]
     if output == ONLY or spec.bands == (output,):
         return spec
@@ -177,7 +181,9 @@ def _write(job: Job, file: GeoTiff, record: Mapping[str, Any], progress: Progres
 
     try:
         file.path.parent.mkdir(parents=True, exist_ok=True)
-        layout, workers = _layout(job, file.array), job.plan.settings.workers
+        table = stored_table(job.place.folder, job.plan, file.array.raster)
+        layout = replace(_layout(job, file.array), spec=file_spec(file.array, table.colors))
+        workers = job.plan.settings.workers
         with replacing_file(file.path, str(record.get("run_id"))) as building, progress:
             progress.start(sum(1 for _ in layout.pieces()), what=f"parts of {file.path.name}")
             warnings = write_geotiff(building, read, layout, file.array.codec, shown, workers)
@@ -186,7 +192,7 @@ def _write(job: Job, file: GeoTiff, record: Mapping[str, Any], progress: Progres
             f"{file.path}: cannot be written: {error.strerror or error}; the store {job.output} is complete, and "
             "--resume writes the file once that is mended"
         ) from error
-    return warnings
+    return [*warnings, table.lost] if table.lost else warnings
 
 
 def remove_store(job: Job) -> str | None:
