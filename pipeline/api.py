@@ -146,6 +146,7 @@ def verify(
     seed: int | None = None,
     memory: str | None = None,
     workers: int | None = None,
+    inputs: Mapping[str, str] | None = None,
     trust: bool | None = None,
     quiet: bool = True,
 ) -> VerifyFacts:
@@ -159,6 +160,8 @@ def verify(
         Of the regions and their layouts. Default: another one each time.
     memory, workers
         As `run.memory` and `run.workers`. Default: as the run was told.
+    inputs
+        Where inputs lie now, by name; of a stack, the folder of its files. Default: where the record says.
     trust
         Whether the recorded pipeline may ask for anything, as of `run`.
 
@@ -170,13 +173,14 @@ def verify(
     PipelineError
         Where the record asks for what takes the user's word.
     InputError
-        Where an input is gone, or is not the one that the output was made of.
+        Where an input is gone, is not the one that the output was made of, or lay so far from a GeoTIFF that this
+        does not tell where.
     """
     from pipeline.verbs import verify as verification
 
     extent = verification.Extent(samples, everything, seed)
     limits = {key: value for key, value in (("memory", memory), ("workers", workers)) if value is not None}
-    return verification.verify(os.fspath(output), extent, limits, trust, Progress(quiet=quiet))
+    return verification.verify(os.fspath(output), extent, limits, trust, Progress(quiet=quiet), inputs)
 
 
 def convert(

@@ -114,11 +114,12 @@ def info(path: str, array: str | None, as_json: bool) -> None:
 @click.option("--seed", type=click.IntRange(min=0), help="Of the regions. Default: others each time.")
 @click.option("--memory", metavar="SIZE", help="What computing again stays below. Default: as the run was told.")
 @click.option("--workers", type=click.IntRange(min=1), help="Blocks computed at once.")
+@click.option("--input", "inputs", multiple=True, metavar="NAME=PATH", help="Where an input lies now.")
 @trust_option
 @quiet_option
 @json_option
 @debug_option
-def verify(output: str, trust: bool, as_json: bool, **options: Any) -> None:
+def verify(output: str, inputs: tuple[str, ...], trust: bool, as_json: bool, **options: Any) -> None:
     """Check a finished OUTPUT: its files, its record, and regions of it, computed again by another layout.
 
     OUTPUT is a store, or a GeoTIFF that a run wrote. Exits with 0 if all agrees, with 5 if not.
@@ -127,7 +128,7 @@ def verify(output: str, trust: bool, as_json: bool, **options: Any) -> None:
     from pipeline import api
     from pipeline.cli import text
 
-    facts = api.verify(output, trust=trust or None, **options)
+    facts = api.verify(output, inputs=pairs(inputs), trust=trust or None, **options)
     print_facts(facts.to_dict(), as_json, text.format_verify(facts))
     if not facts.agrees:
         fail("\n".join(facts.problems), 5)
