@@ -17,6 +17,7 @@ from pipeline.model.errors import PipelineError
 from pipeline.model.raster import RasterSpec
 from pipeline.storage.input import Choice
 from pipeline.storage.open import open_raster
+from tests import zarr_files
 
 SMALL = [("run.memory", "600 MiB", "--memory"), ("run.workers", 2, "--workers")]
 NAMED = b'<GDALMetadata><Item name="DESCRIPTION" sample="0" role="description">red</Item></GDALMetadata>\0'
@@ -108,3 +109,29 @@ def test_a_box_needs_a_georeference_and_says_what_it_leaves_out(pyramid: Path, t
     assert any("reaches beyond the raster, which spans x 500000 to 500960" in text for text in facts["warnings"])
     facts = api.convert(pyramid, tmp_path / "c.tif", bbox=[500000, 5999800, 500050, 6000000], limits=SMALL)
     assert not any("beyond" in text for text in facts["warnings"])
+
+
+@pytest.mark.parametrize("suffix", ["tif", "zarr"])
+def test_a_part_of_a_level_of_a_store(tmp_path: Path, suffix: str) -> None:
+    values = np.random.default_rng(1).integers(0, 99, (40, 60)).astype(np.uint8)
+    scales = [{"axes": [{"name": "y"}, {"name": "x"}], "datasets": [{"path": "0"}, {"path": "1"}]}]
+    attributes = {"ome": {"multiscales": scales}, "spatial:transform": [10, 0, 500, 0, -10, 900]}
+    levels = {"0": (("y", "x"), values), "1": (("y", "x"), values[::2, ::2])}
+    path = zarr_files.group(tmp_path / "a.zarr", attributes, **levels)
+    target = tmp_path / f"b.{suffix}"
+    api.convert(path, target, level=1, region={"rows": [2, 9], "columns": [4, 30]}, limits=SMALL)
+    found, spec = pixels_of(target)
+    np.testing.assert_array_equal(found, values[::2, ::2][2:9, 4:])
+    assert spec.transform == (20, 0, 580, 0, -20, 860)
+
+
+def test_a_part_of_an_internal_mask(tmp_path: Path) -> None:
+    values = np.arange(600, dtype=np.uint16).reshape(20, 30)
+    mask = (values % 7 > 2).astype(np.uint8)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(values, photometric="minisblack", metadata=None)
+        writer.write(mask.astype(bool), photometric="mask", subfiletype=4, metadata=None)
+    api.convert(tmp_path / "a.tif", tmp_path / "b.tif", series="mask", region={"rows": [2, 9]}, limits=SMALL)
+    found, spec = pixels_of(tmp_path / "b.tif")
+    np.testing.assert_array_equal(found != 0, mask[2:9] != 0)
+    assert spec.bands == ("mask",)
