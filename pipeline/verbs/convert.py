@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 
 from pipeline.config import Setting, load_pipeline
@@ -93,13 +93,19 @@ def conversion(
     elif not dtype and nodata is None:
         entry["nodata"] = "carry"
     document = {"inputs": {SOURCE: entry}, "steps": [step], "output": {"path": target}}
-    of_step = (("bands", wanted.get("bands")), ("dtype", dtype), ("nodata", nodata))
-    values = {f"steps.{STEP}.{key}": value for key, value in of_step}
-    values |= {f"output.{key}": value for key, value in wanted.get("output", {}).items()}
-    named = ((place, value, place.rpartition(".")[2]) for place, value in values.items() if value is not None)
-    part = {key: value for key, value in wanted.items() if key in Part.__annotations__}
-    found = [*part_settings(**part), *((place, value, f"--{key} {value}") for place, value, key in named)]  # type: ignore[arg-type]
+    settings = list(_settings({**wanted, "nodata": nodata}))
     if not dtype and wanted.get("bands") is None:
         step["bands"] = [1]  # until what is meant is known to be sound
-        step["bands"] = list(open_input(load_pipeline(document, found)[0].inputs[SOURCE]).spec.bands)
-    return document, found
+        step["bands"] = list(open_input(load_pipeline(document, settings)[0].inputs[SOURCE]).spec.bands)
+    return document, settings
+
+
+def _settings(wanted: Wanted) -> Iterator[Setting]:
+    """Yield what is wanted as settings."""
+    yield from part_settings(wanted.get("region"), wanted.get("bbox"), wanted.get("level"), wanted.get("series"))
+    values: dict[str, Any] = {f"steps.{STEP}.bands": wanted.get("bands"), f"steps.{STEP}.dtype": wanted.get("dtype")}
+    values[f"steps.{STEP}.nodata"] = wanted.get("nodata")
+    values |= {f"output.{key}": value for key, value in wanted.get("output", {}).items()}
+    for place, value in values.items():
+        if value is not None:
+            yield place, value, f"--{place.rpartition('.')[2]} {value}"
