@@ -6,6 +6,7 @@ import datetime
 import re
 import shutil
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from pipeline.model.table import Table
 from pipeline.model.version import __version__
 from pipeline.operations.base import Reduction
 from pipeline.operations.traits import HasTableBeside, IsMeasured
+from pipeline.output.color_table import ColorTable, color_table_of, with_colors
 from pipeline.output.job import Job
 from pipeline.output.journal import Journal, grids_to_json
 from pipeline.output.place import Target
@@ -175,7 +177,9 @@ class RunStore:
             self.job.place.remove_torn(self.target)
         valid = {raster: measured.valid[raster] for raster in self.job.plan.kept}
         quality = dict(qualities(self.job.plan, measured))
+        colors = {raster: color_table_of(self.job.plan, raster, measured.tables) or ColorTable() for raster in valid}
         notes = list(_table_notes(self.job.plan, measured.tables))
+        notes += [f"{raster}: {table.lost}" for raster, table in colors.items() if table.lost]
         self.provenance |= {"complete": True, "finished": now(), "valid": valid, "quality": quality, "notes": notes}
         shared = {key: self.provenance[key] for key in ("version", "run_id", "plan_hash", "complete")}
         plan = self.job.plan
@@ -186,7 +190,7 @@ class RunStore:
             for name in dict.fromkeys([*(raster.partition("/")[0] for raster in plan.kept), *plan.reductions])
         }
         arrays = {raster: quality[name] for raster in plan.kept if (name := raster.partition("/")[0]) in quality}
-        kept = [array for array in plan.arrays if array.is_kept]
+        kept = [replace(a, spec=with_colors(a.spec, colors[name].colors)) for name, a in plan.kept.items()]
         finish_store(self.target.store, documents(self.provenance, kept, tables, groups, arrays), tables, sync)
 
     def _tables(self, measured: Measured) -> Iterator[TablePlan]:

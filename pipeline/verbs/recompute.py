@@ -25,7 +25,7 @@ from pipeline.model.region import Axis, Grid, Region
 from pipeline.model.stored import StoredArray
 from pipeline.model.table import Table
 from pipeline.output.address import is_geotiff
-from pipeline.output.exports.color_table import computed_table
+from pipeline.output.color_table import color_table_of
 from pipeline.output.exports.geotiff import file_spec
 from pipeline.output.job import Job
 from pipeline.output.journal import Journal
@@ -175,7 +175,7 @@ class Recomputation:
     def _color_differences(self, tables: Mapping[str, Table]) -> Iterator[str]:
         """Yield where the tags of a GeoTIFF differ, now that the colours are known."""
         for raster, array in self.job.plan.kept.items():
-            table = computed_table(self.job.plan, raster, tables)
+            table = color_table_of(self.job.plan, raster, tables)
             assert table is not None
             found = tag_differences(self.output, file_spec(array, table.colors))
             yield from (f"{self.output}: {text}" for text in found)

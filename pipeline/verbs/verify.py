@@ -22,7 +22,7 @@ from pipeline.model.errors import InputError, OutputError, PipelineError, UsageE
 from pipeline.model.facts import VerifyFacts
 from pipeline.model.raster import RasterSpec
 from pipeline.output.address import is_geotiff
-from pipeline.output.exports.color_table import computed_table
+from pipeline.output.color_table import color_table_of
 from pipeline.output.exports.geotiff import file_spec
 from pipeline.output.job import Job
 from pipeline.output.provenance import NOWHERE, difference, hash_parts, provenance_of, without_places
@@ -256,7 +256,7 @@ def _file_problems(output: str, job: Job, record: Record) -> Iterator[str]:
     for raster, array in job.plan.kept.items():
         stored = open_output(output, raster).spec
         # colours that a run computes are compared when all is computed again
-        table = computed_table(job.plan, raster, {})
+        table = color_table_of(job.plan, raster, {})
         colors = recorded_of(stored).colors if table is None else table.colors
         due = file_spec(array, colors)
         for word, a, b in (("shape", _sizes(stored), _sizes(due)), ("dtype", stored.dtype, due.dtype)):

@@ -15,7 +15,8 @@ import pipeline
 from pipeline import api
 from pipeline.model.errors import OutputError
 from pipeline.model.raster import RasterSpec
-from pipeline.output.exports.color_table import ColorTable, color_table
+from pipeline.output.color_table import ColorTable, color_table
+from tests.tiff_bytes import write_tiff
 
 COLORS, PHOTOMETRIC = 320, 262
 
@@ -54,7 +55,7 @@ def expanded(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_indices_by_their_table_are_the_colours(tmp_path: Path, dtype: str, count: int) -> None:
     image = make_image(tmp_path / "a.tif", dtype)
     facts = pipeline.run(document(tmp_path, image, {"colors": count, "dtype": dtype}, nodata=7))
-    assert not any(file.warnings for file in facts.geotiffs)
+    assert not any("rounded" in text for text in facts.warnings)
     index, valid, colors = expanded(tmp_path / "maps/poster_index.tif")
     assert index.dtype == ("uint8" if count < 256 else "uint16")
     color = tifffile.imread(tmp_path / "maps/poster_color.tif")
@@ -109,11 +110,21 @@ def test_the_table_of_a_given_palette_is_verified(tmp_path: Path) -> None:
     assert "the tag ColorMap is" in problem
 
 
+def test_the_store_knows_the_colours_too(tmp_path: Path) -> None:
+    pipeline.run(document(tmp_path, make_image(tmp_path / "a.tif"), {"colors": 40, "dtype": "uint8"}))
+    assert api.info(tmp_path / "out.zarr/poster/index").color_table == 40
+    assert api.verify(tmp_path / "out.zarr").agrees
+    api.convert(tmp_path / "out.zarr/poster/index", tmp_path / "b.tif")
+    for first, second in zip(expanded(tmp_path / "b.tif"), expanded(tmp_path / "maps/poster_index.tif"), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
 def test_colours_of_fractions_are_rounded_aloud(tmp_path: Path) -> None:
     config = document(tmp_path, make_image(tmp_path / "a.tif"), {"colors": 40}, outputs=["index"])
     facts = pipeline.run(config | {"output": {"path": str(tmp_path / "b.tif")}})
-    (warning,) = facts.geotiffs[0].warnings
-    assert warning.startswith("the colours of its table are the palette's, rounded: `dtype: uint8` of the palette")
+    said = [text for text in facts.warnings if "poster/index" in text and "nodata" not in text]
+    (text,) = said
+    assert text.endswith("rounded: `dtype: uint8` of the palette makes them equal")
     pipeline.run(config)
     palette = zarr.open_array(tmp_path / "out.zarr", path="poster/palette")[...]
     index, valid, colors = expanded(tmp_path / "b.tif")
@@ -147,4 +158,18 @@ def test_sixteen_bits_are_taken_as_they_are() -> None:
     colors = np.array([[0, 1, 65535], [300, 2, 3]], np.uint16)
     table = color_table(colors, np.dtype(np.float32), RasterSpec(2, 2, np.dtype(np.uint8)))
     assert table == ColorTable(table.colors, "")
-    assert [table.colors[i] for i in (0, 1, 2, 256, 257, 512, 513)] == [0, 300, 0, 1, 2, 65535, 3]
+    assert table.colors == (0, 300, 1, 2, 65535, 3)
+
+
+def test_a_table_of_few_bits_is_kept(tmp_path: Path) -> None:
+    """Samples of 4 bits become bytes, of which 16 have colours."""
+    rng = np.random.default_rng(4)
+    values, colors = rng.integers(0, 16, (8, 10), dtype=np.uint8), rng.integers(0, 2**16, 48)
+    packed = (values[:, ::2] << 4 | values[:, 1::2]).tobytes()
+    tags = {"t258": (3, [4]), "t262": (3, [3]), "t320": (3, colors.tolist()), "t259": (3, [1]), "t278": (4, [8])}
+    write_tiff(tmp_path / "a.tif", 10, 8, [packed], **tags)
+    assert api.info(tmp_path / "a.tif").color_table == 16
+    api.convert(tmp_path / "a.tif", tmp_path / "b.tif")
+    index, _, drawn = expanded(tmp_path / "b.tif")
+    np.testing.assert_array_equal(index, values)
+    np.testing.assert_array_equal(drawn, colors.reshape(3, 16)[:, values])

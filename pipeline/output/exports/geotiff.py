@@ -22,9 +22,9 @@ from pipeline.model.raster import RasterSpec, default_names
 from pipeline.model.region import Region
 from pipeline.model.stored import StoredArray, with_region
 from pipeline.output.address import is_geotiff
+from pipeline.output.color_table import with_colors
 from pipeline.output.decision import check_file
 from pipeline.output.exports.base import Export, Written, register
-from pipeline.output.exports.color_table import stored_table
 from pipeline.output.job import Job
 from pipeline.output.provenance import beside, hash_parts, provenance_of
 from pipeline.output.work_folder import remove_work_folder, work_folder
@@ -138,9 +138,7 @@ def file_spec(array: StoredArray, colors: tuple[int, ...] = ()) -> RasterSpec:
     A store tells the mean of a band from its standard deviation by the array's name, a file by its bands' alone:
     `B08 mean`, `b2 mean`; one band without a name is the `mean`. `colors` are those of indices, see `color_table`.
     """
-    spec = with_region(array.spec, array.region)
-    if colors:
-        spec = replace(spec, recorded=replace(recorded_of(spec), colors=colors))
+    spec = with_colors(with_region(array.spec, array.region), colors)
     output = array.raster.partition("/")[2]
     if output == ONLY or spec.bands == (output,):
         return spec
@@ -181,8 +179,7 @@ def _write(job: Job, file: GeoTiff, record: Mapping[str, Any], progress: Progres
 
     try:
         file.path.parent.mkdir(parents=True, exist_ok=True)
-        table = stored_table(job.place.folder, job.plan, file.array.raster)
-        layout = replace(_layout(job, file.array), spec=file_spec(file.array, table.colors))
+        layout = replace(_layout(job, file.array), spec=file_spec(file.array, recorded_of(reader.spec).colors))
         workers = job.plan.settings.workers
         with replacing_file(file.path, str(record.get("run_id"))) as building, progress:
             progress.start(sum(1 for _ in layout.pieces()), what=f"parts of {file.path.name}")
@@ -192,7 +189,7 @@ def _write(job: Job, file: GeoTiff, record: Mapping[str, Any], progress: Progres
             f"{file.path}: cannot be written: {error.strerror or error}; the store {job.output} is complete, and "
             "--resume writes the file once that is mended"
         ) from error
-    return [*warnings, table.lost] if table.lost else warnings
+    return warnings
 
 
 def remove_store(job: Job) -> str | None:

@@ -166,8 +166,8 @@ def format_colors(spec: RasterSpec) -> Colors:
     own = {MIN_IS_WHITE: 1, MIN_IS_BLACK: 1, RGB: 3, SEPARATED: INKS}
     table = np.array(recorded.colors, np.uint16).reshape(3, -1) if recorded.colors else None
     bits = 8 * spec.dtype.itemsize if spec.dtype.kind == "u" else 0
-    if table is not None and count == 1 and bits <= 16 and table.shape[1] == 2**bits:
-        return Colors(PALETTE, (), table)
+    if table is not None and count == 1 and 0 < bits <= 16 and table.shape[1] <= 2**bits:
+        return Colors(PALETTE, (), np.pad(table, ((0, 0), (0, 2**bits - table.shape[1]))))
     if photometric == MIN_IS_WHITE and spec.dtype.kind != "u":
         photometric = None
     extra = tuple(code if code in (UNSPECIFIED, *ALPHA) else UNSPECIFIED for code in recorded.extra)

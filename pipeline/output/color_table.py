@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.block.plan import StepPlan
 from pipeline.model.raster import RasterSpec
 from pipeline.model.table import Table
 from pipeline.operations.traits import HasTableBeside
 from pipeline.planning.plan import Plan
-from pipeline.storage.folder.base import Folder
+from pipeline.storage.georeference.recorded import recorded_of
 
 EIGHT_TO_SIXTEEN = 257
 """By which 8 bits become 16: white stays white."""
@@ -22,39 +22,25 @@ class ColorTable(NamedTuple):
     """The colours of values, and in words what of the palette they do not hold."""
 
     colors: tuple[int, ...] = ()
-    """16 bits of red for each value of the dtype, then green, then blue; empty where there is none."""
+    """16 bits of red for each colour, then green, then blue; empty where there is none."""
     lost: str = ""
 
 
-def stored_table(folder: Folder, plan: Plan, raster: str) -> ColorTable:
-    """Return the colour table of a raster, by the palette that lies beside it in the store."""
-    step, output = _maker(plan, raster)
-    if not _has_colors(step, output):
-        return ColorTable()
-    palette = np.asarray(folder.open_array(f"{step.name}/palette")[...])
-    return color_table(palette, step.sources["input"].dtype, step.declared[output])
-
-
-def computed_table(plan: Plan, raster: str, tables: Mapping[str, Table]) -> ColorTable | None:
+def color_table_of(plan: Plan, raster: str, tables: Mapping[str, Table]) -> ColorTable | None:
     """Return the colour table of a raster, by the tables of steps; None where one lacks that it is made of."""
-    step, output = _maker(plan, raster)
-    if not _has_colors(step, output):
+    name, _, output = raster.partition("/")
+    step = plan.steps[name]
+    if not isinstance(step.operation, HasTableBeside) or step.operation.indices != output:
         return ColorTable()
     if not tables.keys() >= set(step.makers.values()):
         return None
-    assert isinstance(step.operation, HasTableBeside)
     table, _ = step.operation.table_beside({key: tables[maker] for key, maker in step.makers.items()}, step.sources)
     return color_table(np.asarray(table["palette"]), step.sources["input"].dtype, step.declared[output])
 
 
-def _maker(plan: Plan, raster: str) -> tuple[StepPlan, str]:
-    name, _, output = raster.partition("/")
-    return plan.steps[name], output
-
-
-def _has_colors(step: StepPlan, output: str) -> bool:
-    """Return whether the values of an output are places in a table of colours."""
-    return isinstance(step.operation, HasTableBeside) and step.operation.indices == output
+def with_colors(spec: RasterSpec, colors: tuple[int, ...]) -> RasterSpec:
+    """Return the spec of a raster whose values have these colours."""
+    return replace(spec, recorded=replace(recorded_of(spec), colors=colors)) if colors else spec
 
 
 def color_table(palette: np.ndarray, source: np.dtype, index: RasterSpec) -> ColorTable:
@@ -77,8 +63,7 @@ def color_table(palette: np.ndarray, source: np.dtype, index: RasterSpec) -> Col
     whole = np.rint(palette, dtype=np.float64)  # of bytes, numpy takes float16
     if whole.min() < 0 or whole.max() > np.iinfo(dtype).max:
         return ColorTable(lost=f"it has no colour table: some colours of the palette are beyond {dtype.name}")
-    table = np.zeros((3, 2 ** (8 * index.dtype.itemsize)), np.int64)
-    table[:, : len(palette)] = whole.T * (EIGHT_TO_SIXTEEN if dtype.itemsize == 1 else 1)
+    colors = whole.T.astype(np.int64) * (EIGHT_TO_SIXTEEN if dtype.itemsize == 1 else 1)
     is_rounded = bool((whole != palette).any())
     lost = f"the colours of its table are the palette's, rounded: `dtype: {dtype.name}` of the palette makes them equal"
-    return ColorTable(tuple(table.ravel().tolist()), lost if is_rounded else "")
+    return ColorTable(tuple(colors.ravel().tolist()), lost if is_rounded else "")
