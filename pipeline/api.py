@@ -18,7 +18,7 @@ from pipeline.output.job import Job
 from pipeline.planning.plan import UNKNOWN
 from pipeline.storage.input import Choice
 from pipeline.storage.open import open_raster
-from pipeline.verbs.convert import Wanted, conversion
+from pipeline.verbs.convert import SOURCE, Part, Wanted, conversion, part_settings
 from pipeline.verbs.facts import describe_input, describe_plan
 from pipeline.verbs.load import PLANNED, Cut, Source, load
 from pipeline.verbs.run import Ways, executor_of, run_job
@@ -111,6 +111,7 @@ def apply_operation(
     target: str,
     *,
     limits: Sequence[Setting] = (),
+    part: Part | None = None,
     **existing: Unpack[Existing],
 ) -> RunFacts:
     """Run one operation from a raster to a store, without a pipeline file.
@@ -121,18 +122,20 @@ def apply_operation(
         Of the operation; a text is YAML.
     limits
         Settings of `run`, each with the option that messages name.
+    part
+        The part of the raster to compute: see `pipeline.verbs.convert.part_settings`.
     existing
         As for `run`.
     """
     find_operation(operation)
     name = "result" if operation in RESERVED else operation
     document = {
-        "inputs": {"source": source},
+        "inputs": {SOURCE: source},
         "steps": [{"name": name, "op": operation}],
         "output": {"path": target},
     }
     settings = [(f"steps.{name}.{key}", value, f"{key}={value}") for key, value in parameters.items()]
-    return run(document, overrides=[*settings, *limits], **existing)
+    return run(document, overrides=[*settings, *part_settings(**(part or {})), *limits], **existing)
 
 
 def verify(
@@ -143,6 +146,7 @@ def verify(
     seed: int | None = None,
     memory: str | None = None,
     workers: int | None = None,
+    inputs: Mapping[str, str] | None = None,
     trust: bool | None = None,
     quiet: bool = True,
 ) -> VerifyFacts:
@@ -156,6 +160,8 @@ def verify(
         Of the regions and their layouts. Default: another one each time.
     memory, workers
         As `run.memory` and `run.workers`. Default: as the run was told.
+    inputs
+        Where inputs lie now, by name; of a stack, the folder of its files. Default: where the record says.
     trust
         Whether the recorded pipeline may ask for anything, as of `run`.
 
@@ -167,13 +173,14 @@ def verify(
     PipelineError
         Where the record asks for what takes the user's word.
     InputError
-        Where an input is gone, or is not the one that the output was made of.
+        Where an input is gone, is not the one that the output was made of, or lay so far from a GeoTIFF that this
+        does not tell where.
     """
     from pipeline.verbs import verify as verification
 
     extent = verification.Extent(samples, everything, seed)
     limits = {key: value for key, value in (("memory", memory), ("workers", workers)) if value is not None}
-    return verification.verify(os.fspath(output), extent, limits, trust, Progress(quiet=quiet))
+    return verification.verify(os.fspath(output), extent, limits, trust, Progress(quiet=quiet), inputs)
 
 
 def convert(
@@ -188,7 +195,7 @@ def convert(
     quiet: bool = True,
     **wanted: Unpack[Wanted],
 ) -> RunFacts:
-    """Convert a raster between Zarr and GeoTIFF.
+    """Convert a raster, or a part of it, between Zarr and GeoTIFF.
 
     Parameters
     ----------

@@ -16,6 +16,7 @@ from pipeline.cli.options import (
     json_option,
     limit_options,
     pairs,
+    part_options,
     quiet_option,
     trust_option,
 )
@@ -113,11 +114,12 @@ def info(path: str, array: str | None, as_json: bool) -> None:
 @click.option("--seed", type=click.IntRange(min=0), help="Of the regions. Default: others each time.")
 @click.option("--memory", metavar="SIZE", help="What computing again stays below. Default: as the run was told.")
 @click.option("--workers", type=click.IntRange(min=1), help="Blocks computed at once.")
+@click.option("--input", "inputs", multiple=True, metavar="NAME=PATH", help="Where an input lies now.")
 @trust_option
 @quiet_option
 @json_option
 @debug_option
-def verify(output: str, trust: bool, as_json: bool, **options: Any) -> None:
+def verify(output: str, inputs: tuple[str, ...], trust: bool, as_json: bool, **options: Any) -> None:
     """Check a finished OUTPUT: its files, its record, and regions of it, computed again by another layout.
 
     OUTPUT is a store, or a GeoTIFF that a run wrote. Exits with 0 if all agrees, with 5 if not.
@@ -126,7 +128,7 @@ def verify(output: str, trust: bool, as_json: bool, **options: Any) -> None:
     from pipeline import api
     from pipeline.cli import text
 
-    facts = api.verify(output, trust=trust or None, **options)
+    facts = api.verify(output, inputs=pairs(inputs), trust=trust or None, **options)
     print_facts(facts.to_dict(), as_json, text.format_verify(facts))
     if not facts.agrees:
         fail("\n".join(facts.problems), 5)
@@ -184,6 +186,7 @@ def synth(path: str, as_json: bool, **options: Any) -> None:
 @click.argument("source", metavar="SRC", type=click.Path(readable=False))
 @click.argument("target", metavar="DST", type=click.Path(readable=False))
 @click.option("--array", help="The array in a Zarr group that holds several.")
+@part_options
 @click.option("--bands", metavar="LIST", help="Positions from 1, or names: '[4, 3, 2]'.")
 @click.option("--dtype", help="Another dtype: integers are rounded half to even and saturate.")
 @click.option("--nodata", metavar="VALUE", help="Another value for invalid pixels; none: all are valid.")
@@ -196,23 +199,25 @@ def synth(path: str, as_json: bool, **options: Any) -> None:
 @quiet_option
 @json_option
 @debug_option
-def convert(source: str, target: str, as_json: bool, **options: Any) -> None:
-    """Convert a raster from SRC to DST: TIFF to Zarr, Zarr to TIFF (DST ends in .tif), Zarr to Zarr.
+def convert(source: str, target: str, as_json: bool, part: dict[str, Any], **options: Any) -> None:
+    """Convert a raster, or a part of it, from SRC to DST: TIFF to Zarr, Zarr to TIFF (DST ends in .tif), Zarr to Zarr.
 
-    Pixels, georeference and what else the file says are kept. Example: rasterpipe convert scene.tif scene.zarr
+    Pixels, georeference and what else the file says are kept. Examples: rasterpipe convert scene.tif scene.zarr;
+    rasterpipe convert scene.zarr part.tif --region 0:2000 500:2500
     """
     import_api()
     from pipeline import api
     from pipeline.cli import text
 
     output = {key: options.pop(key) for key in ("chunks", "shards", "codec", "dims")}
-    facts = api.convert(source, target, output=output, **options)
+    facts = api.convert(source, target, output=output, **part, **options)
     print_summary(facts.to_dict(), as_json, text.format_run(facts))
 
 
 @click.command()
 @click.argument("operation", metavar="OP")
 @click.argument("arguments", nargs=-1, required=True, metavar="[KEY=VALUE ...] SRC DST")
+@part_options
 @exists_options
 @limit_options
 @quiet_option

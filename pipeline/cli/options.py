@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any, TypeVar
@@ -50,6 +51,25 @@ _override_options = _combined(
         trust_option,
     ]
 )
+_part_options = _combined(
+    [
+        click.option(
+            "--region",
+            nargs=2,
+            metavar="ROWS COLUMNS",
+            callback=lambda ctx, parameter, value: value and _to_region(value),
+            help="Only this part: FIRST:END from 0, or : for all, e.g. 0:2000 500:2500.",
+        ),
+        click.option("--bbox", nargs=4, type=float, metavar="XMIN YMIN XMAX YMAX", help="The same in coordinates."),
+        click.option("--level", type=click.IntRange(min=0), help="Of a pyramid; 0 (default) is full resolution."),
+        click.option(
+            "--series",
+            metavar="N",
+            callback=lambda ctx, parameter, value: value and _to_series(value),
+            help="The image in a TIFF that holds several, from 0; mask: its internal mask.",
+        ),
+    ]
+)
 exists_options = _combined(
     [
         click.option("--in-place", is_flag=True, help="With --overwrite: in an object store, which has no renames."),
@@ -80,6 +100,37 @@ def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(limits=gather_settings(rest, ("memory", "workers")), **rest)
 
     return _limit_options(wrapper)
+
+
+def part_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Gather which part of a raster is meant into the keyword `part`, of `pipeline.verbs.convert.Part`."""
+
+    @wraps(command)
+    def wrapper(**rest: Any) -> Any:
+        part = {name: rest.pop(name) for name in ("region", "bbox", "level", "series")}
+        return command(part=part, **rest)
+
+    return _part_options(wrapper)
+
+
+def _to_region(texts: tuple[str, str]) -> dict[str, list[int]] | None:
+    """Return rows and columns as a pipeline file has them; None for all of both."""
+    region = {}
+    for name, text in zip(("rows", "columns"), texts, strict=True):
+        if text == ":":
+            continue
+        if not (span := re.fullmatch("([0-9]{1,18}):([0-9]{1,18})", text)):
+            raise click.BadParameter(f"{name} must be FIRST:END, counted from 0, or : for all of them, got {text!r}")
+        region[name] = [int(span[1]), int(span[2])]
+    return region or None
+
+
+def _to_series(text: str) -> int | str:
+    if text == "mask":
+        return text
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise click.BadParameter(f"must be a number from 0 on, or mask, got {text!r}")
+    return int(text)
 
 
 def gather_settings(options: dict[str, Any], names: Iterable[str]) -> list[tuple[str, Any, str]]:

@@ -141,6 +141,10 @@ def format_info(facts: InfoFacts) -> Iterator[str]:
             continue
         if key == "crs":
             value = _crs_name(value)
+        if key == "units":
+            value = value[:1] if len(set(value)) == 1 else [unit or "unknown" for unit in value]
+        if key == "color_table":
+            value = f"{value} colours"
         if isinstance(value, list):
             value = ", ".join(str(item) for item in value)
         yield f"  {key}: {value}"

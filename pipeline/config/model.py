@@ -90,7 +90,7 @@ class Output(Frozen):
     dims: Annotated[Literal["auto", "y,x,band", "band,y,x"], BeforeValidator(parse_dims)] = "auto"
     """Order of the dimensions; auto: as a Zarr input has them, band,y,x from TIFFs."""
     geotiff: Annotated[StrictStr, Field(min_length=1), AfterValidator(check_output_name)] | None = None
-    """A folder for each kept raster as a GeoTIFF too: smooth/mean as smooth_mean.tif."""
+    """A folder for each kept raster as a GeoTIFF too: smooth/mean as smooth_mean.tif, ndvi/value as ndvi.tif."""
     cog: StrictBool = True
     """Whether GeoTIFFs are laid out as Cloud Optimized GeoTIFFs. Else their tiles lie in the order of their making, and
     writing takes half the disk."""

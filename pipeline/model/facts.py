@@ -250,6 +250,10 @@ class InfoFacts(RasterFacts, Located):
     """What only files of its format have; "format", "codec" and "warnings" always."""
     inputs_line: str
     """What makes it an input of a pipeline file."""
+    units: tuple[str, ...] | None = None
+    """Of each band, once its scale is applied; empty where none is known."""
+    color_table: int | None = None
+    """How many values have a colour."""
 
 
 @dataclass(frozen=True)

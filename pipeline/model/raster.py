@@ -24,6 +24,10 @@ DTypeName = Literal[
 ]
 
 
+SAME = "those of the input"
+"""Of units of an output, see `operations.traits.HasUnits`."""
+
+
 class HandedOn(Protocol):
     """What a file says of a raster that nothing here computes with: storage knows it, all else hands it on."""
 
@@ -31,12 +35,11 @@ class HandedOn(Protocol):
     def carried(self) -> Number | None:
         """The value of invalid pixels, where these pass as they are: neither marked nor counted on the way."""
 
-    @property
-    def place(self) -> HandedOn | None:
-        """What holds for any raster on the same grid, whatever its values mean."""
-
     def select(self, indices: Sequence[int]) -> HandedOn:
         """Return what holds for some of the bands."""
+
+    def cut(self, row: int, column: int) -> HandedOn:
+        """Return what holds for the part that begins there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,7 @@ def level_name(raster: str, level: int) -> str:
 
 
 def with_region(spec: RasterSpec, region: Region) -> RasterSpec:
-    """Return the spec of a part of a raster, its transform moved along."""
+    """Return the spec of a part of a raster, its place moved along."""
     moved = spec.transform and spec.transform.shift(region.top, region.left)
-    return replace(spec, height=region.height, width=region.width, transform=moved)
+    recorded = spec.recorded and spec.recorded.cut(region.top, region.left)
+    return replace(spec, height=region.height, width=region.width, transform=moved, recorded=recorded)

@@ -49,10 +49,10 @@ class Calc(Operation):
     domain: ClassVar[Domain] = "native"
     example: ClassVar[str] = '{name: ndvi, op: calc, input: image, expression: "(b8 - b4) / (b8 + b4)"}'
     outputs_text: ClassVar[Mapping[str, str]] = {
-        "value": "as many bands as the rasters taken as a whole, else one; working dtype"
+        "value": "as many bands as the rasters taken as a whole, else one, named after the step; working dtype"
     }
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     op: Literal["calc"]
     expression: ExpressionText
@@ -87,8 +87,9 @@ class Calc(Operation):
         compiled = self._bind(specs)
         sources = list(specs.values())
         like = next((spec for spec in sources if "band" in spec.dims), sources[0])
+        # one band is called after the step: the name of a band that went in does not say what came out
         bands: dict[str, Any] = {"bands": (self.name or "value",), "band_coordinates": ()}
-        if compiled.wide is not None:
+        if compiled.wide is not None and compiled.num_bands > 1:
             wide = specs[compiled.wide]
             bands = {"bands": wide.bands, "band_coordinates": wide.band_coordinates}
         place = next((spec for spec in sources if spec.transform is not None), like)

@@ -12,11 +12,12 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.kernels.cast import SCRATCH_BYTES, Conversion, convert
 from pipeline.model.errors import PipelineError
-from pipeline.model.raster import DTypeName, Number, RasterSpec, holds, is_nan, largest
+from pipeline.model.raster import SAME, DTypeName, Number, RasterSpec, holds, is_nan, largest
 from pipeline.model.region import Region
-from pipeline.operations.base import Block, Domain, Operation, Specs
+from pipeline.operations.base import Block, Domain, Specs
 from pipeline.operations.exact import require_exact
 from pipeline.operations.registry import register
+from pipeline.operations.traits import HasUnits
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -32,7 +33,7 @@ def to_limits(value: Any) -> Any:
 
 
 @register
-class Cast(Operation):
+class Cast(HasUnits):
     """Pixels in another dtype: value * scale + offset, limited, rounded.
 
     Integers without scale and offset stay exact; everything else is computed in float64 and rounded once. A value
@@ -85,6 +86,9 @@ class Cast(Operation):
                 ("dtype",) if self.nodata is None else ("nodata",),
             )
         return int(nodata)
+
+    def units(self) -> dict[str, str]:
+        return {"value": SAME} if (self.scale, self.offset) == (1, 0) else {}
 
     @property
     def _conversion(self) -> Conversion:

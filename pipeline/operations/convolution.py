@@ -12,14 +12,15 @@ from pydantic import StrictBool, model_validator
 from pipeline.kernels import extreme
 from pipeline.kernels.convolution import Weights, correlate, scratch_bytes
 from pipeline.kernels.frame import Frame
-from pipeline.model.raster import Number, RasterSpec, largest
+from pipeline.model.raster import SAME, Number, RasterSpec, largest
 from pipeline.model.region import Halo, Region
-from pipeline.operations.base import Block, Boundary, Edge, Operation, Specs
+from pipeline.operations.base import Block, Boundary, Edge, Specs
 from pipeline.operations.checks import check_cval, check_finite, check_occurs
 from pipeline.operations.exact import require_exact
+from pipeline.operations.traits import HasUnits
 
 
-class Convolution(Operation):
+class Convolution(HasUnits):
     """Base of the operations that sum weighted neighbours; subclasses say which weights."""
 
     boundary: Boundary = "reflect"
@@ -52,6 +53,9 @@ class Convolution(Operation):
         check_occurs(self.cval, dtype)
         can_be_invalid = source.can_be_invalid or (self.boundary == "shrink" and bool(self.halo(specs)["input"]))
         return {"value": replace(source, dtype=dtype, nodata=float("nan") if can_be_invalid else None)}
+
+    def units(self) -> dict[str, str]:
+        return {"value": SAME} if self.normalize else {}
 
     def limits(self, specs: Specs) -> dict[str, float]:
         most = max(largest(specs["input"].dtype), abs(self.cval or 0))

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, StrictInt, model_validator
 
 from pipeline.kernels.convolution import Weights, gaussian_radius, gaussian_weights, separable
 from pipeline.model.errors import PipelineError
+from pipeline.model.raster import SAME
 from pipeline.operations.base import Specs
 from pipeline.operations.convolution import Convolution
 from pipeline.operations.fields import to_pair
@@ -54,6 +55,9 @@ class Gaussian(Convolution):
         if self.normalize and any(self.order):
             raise PipelineError("is for smoothing; the weights of a derivative sum to 0", ("normalize",))
         return self
+
+    def units(self) -> dict[str, str]:
+        return {} if any(self.order) else {"value": SAME}
 
     def notes(self, specs: Specs) -> Iterator[str]:
         if any(self.order) and specs["input"].transform is not None:

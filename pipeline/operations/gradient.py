@@ -7,10 +7,11 @@ from typing import ClassVar, Literal
 
 from pipeline.operations.difference import Difference
 from pipeline.operations.registry import register
+from pipeline.operations.traits import HasUnits
 
 
 @register
-class Gradient(Difference):
+class Gradient(HasUnits, Difference):
     """First derivatives of each band by central differences, and their magnitude and direction.
 
     dy is down the rows, dx along the columns. A result is invalid where its support (its stencil and the pixel
@@ -32,3 +33,6 @@ class Gradient(Difference):
     op: Literal["gradient"]
     outputs: tuple[Literal["dy", "dx", "magnitude", "direction"], ...] = ("dy", "dx")
     """What to compute; each is an output."""
+
+    def units(self) -> dict[str, str]:
+        return {"direction": "degree"}

@@ -14,14 +14,14 @@ from pipeline.kernels.label_columns import finish, lookup
 from pipeline.kernels.label_table import LabelTable, merge, partial_table
 from pipeline.kernels.label_width import Width, merged_bytes, width_of, width_of_dtype
 from pipeline.model.errors import InputUnfit, PipelineError
-from pipeline.model.raster import RasterSpec, holds, largest
+from pipeline.model.raster import SAME, RasterSpec, holds, largest
 from pipeline.model.region import Region
 from pipeline.model.table import Table, TableSpec
 from pipeline.operations.base import Block, Domain, Reduction, Specs
 from pipeline.operations.checks import unique
 from pipeline.operations.exact import keep_dtype
 from pipeline.operations.registry import register
-from pipeline.operations.traits import WritesTableFiles
+from pipeline.operations.traits import HasUnits, WritesTableFiles
 from pipeline.storage.tables import STRIPE_BYTES, StoredTable
 
 Statistic = Literal["count", "sum", "mean", "var", "std", "min", "max"]
@@ -37,7 +37,7 @@ LOOKED_BYTES = 2**20
 
 
 @register
-class LabelStats(WritesTableFiles, Reduction):
+class LabelStats(HasUnits, WritesTableFiles, Reduction):
     """Statistics of all pixels that bear the same label, as a table, and on request each pixel given its label's.
 
     Labels are integers of any dtype, sparse, negative, scattered as they may be; an invalid label is none. Invalid
@@ -121,6 +121,9 @@ class LabelStats(WritesTableFiles, Reduction):
         is_wide = name == "sum" and source.dtype.kind != "f"
         dtype = np.dtype(np.float64) if is_wide else self.working_dtype(source.dtype)
         return replace(source, dtype=dtype, nodata=float("nan"))
+
+    def units(self) -> dict[str, str]:
+        return {name: SAME for name in self.recolor if name not in ("var", "count")}
 
     def limits(self, specs: Specs) -> dict[str, float]:
         source = specs["input"]

@@ -10,9 +10,9 @@ from pydantic import model_validator
 
 from pipeline.kernels.expression import TILE_ELEMENTS
 from pipeline.model.errors import PipelineError
-from pipeline.model.raster import RasterSpec
+from pipeline.model.raster import SAME, RasterSpec
 from pipeline.model.region import Region
-from pipeline.operations.base import Block, Domain, Operation, Specs
+from pipeline.operations.base import Block, Domain, Specs
 from pipeline.operations.exact import keep_dtype
 from pipeline.operations.expression.evaluation import (
     ExpressionText,
@@ -27,10 +27,11 @@ from pipeline.operations.expression.evaluation import (
 )
 from pipeline.operations.expression.program import Compiled
 from pipeline.operations.registry import register
+from pipeline.operations.traits import HasUnits
 
 
 @register
-class Mask(Operation):
+class Mask(HasUnits):
     """The input where a condition holds, nodata elsewhere.
 
     The condition is an expression as `calc` has it (`rasterpipe ops calc`): over the bands of the input, and over
@@ -71,6 +72,9 @@ class Mask(Operation):
     def output_specs(self, specs: Specs) -> dict[str, RasterSpec]:
         self._bind(specs)
         return {"value": keep_dtype(self, specs["input"], can_be_invalid=True)}
+
+    def units(self) -> dict[str, str]:
+        return {"value": SAME}
 
     def scratch_bytes(self, specs: Specs, shape: tuple[int, int]) -> int:
         return self._bind(specs).program.scratch_bytes + TILE_ELEMENTS * (1 + specs["input"].num_bands)

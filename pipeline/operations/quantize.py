@@ -17,7 +17,7 @@ from pipeline.kernels.frame import Patch
 from pipeline.kernels.nearest_color import grid_bytes, nearest
 from pipeline.kernels.validity import cast
 from pipeline.model.errors import PipelineError
-from pipeline.model.raster import RasterSpec, holds, largest
+from pipeline.model.raster import SAME, RasterSpec, holds, largest
 from pipeline.model.region import Region
 from pipeline.model.table import Table, TableSpec
 from pipeline.model.total import Total
@@ -27,7 +27,7 @@ from pipeline.operations.color import MAX_COLORS, color_dtype, is_file
 from pipeline.operations.exact import require_exact
 from pipeline.operations.fields import Matrix, MatrixOrPath
 from pipeline.operations.registry import register
-from pipeline.operations.traits import HasTableBeside, IsMeasured, ReadsMatrices
+from pipeline.operations.traits import HasTableBeside, HasUnits, IsMeasured, ReadsMatrices
 
 Output = Literal["index", "color", "distance"]
 TILE_ROWS = 64
@@ -35,7 +35,7 @@ TILE_ROWS = 64
 
 
 @register
-class Quantize(ReadsMatrices, HasTableBeside, IsMeasured):
+class Quantize(ReadsMatrices, HasTableBeside, HasUnits, IsMeasured):
     """The nearest colour of a palette for each pixel: its index, the colour itself, how far it is.
 
     Nearest by the Euclidean distance over all bands, squares summed in band order in float64; of equally near colours
@@ -48,6 +48,7 @@ class Quantize(ReadsMatrices, HasTableBeside, IsMeasured):
 
     domain: ClassVar[Domain] = "native"
     matrices: ClassVar[tuple[str, ...]] = ("palette",)
+    indices: ClassVar[str] = "index"
     example: ClassVar[str] = (
         "{name: poster, op: quantize, input: image, bands: [4, 3, 2], palette: colors, outputs: [index, color]}"
     )
@@ -122,6 +123,9 @@ class Quantize(ReadsMatrices, HasTableBeside, IsMeasured):
             return table.most_rows or MAX_COLORS, len(table.bands), table.dtype
         colors, dtype = np.array(self.palette, np.float64), specs["input"].dtype
         return len(colors), colors.shape[1], color_dtype(colors, dtype, self.working_dtype(dtype))
+
+    def units(self) -> dict[str, str]:
+        return {"color": SAME}
 
     def limits(self, specs: Specs) -> dict[str, float]:
         source = specs["input"]

@@ -18,6 +18,14 @@ class KeepsValues(Operation):
     """The outputs' values are the source's, so that what its file says of them still holds."""
 
 
+class HasUnits(Operation):
+    """Knows in which units some outputs are."""
+
+    def units(self) -> dict[str, str]:
+        """Return the units of outputs, `model.raster.SAME` where they are the input's; others' are not known."""
+        raise NotImplementedError(f"{type(self).__name__}.units")
+
+
 class NeedsGrid(Operation):
     """Needs what only the grid of its sources tells: the size of a pixel, say."""
 
@@ -54,7 +62,10 @@ class WritesTableFiles(Operation):
 
 
 class HasTableBeside(Operation):
-    """Has a table that belongs beside the outputs: the palette that indices point into."""
+    """Has a table that belongs beside the outputs: the `palette` that indices point into."""
+
+    indices: ClassVar[str]
+    """The output whose values are places in it."""
 
     def table_beside(self, tables: Mapping[str, Table], specs: Specs) -> tuple[Table, TableSpec]:
         raise NotImplementedError(f"{type(self).__name__}.table_beside")

@@ -18,14 +18,14 @@ from pipeline.kernels.window import WindowRule, extrema, moments, scratch_bytes
 from pipeline.kernels.window_order import order_statistics
 from pipeline.kernels.window_order import scratch_bytes as order_scratch_bytes
 from pipeline.model.errors import PipelineError, unknown
-from pipeline.model.raster import Number, RasterSpec, holds, largest
+from pipeline.model.raster import SAME, Number, RasterSpec, holds, largest
 from pipeline.model.region import Halo, Region
 from pipeline.operations.base import Block, Boundary, Domain, Edge, Specs
 from pipeline.operations.checks import check_cval, check_occurs, check_odd, unique
 from pipeline.operations.exact import keep_dtype, require_exact
 from pipeline.operations.fields import IntPair, Matrix, to_matrix
 from pipeline.operations.registry import register
-from pipeline.operations.traits import ReadsMatrices
+from pipeline.operations.traits import HasUnits, ReadsMatrices
 
 Statistic = Literal["mean", "sum", "var", "std", "min", "max", "range", "count", "median"]
 Shape = Literal["rectangle", "disk"]
@@ -72,7 +72,7 @@ def _percentile_name(percentile: float) -> str:
 
 
 @register
-class Window(ReadsMatrices):
+class Window(HasUnits, ReadsMatrices):
     """Statistics of the window around each pixel, the pixel itself included.
 
     Invalid pixels (nodata, NaN; inf too, except for min, max, median and percentiles) are skipped. The cost of mean,
@@ -202,6 +202,9 @@ class Window(ReadsMatrices):
         if not is_wide or (nodata is not None and not holds(dtype, nodata)):
             return kept
         return replace(kept, dtype=dtype, nodata=None if nodata is None else int(nodata))
+
+    def units(self) -> dict[str, str]:
+        return {name: SAME for name in (*self.statistics, *self.fractions) if name not in ("var", "count")}
 
     def limits(self, specs: Specs) -> dict[str, float]:
         most = max(largest(specs["input"].dtype), abs(self.cval or 0))

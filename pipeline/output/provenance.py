@@ -19,6 +19,7 @@ from pipeline.storage.folder.local import LocalFolder
 from pipeline.storage.zarr.store import root_attributes
 
 Parts = Mapping[str, Any]
+URL = re.compile("[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def hash_parts(parts: Parts) -> str:
@@ -63,21 +64,60 @@ def provenance_of(path: Path | Folder) -> dict[str, Any] | None:
 
 BESIDE = "${file}/"
 """In the record of a file: paths from its folder on. A file goes to others, whom the folders above do not concern."""
+ELSEWHERE = "${elsewhere}/"
+"""In the record of a file: last names of paths that lead farther than to its folder and the one above it."""
+NOWHERE = "/dev/null/"
+"""Where such a path seems to lie when the record is read: no file can be there."""
 
 
-def beside(file: Path, record: Any) -> Any:
-    """Return a record whose absolute paths are told from a file's folder on."""
+def beside(file: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of a run as a file may bear it that is sent on: nobody's folders, no hosts.
+
+    What lies in the file's folder, or in the one above it, is told from there on; of what lies farther the last name.
+    """
     folder = os.path.realpath(file.absolute().parent)
-    return _with_texts(record, lambda text: BESIDE + os.path.relpath(text, folder) if os.path.isabs(text) else text)
+    homes = os.path.dirname(os.path.expanduser("~"))
+    near = [each for each in (folder, os.path.dirname(folder)) if each not in ("/", homes)]
+
+    def tell(text: str) -> str:
+        if not (os.path.isabs(text) or URL.match(text)):
+            return text
+        where, _, name = text.rstrip("/").rpartition("/")
+        where = os.path.realpath(where)
+        if URL.match(text) or not any(os.path.commonpath([where, each]) == each for each in near):
+            return ELSEWHERE + name
+        return BESIDE + os.path.relpath(f"{where}/{name}", folder)
+
+    told: dict[str, Any] = _with_texts(_without_machines(record), tell)
+    return told
+
+
+def _without_machines(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record without what tells where a run worked, and by which server stores are reached."""
+    config = record["config"]
+    inputs = {name: _without_endpoint(entry) for name, entry in config["inputs"].items()}
+    output = {key: value for key, value in config["output"].items() if key != "storage"}
+    run = {key: value for key, value in config["run"].items() if key != "scratch"}
+    return {**record, "config": {**config, "inputs": inputs, "output": output, "run": run}}
+
+
+def _without_endpoint(entry: Mapping[str, Any]) -> dict[str, Any]:
+    storage = entry.get("storage")
+    if storage is None:
+        return dict(entry)
+    return {**entry, "storage": {key: value for key, value in storage.items() if key != "endpoint"}}
 
 
 def from_beside(file: Path, record: Any) -> Any:
-    """Return a record that `beside` made with absolute paths again."""
+    """Return a record that `beside` made with absolute paths again; what lies farther is `NOWHERE`."""
     folder = os.path.realpath(file.absolute().parent)
-    return _with_texts(
-        record,
-        lambda text: os.path.normpath(f"{folder}/{text.removeprefix(BESIDE)}") if text.startswith(BESIDE) else text,
-    )
+
+    def absolute(text: str) -> str:
+        if text.startswith(ELSEWHERE):
+            return NOWHERE + text.rpartition("/")[2]
+        return os.path.normpath(f"{folder}/{text.removeprefix(BESIDE)}") if text.startswith(BESIDE) else text
+
+    return _with_texts(record, absolute)
 
 
 def _with_texts(value: Any, change: Callable[[str], str]) -> Any:

@@ -6,6 +6,7 @@ import datetime
 import re
 import shutil
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from pipeline.model.table import Table
 from pipeline.model.version import __version__
 from pipeline.operations.base import Reduction
 from pipeline.operations.traits import HasTableBeside, IsMeasured
+from pipeline.output.color_table import ColorTable, color_table_of, with_colors
 from pipeline.output.job import Job
 from pipeline.output.journal import Journal, grids_to_json
 from pipeline.output.levels import levels_of
@@ -176,7 +178,9 @@ class RunStore:
             self.job.place.remove_torn(self.target)
         valid = {raster: measured.valid[raster] for raster in self.job.plan.kept}
         quality = dict(qualities(self.job.plan, measured))
+        colors = {raster: color_table_of(self.job.plan, raster, measured.tables) or ColorTable() for raster in valid}
         notes = list(_table_notes(self.job.plan, measured.tables))
+        notes += [f"{raster}: {table.lost}" for raster, table in colors.items() if table.lost]
         self.provenance |= {"complete": True, "finished": now(), "valid": valid, "quality": quality, "notes": notes}
         shared = {key: self.provenance[key] for key in ("version", "run_id", "plan_hash", "complete")}
         plan = self.job.plan
@@ -187,8 +191,12 @@ class RunStore:
             for name in dict.fromkeys([*(raster.partition("/")[0] for raster in plan.kept), *plan.reductions])
         }
         arrays = {raster: quality[name] for raster in plan.kept if (name := raster.partition("/")[0]) in quality}
-        kept = [array for array in plan.arrays if array.is_kept]
-        files = documents(self.provenance, kept, tables, groups, arrays, levels_of(self.job))
+        kept = [_colored(array, colors[name]) for name, array in plan.kept.items()]
+        levels = {
+            name: replace(each, arrays=tuple(_colored(array, colors[name]) for array in each.arrays))
+            for name, each in levels_of(self.job).items()
+        }
+        files = documents(self.provenance, kept, tables, groups, arrays, levels)
         finish_store(self.target.store, files, tables, sync)
 
     def _tables(self, measured: Measured) -> Iterator[TablePlan]:
@@ -197,7 +205,7 @@ class RunStore:
         for name, step in plan.reductions.items():
             assert isinstance(step.operation, Reduction)
             yield TablePlan(name, measured.tables[name], step.operation.table_spec(step.sources))
-        for step in {step.name: step for planned in plan.passes for step in planned.steps}.values():
+        for step in plan.steps.values():
             operation = step.operation
             if isinstance(operation, HasTableBeside) and any(
                 raster.startswith(f"{step.name}/") for raster in plan.kept
@@ -213,6 +221,10 @@ class RunStore:
     def tidy(self) -> None:
         """Remove the intermediate results."""
         self.own_folder(self.target.run_id).remove_tree()
+
+
+def _colored(array: StoredArray, table: ColorTable) -> StoredArray:
+    return replace(array, spec=with_colors(array.spec, table.colors))
 
 
 def _is_among(marks: Container[int], name: str) -> bool:

@@ -17,8 +17,10 @@ from pipeline.model.region import Halo, Region
 from pipeline.model.table import TableSpec
 from pipeline.operations.base import Edge, Operation, Reduction, Specs
 from pipeline.operations.exact import require_exact
-from pipeline.operations.traits import KeepsValues, NeedsGrid
+from pipeline.operations.traits import HasUnits, KeepsValues, NeedsGrid
 from pipeline.planning.plan import InputSpec
+from pipeline.storage.georeference.geotiff import with_units
+from pipeline.storage.georeference.recorded import recorded_of
 
 
 @dataclass
@@ -141,7 +143,7 @@ def bind_step(
         bands[key] = indices if selected[key] is not specs[raster] else None
         if operation.domain == "float":
             require_exact(operation, selected[key], key)
-    natural = {output: _recorded(operation, spec) for output, spec in operation.output_specs(selected).items()}
+    natural = {output: _recorded(operation, output, spec) for output, spec in operation.output_specs(selected).items()}
     halos, edges = operation.halo(selected), operation.edges(selected)
     uses = tuple(
         Use(key, raster, selected[key], bands[key], _within_reach(halos.get(key, Halo()), edge), edge)
@@ -167,15 +169,16 @@ def _within_reach(halo: Halo, edge: Edge) -> Halo:
     return Halo.around(max(halo.top, halo.bottom), max(halo.left, halo.right))
 
 
-def _recorded(operation: Operation, spec: RasterSpec) -> RasterSpec:
-    """Return a spec without what a file said of values that are others now; the place stays."""
-    if spec.recorded is None or isinstance(operation, KeepsValues):
+def _recorded(operation: Operation, output: str, spec: RasterSpec) -> RasterSpec:
+    """Return a spec without what a file said of values that are others now; place and known units stay."""
+    if isinstance(operation, KeepsValues):
         return spec
-    if spec.recorded.carried is not None:
+    if spec.recorded is not None and spec.recorded.carried is not None:
         raise PipelineError(
             "`nodata: carry` hands pixels on as they are, which `select` does and this operation does not; leave it out"
         )
-    return replace(spec, recorded=spec.recorded.place)
+    unit = operation.units().get(output) if isinstance(operation, HasUnits) else None
+    return replace(spec, recorded=with_units(recorded_of(spec), unit, spec.num_bands))
 
 
 def check_grids(inputs: Mapping[str, InputSpec]) -> None:

@@ -82,6 +82,11 @@ class Plan:
         return [array for planned in self.passes for array in planned.arrays.values()]
 
     @property
+    def steps(self) -> dict[str, StepPlan]:
+        """The steps that are computed, by name."""
+        return {step.name: step for planned in self.passes for step in planned.steps}
+
+    @property
     def kept(self) -> dict[str, StoredArray]:
         return {array.raster: array for array in self.arrays if array.is_kept}
 

@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.model.errors import PipelineError
 from pipeline.model.raster import RasterSpec, default_names, grid_difference, name_bands, working_dtype
 from pipeline.model.region import Region
+from pipeline.storage.georeference.geotiff import unit_items
 from pipeline.storage.georeference.recorded import Recorded, recorded_of
 from pipeline.storage.reader import Evidence, Reader, Scales
 
@@ -78,9 +79,11 @@ class Scaled(View):
                 ("scale",),
             )
         nodata = None if reader.spec.nodata is None else float("nan")
-        place = reader.spec.recorded.place if reader.spec.recorded else None
+        recorded = recorded_of(reader.spec)
+        units = unit_items(recorded.items) if tuple(applied) == tuple(reader.scales) else ()  # of the file's own scale
+        recorded = Recorded(recorded.tags, items=units)
         dtype = np.dtype(np.float64) if is_wide else working_dtype(stored)
-        super().__init__(reader, replace(reader.spec, dtype=dtype, nodata=nodata, recorded=place))
+        super().__init__(reader, replace(reader.spec, dtype=dtype, nodata=nodata, recorded=recorded.or_none))
         self.scales = ()
 
     def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:

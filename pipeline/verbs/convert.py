@@ -2,24 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 
-from pipeline.config import Setting
-from pipeline.storage.input import Choice
-from pipeline.storage.open import open_raster
+from pipeline.config import Setting, load_pipeline
+from pipeline.model.errors import UsageError
+from pipeline.storage.input import Series
+from pipeline.storage.open import open_input
 
 STEP = "raster"
+SOURCE = "source"
 
 
-class Wanted(TypedDict, total=False):
+class Part(TypedDict, total=False):
+    """What of a raster is meant: see `part_settings`."""
+
+    region: Mapping[str, Sequence[int]] | None
+    bbox: Sequence[float] | None
+    level: int | None
+    series: Series | None
+
+
+class Wanted(Part, total=False):
     """What a result is to be, see `conversion`."""
 
     bands: Sequence[int | str] | str | None
     dtype: str | None
     nodata: float | int | str | None
     output: Mapping[str, Any]
+
+
+def part_settings(
+    region: Mapping[str, Sequence[int]] | None = None,
+    bbox: Sequence[float] | None = None,
+    level: int | None = None,
+    series: Series | None = None,
+) -> list[Setting]:
+    """Return settings of a pipeline that reads its input `source`, by which it makes a part of the raster.
+
+    Parameters
+    ----------
+    region
+        ``rows`` and ``columns``, [first, end] each, as in a pipeline file. Default: all.
+    bbox
+        xmin, ymin, xmax, ymax in the raster's coordinates, instead of `region`: the pixels that it touches.
+    level
+        Of a pyramid; 0 is full resolution. The region counts its pixels.
+    series
+        The image of a TIFF, counted from 0, or ``mask``.
+    """
+    if region is not None and bbox is not None:
+        raise UsageError("--region and --bbox both say which part is meant; give one of them")
+    found: list[Setting] = []
+    if region is not None:
+        found.append(("region", region, "--region"))
+    if bbox is not None:
+        found.append(("region", {"bbox": list(bbox)}, "--bbox"))
+    for key, value in (("level", level), ("series", series)):
+        if value is not None:
+            found.append((f"inputs.{SOURCE}.{key}", value, f"--{key} {value}"))
+    return found
 
 
 def conversion(
@@ -35,27 +77,35 @@ def conversion(
         A Zarr store, or a path that ends in .tif.
     array
         The array in a store that holds several.
+    region, bbox, level, series
+        The part to convert, see `part_settings`. Default: all of the first image at full resolution.
     bands, dtype, nodata
         Of the result. Default: as they are. Without `dtype` and `nodata`, pixels are handed on to the bit; with
         `nodata` "none" too, and none is recorded. A text is YAML.
     output
         `chunks`, `shards`, `codec`, `dims`, as in a pipeline file; a text is YAML.
     """
-    bands, dtype, nodata = wanted.get("bands"), wanted.get("dtype"), wanted.get("nodata")
+    dtype, nodata = wanted.get("dtype"), wanted.get("nodata")
     entry: dict[str, Any] = {"path": source} | ({"array": array} if array else {})
-    step: dict[str, Any] = {"name": STEP, "op": "cast" if dtype else "select", "input": "source"}
-    if not dtype and not bands:
-        step["bands"] = list(_bands_of(source, array))
+    step: dict[str, Any] = {"name": STEP, "op": "cast" if dtype else "select", "input": SOURCE}
     if isinstance(nodata, str) and nodata.lower() == "none":
         entry["nodata"], nodata = "none", None
     elif not dtype and nodata is None:
         entry["nodata"] = "carry"
-    document = {"inputs": {"source": entry}, "steps": [step], "output": {"path": target}}
-    values = {f"steps.{STEP}.{key}": value for key, value in (("bands", bands), ("dtype", dtype), ("nodata", nodata))}
+    document = {"inputs": {SOURCE: entry}, "steps": [step], "output": {"path": target}}
+    settings = list(_settings({**wanted, "nodata": nodata}))
+    if not dtype and wanted.get("bands") is None:
+        step["bands"] = [1]  # until what is meant is known to be sound
+        step["bands"] = list(open_input(load_pipeline(document, settings)[0].inputs[SOURCE]).spec.bands)
+    return document, settings
+
+
+def _settings(wanted: Wanted) -> Iterator[Setting]:
+    """Yield what is wanted as settings."""
+    yield from part_settings(wanted.get("region"), wanted.get("bbox"), wanted.get("level"), wanted.get("series"))
+    values: dict[str, Any] = {f"steps.{STEP}.bands": wanted.get("bands"), f"steps.{STEP}.dtype": wanted.get("dtype")}
+    values[f"steps.{STEP}.nodata"] = wanted.get("nodata")
     values |= {f"output.{key}": value for key, value in wanted.get("output", {}).items()}
-    named = ((place, value, place.rpartition(".")[2]) for place, value in values.items() if value is not None)
-    return document, [(place, value, f"--{key} {value}") for place, value, key in named]
-
-
-def _bands_of(source: str, array: str | None) -> tuple[str, ...]:
-    return open_raster(source if "://" in source else str(Path(source).absolute()), Choice(array)).spec.bands
+    for place, value in values.items():
+        if value is not None:
+            yield place, value, f"--{place.rpartition('.')[2]} {value}"

@@ -31,6 +31,8 @@ from pipeline.output.levels import levels_of
 from pipeline.output.provenance import hash_parts, provenance_of
 from pipeline.planning.plan import Plan
 from pipeline.storage.folder.base import Folder
+from pipeline.storage.georeference.geotiff import unit_items
+from pipeline.storage.georeference.recorded import recorded_of
 from pipeline.storage.reader import Reader
 from pipeline.storage.zarr.document import gdal_problem
 from pipeline.storage.zarr.store import array_shape_of
@@ -180,7 +182,8 @@ def _describe_tables(job: Job) -> Iterator[TableFacts]:
 
 
 def describe_input(path: str, reader: Reader, array: str | None = None) -> InfoFacts:
-    spec = reader.spec
+    spec, recorded = reader.spec, recorded_of(reader.spec)
+    units = {item.band: item.text for item in unit_items(recorded.items)}
     return InfoFacts(
         path=path,
         **_raster(spec),
@@ -194,4 +197,6 @@ def describe_input(path: str, reader: Reader, array: str | None = None) -> InfoF
         transform=spec.transform or None,
         stored=reader.describe(),
         inputs_line=f"  image: {{path: {path}, array: {array}}}" if array else f"  image: {path}",
+        units=tuple(units.get(band, "") for band in range(spec.num_bands)) if units else None,
+        color_table=len(recorded.colors) // 3 or None,
     )

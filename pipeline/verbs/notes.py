@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from pipeline.block.plan import Pass
 from pipeline.config import Pipeline
+from pipeline.model.stored import StoredArray
 from pipeline.operations.traits import table_files
 from pipeline.output.address import is_geotiff
 from pipeline.planning.plan import Plan
@@ -48,6 +49,8 @@ def output_notes(config: Pipeline, plan: Plan) -> list[str]:
             "--in-place, and is gone before the new one is complete"
         )
     shards, arrays = plan.settings.shards, list(plan.kept.values())
+    if arrays and config.region and config.region.bbox:
+        notes += _beyond(config.region.bbox, arrays[0])
     if isinstance(shards, str) or not arrays:
         return notes
     region = arrays[0].region
@@ -55,6 +58,20 @@ def output_notes(config: Pipeline, plan: Plan) -> list[str]:
         sides, size = (f"{rows} x {columns}" for rows, columns in (shards[:2], region.shape))
         notes.append(f"output.shards: {sides} pixels are more than the {size} of the result; a shard ends at its edge")
     return notes
+
+
+def _beyond(box: tuple[float, float, float, float], array: StoredArray) -> Iterator[str]:
+    """Yield that a box reaches beyond the raster, where it does so by a pixel or more."""
+    spec = array.spec
+    assert spec.transform is not None
+    (left, right), (bottom, top) = spec.transform.spans(spec.height, spec.width)
+    across = max(left - box[0], box[2] - right) / abs(spec.transform.a)
+    down = max(bottom - box[1], box[3] - top) / abs(spec.transform.e)
+    if max(across, down) >= 1:
+        yield (
+            f"region.bbox: reaches beyond the raster, which spans x {left:g} to {right:g}, y {bottom:g} to {top:g}; "
+            f"the result is what lies within, {array.region}"
+        )
 
 
 def reading_notes(plan: Plan) -> list[str]:

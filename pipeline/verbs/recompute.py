@@ -25,6 +25,8 @@ from pipeline.model.region import Axis, Grid, Region
 from pipeline.model.stored import StoredArray
 from pipeline.model.table import Table
 from pipeline.output.address import is_geotiff
+from pipeline.output.color_table import color_table_of
+from pipeline.output.exports.geotiff import file_spec
 from pipeline.output.job import Job
 from pipeline.output.journal import Journal
 from pipeline.output.local import check_free_space
@@ -34,6 +36,7 @@ from pipeline.storage.folder.local import LocalFolder
 from pipeline.storage.folder.open import folder_at
 from pipeline.storage.reader import Reader
 from pipeline.storage.tiff.reader import TiffReader
+from pipeline.storage.tiff.writer import tag_differences
 from pipeline.storage.zarr.reader import open_written
 from pipeline.storage.zarr.store import read_table
 from pipeline.verbs.expectation import Record, differing_values, table_specs
@@ -155,7 +158,9 @@ class Recomputation:
     def whole(self, record: Record, progress: Progress) -> Iterator[str]:
         """Compute all again; yield the tables that differ, and what is recorded of pixels and does not hold."""
         with progress, self._computed(None, {}, progress) as measured:
-            if not is_geotiff(self.output):
+            if is_geotiff(self.output):
+                yield from self._color_differences(measured.tables)
+            else:
                 yield from self._table_differences(measured.tables)
             for raster in self.job.plan.kept:
                 if (said := record["valid"].get(raster)) != (count := measured.valid[raster]):
@@ -166,6 +171,14 @@ class Recomputation:
                     said = recorded.get(fact) if isinstance(recorded, Mapping) else None
                     if said != value:
                         yield f"{self.output}: the {fact} of {name} is recorded as {said}, and computed as {value}"
+
+    def _color_differences(self, tables: Mapping[str, Table]) -> Iterator[str]:
+        """Yield where the tags of a GeoTIFF differ, now that the colours are known."""
+        for raster, array in self.job.plan.kept.items():
+            table = color_table_of(self.job.plan, raster, tables)
+            assert table is not None
+            found = tag_differences(self.output, file_spec(array, table.colors))
+            yield from (f"{self.output}: {text}" for text in found)
 
     def _table_differences(self, tables: Mapping[str, Table]) -> Iterator[str]:
         folder = folder_at(self.output)

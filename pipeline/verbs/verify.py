@@ -6,10 +6,11 @@ A GeoTIFF that a run wrote is an output of one raster: its record stands in the 
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,19 @@ import numpy as np
 
 from pipeline.config import is_in_trusted_folder, load_pipeline
 from pipeline.execution.progress import Progress
-from pipeline.model.errors import InputError, OutputError, PipelineError
+from pipeline.model.errors import InputError, OutputError, PipelineError, UsageError, unknown
 from pipeline.model.facts import VerifyFacts
 from pipeline.model.raster import RasterSpec
 from pipeline.output.address import is_geotiff
+from pipeline.output.color_table import color_table_of
 from pipeline.output.exports.geotiff import GeoTiff, file_spec
 from pipeline.output.job import Job
-from pipeline.output.provenance import difference, hash_parts, provenance_of
+from pipeline.output.provenance import NOWHERE, difference, hash_parts, provenance_of, without_places
 from pipeline.output.store import RUN_ID
 from pipeline.storage.folder.address import is_url
 from pipeline.storage.folder.base import RemoteError
 from pipeline.storage.folder.open import folder_at
+from pipeline.storage.georeference.recorded import recorded_of
 from pipeline.storage.tiff.writer import tag_differences
 from pipeline.storage.zarr.reader import configure
 from pipeline.verbs.expectation import Record, count_problems, document_difference, store_problems
@@ -63,9 +66,17 @@ class Extent:
 
 
 def verify(
-    output: str, extent: Extent, limits: Mapping[str, Any], trust: bool | None, progress: Progress
+    output: str,
+    extent: Extent,
+    limits: Mapping[str, Any],
+    trust: bool | None,
+    progress: Progress,
+    inputs: Mapping[str, str] | None = None,
 ) -> VerifyFacts:
-    """Check a finished output; see `pipeline.api.verify`. `limits` are values of `run` that replace the recorded."""
+    """Check a finished output; see `pipeline.api.verify`.
+
+    `limits` are values of `run` that replace the recorded, `inputs` paths of inputs that do.
+    """
     try:
         record = _read_record(output)
         recorded = _recorded_config(output, record)
@@ -73,7 +84,8 @@ def verify(
             trust = not is_url(output) and is_in_trusted_folder(output)
         load_pipeline(record["config"], trust=trust)
         config = _elsewhere(recorded, output)
-        config["run"] = {**config["run"], **limits}
+        config["run"] = {**config["run"], **_scratch(config["run"]), **limits}
+        config["inputs"] = _placed(output, config["inputs"], inputs or {})
         load_pipeline(config)  # what is wrong with it now is the caller's
         problems = list(_record_problems(output, record, recorded))
         return _verify(output, record, config, problems, extent, progress)
@@ -88,6 +100,7 @@ def _verify(
     job = _load(output, config)
     if not problems:
         _check_same(output, job, record)
+        job = replace(job, parts=record["parts"])  # the same but for places, which are compared as they are recorded
     if is_geotiff(output):
         config = {**config, "output": {**config["output"], "keep": [record["raster"]]}}
         job = _load(output, config)
@@ -192,9 +205,44 @@ def _elsewhere(config: Mapping[str, Any], output: str) -> dict[str, Any]:
     return {**config, "output": {**config["output"], "path": str(Path(output).absolute()), "storage": None}}
 
 
+def _scratch(run: Mapping[str, Any]) -> dict[str, str]:
+    """Return where to work instead of a folder that is not there: the run's went with it, or was another machine's."""
+    is_gone = run.get("scratch") and not Path(run["scratch"]).is_dir()
+    return {"scratch": tempfile.gettempdir()} if is_gone else {}
+
+
+def _placed(output: str, recorded: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
+    """Return the recorded inputs at the places that are given; refuse those of which no place is known."""
+    if strange := [name for name in given if name not in recorded]:
+        raise UsageError(f"--input {strange[0]}={given[strange[0]]}: {unknown('input', strange[0], list(recorded))}")
+    inputs = {name: {**entry, **_at(entry, given.get(name))} for name, entry in recorded.items()}
+    names = {name: [*(entry.get("stack") or ()), entry.get("path") or ""] for name, entry in inputs.items()}
+    lost = {name: path for name, paths in names.items() for path in paths if path.startswith(NOWHERE)}
+    if lost:
+        asked = " ".join(
+            f"--input {name}={'FOLDER' if inputs[name].get('stack') else path.removeprefix(NOWHERE)}"
+            for name, path in lost.items()
+        )
+        raise InputError(
+            f"{output}: a file tells no folders far from its own; say where {', '.join(lost)} "
+            f"{'lies' if len(lost) == 1 else 'lie'}: {asked}"
+        )
+    return inputs
+
+
+def _at(entry: Mapping[str, Any], path: str | None) -> dict[str, Any]:
+    """Return what becomes of an input at a path: of a stack, that of the folder of its files."""
+    if path is None:
+        return {}
+    place = path if is_url(path) else str(Path(path).absolute())
+    if stack := entry.get("stack"):
+        return {"stack": [f"{place}/{each.rpartition('/')[2]}" for each in stack]}
+    return {"path": place}
+
+
 def _check_same(output: str, job: Job, record: Mapping[str, Any]) -> None:
     """Refuse to compare with another plan than the recorded one."""
-    now, then = json.loads(json.dumps(job.parts)), record["parts"]
+    now, then = (without_places(parts) for parts in (json.loads(json.dumps(job.parts)), record["parts"]))
     for name, identity in now["identities"].items():
         if identity != (old := then["identities"].get(name)):
             raise InputError(
@@ -212,7 +260,11 @@ def _file_problems(output: str, job: Job, record: Record) -> Iterator[str]:
     """Yield what is wrong with a GeoTIFF without looking at its pixels."""
     yield from count_problems(output, job, record)
     for raster, array in job.plan.kept.items():
-        stored, due = open_output(output, raster).spec, file_spec(array)
+        stored = open_output(output, raster).spec
+        # colours that a run computes are compared when all is computed again
+        table = color_table_of(job.plan, raster, {})
+        colors = recorded_of(stored).colors if table is None else table.colors
+        due = file_spec(array, colors)
         for word, a, b in (("shape", _sizes(stored), _sizes(due)), ("dtype", stored.dtype, due.dtype)):
             if a != b:
                 yield f"{output}: the {word} of {raster} is {a}, by its plan {b}"

@@ -276,7 +276,7 @@ def test_a_result_of_one_band_is_named_after_its_step(rasters: dict[str, str]) -
     assert {path: (spec.bands, spec.dims) for path, spec in specs.items()} == {
         "ndvi/value": (("ndvi",), ("y", "x", "band")),
         "both/value": (("b1", "b2"), ("y", "x", "band")),
-        "one/value": (("b1",), ("y", "x", "band")),
+        "one/value": (("one",), ("y", "x", "band")),
     }
 
 

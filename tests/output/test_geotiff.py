@@ -277,12 +277,19 @@ def test_a_part_has_its_own_place(tmp_path: Path) -> None:
     assert tags_of(tmp_path / "b.tif")[34735] == tags_of(tmp_path / "a.tif")[34735]
 
 
-def test_control_points_of_a_part_are_left_out_aloud(tmp_path: Path) -> None:
-    make_tiff(tmp_path / "a.tif", {"extratags": [UTM, CONTROL]})
-    document = pipeline_of(tmp_path / "a.tif", tmp_path / "b.tif", {"name": "few", "op": "select", "bands": [1]})
-    facts = pipeline.run(document | {"region": {"rows": [3, 9], "columns": [2, 30]}})
-    assert any("control points are left out" in line for line in facts["geotiffs"][0]["warnings"])
-    assert tags_of(tmp_path / "b.tif")[33922] == "None"
+def test_control_points_and_coefficients_of_a_part_move_along(tmp_path: Path) -> None:
+    """A part whose points all lie inside was once given those of the whole."""
+    tied = (5.0, 6.5, 0.0, 1.0, 2.0, 3.0, 9.0, 7.0, 0.0, 9.0, 2.5, 0.0, 8.0, 12.0, 0.0, 1.0, 7.0, 0.0)
+    make_tiff(tmp_path / "a.tif", {"extratags": [UTM, tag(33922, *tied), tag(50844, *map(float, range(92)))]})
+    for target in ("b.tif", "b.zarr", "c.tif"):
+        source = tmp_path / ("b.zarr" if target == "c.tif" else "a.tif")
+        part = {} if target == "c.tif" else {"region": {"rows": [3, 20], "columns": [2, 30]}}
+        api.convert(source, tmp_path / target, limits=SMALL, **part)
+    for target in ("b.tif", "c.tif"):
+        with tifffile.TiffFile(tmp_path / target) as tif:
+            moved, rpc = (tif.pages.first.tags.valueof(code) for code in (33922, 50844))
+        assert moved == tuple(value - {0: 2, 1: 3}.get(i % 6, 0) for i, value in enumerate(tied))
+        assert rpc == tuple(value - {2: 3, 3: 2}.get(i, 0) for i, value in enumerate(map(float, range(92))))
 
 
 def test_computed_values_have_no_colour_table_and_no_scale(tmp_path: Path) -> None:
@@ -595,43 +602,165 @@ def test_the_record_of_a_file_publishes_no_absolute_paths(tmp_path: Path) -> Non
         "run": {"scratch": str(tmp_path / "data")},
     }
     pipeline.run(document, quiet=True)
-    path = tmp_path / "maps" / "b_value.tif"
+    path = tmp_path / "maps" / "b.tif"
     text = tiff_writer.read_description(path) or ""
     assert str(tmp_path) not in text
     assert json.loads(text)["rasterpipe"]["config"]["inputs"]["image"]["path"] == "${file}/../data/a.tif"
     (tmp_path / "link").symlink_to(tmp_path / "maps")
-    for place in (path, tmp_path / "link" / "b_value.tif"):
+    for place in (path, tmp_path / "link" / "b.tif"):
         record = provenance_of(place)
         assert record is not None
         assert record["config"]["inputs"]["image"]["path"] == str(tmp_path / "data" / "a.tif")
         assert api.verify(str(place))["agrees"]
     shutil.rmtree(tmp_path / "out.zarr")
     shutil.move(tmp_path, moved := tmp_path.with_name("moved"))  # a project goes elsewhere, as a whole
-    assert api.verify(str(moved / "maps" / "b_value.tif"))["agrees"]
+    assert api.verify(str(moved / "maps" / "b.tif"))["agrees"]
+
+
+POSTER = {"outputs": ["index", "color"]}
 
 
 def test_bands_are_described_by_what_they_are(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.zarr", bands=2)
     zarr.open_group(store)["image"].attrs["long_name"] = ["red", "nir"]
+    plain, alone = (make_store(tmp_path / f"{bands}.zarr", bands=bands) for bands in (2, 1))
+    texture = {"op": "window", "size": 3, "statistics": ["mean", "std"]}
     steps = [
         {"name": "ndvi", "op": "calc", "input": "image", "expression": "(nir - red) / (nir + red)"},
-        {"name": "texture", "op": "window", "input": "ndvi", "size": 3, "statistics": ["mean", "std"]},
+        {"name": "texture", "input": "ndvi", **texture},
         {"name": "slope", "op": "gradient", "input": "image", "spacing": 1, "outputs": ["dy"]},
         {"name": "one", "op": "select", "input": "image", "bands": ["nir"]},
+        {"name": "half", "op": "calc", "input": "one", "expression": "one / 2"},
+        {"name": "both", "op": "calc", "input": "image", "expression": "image / 2"},
+        {"name": "soft", "op": "gaussian", "input": "image", "sigma": 1},
+        {
+            "name": "poster",
+            "op": "quantize",
+            "input": "image",
+            "palette": [[0, 0], [9, 9]],
+            "outputs": ["index", "color"],
+        },
+        {"name": "plain_texture", "input": "plain", **texture},
+        {"name": "plain_soft", "op": "gaussian", "input": "plain", "sigma": 1},
+        {"name": "alone_texture", "input": "alone", **texture},
+        {"name": "alone_half", "op": "calc", "input": "alone", "expression": "b1 / 2"},
+        {"name": "bank", "op": "gabor", "input": "alone", "frequencies": [0.2], "orientations": [0, 45]},
     ]
     output = {"path": str(tmp_path / "b.zarr"), "geotiff": str(tmp_path / "maps")}
-    output["keep"] = ["ndvi", "texture", "slope", "one"]  # type: ignore[assignment]
-    pipeline.run({"inputs": {"image": str(store)}, "steps": steps, "output": output}, quiet=True)
+    output["keep"] = [step["name"] for step in steps]  # type: ignore[assignment]
+    inputs = {"image": str(store), "plain": str(plain), "alone": str(alone)}
+    pipeline.run({"inputs": inputs, "steps": steps, "output": output}, quiet=True)
     due = {
-        "ndvi_value": ("ndvi",),
+        "ndvi": ("ndvi",),
         "texture_mean": ("ndvi mean",),
         "texture_std": ("ndvi std",),
         "slope_dy": ("red dy", "nir dy"),
-        "one_value": ("nir",),
+        "one": ("nir",),
+        "half": ("half",),
+        "both": ("red", "nir"),
+        "soft": ("red", "nir"),
+        "poster_index": ("index",),
+        "poster_color": ("red color", "nir color"),
+        "plain_texture_mean": ("b1 mean", "b2 mean"),
+        "plain_texture_std": ("b1 std", "b2 std"),
+        "plain_soft": (None, None),
+        "alone_texture_mean": ("mean",),
+        "alone_texture_std": ("std",),
+        "alone_half": ("alone_half",),
+        "bank_response": ("b1 f=0.2 o=0 response", "b1 f=0.2 o=45 response"),
     }
+    assert sorted(path.stem for path in (tmp_path / "maps").iterdir()) == sorted(due)
     for name, names in due.items():
-        assert TiffReader.open(tmp_path / "maps" / f"{name}.tif").spec.bands == names
-        assert api.verify(str(tmp_path / "maps" / f"{name}.tif"))["agrees"]
+        path = tmp_path / "maps" / f"{name}.tif"
+        with tifffile.TiffFile(path) as tif:
+            items = re.findall(r'sample="(\d)" role="description">(.*?)<', str(tif.pages.first.tags.valueof(42112)))
+        assert items == [(str(band), text) for band, text in enumerate(names) if text], name
+        assert api.verify(str(path), samples=1)["agrees"]
+    assert zarr.open_group(tmp_path / "b.zarr")["alone_half/value"].attrs["geotiff"] == {"band": "alone_half"}
+
+
+SAME, NONE = ("m", "K"), ("", "")
+STATISTICS = ["mean", "sum", "var", "std", "min", "max", "range", "count", "median"]
+UNITS: dict[str, tuple[dict[str, Any], dict[str, tuple[str, str]]]] = {
+    "window": (
+        {"size": 3, "statistics": STATISTICS, "percentiles": [10]},
+        {**dict.fromkeys([*STATISTICS, "p10"], SAME), "var": NONE, "count": NONE},
+    ),
+    "gaussian": ({"sigma": 1}, {"value": SAME}),
+    "gaussian ": ({"sigma": 1, "order": [0, 1]}, {"value": NONE}),
+    "convolve": ({"kernel": [[1, 2, 1]]}, {"value": NONE}),
+    "convolve ": ({"kernel": [[1, 2, 1]], "normalize": True}, {"value": SAME}),
+    "cast": ({"dtype": "float64"}, {"value": SAME}),
+    "cast ": ({"dtype": "float64", "scale": 2}, {"value": NONE}),
+    "select": ({"bands": [2, 1]}, {"value": ("K", "m")}),
+    "mask": ({"where": "input > 5"}, {"value": SAME}),
+    "calc": ({"expression": "input * 2"}, {"value": NONE}),
+    "gradient": (
+        {"spacing": 1, "outputs": ["dy", "direction"]},
+        {"dy": NONE, "direction": ("degree", "degree")},
+    ),
+    "hessian": ({"spacing": 1, "outputs": ["dyy"]}, {"dyy": NONE}),
+    "gabor": ({"frequencies": 0.2, "orientations": 0}, {"response": NONE}),
+    "label_stats": (
+        {"labels": "labels", "statistics": ["mean", "var", "count"], "recolor": ["mean", "var", "count"]},
+        {"mean": SAME, "var": NONE, "count": NONE},
+    ),
+    "quantize": (
+        {"palette": [[0, 0], [9, 9]], "outputs": ["index", "color", "distance"]},
+        {"index": ("",), "color": SAME, "distance": ("",)},
+    ),
+}
+
+
+def make_measured(tmp_path: Path, scale: str = "") -> Path:
+    text = "".join(f'<Item name="UNITTYPE" sample="{i}" role="unittype">{unit}</Item>' for i, unit in enumerate(SAME))
+    tags = [tag(42112, f"<GDALMetadata>{text}{scale}</GDALMetadata>")]
+    make_tiff(tmp_path / "a.tif", {"shape": (2, 20, 30), "planarconfig": "separate", "extratags": tags})
+    make_tiff(tmp_path / "labels.tif", {"dtype": "int16"})
+    return tmp_path / "a.tif"
+
+
+def units_of(path: Path) -> tuple[str, ...]:
+    facts = api.info(path)
+    return tuple(facts.units or NONE[: facts.num_bands])
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_units_are_those_of_the_values(tmp_path: Path, name: str) -> None:
+    options, due = UNITS[name]
+    step = {"name": "s", "op": name.strip(), "input": "image", **options}
+    document = pipeline_of(make_measured(tmp_path), tmp_path / "b.zarr", step, geotiff=str(tmp_path / "maps"))
+    document["inputs"] |= {"labels": str(tmp_path / "labels.tif")} if name == "label_stats" else {}
+    pipeline.run(document)
+    for output, units in due.items():
+        path = tmp_path / "maps" / ("s.tif" if output == "value" else f"s_{output}.tif")
+        assert units_of(path) == units
+        assert units_of(tmp_path / "b.zarr" / "s" / output) == units
+
+
+def test_units_of_scaled_values(tmp_path: Path) -> None:
+    """Values of which a tenth is in metres are not in metres."""
+    source = make_measured(tmp_path, '<Item name="SCALE" sample="0" role="scale">0.1</Item>')
+    step = {"name": "s", "op": "window", "size": 3, "statistics": ["mean"]}
+    for number, (scale, due) in enumerate((("ignore", NONE), ("apply", SAME), ({"factor": 0.1}, NONE))):
+        document = pipeline_of(source, tmp_path / f"{number}.tif", step)
+        document["inputs"]["image"] = {"path": str(source), "scale": scale}
+        pipeline.run(document)
+        assert units_of(tmp_path / f"{number}.tif") == due
+    api.convert(source, tmp_path / "c.tif", limits=SMALL)
+    assert units_of(tmp_path / "c.tif") == SAME  # beside the scale
+
+
+@pytest.mark.parametrize("names", [("a_b", "a"), ("A_B", "a")])
+def test_two_rasters_of_one_file_name_are_refused(scene: Path, tmp_path: Path, names: tuple[str, str]) -> None:
+    steps = [
+        {"name": names[0].replace("b", "mean").replace("B", "MEAN"), "op": "gaussian", "input": "image", "sigma": 1},
+        {"name": names[1], "op": "window", "input": "image", "size": 3, "statistics": ["mean"]},
+    ]
+    document = pipeline_of(scene, tmp_path / "out.zarr", *steps, geotiff=str(tmp_path / "maps"))
+    with pytest.raises(PipelineError, match=r"[aA]_(mean|MEAN)/value and a/mean would both be written as a_mean\.tif;"):
+        pipeline.run(document)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif"]
 
 
 def test_big_files_are_bigtiff(scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,7 +179,7 @@ def test_what_a_run_writes_is_not_in_each_other(here: Path, writer: str, name: s
 
 def test_two_things_are_not_written_to_one_path(here: Path) -> None:
     config = document(here)
-    config["output"] |= {"path": str(here / "sharp_value.tif"), "geotiff": str(here)}
+    config["output"] |= {"path": str(here / "sharp.tif"), "geotiff": str(here)}
     with pytest.raises(OutputError, match=r"GeoTIFF of sharp.* would both be written there"):
         api.run(config)
     refused(here, "scratch", here / "out.zarr", "the output and run.scratch would both be written there")

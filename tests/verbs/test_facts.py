@@ -9,7 +9,9 @@ from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tifffile
 from click.testing import CliRunner
 
 import pipeline
@@ -72,7 +74,11 @@ COMMANDS = {
     "run one.yaml": f"{RUN} {GEOTIFF}",
     "run one.yaml --resume": RUN,
     "info scene.zarr": (
-        f"{INFO} format array chunks shards codec stored_shape stored_dims levels warnings inputs_line"
+        f"{INFO} format array chunks shards codec stored_shape stored_dims levels gdal warnings inputs_line"
+    ),
+    "info units.tif": (
+        f"{INFO} pages levels mask format codec predictor layout planar byteorder recorded_nodata warnings inputs_line "
+        "units color_table"
     ),
     "info one.tif": (
         f"{INFO} pages levels mask format codec predictor layout planar byteorder recorded_nodata warnings inputs_line"
@@ -98,6 +104,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     synth("scene.zarr", size=(64, 64), bands=3, labels="labels.zarr", num_labels=9, seed=1)
     Path("all.yaml").write_text(ALL)
     Path("one.yaml").write_text(ONE)
+    units = b'<GDALMetadata><Item name="UNITTYPE" sample="0" role="unittype">m</Item></GDALMetadata>\0'
+    options: dict[str, Any] = {"colormap": np.zeros((3, 256), np.uint16), "metadata": None}
+    options["extratags"] = [(42112, 2, len(units), units, True)]
+    tifffile.imwrite("units.tif", np.zeros((9, 9), np.uint8), photometric="palette", **options)
     return tmp_path
 
 
@@ -106,6 +116,20 @@ def test_the_keys_of_json_are_those_of_always(here: Path) -> None:
         result = CliRunner().invoke(main, [*command.split(), "--json"])
         assert result.exit_code == 0, result.stderr
         assert list(paths(json.loads(result.stdout))) == keys.split(), command
+
+
+def test_units_and_colour_tables_are_told_in_a_line_each(here: Path) -> None:
+    lines = CliRunner().invoke(main, ["info", "units.tif"]).stdout.splitlines()
+    assert [line for line in lines if "m" in line.split() or "colours" in line] == [
+        "  units: m",
+        "  color_table: 256 colours",
+    ]
+    pipeline.convert("units.tif", "units.zarr")
+    stored = pipeline.info("units.zarr")
+    assert (stored["units"], stored["color_table"]) == (["m"], 256)
+    plain = CliRunner().invoke(main, ["info", "scene.zarr"]).stdout
+    assert "units:" not in plain
+    assert "color_table" not in plain
 
 
 def test_facts_are_data(here: Path) -> None:

@@ -8,7 +8,7 @@ file carries the provenance of the run, so that it is known for ours and for thi
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from pipeline.model.facts import GeoTiffFacts
 from pipeline.model.raster import RasterSpec, default_names
 from pipeline.model.stored import StoredArray, with_region
 from pipeline.output.address import is_geotiff
+from pipeline.output.color_table import with_colors
 from pipeline.output.decision import check_file
 from pipeline.output.exports.base import Export, Written, register
 from pipeline.output.job import Job
@@ -28,12 +29,15 @@ from pipeline.output.work_folder import remove_work_folder, work_folder
 from pipeline.planning.cost import BASE_BYTES
 from pipeline.planning.plan import format_bytes
 from pipeline.storage.folder.address import is_url
+from pipeline.storage.georeference.recorded import recorded_of
 from pipeline.storage.tiff.tiling import Tiling, plan_tiles
 from pipeline.storage.zarr.reader import open_written
 from pipeline.storage.zarr.store import root_attributes
 
 FORM = ("cog", "overviews", "resampling")
 """The settings of an output that its files depend on, and its store does not."""
+ONLY = "value"
+"""The output of operations that have one: its name says nothing."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,23 @@ def geotiffs(job: Job) -> list[GeoTiff]:
             )
         found.append(GeoTiff(kept[0], Path(output.path)))
     if output.geotiff is not None:
-        folder, names = Path(output.geotiff), [array.raster.replace("/", "_") + ".tif" for array in kept]
-        found += [GeoTiff(array, folder / name) for array, name in zip(kept, names, strict=True)]
+        found += [GeoTiff(array, Path(output.geotiff, name)) for name, array in _named(kept).items()]
     return found
+
+
+def _named(kept: Sequence[StoredArray]) -> dict[str, StoredArray]:
+    """Return rasters by the names of their files: smooth_mean.tif; of a step's only result, the step's name alone."""
+    named: dict[str, StoredArray] = {}
+    taken: dict[str, str] = {}
+    for array in kept:
+        name = array.raster.removesuffix(f"/{ONLY}").replace("/", "_") + ".tif"
+        if other := taken.get(name.casefold()):  # some file systems take both for one
+            raise PipelineError(
+                f"{other} and {array.raster} would both be written as {name}; rename one of the steps",
+                ("output", "geotiff"),
+            )
+        taken[name.casefold()], named[name] = array.raster, array
+    return named
 
 
 @register
@@ -118,26 +136,29 @@ def _check_memory(job: Job, file: GeoTiff) -> None:
         )
 
 
-def file_spec(array: StoredArray) -> RasterSpec:
-    """Return the spec of a raster as its file has it: bands that have names are those of this output.
+def file_spec(array: StoredArray, colors: tuple[int, ...] = ()) -> RasterSpec:
+    """Return the spec of a raster as its file has it: its bands are those of this output.
 
-    A store tells the mean of a band from its standard deviation by the array's name, a file by its bands' alone.
+    A store tells the mean of a band from its standard deviation by the array's name, a file by its bands' alone:
+    `B08 mean`, `b2 mean`; one band without a name is the `mean`. `colors` are those of indices, see `color_table`.
     """
-    spec = with_region(array.spec, array.region)
+    spec = with_colors(with_region(array.spec, array.region), colors)
     output = array.raster.partition("/")[2]
-    plain = (*default_names(spec.num_bands), output)
-    bands = tuple(band if output == "value" or band in plain else f"{band} {output}" for band in spec.bands)
-    return replace(spec, bands=bands)
+    if output == ONLY or spec.bands == (output,):
+        return spec
+    if spec.bands == default_names(1):
+        return replace(spec, bands=(output,))
+    return replace(spec, bands=tuple(f"{band} {output}" for band in spec.bands))
 
 
-def tiling_of(job: Job, file: GeoTiff) -> Tiling:
-    """Return how a file is cut into tiles and overviews."""
+def tiling_of(job: Job, file: GeoTiff, colors: tuple[int, ...] = ()) -> Tiling:
+    """Return how a file is cut into tiles and overviews; `colors` as for `file_spec`."""
     output, settings = job.pipeline.output, job.plan.settings
     array = file.array
     resampling = None if output.overviews == "none" else resampling_of(job, array)
     # half of the memory: the heap still holds what the blocks left
     memory = (settings.memory_bytes - BASE_BYTES) // 2
-    return plan_tiles(file_spec(array), array.unit, settings.workers, memory, resampling)
+    return plan_tiles(file_spec(array, colors), array.unit, settings.workers, memory, resampling)
 
 
 def _write_missing(job: Job, file: GeoTiff, progress: Progress) -> GeoTiffFacts:
@@ -157,7 +178,7 @@ def _write(job: Job, file: GeoTiff, record: Mapping[str, Any], progress: Progres
     reader = open_written(job.place.folder, file.array.raster)
     shown = json.dumps({"rasterpipe": beside(file.path, {**record, "raster": file.array.raster, "form": _form(job)})})
     form = GeoTiffForm(file.array.codec, shown, job.pipeline.output.cog)
-    tiling = tiling_of(job, file)
+    tiling = tiling_of(job, file, recorded_of(reader.spec).colors)
     try:
         file.path.parent.mkdir(parents=True, exist_ok=True)
         with progress:

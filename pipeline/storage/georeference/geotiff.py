@@ -17,18 +17,18 @@ from typing import Any
 import numpy as np
 
 from pipeline.model.affine import Affine
-from pipeline.model.raster import Number, default_names, fit, name_bands
+from pipeline.model.raster import SAME, Number, default_names, fit, name_bands
 from pipeline.storage.georeference.cf import pair_scales
 from pipeline.storage.georeference.geokeys import ASCII, DIRECTORY, DOUBLES, PIXEL_IS_POINT, Key, numbers, parse_keys
-from pipeline.storage.georeference.recorded import Item, Recorded
+from pipeline.storage.georeference.recorded import PIXEL_SCALE, RPC, TIEPOINT, Item, Recorded
 
 Tags = Mapping[int, Any]
 Items = dict[tuple[str, int], str]
 
-PIXEL_SCALE, TIEPOINT, TRANSFORMATION = 33550, 33922, 34264
+TRANSFORMATION = 34264
 GDAL_METADATA, GDAL_NODATA = 42112, 42113
-PLACE = (PIXEL_SCALE, TIEPOINT, TRANSFORMATION, DIRECTORY, DOUBLES, ASCII, 50844)
-"""The tags that say where a raster lies; 50844 holds the coefficients of a rational polynomial (RPC)."""
+PLACE = (PIXEL_SCALE, TIEPOINT, TRANSFORMATION, DIRECTORY, DOUBLES, ASCII, RPC)
+"""The tags that say where a raster lies; RPC holds the coefficients of a rational polynomial."""
 COLORS = 320
 TAGS = (*PLACE, GDAL_METADATA, GDAL_NODATA, COLORS)
 """All tags that bear on what this module says."""
@@ -149,6 +149,25 @@ def parse_scales(items: Items, num_bands: int, warnings: list[str]) -> tuple[tup
     scale = [parse_number(items.get(("SCALE", band), "1")) for band in range(num_bands)]
     offset = [parse_number(items.get(("OFFSET", band), "0")) for band in range(num_bands)]
     return pair_scales(scale, offset, num_bands, warnings)
+
+
+def unit_items(items: Iterable[Item]) -> tuple[Item, ...]:
+    """Return the items that say in which units bands are, once their scale is applied."""
+    of_bands = (item for item in items if item.band is not None and not item.domain)
+    return tuple(item for item in of_bands if item.name.upper() == "UNITTYPE")
+
+
+def with_units(recorded: Recorded, unit: str | None, num_bands: int) -> Recorded | None:
+    """Return what holds for other values on the same grid: the place, and their unit.
+
+    `unit` may be `SAME`: that of the values before, unless it is theirs only after a scale.
+    """
+    if unit == SAME:
+        scales = parse_scales(by_band(recorded.items), num_bands, [])
+        items = () if set(scales) - {(1.0, 0.0)} else unit_items(recorded.items)
+    else:
+        items = tuple(Item("UNITTYPE", unit, band, "unittype") for band in range(num_bands)) if unit else ()
+    return Recorded(recorded.tags, items=items).or_none
 
 
 def parse_recorded(tags: Tags, pages: list[Tags], warnings: list[str]) -> Recorded:

@@ -24,14 +24,12 @@ from pipeline.storage.georeference.geotiff import (
     DOMAIN,
     GDAL_METADATA,
     GDAL_NODATA,
-    PIXEL_SCALE,
-    TIEPOINT,
     TRANSFORMATION,
     parse_number,
     parse_transform,
     recorded_crs,
 )
-from pipeline.storage.georeference.recorded import Item, recorded_of
+from pipeline.storage.georeference.recorded import PIXEL_SCALE, RPC, TIEPOINT, Item, recorded_of
 
 Tags = dict[int, Any]
 MIN_IS_WHITE, MIN_IS_BLACK, RGB, PALETTE, SEPARATED = 0, 1, 2, 3, 5
@@ -70,9 +68,9 @@ def format_place(spec: RasterSpec, warnings: list[str]) -> tuple[Tags, bool]:
     recorded = recorded_of(spec)
     known = dict(recorded.tags)
     same_crs = geokeys_parse.parse_crs(known, []) == spec.crs or recorded_crs(recorded.items) == spec.crs is not None
-    if known and same_crs and parse_transform(known, []) == spec.transform and (spec.transform or _fits(spec)):
+    if known and same_crs and parse_transform(known, []) == spec.transform:
         return known, recorded_crs(recorded.items) is None
-    if spec.transform is None and set(known) & {TIEPOINT, TRANSFORMATION}:
+    if recorded.is_tied or (spec.transform is None and TRANSFORMATION in known):
         warnings.append("the ground control points are left out: the raster is not the one that they were made for")
     if known and same_crs:
         keys: Tags = {code: value for code, value in known.items() if code in geokeys.TAGS}
@@ -81,14 +79,8 @@ def format_place(spec: RasterSpec, warnings: list[str]) -> tuple[Tags, bool]:
         found, is_whole = geokeys_format.format_crs(spec.crs) if spec.crs else ({}, True)
         keys = geokeys.to_tags(found) if found else {}
     is_point = geokeys.parse_keys(keys).get(geokeys.Key.RASTER_TYPE) == geokeys.PIXEL_IS_POINT
-    return {**(format_transform(spec.transform, is_point) if spec.transform else {}), **keys}, is_whole
-
-
-def _fits(spec: RasterSpec) -> bool:
-    """Return whether control points are those of the raster: none lies outside of it."""
-    points = np.asarray(dict(recorded_of(spec).tags).get(TIEPOINT, ()), np.float64)
-    pixels = points[: len(points) // 6 * 6].reshape(-1, 6)[:, :2]
-    return bool((pixels >= 0).all() and (pixels <= (spec.width, spec.height)).all())
+    rpc = {code: known[code] for code in (RPC,) if code in known}
+    return {**(format_transform(spec.transform, is_point) if spec.transform else {}), **keys, **rpc}, is_whole
 
 
 def format_transform(transform: Affine, is_point: bool) -> Tags:
@@ -205,8 +197,8 @@ def format_colors(spec: RasterSpec) -> Colors:
     own = {MIN_IS_WHITE: 1, MIN_IS_BLACK: 1, RGB: 3, SEPARATED: INKS}
     table = np.array(recorded.colors, np.uint16).reshape(3, -1) if recorded.colors else None
     bits = 8 * spec.dtype.itemsize if spec.dtype.kind == "u" else 0
-    if table is not None and count == 1 and bits <= 16 and table.shape[1] == 2**bits:
-        return Colors(PALETTE, (), table)
+    if table is not None and count == 1 and 0 < bits <= 16 and table.shape[1] <= 2**bits:
+        return Colors(PALETTE, (), np.pad(table, ((0, 0), (0, 2**bits - table.shape[1]))))
     if photometric == MIN_IS_WHITE and spec.dtype.kind != "u":
         photometric = None
     extra = tuple(code if code in (UNSPECIFIED, *ALPHA) else UNSPECIFIED for code in recorded.extra)

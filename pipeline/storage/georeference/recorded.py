@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
 
 from pipeline.model.raster import Number, RasterSpec
+
+PIXEL_SCALE, TIEPOINT, RPC = 33550, 33922, 50844
+LINE_OFFSET, SAMPLE_OFFSET = 2, 3
+"""Where the row and the column stand from which the coefficients of an RPC count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,31 @@ class Recorded:
         items = [item for item in self.items if item.band is None]
         items += [replace(item, band=new) for new, old in enumerate(indices) for item in self.items if item.band == old]
         return replace(self, items=tuple(items), photometric=None, extra=(), colors=())
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether the place is given by control points, which are no transform."""
+        codes = {code for code, _ in self.tags}
+        return TIEPOINT in codes and PIXEL_SCALE not in codes
+
+    def cut(self, row: int, column: int) -> Recorded:
+        """Return what holds for the part that begins there: control points and RPCs count from its corner.
+
+        A transform is left: that of the part is known better, and stands in its spec.
+        """
+        return replace(self, tags=tuple((code, self._cut(code, value, row, column)) for code, value in self.tags))
+
+    def _cut(self, code: int, value: Any, row: int, column: int) -> Any:
+        if code not in (TIEPOINT, RPC) or isinstance(value, str) or not (row or column):
+            return value
+        numbers = np.array(value, np.float64)
+        if code == RPC and len(numbers) > SAMPLE_OFFSET:
+            numbers[LINE_OFFSET] -= row
+            numbers[SAMPLE_OFFSET] -= column
+        elif code == TIEPOINT and self.is_tied:
+            numbers[0::6] -= column
+            numbers[1::6] -= row
+        return tuple(numbers.tolist())
 
 
 def recorded_of(spec: RasterSpec) -> Recorded:

@@ -101,7 +101,8 @@ class Description:
         dtype = cf.sign_dtype(self._attributes, own, self.warnings)
         # coordinates bear the names that the array gives its dims, whatever `dims:` calls them
         name_of = {dim: self._labels.get(name, name) for dim, name in zip(dims, names, strict=True)}
-        transform, crs = self._georeference(name_of, sizes)
+        recorded = self._recorded()
+        transform, crs = self._georeference(name_of, sizes, is_tied=recorded is not None and recorded.is_tied)
         return RasterSpec(
             height=sizes["y"],
             width=sizes["x"],
@@ -112,7 +113,7 @@ class Description:
             band_coordinates=self._coordinates.along_bands(self.stored, name_of.get("band"), num_bands),
             transform=transform,
             crs=crs,
-            recorded=self._recorded(),
+            recorded=recorded,
         )
 
     def _recorded(self) -> Recorded | None:
@@ -142,8 +143,13 @@ class Description:
         found = next((n for n in given if isinstance(n, list | tuple) and len(n) == count and any(n)), [""] * count)
         return name_bands([str(name) for name in found], default_names(count), self.warnings)
 
-    def _georeference(self, name_of: Mapping[str, str], sizes: Mapping[str, int]) -> tuple[Affine | None, str | None]:
-        """Return transform and CRS as attributes say, or failing that the coordinates."""
+    def _georeference(
+        self, name_of: Mapping[str, str], sizes: Mapping[str, int], *, is_tied: bool
+    ) -> tuple[Affine | None, str | None]:
+        """Return transform and CRS as attributes say, or failing that the coordinates.
+
+        Beside control points (`is_tied`) coordinates only count the pixels of the raster that it is a part of.
+        """
         coordinates = self._coordinates
         group = {} if coordinates.group is None else attributes_of(coordinates.group)
         attributes = {**group, **self._attributes}
@@ -153,7 +159,7 @@ class Description:
         if transform is not None and self._full and not cf.parse_georeference(self._attributes, {}, [])[0]:
             down, across = (self._full[axis] / sizes[axis] for axis in ("y", "x"))
             transform = transform.scale(down, across)  # the group's is that of full resolution
-        if transform is None:
+        if transform is None and not is_tied:
             y, x = (coordinates.read(name_of[axis], sizes[axis]) for axis in ("y", "x"))
             transform = cf.transform_of_coordinates(y, x, self.warnings)
             if transform is not None and crs is not None:

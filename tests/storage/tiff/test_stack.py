@@ -13,6 +13,7 @@ import pipeline
 from pipeline import api
 from pipeline.model.errors import InputError
 from pipeline.model.raster import RasterSpec
+from pipeline.storage.georeference.recorded import recorded_of
 from pipeline.storage.input import Choice
 from pipeline.storage.open import open_raster
 from pipeline.storage.tiff.reader import TiffReader
@@ -127,6 +128,20 @@ def test_levels(tmp_path: Path, below: bool) -> None:
         assert spec.transform == (10 * 2**level, 0, 500, 0, -10 * 2**level, 900)
     with pytest.raises(InputError, match=r"`level: 3`: the file has levels up to 2"):
         read(path, level=3)
+
+
+def test_control_points_are_of_full_resolution(tmp_path: Path) -> None:
+    path, array = tmp_path / "a.tif", stack(64, 48)
+    tied = (33922, 12, 12, (0.0, 0.0, 0.0, 5.0, 9.0, 0.0, 8.0, 9.0, 0.0, 6.0, 8.0, 0.0), True)
+    tags = [tied, (50844, 12, 92, (1.0,) * 92, True)]
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(array, photometric="minisblack", metadata=None, extratags=tags)
+        writer.write(array[::2, ::2], photometric="minisblack", metadata=None, subfiletype=1)
+    for level, codes in ((0, {33922, 50844}), (1, set())):
+        reader = TiffReader.open(path, choice=Choice(level=level))
+        assert {code for code, _ in recorded_of(reader.spec).tags} == codes
+        said = any("left out: they are of full resolution" in text for text in reader.describe()["warnings"])
+        assert said == (level == 1)
 
 
 def test_the_internal_mask_is_a_raster(tmp_path: Path) -> None:
