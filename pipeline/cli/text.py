@@ -119,12 +119,14 @@ def format_verify(facts: VerifyFacts) -> Iterator[str]:
 def format_info(facts: InfoFacts) -> Iterator[str]:
     """Yield the lines of `info`."""
     yield f"{facts.path}: {facts.stored['format']}, {format_bytes(facts.bytes)} of pixels"
-    skip = {"path", "format", "bytes", "inputs_line", "size", "num_bands", "warnings"}
+    skip = {"path", "format", "bytes", "inputs_line", "size", "num_bands", "warnings", "pixel_unit"}
     for key, value in facts.to_dict().items():
         if key in skip or value is None:
             continue
         if key == "crs":
             value = _crs_name(value)
+        if key == "pixel_size":
+            value = f"{value[0]:.10g} x {value[1]:.10g} {facts.pixel_unit}"
         if isinstance(value, list):
             value = ", ".join(str(item) for item in value)
         yield f"  {key}: {value}"

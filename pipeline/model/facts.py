@@ -235,6 +235,9 @@ class InfoFacts(RasterFacts, Located):
     """What only files of its format have; "format", "codec" and "warnings" always."""
     inputs_line: str
     """What makes it an input of a pipeline file."""
+    pixel_size: tuple[float, float] | None = None
+    """Height and width, where a microscope's file says them."""
+    pixel_unit: str | None = None
 
 
 @dataclass(frozen=True)

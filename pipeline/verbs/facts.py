@@ -172,4 +172,6 @@ def describe_input(path: str, reader: Reader, array: str | None = None) -> InfoF
         transform=spec.transform or None,
         stored=reader.describe(),
         inputs_line=f"  image: {{path: {path}, array: {array}}}" if array else f"  image: {path}",
+        pixel_size=spec.transform.pixel_size if spec.unit and spec.transform else None,
+        pixel_unit=spec.unit,
     )

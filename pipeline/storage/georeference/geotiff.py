@@ -20,6 +20,7 @@ from pipeline.model.affine import Affine
 from pipeline.model.raster import Number, default_names, fit, name_bands
 from pipeline.storage.georeference.cf import pair_scales
 from pipeline.storage.georeference.geokeys import ASCII, DIRECTORY, DOUBLES, PIXEL_IS_POINT, Key, numbers, parse_keys
+from pipeline.storage.georeference.ome import UNIT
 from pipeline.storage.georeference.recorded import Item, Recorded
 
 Tags = Mapping[int, Any]
@@ -121,6 +122,11 @@ def by_band(items: Iterable[Item]) -> Items:
 def recorded_crs(items: Iterable[Item]) -> str | None:
     """Return the coordinate system that we wrote besides because geokeys cannot say it."""
     return next((item.text for item in items if (item.domain, item.name) == (DOMAIN, "CRS_WKT")), None)
+
+
+def recorded_unit(items: Iterable[Item]) -> str | None:
+    """Return the unit of the transform that we wrote besides, for geokeys say none without a system."""
+    return next((UNIT for item in items if (item.domain, item.name, item.text) == (DOMAIN, "UNIT", UNIT)), None)
 
 
 def band_names(

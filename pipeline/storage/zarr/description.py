@@ -17,12 +17,13 @@ from pipeline.storage.georeference import cf
 from pipeline.storage.georeference.array_attributes import band_name, from_attributes
 from pipeline.storage.georeference.crs import in_units
 from pipeline.storage.georeference.geotiff import by_band, parse_scales
+from pipeline.storage.georeference.ome import COLOR, UNIT, micrometres
 from pipeline.storage.georeference.recorded import Recorded, recorded_of
 from pipeline.storage.input import Choice
 from pipeline.storage.reader import Scales
 from pipeline.storage.zarr.codec import codec_settings
 from pipeline.storage.zarr.coordinate import Coordinates, recorded_names
-from pipeline.storage.zarr.group import check_array, dimension_names, find_array, fix_dimensions, multiscales, role_of
+from pipeline.storage.zarr.group import check_array, dimension_names, find_array, fix_dimensions, image_of, role_of
 from pipeline.storage.zarr.guard import ChunkGuard
 
 
@@ -36,6 +37,7 @@ class Description:
         ChunkGuard(self.stored, self.path, limits)  # chunks of no pixels end here
         self._attributes = attributes_of(self.stored)
         self._coordinates = Coordinates(group, limits)
+        self._image, self._level = image_of(group), choice.level
         self._names = choice.dims or dimension_names(self.stored, group, self.path, self.warnings)
         own = recorded_names(self.stored)
         is_named = len(own) == len(self._names) and all(own)
@@ -67,7 +69,7 @@ class Description:
             "codec": [_codec_name(codec) for codec in array.compressors] or ["none"],
             "stored_shape": list(array.shape),
             "stored_dims": list(self._names),
-            "levels": max(1, len(multiscales(self._coordinates.group).get("datasets", []))),
+            "levels": max(1, len(self._image.levels)),
         }
 
     def _build_spec(self) -> RasterSpec:
@@ -88,6 +90,9 @@ class Description:
         # coordinates bear the names that the array gives its dims, whatever `dims:` calls them
         name_of = {dim: self._labels.get(name, name) for dim, name in zip(dims, names, strict=True)}
         transform, crs = self._georeference(name_of, sizes)
+        unit = None if crs else self._unit(name_of["x"], sizes["x"]) if transform else UNIT
+        if transform is None and crs is None:
+            transform = self._pixel_grid()
         return RasterSpec(
             height=sizes["y"],
             width=sizes["x"],
@@ -95,11 +100,28 @@ class Description:
             dims=dims,
             bands=self._band_names(),
             nodata=cf.parse_nodata(self._attributes, dtype, self.warnings, own),
-            band_coordinates=self._coordinates.along_bands(self.stored, name_of.get("band"), num_bands),
+            band_coordinates=self._band_coordinates(name_of.get("band"), num_bands),
             transform=transform,
             crs=crs,
             recorded=self._recorded(),
+            unit=unit if transform else None,
         )
+
+    def _pixel_grid(self) -> Affine | None:
+        """Return the transform to micrometres that OME-Zarr says."""
+        axes = {role_of(name): axis for axis, name in enumerate(self._names)}
+        return self._image.grid(self._level, (axes["y"], axes["x"]), self.warnings)
+
+    def _unit(self, name: str, size: int) -> str | None:
+        """Return the unit of the coordinates where it is the one that we write for a microscope's."""
+        return UNIT if micrometres(1, self._coordinates.unit(name, size)) == 1 else None
+
+    def _band_coordinates(self, band: str | None, count: int) -> tuple[tuple[str, tuple[Any, ...]], ...]:
+        """Return what else is known of each band, the colours of OME-Zarr's channels too."""
+        found = self._coordinates.along_bands(self.stored, band, count)
+        colors = self._image.colors
+        is_said = band is not None and len(colors) == count and any(colors) and COLOR not in dict(found)
+        return (*found, (COLOR, colors)) if is_said else found
 
     def _recorded(self) -> Recorded | None:
         """Return what the array says of the file that it was made of: of the bands that are not cut away."""
@@ -122,7 +144,7 @@ class Description:
         count, name = self.stored.shape[axis], self._names[axis]
         given = (
             self._coordinates.band_names(self._labels.get(name, name), count),
-            multiscales(self._coordinates.group).get("channels"),
+            self._image.channels,
             self._attributes.get("long_name"),
         )
         found = next((n for n in given if isinstance(n, list | tuple) and len(n) == count and any(n)), [""] * count)

@@ -166,8 +166,9 @@ def write_coordinates(group: zarr.Group, spec: RasterSpec, region: Region | None
     part = with_region(spec, region)
     grid = spec.transform or cf.INDEX
     if not grid.is_rotated:  # such a grid has no coordinates along its axes; its transform says all
-        _put(group, "y", grid.f + grid.e * (np.arange(region.top, region.bottom) + 0.5), ("y",))
-        _put(group, "x", grid.c + grid.a * (np.arange(region.left, region.right) + 0.5), ("x",))
+        unit = {"units": spec.unit} if spec.unit else {}
+        _put(group, "y", grid.f + grid.e * (np.arange(region.top, region.bottom) + 0.5), ("y",), unit)
+        _put(group, "x", grid.c + grid.a * (np.arange(region.left, region.right) + 0.5), ("x",), unit)
     if "band" in spec.dims:
         _put(group, "band", list(spec.bands), ("band",))
         for name, values in spec.band_coordinates:
