@@ -153,12 +153,26 @@ class TableFacts(Located):
 
 
 @dataclass(frozen=True)
-class GeoTiffFacts(Located):
-    """A GeoTIFF that was made of a result."""
+class FileFacts(Located):
+    """A file that was made of a raster of the result."""
 
     raster: str
+
+
+@dataclass(frozen=True)
+class GeoTiffFacts(FileFacts):
+    """A GeoTIFF that was made of a result."""
+
     file_bytes: int
     warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class OmeZarrFacts(FileFacts):
+    """An OME-Zarr image that was made of a result."""
+
+    labels: tuple[str, ...]
+    """Rasters that are its labels."""
 
 
 @dataclass(frozen=True)
@@ -210,6 +224,10 @@ class RunFacts(Facts):
     @property
     def geotiffs(self) -> tuple[GeoTiffFacts, ...]:
         return tuple(self.exports.get("geotiffs", ()))
+
+    @property
+    def ome_zarrs(self) -> tuple[OmeZarrFacts, ...]:
+        return tuple(self.exports.get("ome_zarrs", ()))
 
     @property
     def table_files(self) -> tuple[str, ...]:

@@ -32,14 +32,14 @@ def conversion(
     source
         A Zarr store or a TIFF.
     target
-        A Zarr store, or a path that ends in .tif.
+        A Zarr store, or a path that ends in .tif or .ome.zarr.
     array
         The array in a store that holds several.
     bands, dtype, nodata
         Of the result. Default: as they are. Without `dtype` and `nodata`, pixels are handed on to the bit; with
         `nodata` "none" too, and none is recorded. A text is YAML.
     output
-        `chunks`, `shards`, `codec`, `dims`, as in a pipeline file; a text is YAML.
+        `chunks`, `shards`, `codec`, `dims`, `ome_version`, as in a pipeline file; a text is YAML.
     """
     bands, dtype, nodata = wanted.get("bands"), wanted.get("dtype"), wanted.get("nodata")
     entry: dict[str, Any] = {"path": source} | ({"array": array} if array else {})
@@ -54,7 +54,7 @@ def conversion(
     values = {f"steps.{STEP}.{key}": value for key, value in (("bands", bands), ("dtype", dtype), ("nodata", nodata))}
     values |= {f"output.{key}": value for key, value in wanted.get("output", {}).items()}
     named = ((place, value, place.rpartition(".")[2]) for place, value in values.items() if value is not None)
-    return document, [(place, value, f"--{key} {value}") for place, value, key in named]
+    return document, [(place, value, f"--{key.replace('_', '-')} {value}") for place, value, key in named]
 
 
 def _bands_of(source: str, array: str | None) -> tuple[str, ...]:

@@ -56,17 +56,17 @@ def pixel_grid(
 ) -> Affine | None:
     """Return the transform to micrometres of pixels whose height and width are given, each as (number, unit).
 
-    Rows count downwards. The upper left corner is at `corner` (y, x), in pixels.
+    Rows count downwards. The upper left corner is at `corner` (y, x), in the same units.
     """
-    found = [micrometres(*size) for size in sizes]
-    (height, width), said = found, " x ".join(f"{printable(str(value))[:20]} {unit}" for value, unit in sizes)
+    height, width = (micrometres(*size) for size in sizes)
+    said = " x ".join(f"{printable(str(value))[:20]} {printable(str(unit))[:20]}" for value, unit in sizes)
     if height is None or width is None or not all(SMALLEST <= size <= LARGEST for size in (height, width)):
         warnings.append(f"the pixel size is ignored: {said} is no size in a known unit of length")
         return None
-    grid = Affine(width, 0.0, corner[1] * width, 0.0, height, corner[0] * height)
-    if not grid.is_invertible:
-        warnings.append(f"the pixel size is ignored: with it, the corner lies at {grid.f:g}, {grid.c:g}")
-    return grid if grid.is_invertible else None
+    top, left = (micrometres(place, unit) for place, (_, unit) in zip(corner, sizes, strict=True))
+    if top is None or left is None:
+        warnings.append(f"the place of the pixels is ignored: {corner[0]:g}, {corner[1]:g} is none")
+    return Affine(width, 0.0, left or 0.0, 0.0, height, top or 0.0)
 
 
 def color_of_number(text: str) -> str:
@@ -78,6 +78,18 @@ def color_of_number(text: str) -> str:
     ('00FF00', 'FF0000', '')
     """
     return f"{int(text) % 2**32 >> 8:06X}" if re.fullmatch(r"-?\d{1,10}", text) else ""
+
+
+def parse_color(value: Any) -> str:
+    """Return a colour as OME-Zarr writes it, RRGGBB; empty for what is none.
+
+    Examples
+    --------
+    >>> parse_color("#00ff00"), parse_color("green")
+    ('00FF00', '')
+    """
+    text = str(value).removeprefix("#").upper()
+    return text if re.fullmatch("[0-9A-F]{6}", text) else ""
 
 
 # --- OME-Zarr --------------------------------------------------------------------------------------------------
@@ -112,8 +124,8 @@ class Image:
     def grid(self, level: int, axes: tuple[int, int], warnings: list[str]) -> Affine | None:
         """Return the transform to micrometres of a level; None where none is said. `axes` are the positions of y and x.
 
-        The upper left corner of full resolution is at 0 unless that is moved. Centres are what OME-Zarr speaks of; a
-        level of which no place is said begins where full resolution does.
+        A translation leads from the centre of a pixel of full resolution to that of one of the level; that of full
+        resolution is of its corner. A level of which no place is said begins where full resolution does.
         """
         if level >= len(self.levels):
             return None
@@ -130,11 +142,10 @@ class Image:
 
 
 def _corner(level: Level, full: Level, axis: int) -> float:
-    """Return where a level begins along an axis, in pixels of it; a pixel of full resolution at 0 begins there."""
+    """Return where a level begins along an axis."""
     if level.offset is None:
-        return 0.0 if level is full else _corner(full, full, axis) * full.scale[axis] / level.scale[axis]
-    start = full.scale[axis] if len(full.scale) > axis else level.scale[axis]
-    return float((level.offset[axis] + start / 2) / level.scale[axis] - 0.5)
+        return 0.0 if full.offset is None or len(full.offset) <= axis else full.offset[axis]
+    return level.offset[axis] - (level.scale[axis] - full.scale[axis]) / 2 if full.scale else level.offset[axis]
 
 
 def parse_image(attributes: Mapping[str, Any]) -> Image:
@@ -163,13 +174,8 @@ def parse_image(attributes: Mapping[str, Any]) -> Image:
         tuple(str(axis.get("name", "")) if isinstance(axis, Mapping) else str(axis) for axis in axes),
         tuple(axis.get("unit") if isinstance(axis, Mapping) else None for axis in axes),
         tuple(str(channel.get("label") or "") for channel in channels),
-        tuple(_color(channel.get("color")) for channel in channels),
+        tuple(parse_color(channel.get("color")) for channel in channels),
     )
-
-
-def _color(value: Any) -> str:
-    text = str(value).removeprefix("#").upper()
-    return text if re.fullmatch("[0-9A-F]{6}", text) else ""
 
 
 def _parse_level(entry: Mapping[str, Any], common: list[Any]) -> Level:

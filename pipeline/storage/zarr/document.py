@@ -133,7 +133,7 @@ def create_array(root: zarr.Group, plan: StoredArray, *, is_complete: bool = Tru
         dtype=spec.dtype,
         chunks=plan.chunks,
         shards=plan.shards,
-        compressors=_compressor(plan.codec, spec.dtype),
+        compressors=compressor(plan.codec, spec.dtype),
         fill_value=fill_value(spec),
         dimension_names=spec.dims,
         attributes=attributes,
@@ -141,7 +141,8 @@ def create_array(root: zarr.Group, plan: StoredArray, *, is_complete: bool = Tru
     )
 
 
-def _compressor(name: str, dtype: np.dtype) -> zarr.codecs.BloscCodec | None:
+def compressor(name: str, dtype: np.dtype) -> zarr.codecs.BloscCodec | None:
+    """Return the codec of chunks of this dtype, by its name in `CODECS`."""
     codec = CODECS[name]
     if codec is None:
         return None
