@@ -20,7 +20,6 @@ from pipeline.model.affine import Affine
 from pipeline.model.raster import Number, default_names, fit, name_bands
 from pipeline.storage.georeference.cf import pair_scales
 from pipeline.storage.georeference.geokeys import ASCII, DIRECTORY, DOUBLES, PIXEL_IS_POINT, Key, numbers, parse_keys
-from pipeline.storage.georeference.ome import UNIT
 from pipeline.storage.georeference.recorded import Item, Recorded
 
 Tags = Mapping[int, Any]
@@ -124,9 +123,14 @@ def recorded_crs(items: Iterable[Item]) -> str | None:
     return next((item.text for item in items if (item.domain, item.name) == (DOMAIN, "CRS_WKT")), None)
 
 
-def recorded_unit(items: Iterable[Item]) -> str | None:
-    """Return the unit of the transform that we wrote besides, for geokeys say none without a system."""
-    return next((UNIT for item in items if (item.domain, item.name, item.text) == (DOMAIN, "UNIT", UNIT)), None)
+def recorded_micrometers(items: Iterable[Item]) -> Affine | None:
+    """Return the transform to micrometres that we wrote besides, for it is no place on a map."""
+    text = next((item.text for item in items if (item.domain, item.name) == (DOMAIN, "MICROMETERS")), "")
+    try:
+        transform = Affine(*(float(word) for word in text.split()))
+    except (ValueError, TypeError):  # no numbers, or not six
+        return None
+    return transform if transform.is_invertible and not transform.is_rotated else None
 
 
 def band_names(

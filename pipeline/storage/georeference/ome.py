@@ -183,7 +183,7 @@ def _parse_level(entry: Mapping[str, Any], common: list[Any]) -> Level:
     path, scale = str(entry["path"]), list[float]()
     offset: list[float] | None = None
     for each in [*_list(entry.get("coordinateTransformations")), *common]:
-        kind = each.get("type") if isinstance(each, Mapping) else None
+        kind = str(each.get("type")) if isinstance(each, Mapping) else ""
         values = _numbers(each.get(kind)) if kind in ("scale", "translation") else []
         if kind == "scale" and values and len(values) == len(scale or values) and min(values) > 0:
             scale = [a * b for a, b in zip(scale or [1.0] * len(values), values, strict=True)]
@@ -191,7 +191,7 @@ def _parse_level(entry: Mapping[str, Any], common: list[Any]) -> Level:
         elif kind == "translation" and values and len(values) == len(scale):
             offset = [a + b for a, b in zip(offset or [0.0] * len(values), values, strict=True)]
         elif kind != "identity":
-            return Level(path, unread=printable(f"{kind} {each.get(kind)}" if kind else str(each))[:60])
+            return Level(path, unread=printable(str(each))[:60])
     return Level(path, tuple(scale), None if offset is None else tuple(offset))
 
 

@@ -158,9 +158,10 @@ def parse_spec(selection: Selection, layout: Layout, messages: list[str]) -> tup
     bands = geotiff.band_names(given, items, num_bands, recorded.extra, messages)
     nodata = None if selection.is_mask else geotiff.parse_nodata(tags, dtype, messages)
     crs = geotiff.recorded_crs(recorded.items) or parse_crs(tags, messages)
-    transform, unit = geotiff.parse_transform(tags, messages), geotiff.recorded_unit(recorded.items)
-    if transform is None and crs is None and selection.stack:
-        transform, unit = selection.stack.grid(messages), UNIT
+    transform, unit = geotiff.parse_transform(tags, messages), None
+    if transform is None and crs is None:
+        transform, unit = geotiff.recorded_micrometers(recorded.items), UNIT
+        transform = transform or (selection.stack.grid(messages) if selection.stack else None)
     if transform is not None:  # of full resolution
         transform = transform.scale(int(origin.imagelength) / layout.height, int(origin.imagewidth) / layout.width)
     colors = selection.stack.colors if selection.stack else ()
@@ -175,7 +176,7 @@ def parse_spec(selection: Selection, layout: Layout, messages: list[str]) -> tup
         transform=transform,
         crs=crs,
         recorded=recorded.place if selection.is_mask else recorded,
-        unit=unit if transform and not crs else None,
+        unit=unit if transform else None,
     )
     return spec, () if selection.is_mask else geotiff.parse_scales(items, num_bands, messages)
 
