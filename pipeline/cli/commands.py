@@ -194,13 +194,14 @@ def synth(path: str, as_json: bool, **options: Any) -> None:
 @click.option("--shards", metavar="SIDES", help="'[y, x]', '[y, x, band]' or none.")
 @click.option("--codec", help="fast, balanced, small or none.")
 @click.option("--dims", help="y,x,band or band,y,x.")
+@click.option("--ome-version", metavar="VERSION", help="Of a DST that ends in .ome.zarr: 0.5 or 0.4.")
 @exists_options
 @limit_options
 @quiet_option
 @json_option
 @debug_option
 def convert(source: str, target: str, as_json: bool, part: dict[str, Any], **options: Any) -> None:
-    """Convert a raster, or a part of it, from SRC to DST: TIFF to Zarr, Zarr to TIFF (DST ends in .tif), Zarr to Zarr.
+    """Convert a raster, or a part of it, from SRC to DST: to Zarr, to TIFF (DST ends in .tif), to OME-Zarr (.ome.zarr).
 
     Pixels, georeference and what else the file says are kept. Examples: rasterpipe convert scene.tif scene.zarr;
     rasterpipe convert scene.zarr part.tif --region 0:2000 500:2500
@@ -209,7 +210,7 @@ def convert(source: str, target: str, as_json: bool, part: dict[str, Any], **opt
     from pipeline import api
     from pipeline.cli import text
 
-    output = {key: options.pop(key) for key in ("chunks", "shards", "codec", "dims")}
+    output = {key: options.pop(key) for key in ("chunks", "shards", "codec", "dims", "ome_version")}
     facts = api.convert(source, target, output=output, **part, **options)
     print_summary(facts.to_dict(), as_json, text.format_run(facts))
 

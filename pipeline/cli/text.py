@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.model.facts import (
-    FileFacts,
     InfoFacts,
     PassFacts,
     PlanFacts,
+    PlannedFileFacts,
     RasterFacts,
     RunFacts,
     ValidateFacts,
@@ -40,7 +40,7 @@ def format_plan(facts: PlanFacts) -> Iterator[str]:
     yield from (f"note: {note}" for note in facts.notes)
 
 
-def _format_file(file: FileFacts) -> str:
+def _format_file(file: PlannedFileFacts) -> str:
     scratch = ", and as much beside it while it is written" if file.scratch_bytes else ""
     return f"file {file.path}: {file.raster}, up to {format_bytes(file.bytes)}{scratch}"
 
@@ -109,6 +109,7 @@ def format_run(facts: RunFacts) -> Iterator[str]:
         yield f"  {table.path}: {_count(table.rows, 'row')} of {', '.join(table.columns)}"
     yield from (f"table: {path}" for path in facts.table_files)
     yield from (f"geotiff: {file.path}" for file in facts.geotiffs if file.path != facts.output)
+    yield from (f"ome-zarr: {file.path}" for file in facts.ome_zarrs if file.path != facts.output)
     yield f"result: {facts.output}"
 
 
@@ -135,7 +136,7 @@ def format_verify(facts: VerifyFacts) -> Iterator[str]:
 def format_info(facts: InfoFacts) -> Iterator[str]:
     """Yield the lines of `info`."""
     yield f"{facts.path}: {facts.stored['format']}, {format_bytes(facts.bytes)} of pixels"
-    skip = {"path", "format", "bytes", "inputs_line", "size", "num_bands", "warnings"}
+    skip = {"path", "format", "bytes", "inputs_line", "size", "num_bands", "warnings", "pixel_unit"}
     for key, value in facts.to_dict().items():
         if key in skip or value is None:
             continue
@@ -145,6 +146,8 @@ def format_info(facts: InfoFacts) -> Iterator[str]:
             value = value[:1] if len(set(value)) == 1 else [unit or "unknown" for unit in value]
         if key == "color_table":
             value = f"{value} colours"
+        if key == "pixel_size":
+            value = f"{value[0]:.10g} x {value[1]:.10g} {facts.pixel_unit}"
         if isinstance(value, list):
             value = ", ".join(str(item) for item in value)
         yield f"  {key}: {value}"

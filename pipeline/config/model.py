@@ -91,6 +91,13 @@ class Output(Frozen):
     """Order of the dimensions; auto: as a Zarr input has them, band,y,x from TIFFs."""
     geotiff: Annotated[StrictStr, Field(min_length=1), AfterValidator(check_output_name)] | None = None
     """A folder for each kept raster as a GeoTIFF too: smooth/mean as smooth_mean.tif, ndvi/value as ndvi.tif."""
+    ome_zarr: Annotated[StrictStr, Field(min_length=1), AfterValidator(check_output_name)] | None = None
+    """A folder for each kept raster as an OME-Zarr image too: smooth/mean as smooth_mean.ome.zarr."""
+    ome_version: Annotated[
+        Literal["0.5", "0.4"],
+        BeforeValidator(lambda value: str(value) if isinstance(value, float) else value, json_schema_input_type=str),
+    ] = "0.5"
+    """Of OME-Zarr; 0.4 is Zarr v2, for programs that know no 0.5 yet."""
     cog: StrictBool = True
     """Whether GeoTIFFs are laid out as Cloud Optimized GeoTIFFs. Else their tiles lie in the order of their making, and
     writing takes half the disk."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
+OME_ZARR = ".ome.zarr"
+"""How the name of an OME-Zarr image ends."""
 _NOT_WRITTEN = {
     "a picture": (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".svg", ".pdf"),
     "NetCDF or HDF": (".nc", ".nc4", ".cdf", ".h5", ".hdf", ".hdf5", ".he5"),

@@ -46,10 +46,9 @@ def resolved(document: Document, pipeline: Pipeline) -> Pipeline:
     if run.scratch is not None:
         run = run.model_copy(update={"scratch": document.resolve_path(run.scratch, ("run", "scratch"))})
     steps = tuple(_resolve_step(document, index, step) for index, step in enumerate(pipeline.steps))
-    folder = pipeline.output.geotiff
-    if folder is not None:
-        folder = document.resolve_path(folder, ("output", "geotiff"))
-    output = pipeline.output.model_copy(update={"path": path, "geotiff": folder})
+    given = {key: getattr(pipeline.output, key) for key in ("geotiff", "ome_zarr")}
+    folders = {key: document.resolve_path(folder, ("output", key)) for key, folder in given.items() if folder}
+    output = pipeline.output.model_copy(update={"path": path, **folders})
     return pipeline.model_copy(update={"inputs": inputs, "steps": steps, "output": output, "run": run})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -65,6 +65,10 @@ def remedy(name: str, raster: RasterSpec, path: str, other: str, grid: RasterSpe
         return f"{other!r} is the coarser one: say `match: {name}` there"
     if grid.transform is None or raster.transform is None:
         return "without a georeference nothing says how they lie on each other"
+    if grid.unit or raster.unit:
+        if (grid.height, grid.width) == (raster.height, raster.width):
+            return "one of the files records a wrong pixel size; correct it there"
+        return f"bring {name!r} to the pixels of {other!r} first"
     if grid.transform.is_rotated:
         return "the grid is rotated, so resample both to one that is not (gdalwarp -t_srs ...)"
     xs, ys = grid.transform.spans(grid.height, grid.width)
@@ -106,6 +110,42 @@ TRUE_TO_SCALE = 0.005
 """Up to which a projection counts as true to scale: where they are meant for, UTM's is within 0.1 %."""
 NUM_SAMPLES = 9
 """Places down and across the raster at which pixels are measured."""
+
+
+class Spacing(NamedTuple):
+    """The sides of a pixel as lengths.
+
+    Examples
+    --------
+    >>> print(Spacing((5.0, 2.5), off=0.012))
+    a pixel is 5 m high and 2.5 m wide, in the middle of the raster; elsewhere that is off by up to 1.2 %
+    """
+
+    sides: tuple[float, float]
+    """Height and width."""
+    unit: str = "m"
+    """m, or um (micrometres)."""
+    off: float = 0.0
+    """How far, as a share, they are off anywhere."""
+
+    def __str__(self) -> str:
+        where = f", in the middle of the raster; elsewhere that is off by up to {100 * self.off:.2g} %"
+        height, width = (f"{side:.10g} {self.unit}" for side in self.sides)
+        return f"a pixel is {height} high and {width} wide{where if self.off else ''}"
+
+
+def geo_spacing(spec: RasterSpec) -> Spacing:
+    """Return the sides of a pixel: in micrometres where a microscope's file says them, else `spacing_metres`.
+
+    Examples
+    --------
+    >>> print(geo_spacing(RasterSpec(9, 9, np.dtype("u1"), transform=(0.25, 0, 0, 0, 0.5, 0), unit="micrometer")))
+    a pixel is 0.5 um high and 0.25 um wide
+    """
+    if spec.unit and spec.transform:
+        return Spacing(spec.transform.pixel_size, "um")
+    sides, off = spacing_metres(spec)
+    return Spacing(sides, off=off)
 
 
 def spacing_metres(spec: RasterSpec) -> tuple[tuple[float, float], float]:
@@ -154,18 +194,6 @@ def _rough_text(sides: np.ndarray, skew: float, latitudes: np.ndarray) -> str:
         f"latitudes {latitudes.min():g} and {latitudes.max():g}{crossed if skew > SCALE_ERROR else ''}; "
         "reproject the raster (gdalwarp -t_srs EPSG:326xx), or give numbers"
     )
-
-
-def spacing_text(spacing: tuple[float, float], off: float) -> str:
-    """Return what `spacing_metres` found as words.
-
-    Examples
-    --------
-    >>> spacing_text((5.0, 2.5), 0.012)
-    'a pixel is 5 m high and 2.5 m wide, in the middle of the raster; elsewhere that is off by up to 1.2 %'
-    """
-    rough = f", in the middle of the raster; elsewhere that is off by up to {100 * off:.2g} %" if off else ""
-    return f"a pixel is {spacing[0]:.10g} m high and {spacing[1]:.10g} m wide{rough}"
 
 
 def _systems(spec: RasterSpec) -> tuple[pyproj.CRS, pyproj.CRS | None]:

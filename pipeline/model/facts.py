@@ -79,8 +79,8 @@ class ArrayFacts(RasterFacts, Located):
 
 
 @dataclass(frozen=True)
-class FileFacts(Facts):
-    """A GeoTIFF that a run will make of a raster."""
+class PlannedFileFacts(Facts):
+    """A file that a run will make of a raster."""
 
     path: str
     raster: str
@@ -135,7 +135,7 @@ class PlanFacts(Facts):
     inputs: Mapping[str, InputFacts]
     passes: tuple[PassFacts, ...]
     outputs: tuple[ArrayFacts, ...]
-    files: tuple[FileFacts, ...]
+    files: tuple[PlannedFileFacts, ...]
     notes: tuple[str, ...]
 
 
@@ -168,12 +168,26 @@ class TableFacts(Located):
 
 
 @dataclass(frozen=True)
-class GeoTiffFacts(Located):
-    """A GeoTIFF that was made of a result."""
+class FileFacts(Located):
+    """A file that was made of a raster of the result."""
 
     raster: str
+
+
+@dataclass(frozen=True)
+class GeoTiffFacts(FileFacts):
+    """A GeoTIFF that was made of a result."""
+
     file_bytes: int
     warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class OmeZarrFacts(FileFacts):
+    """An OME-Zarr image that was made of a result."""
+
+    labels: tuple[str, ...]
+    """Rasters that are its labels."""
 
 
 @dataclass(frozen=True)
@@ -227,6 +241,10 @@ class RunFacts(Facts):
         return tuple(self.exports.get("geotiffs", ()))
 
     @property
+    def ome_zarrs(self) -> tuple[OmeZarrFacts, ...]:
+        return tuple(self.exports.get("ome_zarrs", ()))
+
+    @property
     def table_files(self) -> tuple[str, ...]:
         return tuple(self.exports.get("table_files", ()))
 
@@ -254,6 +272,9 @@ class InfoFacts(RasterFacts, Located):
     """Of each band, once its scale is applied; empty where none is known."""
     color_table: int | None = None
     """How many values have a colour."""
+    pixel_size: tuple[float, float] | None = None
+    """Height and width, where a microscope's file says them."""
+    pixel_unit: str | None = None
 
 
 @dataclass(frozen=True)

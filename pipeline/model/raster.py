@@ -50,7 +50,8 @@ class RasterSpec:
     invalid pixel in the stored data; None says that no pixel can be invalid. NaN is always invalid in a
     floating-point raster, so a stored one has at least nodata NaN.
     `band_coordinates` are further coordinates along the band axis, name -> one value per band.
-    `transform` is of pixel corners; six numbers are made an `Affine`.
+    `transform` is of pixel corners; six numbers are made an `Affine`. `unit` is that of its numbers where no CRS says
+    one: "micrometer" for a raster from a microscope, else None.
     """
 
     height: int
@@ -63,6 +64,7 @@ class RasterSpec:
     transform: Affine | None = None
     crs: str | None = None
     recorded: HandedOn | None = None
+    unit: str | None = None
 
     def __post_init__(self) -> None:
         if self.transform is not None and not isinstance(self.transform, Affine):
@@ -234,7 +236,9 @@ def grid_difference(first: RasterSpec, second: RasterSpec) -> str:
     parts = []
     if (first.height, first.width) != (second.height, second.width):
         parts.append(f"{first.height} x {first.width} pixels against {second.height} x {second.width}")
-    if first.transform and second.transform and not np.allclose(first.transform, second.transform, rtol=1e-9, atol=0):
+    # what a microscope records is a calibration: the far corners may be half a pixel apart
+    near = 0.5 / max(first.height, first.width) if first.unit and second.unit else 1e-9
+    if first.transform and second.transform and not np.allclose(first.transform, second.transform, rtol=near, atol=0):
         a, b = first.transform, second.transform
         if (a.a, a.e) != (b.a, b.e):
             parts.append(f"pixels of {a.a:g} x {a.e:g} against {b.a:g} x {b.e:g}")
@@ -244,6 +248,8 @@ def grid_difference(first: RasterSpec, second: RasterSpec) -> str:
             parts.append(f"transform {a} against {b}")
     if first.crs and second.crs and not same_crs(first.crs, second.crs):
         parts.append(f"CRS {first.crs[:60]} against {second.crs[:60]}")
+    if (first.unit and second.crs) or (first.crs and second.unit):
+        parts.append(" against ".join(spec.unit or f"CRS {(spec.crs or '')[:60]}" for spec in (first, second)))
     return "; ".join(parts)
 
 

@@ -95,7 +95,13 @@ class Calc(Operation):
         place = next((spec for spec in sources if spec.transform is not None), like)
         nodata = float("nan") if compiled.can_be_invalid else None
         spec = replace(
-            like, dtype=compiled.program.dtype, nodata=nodata, transform=place.transform, crs=place.crs, **bands
+            like,
+            dtype=compiled.program.dtype,
+            nodata=nodata,
+            transform=place.transform,
+            crs=place.crs,
+            unit=place.unit,
+            **bands,
         )
         return {"value": spec}
 

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, field_validator, model_validator
 from pipeline.kernels import extreme
 from pipeline.kernels.difference import FIRST, Spacings, differences, reach, scratch_bytes
 from pipeline.kernels.frame import Frame
-from pipeline.model.alignment import spacing_metres, spacing_text
+from pipeline.model.alignment import geo_spacing
 from pipeline.model.errors import PipelineError
 from pipeline.model.raster import Number, RasterSpec, largest
 from pipeline.model.region import Halo, Region
@@ -34,6 +34,7 @@ RULES: Mapping[str, EdgeRule] = {
     "constant": "constant",
     "wrap": "wrap",
 }
+METRES = {"m": "metre", "um": "micrometre"}
 FINEST, COARSEST = 1e-100, 1e100
 """Spacings whose squares and their reciprocals are floating-point numbers."""
 
@@ -44,7 +45,7 @@ def to_spacing(value: Any) -> Any:
         return value
     pair = to_pair(value)
     if not all(isinstance(side, int | float) and not isinstance(side, bool) for side in pair):
-        raise ValueError(f"must be one number, [y, x], or `geo` (metres, by the georeference), got {value!r}")
+        raise ValueError(f"must be one number, [y, x], or `geo` (metres, or a microscope's micrometres), got {value!r}")
     return tuple(float(side) for side in pair)
 
 
@@ -60,13 +61,14 @@ def _check_unplaced(spec: RasterSpec) -> None:
         return
     height, width = spec.transform.pixel_size
     try:
-        (down, across), _ = spacing_metres(spec)
-        lengths = f"`spacing: geo` (per metre; a pixel is {down:.10g} x {across:.10g} m)"
+        (down, across), unit, _ = geo_spacing(spec)
+        lengths = f"`spacing: geo` (per {METRES[unit]}; a pixel is {down:.10g} x {across:.10g} {unit})"
     except PipelineError as error:
         lengths = f"`spacing: [{height:.10g}, {width:.10g}]` (per unit of its CRS; `spacing: geo` is refused: {error})"
     raise PipelineError(
-        f"not given, and the raster is georeferenced, with pixels of {height:.10g} x {width:.10g}; say what "
-        f"derivatives are per: {lengths}, or `spacing: 1` (per pixel)",
+        f"not given, and the raster {'has' if spec.unit else 'is georeferenced, with'} pixels of {height:.10g} x "
+        f"{width:.10g}{f' {spec.unit}' if spec.unit else ''}; say what derivatives are per: {lengths}, or `spacing: 1` "
+        "(per pixel)",
         ("spacing",),
     )
 
@@ -78,7 +80,8 @@ class Difference(NeedsGrid, HasBorder):
     spacing: Spacing | None = None
     """Distance between neighbouring pixels, [y, x] or one number for both, in the unit that derivatives are per; or
     geo: metres, as the georeference says (in degrees and in projections that are not true to scale: those on the
-    ellipsoid in the middle of the raster). A raster with a georeference needs it; default of others: 1."""
+    ellipsoid in the middle of the raster); micrometres, as a microscope's file says. A raster with either needs it;
+    default of others: 1."""
     edge: DifferenceEdge = "one_sided"
     """At the raster's edge: one_sided and one_sided_2 (numpy.gradient's edge_order 1 and 2: the line or parabola
     through the outermost 2 or 3 pixels goes on; fewer pixels give a lower order, one pixel derivatives of 0), zero (a
@@ -117,11 +120,11 @@ class Difference(NeedsGrid, HasBorder):
         if self.spacing != "geo":
             return self
         try:
-            spacing, off = spacing_metres(specs["input"])
+            spacing = geo_spacing(specs["input"])
         except PipelineError as error:
             raise PipelineError(str(error), ("spacing",)) from None
-        notes.append(f"{self.name}: {spacing_text(spacing, off)}")
-        return self.model_copy(update={"spacing": spacing})
+        notes.append(f"{self.name}: {spacing}")
+        return self.model_copy(update={"spacing": spacing.sides})
 
     @property
     def _sides(self) -> tuple[float, float]:

@@ -61,7 +61,7 @@ class Gaussian(Convolution):
 
     def notes(self, specs: Specs) -> Iterator[str]:
         if any(self.order) and specs["input"].transform is not None:
-            yield "the raster is georeferenced; sigma counts pixels, and the derivatives are per pixel"
+            yield "the pixels of the raster have a size; sigma counts pixels, and the derivatives are per pixel"
 
     def weights(self, dtype: np.dtype) -> Weights:
         pairs = zip(self.sigma, self.order, strict=True)

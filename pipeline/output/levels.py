@@ -19,7 +19,7 @@ from pipeline.execution.progress import Progress
 from pipeline.kernels.overview import Resampling
 from pipeline.model.errors import PipelineError
 from pipeline.model.stored import StoredArray, StoredLevels, level_name
-from pipeline.output.address import is_geotiff
+from pipeline.output.address import is_one_raster
 from pipeline.output.job import Job
 from pipeline.output.provenance import running_code
 from pipeline.output.work_folder import work_folder
@@ -60,7 +60,7 @@ def levels_of(job: Job) -> dict[str, StoredLevels]:
         Where more are asked for than there are.
     """
     asked = job.pipeline.output.pyramid
-    if asked == "none" or is_geotiff(job.result):
+    if asked == "none" or is_one_raster(job.result):
         return {}
     found = {}
     for raster, array in job.plan.kept.items():

@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline.execution.cluster import look
 from pipeline.model.version import __version__
+from pipeline.output.address import is_ome_zarr
 from pipeline.storage.folder.base import Folder
 from pipeline.storage.folder.local import LocalFolder
 from pipeline.storage.zarr.store import root_attributes
@@ -46,10 +47,13 @@ def _named(entry: Any) -> Any:
 
 
 def provenance_of(path: Path | Folder) -> dict[str, Any] | None:
-    """Return what a run has left in its store, or in its GeoTIFF; None for anything else."""
+    """Return what a run has left in its store, its GeoTIFF or its OME-Zarr image; None for anything else."""
     if isinstance(path, Folder) and not isinstance(path, LocalFolder):
         return root_attributes(path)
     path = Path(str(path))
+    if is_ome_zarr(str(path)):
+        record = root_attributes(str(path))
+        return None if record is None else from_beside(path, record)
     if not path.is_file():
         return root_attributes(str(path))
     from pipeline.storage.tiff.writer import read_description

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pipeline.model.errors import OutputError
-from pipeline.output.address import STORE_FILES, is_geotiff
+from pipeline.output.address import STORE_FILES, is_one_raster
 from pipeline.output.exports.base import Kind, Written
 from pipeline.output.exports.table import is_table
 from pipeline.output.job import Job
@@ -55,7 +55,7 @@ def _is_begun(job: Job) -> bool:
 
 def _folders(job: Job) -> Iterator[Written]:
     if not is_url(job.result):
-        if not is_geotiff(job.result):
+        if not is_one_raster(job.result):
             yield Written(job.result, "the output", "store")
         yield Written(str(work_folder(job.result)), "the folder that the run works in", "work")
     if scratch := job.pipeline.run.scratch:
@@ -63,8 +63,8 @@ def _folders(job: Job) -> Iterator[Written]:
 
 
 def _hidden_folders(job: Job) -> Iterator[Written]:
-    """Yield the store of a run whose output is one GeoTIFF: it lies in the work folder."""
-    if is_geotiff(job.result):
+    """Yield the store of a run whose output is one raster: it lies in the work folder."""
+    if is_one_raster(job.result):
         yield Written(job.output, "the store", "store")
         yield Written(str(work_folder(job.output)), "the folder that the run works in", "work")
 
@@ -112,12 +112,12 @@ def _check_existing(each: Written, may_replace: bool) -> None:
         _check_rights(each, may_replace)
     if each.kind in ("work", "scratch") or not path.exists():
         return
-    if path.is_dir() and each.kind != "store":
+    if path.is_dir() and each.kind not in ("store", "OME-Zarr"):
         raise OutputError(f"{path}: is a folder, and {each.what} is a file; choose another name")
     words, is_of_kind = KINDS[each.kind]
     if not is_of_kind(path):
         raise OutputError(f"{path}: exists and is not {words}, so it is never replaced; move it away")
-    if each.kind not in ("store", "GeoTIFF") and not may_replace:  # for those it depends on their plan
+    if each.kind not in ("store", "GeoTIFF", "OME-Zarr") and not may_replace:  # for those it depends on their plan
         raise OutputError(f"{path}: exists; --overwrite replaces it")
 
 
@@ -164,6 +164,7 @@ def _beginning(path: Path) -> bytes:
 KINDS: dict[Kind, tuple[str, Callable[[Path], bool]]] = {
     "store": ("an output of rasterpipe", _is_store),
     "GeoTIFF": ("an output of rasterpipe", _is_geotiff),
+    "OME-Zarr": ("an output of rasterpipe", _is_store),
     "table": ("a table of rasterpipe", is_table),
     "picture": ("a PNG", _is_picture),
     "report": ("an HTML page", _is_page),

@@ -11,18 +11,22 @@ from pipeline.model.affine import Affine
 from pipeline.model.raster import RasterSpec, are_counted, name_bands
 from pipeline.storage.georeference import cf
 from pipeline.storage.georeference.crs import in_units
+from pipeline.storage.georeference.ome import UNIT, micrometres
 
 
 def describe(array: Any, spec: RasterSpec, said: list[str]) -> RasterSpec:
     """Return a spec (size, dtype, dims) with what an xarray array records; `said` gets what of it is not used."""
     transform, crs = _georeference(array, spec, said)
+    x = array.coords.get(array.dims[spec.dims.index("x")])
+    is_length = transform is not None and crs is None and x is not None
+    unit = UNIT if is_length and micrometres(1, x.attrs.get("units")) == 1 else None
     nodata = _nodata(array, said) if spec.nodata is None else spec.nodata
-    return replace(spec, bands=_bands(array, spec.bands, said), nodata=nodata, transform=transform, crs=crs)
+    return replace(spec, bands=_bands(array, spec.bands, said), nodata=nodata, transform=transform, crs=crs, unit=unit)
 
 
 def _bands(array: Any, default: tuple[str, ...], said: list[str]) -> tuple[str, ...]:
     """Return the names of the bands: those of the coordinate `band`, unless it does nothing but count."""
-    names = np.ravel(array.coords["band"].values).astype(str).tolist() if "band" in array.coords else []
+    names = cf.labels(np.ravel(array.coords["band"].values), {}) if "band" in array.coords else []
     return default if len(names) != len(default) or are_counted(names) else name_bands(names, default, said)
 
 

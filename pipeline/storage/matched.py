@@ -27,6 +27,7 @@ class Matched(View):
             width=grid.width,
             transform=grid.transform,
             crs=grid.crs,
+            unit=grid.unit,
             recorded=replace(recorded_of(reader.spec), tags=recorded_of(grid).tags),
         )
         super().__init__(reader, spec)

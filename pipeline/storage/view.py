@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.model.errors import PipelineError
-from pipeline.model.raster import RasterSpec, default_names, grid_difference, name_bands, working_dtype
+from pipeline.model.raster import Dims, RasterSpec, default_names, grid_difference, name_bands, working_dtype
 from pipeline.model.region import Region
 from pipeline.storage.georeference.geotiff import unit_items
 from pipeline.storage.georeference.recorded import Recorded, recorded_of
@@ -58,6 +58,17 @@ class Selected(View):
     def describe(self) -> dict[str, Any]:
         facts = self.reader.describe()
         return facts | {"warnings": [*facts.get("warnings", []), *self._said]}
+
+
+class Ordered(View):
+    """A reader of dims band, y, x in another order of dims, or of a single band without a dim for it."""
+
+    def __init__(self, reader: Reader, dims: Dims) -> None:
+        super().__init__(reader, replace(reader.spec, dims=dims))
+
+    def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:
+        dims = self.spec.dims
+        self.reader.read(region, np.moveaxis(out, dims.index("band"), 0) if "band" in dims else out[np.newaxis], bands)
 
 
 class Scaled(View):

@@ -74,7 +74,7 @@ def conversion(
     source
         A Zarr store or a TIFF.
     target
-        A Zarr store, or a path that ends in .tif.
+        A Zarr store, or a path that ends in .tif or .ome.zarr.
     array
         The array in a store that holds several.
     region, bbox, level, series
@@ -83,7 +83,7 @@ def conversion(
         Of the result. Default: as they are. Without `dtype` and `nodata`, pixels are handed on to the bit; with
         `nodata` "none" too, and none is recorded. A text is YAML.
     output
-        `chunks`, `shards`, `codec`, `dims`, as in a pipeline file; a text is YAML.
+        `chunks`, `shards`, `codec`, `dims`, `ome_version`, as in a pipeline file; a text is YAML.
     """
     dtype, nodata = wanted.get("dtype"), wanted.get("nodata")
     entry: dict[str, Any] = {"path": source} | ({"array": array} if array else {})
@@ -108,4 +108,4 @@ def _settings(wanted: Wanted) -> Iterator[Setting]:
     values |= {f"output.{key}": value for key, value in wanted.get("output", {}).items()}
     for place, value in values.items():
         if value is not None:
-            yield place, value, f"--{place.rpartition('.')[2]} {value}"
+            yield place, value, f"--{place.rpartition('.')[2].replace('_', '-')} {value}"

@@ -11,11 +11,11 @@ from pipeline.execution.process import peak_rss_bytes
 from pipeline.execution.receipt import Measured
 from pipeline.model.facts import (
     ArrayFacts,
-    FileFacts,
     InfoFacts,
     InputFacts,
     PassFacts,
     PlanFacts,
+    PlannedFileFacts,
     ResultFacts,
     RunFacts,
     TableFacts,
@@ -25,7 +25,9 @@ from pipeline.model.stored import StoredArray, StoredLevels
 from pipeline.model.version import __version__
 from pipeline.operations.base import Reduction
 from pipeline.output.address import is_geotiff
-from pipeline.output.exports.geotiff import GeoTiff, geotiffs, tiling_of
+from pipeline.output.exports.geotiff import GeoTiffs, tiling_of
+from pipeline.output.exports.ome_zarr import OmeZarrs, images_of
+from pipeline.output.exports.raster import RasterFile
 from pipeline.output.job import Job
 from pipeline.output.levels import levels_of
 from pipeline.output.provenance import hash_parts, provenance_of
@@ -55,7 +57,10 @@ def describe_plan(job: Job) -> PlanFacts:
         inputs={name: InputFacts(**_raster(entry.spec), chunk=entry.chunk) for name, entry in plan.inputs.items()},
         passes=tuple(_describe_pass(planned) for planned in plan.passes),
         outputs=tuple(_describe_array(array, levels.get(raster)) for raster, array in plan.kept.items()),
-        files=tuple(_describe_file(job, file) for file in geotiffs(job)),
+        files=(
+            *(_describe_geotiff(job, file) for file in GeoTiffs().rasters(job)),
+            *(_describe_ome_zarr(job, file) for file in OmeZarrs().rasters(job)),
+        ),
         notes=(*plan.notes, *(() if is_geotiff(job.result) else _gdal_notes(plan))),
     )
 
@@ -101,9 +106,16 @@ def _raster(spec: RasterSpec) -> dict[str, Any]:
     }
 
 
-def _describe_file(job: Job, file: GeoTiff) -> FileFacts:
+def _describe_geotiff(job: Job, file: RasterFile) -> PlannedFileFacts:
     num_bytes = tiling_of(job, file).num_values * file.array.spec.dtype.itemsize
-    return FileFacts(str(file.path), file.array.raster, num_bytes, num_bytes if job.pipeline.output.cog else 0)
+    return PlannedFileFacts(str(file.path), file.array.raster, num_bytes, num_bytes if job.pipeline.output.cog else 0)
+
+
+def _describe_ome_zarr(job: Job, file: RasterFile) -> PlannedFileFacts:
+    pyramids = [image.pyramid for _, image in images_of(job, file)]
+    specs = [pyramid.level_spec(level) for pyramid in pyramids for level in range(pyramid.num_levels + 1)]
+    num_bytes = sum(spec.region.num_pixels * spec.pixel_bytes for spec in specs)
+    return PlannedFileFacts(str(file.path), file.array.raster, num_bytes, 0)
 
 
 def _describe_array(array: StoredArray, levels: StoredLevels | None) -> ArrayFacts:
@@ -199,4 +211,6 @@ def describe_input(path: str, reader: Reader, array: str | None = None) -> InfoF
         inputs_line=f"  image: {{path: {path}, array: {array}}}" if array else f"  image: {path}",
         units=tuple(units.get(band, "") for band in range(spec.num_bands)) if units else None,
         color_table=len(recorded.colors) // 3 or None,
+        pixel_size=spec.transform.pixel_size if spec.unit and spec.transform else None,
+        pixel_unit=spec.unit,
     )

@@ -14,7 +14,7 @@ from pipeline.block.compute import compute_block, cut_from
 from pipeline.block.plan import Pass
 from pipeline.config import load_pipeline, locating, resolve, with_matrices
 from pipeline.execution.exchange import Intervals, Parts, common_dims, new_token, overlap, own_dims, rim_edges
-from pipeline.model.alignment import TRUE_TO_SCALE, spacing_metres, spacing_text
+from pipeline.model.alignment import TRUE_TO_SCALE, geo_spacing
 from pipeline.model.errors import PipelineError, UsageError, show
 from pipeline.model.raster import Dims, Number, RasterSpec
 from pipeline.model.region import Region, wrap_pieces
@@ -100,9 +100,9 @@ def _plan(steps: Sequence[Mapping[str, Any]], spec: RasterSpec, keep: Sequence[s
 def _rough_spacing(steps: Sequence[Operation], spec: RasterSpec) -> Iterator[str]:
     """Yield that pixels have not the same size in metres all over the array, where that matters; a run notes it."""
     if any(getattr(step, "spacing", None) == "geo" for step in steps):
-        spacing, off = spacing_metres(spec)
-        if off > TRUE_TO_SCALE:
-            yield spacing_text(spacing, off)
+        spacing = geo_spacing(spec)
+        if spacing.off > TRUE_TO_SCALE:
+            yield str(spacing)
 
 
 def _refuse_sweeps(plan: Plan) -> None:

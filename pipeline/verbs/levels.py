@@ -2,45 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from pipeline.kernels.statistics import Statistics
 from pipeline.model.errors import InputError
 from pipeline.model.region import Region
-from pipeline.output.exports.geotiff import GeoTiff, tiling_of
+from pipeline.output.exports.geotiff import tiling_of
+from pipeline.output.exports.raster import RasterFile
 from pipeline.output.job import Job
+from pipeline.output.levels import levels_of, walk_of
+from pipeline.storage.georeference.recorded import recorded_of
 from pipeline.storage.input import Choice
 from pipeline.storage.pyramid import Bands, Place, Pyramid, Walk
 from pipeline.storage.reader import Reader
 from pipeline.storage.tiff.reader import TiffReader
 from pipeline.storage.tiff.writer import statistics_differences
+from pipeline.storage.zarr.reader import open_written
 from pipeline.verbs.expectation import differing_values
 
 SAMPLE_LEVEL = 2
 """Samples are of tiles down to this level: one of the next would take four times as many pixels."""
 
 
-def level_problems(job: Job, file: GeoTiff, samples: int | None, random: np.random.Generator) -> Iterator[str]:
-    """Yield where the overviews of a GeoTIFF are not those of its pixels: in samples, or anywhere (None)."""
-    walk = tiling_of(job, file).walk
+@dataclass(frozen=True)
+class Levels:
+    """A raster that lies in levels: how these are made, how each is opened, and what its statistics should say."""
+
+    path: str
+    walk: Walk
+    open: Callable[[int], Reader]
+    differences: Callable[[Statistics], Iterator[str]]
+
+
+def geotiff_levels(job: Job, file: RasterFile) -> Levels:
+    """Return the overviews of a GeoTIFF."""
     path = str(file.path)
+    walk = tiling_of(job, file, recorded_of(TiffReader.open(path).spec).colors).walk
+    return Levels(
+        path,
+        walk,
+        lambda level: TiffReader.open(path, None, Choice(level=level)),
+        partial(statistics_differences, path, walk.pyramid.spec),
+    )
+
+
+def store_levels(job: Job, output: str) -> Iterator[Levels]:
+    """Yield the rasters of a store that have levels."""
+    for raster, levels in levels_of(job).items():
+        names = [raster, *(array.raster for array in levels.arrays)]
+        walk = walk_of(job, job.plan.kept[raster], levels)
+        yield Levels(f"{output}/{raster}", walk, partial(_open_level, output, names), lambda _: iter(()))
+
+
+def _open_level(output: str, names: Sequence[str], level: int) -> Reader:
+    return open_written(output, names[level])
+
+
+def level_problems(levels: Levels, samples: int | None, random: np.random.Generator) -> Iterator[str]:
+    """Yield where levels are not those of their pixels: in samples, or anywhere (None)."""
+    path, walk = levels.path, levels.walk
     try:
-        levels = [TiffReader.open(path, None, Choice(level=level)) for level in range(walk.pyramid.num_levels + 1)]
+        readers = [levels.open(level) for level in range(walk.pyramid.num_levels + 1)]
     except InputError as error:
         yield f"{path}: its overviews cannot be read: {error}"
         return
-    for level, reader in enumerate(levels):
+    for level, reader in enumerate(readers):
         if (found := reader.spec.region) != (due := walk.pyramid.level_spec(level).region):
             sizes = f"{found.height} x {found.width} pixels, and {due.height} x {due.width} are due"
             yield f"{path}: level {level} has {sizes}"
             return
-    comparison = _Comparison(walk.pyramid, levels)
+    comparison = _Comparison(walk.pyramid, readers)
     if samples is None:
         for made in walk.run(comparison.read, comparison.compare):
             if isinstance(made, Statistics):
-                yield from (f"{path}: {text}" for text in statistics_differences(path, walk.pyramid.spec, made))
+                yield from (f"{path}: {text}" for text in levels.differences(made))
     else:
         comparison.sample(walk, samples, random)
     for level, tiles in sorted(comparison.differing.items()):

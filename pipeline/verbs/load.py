@@ -22,8 +22,8 @@ from pipeline.model.table import Table
 from pipeline.operations.base import Operation
 from pipeline.operations.registry import owner_of
 from pipeline.operations.traits import matrix_files, table_files
-from pipeline.output.address import is_geotiff
-from pipeline.output.exports.geotiff import FORM
+from pipeline.output.address import is_one_raster
+from pipeline.output.exports.raster import FORM
 from pipeline.output.job import Job
 from pipeline.output.levels import levels_of
 from pipeline.planning.passes import make_plan
@@ -87,8 +87,9 @@ def load(source: Source, *, cut: Cut = PLANNED, in_place: bool = False, **change
 
 def _check_remote(config: Pipeline, plan: Plan) -> None:
     """Refuse what an object store cannot hold."""
-    if is_geotiff(config.output.path):
-        raise PipelineError("GeoTIFFs are written to folders; give one, or a .zarr", ("output", "path"))
+    if is_one_raster(config.output.path):
+        words = "GeoTIFFs and OME-Zarr images are written to folders; give one, or another name that ends in .zarr"
+        raise PipelineError(words, ("output", "path"))
     if plan.reductions and config.run.scratch is None:
         raise PipelineError(
             f"the tables of {', '.join(plan.reductions)} are made in a folder before they go to an object store; name "
@@ -199,7 +200,7 @@ def _region_of_box(box: Sequence[float], spec: RasterSpec) -> Region:
     return clipped
 
 
-OF_FILES = ("path", "storage", "geotiff", "pyramid", *FORM)
+OF_FILES = ("path", "storage", "geotiff", "ome_zarr", "pyramid", *FORM)
 """What the rasters of a store do not depend on."""
 
 

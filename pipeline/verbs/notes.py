@@ -8,7 +8,7 @@ from pipeline.block.plan import Pass
 from pipeline.config import Pipeline
 from pipeline.model.stored import StoredArray
 from pipeline.operations.traits import table_files
-from pipeline.output.address import is_geotiff
+from pipeline.output.address import is_ome_zarr, is_one_raster
 from pipeline.planning.plan import Plan
 from pipeline.storage.folder.address import is_url
 from pipeline.storage.reader import Reader
@@ -39,10 +39,13 @@ def output_notes(config: Pipeline, plan: Plan) -> list[str]:
     """Return how the output differs from what was asked for."""
     notes = []
     lost = [name for name, step in plan.reductions.items() if not table_files(step.operation)]
-    if is_geotiff(config.output.path) and lost:
+    if is_one_raster(config.output.path) and lost:
+        kind = "an image" if is_ome_zarr(config.output.path) else "a .tif"
         notes.append(
-            f"output.path: a .tif holds no tables, those of {', '.join(lost)} are lost; write a .zarr for them"
+            f"output.path: {kind} holds no tables, those of {', '.join(lost)} are lost; write a .zarr for them"
         )
+    if config.output.ome_version != "0.5" and not (config.output.ome_zarr or is_ome_zarr(config.output.path)):
+        notes.append("output.ome_version: no OME-Zarr image is written; `ome_zarr: FOLDER/` writes them")
     if is_url(config.output.path):
         notes.append(
             "output.path: an object store has no renames: an older result there is replaced only by --overwrite "

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,10 @@ from pipeline.model.read_limits import TRUSTED
 from pipeline.model.region import Axis, Grid, Region
 from pipeline.model.stored import StoredArray
 from pipeline.model.table import Table
-from pipeline.output.address import is_geotiff
+from pipeline.output.address import is_geotiff, is_ome_zarr, is_one_raster
 from pipeline.output.color_table import color_table_of
-from pipeline.output.exports.geotiff import file_spec
+from pipeline.output.exports.ome_zarr import open_level
+from pipeline.output.exports.raster import file_spec
 from pipeline.output.job import Job
 from pipeline.output.journal import Journal
 from pipeline.output.local import check_free_space
@@ -92,9 +94,11 @@ class Findings:
             yield str(mine[0]) + (f"; {total} in all that was compared" if len(mine) > 1 else "")
 
 
-def open_output(output: str, raster: str) -> Reader:
-    """Open a raster of an output: of a store, or the one of a GeoTIFF."""
-    return TiffReader.open(output, TRUSTED) if is_geotiff(output) else open_written(output, raster)
+def open_output(output: str, array: StoredArray) -> Reader:
+    """Open a raster of an output: of a store, or the one of a GeoTIFF or an OME-Zarr image."""
+    if is_ome_zarr(output):
+        return open_level(Path(output), array)
+    return TiffReader.open(output, TRUSTED) if is_geotiff(output) else open_written(output, array.raster)
 
 
 class Comparison:
@@ -145,10 +149,11 @@ class Recomputation:
         if not number or self.region is None:
             return
         specs = table_specs(self.job)
-        if specs and is_geotiff(self.output):
+        if specs and is_one_raster(self.output):
+            kind = "an image" if is_ome_zarr(self.output) else "a GeoTIFF"
             raise OutputError(
-                f"{self.output}: its pixels may depend on tables ({', '.join(specs)}), which a GeoTIFF does not hold; "
-                "verify the store of its run, or compute all of it again (--all)"
+                f"{self.output}: its pixels may depend on tables ({', '.join(specs)}), which {kind} does not hold; "
+                "verify  the store of its run, or compute all of it again (--all)"
             )
         tables = {name: read_table(self.output, name, spec) for name, spec in specs.items()}
         for _ in range(number):
@@ -160,7 +165,7 @@ class Recomputation:
         with progress, self._computed(None, {}, progress) as measured:
             if is_geotiff(self.output):
                 yield from self._color_differences(measured.tables)
-            else:
+            elif not is_one_raster(self.output):
                 yield from self._table_differences(measured.tables)
             for raster in self.job.plan.kept:
                 if (said := record["valid"].get(raster)) != (count := measured.valid[raster]):
@@ -224,7 +229,8 @@ class Recomputation:
         """Return how to open what a pass reads; a kept raster is that of the output, compared before it is read."""
 
         def open_reader(raster: str) -> Reader:
-            return store.open_reader(raster) if store.holds(raster) else open_output(self.output, raster)
+            is_held = store.holds(raster)
+            return store.open_reader(raster) if is_held else open_output(self.output, self.job.plan.kept[raster])
 
         return open_reader
 
@@ -235,7 +241,7 @@ class Recomputation:
         def open_writer(array: StoredArray) -> Writer:
             if not array.is_kept:
                 return store.open_writer(array)
-            stored = open_output(self.output, array.raster)
+            stored = open_output(self.output, array)
             return Comparison(stored, whole[array.raster].region, array, self.findings)
 
         return open_writer
@@ -247,7 +253,8 @@ class Recomputation:
             changes["region"] = {"rows": [part.top, part.bottom], "columns": [part.left, part.right]}
         refusals = []
         for output, run in self._layouts(part):
-            output, run = {**self.config["output"], **output, "path": path}, {**self.config["run"], **run}
+            output = {**self.config["output"], **output, "path": path, "pyramid": "none"}
+            run = {**self.config["run"], **run}
             config = {**self.config, **changes, "output": output, "run": run}
             try:
                 job = load(config, cut=Cut(tables=tables))

@@ -34,11 +34,11 @@ from pipeline.model.errors import (
     interruption,
 )
 from pipeline.model.facts import RunFacts
-from pipeline.output.address import is_geotiff
+from pipeline.output.address import is_one_raster
 from pipeline.output.decision import choose
 from pipeline.output.exports.base import Written, exports
-from pipeline.output.exports.geotiff import GeoTiffs, remove_store
 from pipeline.output.exports.quicklook import Quicklook, needed_bytes
+from pipeline.output.exports.raster import RasterExport, remove_store
 from pipeline.output.job import Job
 from pipeline.output.journal import Journal, grids_from_json
 from pipeline.output.levels import check_levels, levels_of, write_levels
@@ -99,7 +99,8 @@ def run_job(job: Job, reload: Reload, ways: Ways) -> RunFacts:
 def _run_or_resume(job: Job, reload: Reload, ways: Ways) -> RunFacts:
     _check(job, ways)
     is_there = ways.resume and all(export.is_complete(job) for export in exports())
-    if ways.resume and is_geotiff(job.result) and GeoTiffs().is_complete(job) and _all_exist(job):
+    rasters = [export for export in exports() if isinstance(export, RasterExport)]
+    if ways.resume and is_one_raster(job.result) and _all_exist(job) and all(each.is_complete(job) for each in rasters):
         return describe_finished(job, LocalFolder(job.result))
     place = job.place
     decide = partial(choose, place, job.parts, resume=ways.resume, overwrite=ways.overwrite)
@@ -127,7 +128,7 @@ def _run_or_resume(job: Job, reload: Reload, ways: Ways) -> RunFacts:
 
 
 def _all_exist(job: Job) -> bool:
-    """Return whether all files are there that a run makes of its store, which is gone where the result is a GeoTIFF."""
+    """Return whether all files are there that a run makes of its store, which is gone where they are the result."""
     return all(Path(file.path).exists() for export in exports() for file in export.files(job))
 
 

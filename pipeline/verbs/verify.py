@@ -1,6 +1,7 @@
 """Check a finished output: its record, its files, and its pixels against a computation by another layout.
 
-A GeoTIFF that a run wrote is an output of one raster: its record stands in the file, and there are no tables.
+A GeoTIFF or an OME-Zarr image that a run wrote is an output of one raster: its record stands in it, and there are no
+tables.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from pipeline.execution.progress import Progress
 from pipeline.model.errors import InputError, OutputError, PipelineError, UsageError, unknown
 from pipeline.model.facts import VerifyFacts
 from pipeline.model.raster import RasterSpec
-from pipeline.output.address import is_geotiff
+from pipeline.output.address import is_geotiff, is_one_raster
 from pipeline.output.color_table import color_table_of
-from pipeline.output.exports.geotiff import GeoTiff, file_spec
+from pipeline.output.exports.raster import RasterFile, file_spec
 from pipeline.output.job import Job
 from pipeline.output.provenance import NOWHERE, difference, hash_parts, provenance_of, without_places
 from pipeline.output.store import RUN_ID
@@ -34,7 +35,8 @@ from pipeline.storage.georeference.recorded import recorded_of
 from pipeline.storage.tiff.writer import tag_differences
 from pipeline.storage.zarr.reader import configure
 from pipeline.verbs.expectation import Record, count_problems, document_difference, store_problems
-from pipeline.verbs.levels import SAMPLE_LEVEL, level_problems
+from pipeline.verbs.images import image_levels, image_problems
+from pipeline.verbs.levels import SAMPLE_LEVEL, Levels, geotiff_levels, level_problems, store_levels
 from pipeline.verbs.load import load
 from pipeline.verbs.recompute import Findings, Recomputation, open_output
 
@@ -50,7 +52,7 @@ RECORD: Mapping[str, tuple[type, str]] = {
     "started": (str, "a text"),
     "finished": (str, "a text"),
 }
-"""What the record of a finished run holds, by type; `raster` besides where it stands in a GeoTIFF."""
+"""What the record of a finished run holds, by type; `raster` besides where it stands in a GeoTIFF or an image."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +103,13 @@ def _verify(
     if not problems:
         _check_same(output, job, record)
         job = replace(job, parts=record["parts"])  # the same but for places, which are compared as they are recorded
-    if is_geotiff(output):
-        config = {**config, "output": {**config["output"], "keep": [record["raster"]]}}
+    if is_one_raster(output):
+        keep = [record["raster"], *record.get("labels", [])]
+        config = {**config, "output": {**config["output"], "keep": keep}}
         job = _load(output, config)
     configure(job.plan.settings.workers)
     if not problems:
-        problems += (_file_problems if is_geotiff(output) else store_problems)(output, job, record)
+        problems += (_file_problems if is_one_raster(output) else store_problems)(output, job, record)
     seed = int.from_bytes(uuid.uuid4().bytes[:4]) if extent.seed is None else extent.seed
     findings, samples = Findings(), 0 if extent.everything else extent.samples
     if not problems:
@@ -114,9 +117,8 @@ def _verify(
         problems += again.whole(record, progress) if extent.everything else ()
         again.samples(samples)
         problems += findings.in_words()
-        if is_geotiff(output):
-            file = GeoTiff(job.plan.kept[record["raster"]], Path(output))
-            problems += level_problems(job, file, None if extent.everything else samples, again.random)
+        for levels in _levels_of(output, job, record):
+            problems += level_problems(levels, None if extent.everything else samples, again.random)
     return VerifyFacts(
         output=output,
         agrees=not problems,
@@ -134,15 +136,31 @@ def _verify(
     )
 
 
+def _levels_of(output: str, job: Job, record: Record) -> Iterator[Levels]:
+    """Yield the rasters in levels of which an output consists."""
+    if is_geotiff(output):
+        yield geotiff_levels(job, _file_of(output, job, record))
+    elif is_one_raster(output):
+        yield from image_levels(job, _file_of(output, job, record))
+    else:
+        yield from store_levels(job, output)
+
+
+def _file_of(output: str, job: Job, record: Record) -> RasterFile:
+    labels = tuple(job.plan.kept[raster] for raster in record.get("labels", []))
+    return RasterFile(job.plan.kept[record["raster"]], Path(output), labels)
+
+
 def _not_compared(output: str, job: Job, everything: bool) -> Iterator[str]:
     """Yield what is not looked at, for the user to know."""
     yield "when, by which version, within which limits and to which paths the run wrote"
-    if is_geotiff(output):
-        yield "what the record says of the run's other outputs, and tags beyond place, nodata, metadata and colours"
+    if is_one_raster(output):
+        tags = ", and tags beyond place, nodata, metadata and colours" if is_geotiff(output) else ""
+        yield f"what the record says of the run's other outputs{tags}"
     if not everything:
         made = ", ".join(job.plan.reductions)
         yield "pixels outside of the regions, and the recorded counts and errors of pixels beyond what they can be"
-        if is_geotiff(output):
+        if is_one_raster(output):
             yield f"overviews beyond some tiles of levels 1 to {SAMPLE_LEVEL}, and the statistics of the bands"
         yield from [f"the tables of {made}: what is made of them is compared with them as they are stored"] * bool(made)
         yield "--all computes these again"
@@ -157,7 +175,8 @@ def _read_record(output: str) -> dict[str, Any]:
         raise OutputError(f"{output}: is not an output of rasterpipe; give the store or the GeoTIFF that a run wrote")
     if record["complete"] is not True:
         raise OutputError(f"{output}: is the unfinished output of a run; finish that with --resume first")
-    types = {**RECORD, **({"raster": (str, "a text")} if is_geotiff(output) else {})}
+    types = {**RECORD, **({"raster": (str, "a text")} if is_one_raster(output) else {})}
+    types |= {"labels": (list, "a list")} if "labels" in record else {}
     for key, (kind, words) in types.items():
         if not isinstance(record.get(key), kind):
             got = json.dumps(record[key])[:60] if key in record else "not there"
@@ -257,10 +276,10 @@ def _check_same(output: str, job: Job, record: Mapping[str, Any]) -> None:
 
 
 def _file_problems(output: str, job: Job, record: Record) -> Iterator[str]:
-    """Yield what is wrong with a GeoTIFF without looking at its pixels."""
+    """Yield what is wrong with a GeoTIFF or an image without looking at its pixels."""
     yield from count_problems(output, job, record)
     for raster, array in job.plan.kept.items():
-        stored = open_output(output, raster).spec
+        stored = open_output(output, array).spec
         # colours that a run computes are compared when all is computed again
         table = color_table_of(job.plan, raster, {})
         colors = recorded_of(stored).colors if table is None else table.colors
@@ -268,7 +287,9 @@ def _file_problems(output: str, job: Job, record: Record) -> Iterator[str]:
         for word, a, b in (("shape", _sizes(stored), _sizes(due)), ("dtype", stored.dtype, due.dtype)):
             if a != b:
                 yield f"{output}: the {word} of {raster} is {a}, by its plan {b}"
-        yield from (f"{output}: {text}" for text in tag_differences(output, due))
+        yield from (f"{output}: {text}" for text in tag_differences(output, due)) if is_geotiff(output) else ()
+    if not is_geotiff(output):
+        yield from image_problems(job, _file_of(output, job, record))
 
 
 def _sizes(spec: RasterSpec) -> str:

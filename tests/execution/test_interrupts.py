@@ -15,7 +15,7 @@ import zarr
 from pipeline import api
 from pipeline.execution.executor import Threads
 from pipeline.model.errors import InputUnfit, RunInterrupted, Terminated
-from pipeline.output.exports import geotiff as geotiff_file
+from pipeline.output.exports import raster as raster_file
 from pipeline.output.exports.geotiff import GeoTiffs
 from tests import harness
 
@@ -54,7 +54,7 @@ def test_while_no_block_is_computed(
     assert caught.value.exit_code == code
     api.run(config, resume=True)
     assert api.verify(config["output"]["path"])["agrees"]
-    assert geotiff_file.provenance_of(Path(config["output"]["geotiff"], "smooth_mean.tif")) is not None
+    assert raster_file.provenance_of(Path(config["output"]["geotiff"], "smooth_mean.tif")) is not None
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

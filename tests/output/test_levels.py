@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -249,3 +250,18 @@ def test_killed_while_levels_are_made_it_goes_on_from_the_finished_pieces(
     )
     assert first == second
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zarr", "scene.zarr", "whole.zarr"]
+
+
+@pytest.mark.parametrize("everything", [True, False])
+def test_verify_compares_levels(scene: str, tmp_path: Path, everything: bool) -> None:
+    output = tmp_path / "a.zarr"
+    pipeline.run(document(scene, output, pyramid=3))
+    assert api.verify(str(output), everything=everything).agrees
+    array = zarr.open_array(output, path="smooth/2/max", mode="r+")
+    array[5:, 7] = array[5:, 7] + 1
+    facts = api.verify(str(output), everything=everything, samples=40)
+    assert [problem for problem in facts.problems if "smooth/max: level 2: " in problem] == list(facts.problems) != []
+    shutil.rmtree(output / "smooth/3/mean/c/0")
+    assert any(
+        "lacks what a finished run has written: smooth/3/mean/c/0" in text for text in api.verify(str(output)).problems
+    )

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pipeline.execution.progress import Progress
 from pipeline.output.job import Job
 
-Kind = Literal["store", "GeoTIFF", "table", "picture", "report", "scratch", "work"]
+Kind = Literal["store", "GeoTIFF", "OME-Zarr", "table", "picture", "report", "scratch", "work"]
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ def register(export: type[Export]) -> type[Export]:
 
 
 def exports() -> list[Export]:
-    """Return what is made of every complete store; the first call imports every module of this package."""
+    """Return what is made of every complete store, by name; the first call imports every module of this package."""
     package = __name__.rpartition(".")[0]
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
         importlib.import_module(f"{package}.{module.name}")
-    return list(_exports)
+    return sorted(_exports, key=lambda export: export.name)

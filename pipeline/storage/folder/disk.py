@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -83,6 +84,32 @@ def replacing_file(path: Path, token: str = "") -> Iterator[Path]:
     finally:
         building.unlink(missing_ok=True)
     sync_path(path.parent)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path, token: str) -> Iterator[Path]:
+    """Yield where to make a folder that is to be in the place of another, and put it there.
+
+    A run that was killed here finds what it left by the token, which nobody else has. The folder that is replaced is
+    kept until the new one is in its place.
+    """
+    building, old = (path.with_name(f".{path.name}.{token}.{word}") for word in ("partial", "replaced"))
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir()
+    try:
+        yield building
+        if path.exists():
+            os.rename(path, old)
+        try:
+            os.rename(building, path)
+        except OSError:
+            if old.exists():
+                os.rename(old, path)
+            raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    sync_path(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def replace_file(path: Path, data: bytes) -> None:

@@ -123,6 +123,16 @@ def recorded_crs(items: Iterable[Item]) -> str | None:
     return next((item.text for item in items if (item.domain, item.name) == (DOMAIN, "CRS_WKT")), None)
 
 
+def recorded_micrometers(items: Iterable[Item]) -> Affine | None:
+    """Return the transform to micrometres that we wrote besides, for it is no place on a map."""
+    text = next((item.text for item in items if (item.domain, item.name) == (DOMAIN, "MICROMETERS")), "")
+    try:
+        transform = Affine(*(float(word) for word in text.split()))
+    except (ValueError, TypeError):  # no numbers, or not six
+        return None
+    return transform if transform.is_invertible and not transform.is_rotated else None
+
+
 def band_names(
     channels: Sequence[str], items: Items, num_bands: int, extra: Sequence[int], warnings: list[str]
 ) -> tuple[str, ...]:

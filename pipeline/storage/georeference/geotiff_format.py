@@ -58,13 +58,20 @@ def format_tags(spec: RasterSpec, warnings: list[str], statistics: Statistics | 
             "the coordinate system is more than geokeys can say; all of it stands in the file's metadata, which "
             "rasterpipe reads, and other programs show as text"
         )
+    if spec.unit and spec.transform:
+        items.append(Item("MICROMETERS", " ".join(map(repr, spec.transform)), domain=DOMAIN))
     nodata = format_nodata(spec)
     tags = place | ({GDAL_METADATA: format_items(items)} if items else {})
     return tags | ({GDAL_NODATA: nodata} if nodata is not None else {})
 
 
 def format_place(spec: RasterSpec, warnings: list[str]) -> tuple[Tags, bool]:
-    """Return the tags of the place, and whether they say all of the coordinate system."""
+    """Return the tags of the place, and whether they say all of the coordinate system.
+
+    A microscope's pixels have none: viewers would draw them upside down, for on maps y grows upwards.
+    """
+    if spec.unit:
+        return {}, True
     recorded = recorded_of(spec)
     known = dict(recorded.tags)
     same_crs = geokeys_parse.parse_crs(known, []) == spec.crs or recorded_crs(recorded.items) == spec.crs is not None
@@ -138,8 +145,8 @@ def _items(spec: RasterSpec) -> Iterator[Item]:
     same = all(named.get(band) == name for band, name in names.items() if band not in unnamed)
     for item in recorded:
         is_name = item.name.upper() == "DESCRIPTION" and not item.domain and item.band is not None
-        is_crs = (item.domain, item.name) == (DOMAIN, "CRS_WKT")
-        if not (is_name and not same) and not is_crs and not is_statistic(item):
+        is_place = item.domain == DOMAIN and item.name in ("CRS_WKT", "MICROMETERS")  # said of the new place
+        if not (is_name and not same) and not is_place and not is_statistic(item):
             yield item
     if not same:
         for band, name in names.items():

@@ -13,11 +13,12 @@ from pipeline.model.errors import InputError
 from pipeline.model.raster import RasterSpec, is_nan
 from pipeline.storage.georeference import geotiff
 from pipeline.storage.georeference.geokeys_parse import parse_crs
+from pipeline.storage.georeference.ome import COLOR, UNIT
 from pipeline.storage.georeference.recorded import RPC, TIEPOINT, Recorded
 from pipeline.storage.input import Choice
 from pipeline.storage.reader import Scales
 from pipeline.storage.tiff.layout import Layout, codec_of, positive
-from pipeline.storage.tiff.stack import groups_of, pages_of, parse_stacks
+from pipeline.storage.tiff.stack import Stack, groups_of, pages_of, parse_stacks
 
 PAGE_LIMIT = 2**15
 """Pages of a file: so many take some five seconds to parse."""
@@ -37,6 +38,8 @@ class Selection:
     facts: dict[str, Any]
     names: tuple[str, ...] = ()
     """Of the bands, where the file has such besides GDAL's."""
+    stack: Stack | None = None
+    """What OME-TIFF or ImageJ tell of the image."""
     is_mask: bool = False
 
     @property
@@ -66,9 +69,10 @@ def select_pages(tif: TiffFile, choice: Choice, messages: list[str]) -> Selectio
         if not masks:
             raise InputError(f"{path}: `series: mask`: the file has no internal mask")
         return Selection(masks[:1], full[:1], facts, ("mask",), is_mask=True)
-    pages, names = _image(path, every, full, choice, messages)
+    pages, stack = _image(path, every, full, choice, messages)
     chosen = _level(path, pages, reduced, choice.level) if choice.level else pages
-    return Selection(chosen, pages, facts, names)
+    names = stack.names_of(page.index for page in pages) if stack else ()
+    return Selection(chosen, pages, facts, names, stack)
 
 
 def _pages(tif: TiffFile, messages: list[str]) -> list[TiffPage]:
@@ -88,8 +92,8 @@ def _pages(tif: TiffFile, messages: list[str]) -> list[TiffPage]:
 
 def _image(
     path: str, every: list[TiffPage], full: list[TiffPage], choice: Choice, messages: list[str]
-) -> tuple[list[TiffPage], tuple[str, ...]]:
-    """Return the pages of an image, and the names of its channels."""
+) -> tuple[list[TiffPage], Stack | None]:
+    """Return the pages of an image, and what a description tells of it."""
     assert choice.series != "mask"
     stacks = parse_stacks(every[0], len(every), messages)
     groups = groups_of(full, place_of)
@@ -100,7 +104,7 @@ def _image(
         pages = pages_of(stacks[number], every, choice.at)
         if len(groups_of(pages)) > 1 or (pages[0].samplesperpixel > 1 and len(pages) > 1):
             raise InputError(f"{path}: the channels of image {number} are of several kinds; write them as files")
-        return pages, stacks[number].names_of(page.index for page in pages)
+        return pages, stacks[number]
     if choice.at:
         raise InputError(
             f"{path}: `at` cuts the slices and times that OME-TIFF and ImageJ tell of; this is no stack of slices: its "
@@ -118,7 +122,7 @@ def _image(
             f"Orientation is {orientation} and not 1 (the first row on top, the first column on the left): pixels are "
             "taken in the order in which they are stored, as GDAL does"
         )
-    return pages, ()
+    return pages, None
 
 
 def place_of(page: TiffPage) -> Any:
@@ -153,10 +157,16 @@ def parse_spec(selection: Selection, layout: Layout, messages: list[str]) -> tup
     given = selection.names if len(selection.names) == num_bands else ()
     bands = geotiff.band_names(given, items, num_bands, recorded.extra, messages)
     nodata = None if selection.is_mask else geotiff.parse_nodata(tags, dtype, messages)
-    if (transform := geotiff.parse_transform(tags, messages)) is not None:  # of full resolution
+    crs = geotiff.recorded_crs(recorded.items) or parse_crs(tags, messages)
+    transform, unit = geotiff.parse_transform(tags, messages), None
+    if transform is None and crs is None:
+        transform, unit = geotiff.recorded_micrometers(recorded.items), UNIT
+        transform = transform or (selection.stack.grid(messages) if selection.stack else None)
+    if transform is not None:  # of full resolution
         transform = transform.scale(int(origin.imagelength) / layout.height, int(origin.imagewidth) / layout.width)
     if layout.height != int(origin.imagelength):
         recorded = _of_level(recorded, messages)
+    colors = selection.stack.colors if selection.stack else ()
     spec = RasterSpec(
         height=layout.height,
         width=layout.width,
@@ -164,9 +174,11 @@ def parse_spec(selection: Selection, layout: Layout, messages: list[str]) -> tup
         dims=_dims(num_bands, layout),
         bands=bands,
         nodata=nodata,
+        band_coordinates=((COLOR, colors),) if len(colors) == num_bands > 1 else (),
         transform=transform,
-        crs=geotiff.recorded_crs(recorded.items) or parse_crs(tags, messages),
+        crs=crs,
         recorded=recorded.place if selection.is_mask else recorded,
+        unit=unit if transform else None,
     )
     return spec, () if selection.is_mask else geotiff.parse_scales(items, num_bands, messages)
 

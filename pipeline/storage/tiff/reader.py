@@ -110,7 +110,7 @@ class TiffReader(Reader):
             "metadata": hash_metadata(tif, pages, spec, layout),
             "sample": _sample(tif.filehandle, status.st_size),
         }
-        messages += find_sidecars(path, spec.transform is not None)
+        messages += find_sidecars(path, spec.transform is not None and not spec.unit)
         recorded_nodata = nodata_text(tags_of(selection.origin[0]))
         facts = selection.facts | describe_pages(tif, pages, layout)
         facts |= {"recorded_nodata": recorded_nodata, "warnings": messages}

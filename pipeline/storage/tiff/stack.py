@@ -18,7 +18,9 @@ from typing import Any
 
 from tifffile import TiffPage
 
+from pipeline.model.affine import Affine
 from pipeline.model.errors import InputError, unknown
+from pipeline.storage.georeference.ome import color_of_number, pixel_grid
 from pipeline.storage.tiff.layout import path_of
 
 AXES = ("c", "z", "t")
@@ -44,6 +46,15 @@ class Stack:
     """Their names, "" for those without; empty where none has one."""
     labels: tuple[str, ...] = ()
     """Of the pages."""
+    colors: tuple[str, ...] = ()
+    """Of the channels, RRGGBB, "" for those without; empty where none has one."""
+    pixel: tuple[tuple[str | None, str], ...] = ()
+    """Height and width of a pixel, each with its unit, as OME-XML says them."""
+
+    def grid(self, messages: list[str]) -> Affine | None:
+        """Return the transform to micrometres that OME-XML says; None where it says none."""
+        is_said = any(size for size, _ in self.pixel)
+        return pixel_grid(self.pixel, messages) if is_said else None
 
     def names_of(self, places: Iterable[int]) -> tuple[str, ...]:
         """Return the names of the channels whose pages are given; a stack without channels has none."""
@@ -123,7 +134,11 @@ def _parse_pixels(pixels: Any, own: set[str | None]) -> Stack:
         raise ValueError(f"{count:,} planes")
     pages = _parse_planes(pixels, order, sizes, own) or {_place(n, order, sizes): n for n in range(count)}
     names = tuple(entry.get("Name") or "" for entry in channels)
-    return Stack(sizes, pages, names if samples == 1 and len(names) == sizes["c"] and any(names) else ())
+    colors = tuple(color_of_number(entry.get("Color") or "") for entry in channels)
+    if samples > 1 or len(names) != sizes["c"]:
+        names = colors = ()
+    pixel = tuple((pixels.get(side), pixels.get(f"{side}Unit", "µm")) for side in ("PhysicalSizeY", "PhysicalSizeX"))
+    return Stack(sizes, pages, names if any(names) else (), colors=colors if any(colors) else (), pixel=pixel)
 
 
 def _parse_planes(

@@ -17,6 +17,7 @@ from pipeline.storage.georeference import cf
 from pipeline.storage.georeference.array_attributes import band_name, from_attributes
 from pipeline.storage.georeference.crs import in_units
 from pipeline.storage.georeference.geotiff import by_band, parse_scales
+from pipeline.storage.georeference.ome import COLOR, UNIT, micrometres
 from pipeline.storage.georeference.recorded import Recorded, recorded_of
 from pipeline.storage.input import Choice
 from pipeline.storage.reader import Scales
@@ -28,8 +29,8 @@ from pipeline.storage.zarr.group import (
     dimension_names,
     find_array,
     fix_dimensions,
+    image_of,
     level_names,
-    multiscales,
     role_of,
 )
 from pipeline.storage.zarr.guard import ChunkGuard
@@ -45,6 +46,7 @@ class Description:
         ChunkGuard(self.stored, self.path, limits)  # chunks of no pixels end here
         self._attributes = attributes_of(self.stored)
         self._coordinates = Coordinates(group, limits)
+        self._image, self._level = image_of(group), choice.level
         self._names = choice.dims or dimension_names(self.stored, group, self.path, self.warnings)
         own = recorded_names(self.stored)
         is_named = len(own) == len(self._names) and all(own)
@@ -57,7 +59,7 @@ class Description:
         if choice.level and group is not None and around is not None and around.path == group.path:
             self._full = dict(zip(map(role_of, self._names), whole.shape, strict=True))
         name = (whole.path or self.path).rstrip("/").rpartition("/")[2]
-        self._num_levels = max(len(level_names(around, name)), len(multiscales(around).get("datasets", [])))
+        self._num_levels = max(len(level_names(around, name)), len(image_of(around).levels))
         self._kept = [i for i in range(self.stored.ndim) if i not in self.fixed]
         self._band_axis = next((i for i, name in enumerate(self._names) if role_of(name) == "band"), None)
         self.spec = self._build_spec()
@@ -103,6 +105,9 @@ class Description:
         name_of = {dim: self._labels.get(name, name) for dim, name in zip(dims, names, strict=True)}
         recorded = self._recorded()
         transform, crs = self._georeference(name_of, sizes, is_tied=recorded is not None and recorded.is_tied)
+        unit = None if crs else self._unit(name_of["x"], sizes["x"]) if transform else UNIT
+        if transform is None and crs is None:
+            transform = self._pixel_grid()
         return RasterSpec(
             height=sizes["y"],
             width=sizes["x"],
@@ -110,11 +115,28 @@ class Description:
             dims=dims,
             bands=self._band_names(),
             nodata=cf.parse_nodata(self._attributes, dtype, self.warnings, own),
-            band_coordinates=self._coordinates.along_bands(self.stored, name_of.get("band"), num_bands),
+            band_coordinates=self._band_coordinates(name_of.get("band"), num_bands),
             transform=transform,
             crs=crs,
             recorded=recorded,
+            unit=unit if transform else None,
         )
+
+    def _pixel_grid(self) -> Affine | None:
+        """Return the transform to micrometres that OME-Zarr says."""
+        axes = {role_of(name): axis for axis, name in enumerate(self._names)}
+        return self._image.grid(self._level, (axes["y"], axes["x"]), self.warnings)
+
+    def _unit(self, name: str, size: int) -> str | None:
+        """Return the unit of the coordinates where it is the one that we write for a microscope's."""
+        return UNIT if micrometres(1, self._coordinates.unit(name, size)) == 1 else None
+
+    def _band_coordinates(self, band: str | None, count: int) -> tuple[tuple[str, tuple[Any, ...]], ...]:
+        """Return what else is known of each band, the colours of OME-Zarr's channels too."""
+        found = self._coordinates.along_bands(self.stored, band, count)
+        colors = self._image.colors
+        is_said = band is not None and len(colors) == count and any(colors) and COLOR not in dict(found)
+        return (*found, (COLOR, colors)) if is_said else found
 
     def _recorded(self) -> Recorded | None:
         """Return what the array says of the file that it was made of: of the bands that are not cut away."""
@@ -137,7 +159,7 @@ class Description:
         count, name = self.stored.shape[axis], self._names[axis]
         given = (
             self._coordinates.band_names(self._labels.get(name, name), count),
-            multiscales(self._coordinates.group).get("channels"),
+            self._image.channels,
             self._attributes.get("long_name"),
         )
         found = next((n for n in given if isinstance(n, list | tuple) and len(n) == count and any(n)), [""] * count)

@@ -151,7 +151,7 @@ def create_array(root: zarr.Group, plan: StoredArray, *, is_complete: bool = Tru
         dtype=spec.dtype,
         chunks=plan.chunks,
         shards=plan.shards,
-        compressors=_compressor(plan.codec, spec.dtype),
+        compressors=compressor(plan.codec, spec.dtype),
         fill_value=fill_value(spec),
         dimension_names=spec.dims,
         attributes=attributes,
@@ -159,7 +159,8 @@ def create_array(root: zarr.Group, plan: StoredArray, *, is_complete: bool = Tru
     )
 
 
-def _compressor(name: str, dtype: np.dtype) -> zarr.codecs.BloscCodec | None:
+def compressor(name: str, dtype: np.dtype) -> zarr.codecs.BloscCodec | None:
+    """Return the codec of chunks of this dtype, by its name in `CODECS`."""
     codec = CODECS[name]
     if codec is None:
         return None
@@ -193,8 +194,9 @@ def write_coordinates(group: zarr.Group, spec: RasterSpec, region: Region | None
     part = with_region(spec, region)
     grid = spec.transform or cf.INDEX
     if not grid.is_rotated:  # such a grid has no coordinates along its axes; its transform says all
-        _put(group, "y", grid.f + grid.e * (np.arange(region.top, region.bottom) + 0.5), ("y",))
-        _put(group, "x", grid.c + grid.a * (np.arange(region.left, region.right) + 0.5), ("x",))
+        unit = {"units": spec.unit} if spec.unit else {}
+        _put(group, "y", grid.f + grid.e * (np.arange(region.top, region.bottom) + 0.5), ("y",), unit)
+        _put(group, "x", grid.c + grid.a * (np.arange(region.left, region.right) + 0.5), ("x",), unit)
     if "band" in spec.dims:
         _put(group, "band", list(spec.bands), ("band",))
         for name, values in spec.band_coordinates:

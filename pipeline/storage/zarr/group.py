@@ -13,6 +13,7 @@ from pipeline.model.errors import InputError, UsageError, unknown
 from pipeline.storage.folder.base import Folder, RemoteError
 from pipeline.storage.folder.local import LocalFolder
 from pipeline.storage.folder.metadata import METADATA, attributes_of, check_name
+from pipeline.storage.georeference.ome import Image, parse_image
 from pipeline.storage.input import Choice
 from pipeline.storage.zarr.coordinate import Coordinates, quiet, recorded_names
 
@@ -94,14 +95,14 @@ def find_array(folder: Folder, name: str | None, level: int = 0) -> tuple[zarr.G
     if not isinstance(array, zarr.Array):
         raise InputError(f"{path}: {name} is a group; {unknown('array', name, _rasters(node))}")
     group = parent if isinstance(parent, zarr.Group) else None
-    if level and group is not None and len(multiscales(group).get("datasets", [])) <= level:
+    if level and group is not None and len(image_of(group).levels) <= level:
         return _level_of(group, array.path.removeprefix(f"{group.path}/"), level, path)
     return group, array
 
 
 def _path_of_level(group: zarr.Group, level: int, path: str) -> str | None:
     """Return where a group's pyramid has a level; None for a group that has none."""
-    levels = [str(each["path"]) for each in multiscales(group).get("datasets", [])]
+    levels = [level.path for level in image_of(group).levels]
     if level and level >= len(levels):
         known = f"levels 0 to {len(levels) - 1}" if levels else "no levels"
         raise InputError(f"{path}: `level: {level}`: the group has {known}")
@@ -188,24 +189,9 @@ def _parent_group(folder: Folder) -> zarr.Group | None:
     return node if isinstance(node, zarr.Group) else None
 
 
-def multiscales(group: zarr.Group | None) -> Mapping[str, Any]:
-    """Return what OME-Zarr says of a group's pyramid: its `datasets`, full resolution first, `axes`, and `channels`."""
-    attributes: Mapping[str, Any] = attributes_of(group) if group is not None else {}
-    holder = attributes.get("ome", attributes)
-    scales = holder.get("multiscales") if isinstance(holder, Mapping) else None
-    if not isinstance(scales, list) or not scales or not isinstance(scales[0], Mapping):
-        return {}
-    levels, axes = (scales[0].get(key) for key in ("datasets", "axes"))
-    levels = [level for level in _list(levels) if isinstance(level, Mapping) and "path" in level]
-    axes = [str(axis.get("name", "")) if isinstance(axis, Mapping) else str(axis) for axis in _list(axes)]
-    rendering = holder.get("omero")
-    shown = _list(rendering.get("channels")) if isinstance(rendering, Mapping) else []
-    channels = [str(channel.get("label") or "") if isinstance(channel, Mapping) else "" for channel in shown]
-    return {"datasets": levels, "axes": axes, "channels": channels}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
+def image_of(group: zarr.Group | None) -> Image:
+    """Return what OME-Zarr says of a group."""
+    return parse_image(attributes_of(group) if group is not None else {})
 
 
 def check_array(array: zarr.Array[Any], path: str) -> None:
@@ -227,7 +213,7 @@ def dimension_names(
     array: zarr.Array[Any], group: zarr.Group | None, path: str, warnings: list[str]
 ) -> tuple[str, ...]:
     """Return the dims' names: as the array or OME-Zarr says, else guessed aloud where the shape leaves no doubt."""
-    for names in (recorded_names(array), multiscales(group).get("axes", ())):
+    for names in (recorded_names(array), image_of(group).axes):
         if len(names) == array.ndim and all(names):
             return tuple(str(name) for name in names)
     if array.ndim == 2:

@@ -191,7 +191,7 @@ class ZarrReader(Reader):
         metadata = [data for name in METADATA if (data := self._metadata_file(name)) is not None]
         metadata = metadata or [repr(self._metadata.to_dict()).encode()]  # they stand in the group's alone
         spec = self.spec  # names and georeference lie beside the array
-        context = repr((spec.bands, spec.band_coordinates, spec.transform, spec.crs, self._fixed))
+        context = repr((spec.bands, spec.band_coordinates, spec.transform, spec.crs or spec.unit, self._fixed))
         return {
             "path": self._array_folder.absolute,
             **self._identity_of_files(),

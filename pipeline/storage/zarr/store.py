@@ -154,9 +154,12 @@ def finish_store(
 
 
 def root_attributes(path: str | Folder) -> dict[str, Any] | None:
-    """Return the provenance of one of our stores; None for anything that is not one."""
+    """Return the provenance of one of our stores, or OME-Zarr images; None for anything that is not one."""
+    folder = folder_at(path)
+    is_old = isinstance(folder, LocalFolder) and not folder.is_there  # as an image of OME-Zarr 0.4
     try:
-        value = folder_at(path).read_json("zarr.json").get("attributes", {}).get("rasterpipe")
+        document = folder.read_json(".zattrs" if is_old else "zarr.json")
+        value = (document if is_old else document.get("attributes", {})).get("rasterpipe")
     except RemoteError:
         raise
     except (InputError, OSError, ValueError, AttributeError):
