@@ -27,10 +27,11 @@ from pipeline.operations.base import Reduction
 from pipeline.output.address import is_geotiff
 from pipeline.output.exports.geotiff import GeoTiffs, tiling_of
 from pipeline.output.exports.ome_zarr import OmeZarrs, images_of
-from pipeline.output.exports.raster import RasterFile
+from pipeline.output.exports.raster import RasterExport, RasterFile
 from pipeline.output.job import Job
-from pipeline.output.levels import levels_of
+from pipeline.output.levels import levels_of, walk_of
 from pipeline.output.provenance import hash_parts, provenance_of
+from pipeline.planning.cost import BASE_BYTES
 from pipeline.planning.plan import Plan
 from pipeline.storage.folder.base import Folder
 from pipeline.storage.georeference.geotiff import unit_items
@@ -48,7 +49,7 @@ def describe_plan(job: Job) -> PlanFacts:
         version=__version__,
         workers=plan.settings.workers,
         memory_bytes=plan.settings.memory_bytes,
-        planned_peak_bytes=plan.peak_bytes,
+        planned_peak_bytes=_peak_bytes(job),
         blocks=plan.num_blocks,
         tasks=sum(planned.cost.num_tasks for planned in plan.passes),
         read_bytes=sum(planned.cost.read_bytes for planned in plan.passes),
@@ -72,6 +73,14 @@ def _gdal_notes(plan: Plan) -> Iterator[str]:
         if problem := gdal_problem(array.spec.dims, array.shards):
             found.setdefault(problem, []).append(raster)
     yield from (f"{', '.join(rasters)}: {problem}" for problem, rasters in found.items())
+
+
+def _peak_bytes(job: Job) -> int:
+    """Return the memory that a run takes at most: its passes, then its levels, then its files."""
+    levels = (walk_of(job, job.plan.kept[raster], each) for raster, each in levels_of(job).items())
+    formats: tuple[RasterExport, ...] = (GeoTiffs(), OmeZarrs())
+    files = (each.num_bytes(job, file) for each in formats for file in each.rasters(job))
+    return max(job.plan.peak_bytes, BASE_BYTES + max((*(walk.num_bytes for walk in levels), *files), default=0))
 
 
 def _describe_pass(planned: Pass) -> PassFacts:
@@ -145,7 +154,7 @@ def describe_run(
         seconds=round(seconds, 3),
         compile_seconds=round(compile_seconds, 3),
         peak_rss_bytes=peak_rss_bytes(),
-        planned_peak_bytes=plan.peak_bytes,
+        planned_peak_bytes=_peak_bytes(job),
         bytes_read=measured.counts.bytes_read,
         bytes_written=measured.bytes_written,
         blocks=measured.blocks,
