@@ -84,5 +84,6 @@ ROWS: dict[str, Callable[[Options], Iterator[Row]]] = {
     "12": lambda options: files.starts(options.scenes.folder),
     "13": lambda options: files.sizes(options.scenes),
     "14": geotiff_rows,
+    "15": lambda options: files.levels(options.scenes),
 }
 """Row 2 comes with row 1."""

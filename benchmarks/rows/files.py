@@ -30,6 +30,12 @@ BANDS = 16
 NUM_LABELS = 10_000
 FEW_LABELS = 100
 MEAN = {"name": "smooth", "op": "window", "input": "image", "size": 3, "statistics": ["mean"]}
+GABOR = {"name": "texture", "op": "gabor", "input": "image", "bands": [1, 2], "frequencies": [0.15]} | {
+    "orientations": [0, 45, 90, 135],
+    "sigma": 5,
+    "window": 15,
+    "statistics": ["mean"],
+}
 ALL_SYSTEMS = Path(__file__).parents[2] / "configs" / "all-systems.yaml"
 COLD_SECONDS, WARM_SECONDS = 15.0, 1.5
 THREADS = 2
@@ -88,16 +94,17 @@ class Scenes:
         return str(place)
 
     def config(self, *steps: dict[str, Any], scene: str | None = None, **options: Any) -> dict[str, Any]:
-        """Return a pipeline over the scene; `options` of the run, and `codec`."""
+        """Return a pipeline over the scene; `options` of the run, `codec`, and `pyramid`: none, as peers make none."""
         codec = {"codec": codec} if (codec := options.pop("codec", None)) else {}
+        pyramid = options.pop("pyramid", "none")
         run = {"memory": "1 GiB", "workers": THREADS, "durable": False, **options}
-        output = {"path": str(self.path("result.zarr")), **codec}
+        output = {"path": str(self.path("result.zarr")), "pyramid": pyramid, **codec}
         return {"inputs": {"image": scene or self.scene}, "steps": list(steps), "output": output, "run": run}
 
     def all_systems(self, **options: Any) -> dict[str, Any]:
         config: dict[str, Any] = yaml.safe_load(ALL_SYSTEMS.read_text())
         config["inputs"] = {"image": self.scene, "labels": self.labels}
-        config["output"]["path"] = str(self.path("result.zarr"))
+        config["output"] |= {"path": str(self.path("result.zarr")), "pyramid": "none"}
         config["run"] |= {"workers": THREADS, "durable": False, **options}
         return config
 
@@ -209,6 +216,16 @@ def all_systems(scenes: Scenes) -> Iterator[Row]:
     others = {peer: fresh(result, in_own_process, peers.all_systems, *arguments, answer=(result, "smooth"))}
     name = f"10. all-systems.yaml, {scenes.size} x {scenes.size} x {BANDS}"
     yield Row(name, ours(scenes.all_systems()), others, near, (at_least(peer, 5),))
+
+
+def levels(scenes: Scenes) -> Iterator[Row]:
+    """Row 15: what the levels of a store cost, beside the cheapest operation and a costly one."""
+    peer = "without levels"
+    for name, step in (("3 x 3 mean", MEAN), ("Gabor means", GABOR)):
+        plain, whole = (scenes.config(step, pyramid=pyramid) for pyramid in ("none", "auto"))
+        array = f"{step['name']}/mean"
+        others = {peer: ours(plain, array)}
+        yield Row(f"15. {name} with its levels", ours(whole, array), others, near, (at_most(peer, 1.4),))
 
 
 def threads(scenes: Scenes) -> Iterator[Row]:

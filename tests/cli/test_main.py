@@ -680,9 +680,10 @@ def test_shards_larger_than_the_result_are_told(here: Path) -> None:
     assert f"note: {note}\n" in call("plan", "pipeline.yaml", *shards).stdout
     assert call_json("run", "pipeline.yaml", *shards)["warnings"] == [note]
     assert num_chunks() == 2
-    assert call_json("plan", "pipeline.yaml", "--set", "output.shards=[128, 64]")["notes"] == []
+    (said,) = call_json("plan", "pipeline.yaml", "--set", "output.shards=[128, 64]")["notes"]
+    assert said.startswith("smooth/mean: GDAL up to 3.12, and QGIS with it, opens no array in shards")
     region = ["--set", "region={rows: [5, 40]}"]
-    (said,) = call_json("plan", "pipeline.yaml", "--set", "output.shards=[64, 64]", *region)["notes"]
+    said, _ = call_json("plan", "pipeline.yaml", "--set", "output.shards=[64, 64]", *region)["notes"]
     assert "64 x 64 pixels are more than the 35 x 128 of the result" in said
 
 
