@@ -112,6 +112,11 @@ class PassCost:
     """A rough prediction, for comparing plans."""
 
     @property
+    def own_bytes(self) -> int:
+        """What the pass takes beside the process itself."""
+        return self.in_flight * self.block_bytes + self.cache_bytes + self.table_bytes
+
+    @property
     def amplification(self) -> float:
         return self.read_bytes / self.source_bytes if self.source_bytes else 1.0
 

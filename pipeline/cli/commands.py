@@ -201,7 +201,7 @@ def synth(path: str, as_json: bool, **options: Any) -> None:
 @json_option
 @debug_option
 def convert(source: str, target: str, as_json: bool, part: dict[str, Any], **options: Any) -> None:
-    """Convert a raster, or a part of it, from SRC to DST: to Zarr, to TIFF (DST ends in .tif), to OME-Zarr (.ome.zarr).
+    """Convert a raster, or a part of it, from SRC to DST: to Zarr, TIFF (.tif) or OME-Zarr (.ome.zarr).
 
     Pixels, georeference and what else the file says are kept. Examples: rasterpipe convert scene.tif scene.zarr;
     rasterpipe convert scene.zarr part.tif --region 0:2000 500:2500

@@ -11,8 +11,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.block.plan import PassCost
-
 _M_ARENA_MAX, _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -8, -3, -1
 HEAP_MARGIN_BYTES = 32 * 2**20
 HEAP_SECONDS = 0.25
@@ -107,15 +105,15 @@ def peak_rss_bytes() -> int:
 
 
 class HeapWatch:
-    """Gives free heap back where a pass holds more than its blocks and its cache, but not all the time.
+    """Gives free heap back where the process holds more than it should, but not all the time.
 
-    What a pass begins with is measured, not planned: the plan allows for kernels that are yet to be compiled.
+    `own_bytes` are what the work at hand takes, beside what there is when it begins: that is measured, not planned, for
+    a plan allows for kernels that are yet to be compiled. In all, it is to be `peak_bytes` at most.
     """
 
-    def __init__(self, cost: PassCost) -> None:
+    def __init__(self, own_bytes: int, peak_bytes: int) -> None:
         trim_heap()
-        own = cost.in_flight * cost.block_bytes + cost.cache_bytes + cost.table_bytes
-        self._limit = min(resident_bytes() + own, cost.peak_bytes) + HEAP_MARGIN_BYTES
+        self._limit = min(resident_bytes() + own_bytes, peak_bytes) + HEAP_MARGIN_BYTES
         self._trimmed = self._looked = 0.0
 
     def check(self) -> None:

@@ -20,7 +20,7 @@ class Recorder:
     ) -> None:
         self.planned, self._ledger = planned, ledger
         self._measured, self._progress = measured, progress
-        self._heap = HeapWatch(planned.cost)
+        self._heap = HeapWatch(planned.cost.own_bytes, planned.cost.peak_bytes)
         self.stop = stop
         """Set: no block begins any more."""
 

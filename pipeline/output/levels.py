@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.execution.process import trim_heap
 from pipeline.execution.progress import Progress
 from pipeline.kernels.overview import Resampling
 from pipeline.model.errors import PipelineError
@@ -146,6 +147,7 @@ def write_levels(job: Job, store: Folder, progress: Progress) -> None:
     """Write all levels of a store whose full resolution is written."""
     found: Mapping[str, StoredLevels] = levels_of(job)
     walks = {raster: walk_of(job, job.plan.kept[raster], levels) for raster, levels in found.items()}
+    trim_heap()  # of what the blocks left
     if walks:
         progress.start(sum(walk.num_pieces for walk in walks.values()), what="parts of the levels")
     for number, (raster, walk) in enumerate(walks.items()):

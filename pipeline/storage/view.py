@@ -61,14 +61,15 @@ class Selected(View):
 
 
 class Ordered(View):
-    """A reader of dims band, y, x in another order of dims, or of a single band without a dim for it."""
+    """A reader with its dims in another order; of a single band with or without a dim for it."""
 
     def __init__(self, reader: Reader, dims: Dims) -> None:
         super().__init__(reader, replace(reader.spec, dims=dims))
 
     def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:
-        dims = self.spec.dims
-        self.reader.read(region, np.moveaxis(out, dims.index("band"), 0) if "band" in dims else out[np.newaxis], bands)
+        own, stored = self.spec.dims, self.reader.spec.dims
+        planes = np.moveaxis(out, own.index("band"), 0) if "band" in own else out[np.newaxis]
+        self.reader.read(region, np.moveaxis(planes, 0, stored.index("band")) if "band" in stored else planes[0], bands)
 
 
 class Scaled(View):

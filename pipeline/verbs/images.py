@@ -51,9 +51,7 @@ def _window_differences(
     reader = open_level(path, array, image.pyramid.num_levels)
     smallest = np.empty(reader.spec.shape, reader.spec.dtype)
     reader.read(reader.spec.region, smallest)
-    axis = reader.spec.dims.index("band") if "band" in reader.spec.dims else None
-    planes = smallest[np.newaxis] if axis is None else np.moveaxis(smallest, axis, 0)
-    due = [window._asdict() for window in windows_of(image, statistics, planes)]
+    due = [window._asdict() for window in windows_of(image, statistics, smallest)]
     is_old = image.form.version == "0.4"
     document = read_document(LocalFolder(folder), ".zattrs" if is_old else "zarr.json")
     said = document if is_old else document["attributes"]["ome"]  # as they should be, but for windows: see below

@@ -39,6 +39,7 @@ from pipeline.storage.folder.open import folder_at
 from pipeline.storage.reader import Reader
 from pipeline.storage.tiff.reader import TiffReader
 from pipeline.storage.tiff.writer import tag_differences
+from pipeline.storage.view import Ordered
 from pipeline.storage.zarr.reader import open_written
 from pipeline.storage.zarr.store import read_table
 from pipeline.verbs.expectation import Record, differing_values, table_specs
@@ -97,7 +98,7 @@ class Findings:
 def open_output(output: str, array: StoredArray) -> Reader:
     """Open a raster of an output: of a store, or the one of a GeoTIFF or an OME-Zarr image."""
     if is_ome_zarr(output):
-        return open_level(Path(output), array)
+        return Ordered(open_level(Path(output), array), array.spec.dims)
     return TiffReader.open(output, TRUSTED) if is_geotiff(output) else open_written(output, array.raster)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from pipeline.storage.folder import disk
 from pipeline.storage.georeference.ome_format import format_channels, window_of
 from pipeline.storage.input import Choice
 from pipeline.storage.open import open_raster
+from pipeline.storage.pyramid import plan_walk
 from pipeline.storage.zarr import ome
 from pipeline.verbs import run as run_module
+from pipeline.verbs.load import load
 from tests import harness
 from tests.georeference import UTM, WKT
 from tests.zarr_files import group, pixels
@@ -478,3 +481,47 @@ def test_ngff_zarr_reads_images(images: dict[str, Path], image: Path) -> None:
         assert [each.translation["y"] for each in found.images] == [0, 0.25, 0.75]
         assert found.images[0].axes_units["y"] == "micrometer"
         assert harness.same_bits(np.asarray(found.images[0].data), tifffile.imread(image))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pixels((1, 300), "float32"),
+        pixels((1, 1), "uint8"),
+        np.full((70, 90), np.nan, "float32"),
+        np.where(pixels((70, 90)) > 50, np.inf, -np.inf),
+        np.full((70, 90, 2), 2**64 - 1, "uint64"),
+    ],
+    ids=["a row", "a pixel", "nothing valid", "infinities", "large integers"],
+)
+@pytest.mark.parametrize("version", ["0.5", "0.4"])
+def test_odd_rasters(tmp_path: Path, values: np.ndarray, version: str) -> None:
+    source = group(tmp_path / "a.zarr", image=(("y", "x", "band")[: values.ndim], values))
+    target = tmp_path / "b.ome.zarr"
+    api.convert(source, str(target), output={"chunks": "[32, 32]", "ome_version": version})
+    planes = np.moveaxis(values, -1, 0) if values.ndim == 3 else values[np.newaxis]
+    assert harness.same_bits(level(target, 0)[0], np.ascontiguousarray(planes))
+    for channel in said(target)["omero"]["channels"]:
+        window = channel["window"]
+        assert -np.inf < window["min"] < window["max"] < np.inf
+        assert -np.inf < window["start"] < window["end"] < np.inf
+    assert api.verify(str(target), everything=True).agrees
+
+
+def test_bands_are_read_some_at_a_time_where_all_take_too_much(tmp_path: Path) -> None:
+    """Of chunks that hold all bands in each pixel; and no more memory is asked for than there is."""
+    values = pixels((70, 600, 24), "float64")
+    source = group(tmp_path / "a.zarr", image=(("y", "x", "band"), values))
+    document = pipeline_of(source, tmp_path / "b.ome.zarr", {**SAME, "bands": [*range(1, 25)]}, dims="y,x,band")
+    job = load({**document, "run": {"memory": "370 MiB", "workers": 2}})
+    (file,) = ome_zarr.OmeZarrs().rasters(job)
+    ((_, image),) = ome_zarr.images_of(job, file)
+    small = replace(image, walk=plan_walk(image.pyramid, (64, 64), 2, 3 * 2**20))
+    assert len(small.walk.groups) > 1
+    attributes = ome.write_image(tmp_path / "c.ome.zarr", small, open_raster(source), lambda: None)
+    ome.finish_group(tmp_path / "c.ome.zarr", attributes, "0.5")
+    api.run(document)
+    for number in range(3):
+        assert harness.same_bits(level(tmp_path / "c.ome.zarr", number)[0], level(tmp_path / "b.ome.zarr", number)[0])
+    first, second = said(tmp_path / "c.ome.zarr"), said(tmp_path / "b.ome.zarr")
+    assert first == second

@@ -107,7 +107,7 @@ class SentPass:
         self._opened = pickle.loads(payload)
         cost = self._worker.planned.cost
         self._turns = threading.Semaphore(cost.in_flight)
-        self._heap = HeapWatch(cost)
+        self._heap = HeapWatch(cost.own_bytes, cost.peak_bytes)
         self._worker.stopped = self._ended.is_set
 
     @property

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.output_name import OME_ZARR
+from pipeline.execution.process import HeapWatch
 from pipeline.execution.progress import Progress
 from pipeline.model.facts import OmeZarrFacts
 from pipeline.model.read_limits import TRUSTED
@@ -22,15 +23,14 @@ from pipeline.output.exports.raster import (
     RasterFile,
     file_name,
     file_spec,
-    writing_bytes,
 )
 from pipeline.output.job import Job
 from pipeline.output.levels import resampling_of
 from pipeline.output.provenance import beside, provenance_of
+from pipeline.planning.cost import BASE_BYTES
 from pipeline.storage.folder.disk import FileSystems, replacing_folder
 from pipeline.storage.input import Choice
 from pipeline.storage.reader import Reader
-from pipeline.storage.view import Ordered
 from pipeline.storage.zarr.ome import (
     OmeForm,
     OmeImage,
@@ -68,11 +68,17 @@ class OmeZarrs(RasterExport):
 
     def make(self, job: Job, file: RasterFile, record: Mapping[str, Any], progress: Progress) -> Sequence[str]:
         images, version = images_of(job, file), job.pipeline.output.ome_version
+        heap = HeapWatch(self.num_bytes(job, file), job.plan.settings.memory_bytes)
+
+        def advance() -> None:
+            progress.advance()
+            heap.check()
+
         with replacing_folder(file.path, str(record.get("run_id"))) as building:
             progress.start(sum(image.num_tiles for _, image in images), what=f"tiles of {file.path.name}")
             for (array, image), folder in zip(images, folders_of(file, building), strict=True):
                 reader = open_written(job.place.folder, array.raster)
-                attributes = write_image(folder, image, reader, progress.advance)
+                attributes = write_image(folder, image, reader, advance)
                 if array is file.array:
                     attributes["rasterpipe"] = beside(file.path, record)
                 finish_group(folder, attributes, version)
@@ -92,7 +98,7 @@ def images_of(job: Job, file: RasterFile, stored: Sides | None = None) -> list[t
 
     Labels are never averaged, whatever is asked for.
     """
-    output, workers = job.pipeline.output, job.plan.settings.workers
+    output, settings = job.pipeline.output, job.plan.settings
     chunk, tile = stored or sides_of(file.array, output.ome_version, asked=output.chunks != "auto")
     found = []
     for array in (file.array, *file.labels):
@@ -101,7 +107,8 @@ def images_of(job: Job, file: RasterFile, stored: Sides | None = None) -> list[t
         if is_label:
             name, resampling = file_name(array), resampling if resampling == "mode" else "nearest"
         form = OmeForm(name, output.ome_version, resampling, array.codec, chunk, tile, is_label)
-        found.append((array, plan_image(file_spec(array), form, array.unit, workers, writing_bytes(job))))
+        room = settings.memory_bytes - BASE_BYTES
+        found.append((array, plan_image(file_spec(array), form, array, settings.workers, room)))
     return found
 
 
@@ -111,11 +118,10 @@ def folders_of(file: RasterFile, folder: Path) -> list[Path]:
 
 
 def open_level(path: Path, array: StoredArray, level: int = 0) -> Reader:
-    """Open a level of an image that a run wrote, or of its labels, in the dims of its raster."""
+    """Open a level of an image that a run wrote, or of its labels."""
     is_label = (provenance_of(path) or {}).get("raster") != array.raster
     folder = path / "labels" / file_name(array) if is_label else path
-    reader = ZarrReader(str(folder), Choice(level=level), TRUSTED, "lost")
-    return Ordered(reader, array.spec.dims) if "band" in reader.spec.dims else reader
+    return ZarrReader(str(folder), Choice(level=level), TRUSTED, "lost")
 
 
 def _owner_of(job: Job, raster: str) -> str | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.execution.process import trim_heap
 from pipeline.execution.progress import Progress
 from pipeline.model.errors import OutputError, PipelineError, RunStopped
 from pipeline.model.facts import FileFacts
@@ -143,6 +144,7 @@ class RasterExport(Export):
         if not is_there:
             record = {**record, "raster": file.array.raster, "form": self._form(job)}
             record |= {"labels": [array.raster for array in file.labels]} if file.labels else {}
+            trim_heap()  # of what the blocks left
             try:
                 file.path.parent.mkdir(parents=True, exist_ok=True)
                 with progress:

@@ -6,6 +6,7 @@ last of all: a folder without them is no image.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from pipeline.storage.georeference.ome_format import (
 )
 from pipeline.storage.pyramid import Bands, Place, Pyramid, Walk, depth, plan_walk
 from pipeline.storage.reader import Reader
+from pipeline.storage.view import Ordered
 from pipeline.storage.zarr.document import CODECS, compressor, fill_value
 
 SIDE = 512
@@ -79,6 +81,8 @@ class OmeImage:
 
     form: OmeForm
     walk: Walk
+    reading_bytes: int = 0
+    """Of chunks of which parts are read."""
 
     @property
     def pyramid(self) -> Pyramid:
@@ -87,10 +91,7 @@ class OmeImage:
     @property
     def spec(self) -> RasterSpec:
         """The raster in the order of the axes."""
-        return self._ordered(self.pyramid.spec)
-
-    def _ordered(self, spec: RasterSpec) -> RasterSpec:
-        return spec if self.form.is_label else replace(spec, dims=("band", "y", "x"))
+        return self.pyramid.spec
 
     @property
     def num_tiles(self) -> int:
@@ -99,14 +100,19 @@ class OmeImage:
         return sum(down * across for down, across in grids) * len(self.walk.groups)
 
     @property
+    def num_values(self) -> int:
+        """How many values all levels have."""
+        return sum(math.prod(self.pyramid.level_spec(level).shape) for level in range(self.pyramid.num_levels + 1))
+
+    @property
     def num_bytes(self) -> int:
         """What writing takes of the memory: beside the walk, tiles are put in order and compressed."""
         values = self.pyramid.tile[0] * self.pyramid.tile[1] * max(map(len, self.walk.groups))
-        return self.walk.num_bytes + 3 * self.walk.threads * values * self.spec.dtype.itemsize
+        return self.walk.num_bytes + self.reading_bytes + 3 * self.walk.threads * values * self.spec.dtype.itemsize
 
     def create(self, folder: Path) -> list[zarr.Array[Any]]:
         """Create the group, and in it the arrays of all levels: chunks will be there whatever is in them."""
-        specs = [self._ordered(self.pyramid.level_spec(level)) for level in range(self.pyramid.num_levels + 1)]
+        specs = [self.pyramid.level_spec(level) for level in range(self.pyramid.num_levels + 1)]
         with zarr.config.set({"codec_pipeline.path": PLAIN_CODECS}):  # zarrs leaves empty chunks out
             root = zarr.create_group(str(folder), zarr_format=_format_of(self.form.version))
             arrays = [
@@ -155,26 +161,31 @@ def _layout(form: OmeForm, spec: RasterSpec) -> dict[str, Any]:
     return layout | {"compressors": blosc, "chunk_key_encoding": {"name": "v2", "separator": "/"}}
 
 
-def plan_image(spec: RasterSpec, form: OmeForm, unit: tuple[int, int], threads: int, memory_bytes: int) -> OmeImage:
-    """Return how a raster becomes an image, read from a store whose chunks are of `unit`."""
-    num_levels = depth(spec, form.tile)
-    return OmeImage(form, plan_walk(Pyramid(spec, form.tile, num_levels, form.resampling), unit, threads, memory_bytes))
+def plan_image(spec: RasterSpec, form: OmeForm, array: StoredArray, threads: int, memory_bytes: int) -> OmeImage:
+    """Return how a stored raster becomes an image.
+
+    Bands are planes, so that some of them are read at a time where all take too much memory; of chunks that hold all
+    bands in each pixel, all are decoded for that.
+    """
+    spec = spec if form.is_label else replace(spec, dims=("band", "y", "x"))
+    chunk_bytes = math.prod(array.chunks) * spec.dtype.itemsize if array.spec.dims[-1] == "band" else 0
+    reading_bytes = 4 * (threads + 1) * chunk_bytes  # as stored, decoded, read, and what the heap keeps of them
+    pyramid = Pyramid(spec, form.tile, depth(spec, form.tile), form.resampling)
+    room = max(0, memory_bytes - reading_bytes) * 3 // 4  # the rest is for tiles that are compressed
+    walk = plan_walk(pyramid, array.unit, threads, room)
+    return OmeImage(form, walk, reading_bytes)
 
 
 def write_image(folder: Path, image: OmeImage, reader: Reader, advance: Callable[[], None]) -> dict[str, Any]:
     """Write the levels of an image into a new folder; return its attributes, for `finish_group` to write."""
     pyramid, form = image.pyramid, image.form
     arrays = image.create(folder)
-    axis = pyramid.spec.dims.index("band") if "band" in pyramid.spec.dims else None
+    reader = Ordered(reader, image.spec.dims) if reader.spec.dims != image.spec.dims else reader
 
     def make(place: Place, bands: Bands, tile: np.ndarray) -> np.ndarray | None:
-        planes = tile[np.newaxis] if axis is None else np.moveaxis(tile, axis, 0)
         part = pyramid.region(place).slices()
-        if form.is_label:
-            arrays[place.level][part] = planes[0]
-        else:
-            arrays[place.level][(slice(bands[0], bands[-1] + 1), *part)] = planes
-        return planes.copy() if place.level == pyramid.num_levels else None
+        arrays[place.level][part if form.is_label else (slice(bands[0], bands[-1] + 1), *part)] = tile
+        return np.array(tile, ndmin=3) if place.level == pyramid.num_levels else None
 
     statistics, smallest = None, list[np.ndarray]()
     for made in image.walk.run(image.walk.through_cache(reader, reader.chunk), make):
