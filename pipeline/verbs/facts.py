@@ -24,7 +24,7 @@ from pipeline.model.raster import RasterSpec, json_number
 from pipeline.model.stored import StoredArray, StoredLevels
 from pipeline.model.version import __version__
 from pipeline.operations.base import Reduction
-from pipeline.output.address import is_geotiff
+from pipeline.output.address import is_one_raster
 from pipeline.output.exports.geotiff import GeoTiffs, tiling_of
 from pipeline.output.exports.ome_zarr import OmeZarrs, images_of
 from pipeline.output.exports.raster import RasterExport, RasterFile
@@ -62,7 +62,7 @@ def describe_plan(job: Job) -> PlanFacts:
             *(_describe_geotiff(job, file) for file in GeoTiffs().rasters(job)),
             *(_describe_ome_zarr(job, file) for file in OmeZarrs().rasters(job)),
         ),
-        notes=(*plan.notes, *(() if is_geotiff(job.result) else _gdal_notes(plan))),
+        notes=(*plan.notes, *(() if is_one_raster(job.result) else _gdal_notes(plan))),
     )
 
 

@@ -377,6 +377,16 @@ def test_an_input_is_never_the_output(tmp_path: Path, image: Path) -> None:
     assert harness.stored_files(tmp_path / "b.ome.zarr") == before
 
 
+def test_of_a_store_that_goes_nothing_is_said(tmp_path: Path, image: Path) -> None:
+    """What GDAL cannot open of it, for one."""
+    notes = {
+        suffix: api.plan(pipeline_of(image, tmp_path / f"b{suffix}", SMOOTH, dims="y,x,band")).notes
+        for suffix in (".zarr", ".ome.zarr")
+    }
+    assert any("GDAL" in note for note in notes[".zarr"])
+    assert not any("GDAL" in note for note in notes[".ome.zarr"])
+
+
 def test_an_image_publishes_no_absolute_paths(tmp_path: Path, image: Path) -> None:
     api.convert(str(image), str(tmp_path / "b.ome.zarr"))
     assert str(tmp_path) not in (tmp_path / "b.ome.zarr" / "zarr.json").read_text()
