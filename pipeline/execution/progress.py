@@ -7,6 +7,7 @@ import time
 from types import TracebackType
 from typing import Any
 
+from pipeline.execution.process import HeapWatch
 from pipeline.execution.terminal import say
 
 PLAIN_SECONDS = 10.0
@@ -57,3 +58,18 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+class WatchedProgress:
+    """Progress of work on many threads, on the way of which free heap is given back where there is too much."""
+
+    def __init__(self, progress: Progress, own_bytes: int, peak_bytes: int) -> None:
+        """`own_bytes` and `peak_bytes` are as for `HeapWatch`."""
+        self._progress, self._heap = progress, HeapWatch(own_bytes, peak_bytes)
+
+    def start(self, total: int, done: int = 0, what: str = "blocks") -> None:
+        self._progress.start(total, done, what)
+
+    def advance(self) -> None:
+        self._progress.advance()
+        self._heap.check()

@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.execution.process import trim_heap
-from pipeline.execution.progress import Progress
+from pipeline.execution.progress import Progress, WatchedProgress
 from pipeline.kernels.overview import Resampling
 from pipeline.model.errors import PipelineError
 from pipeline.model.stored import StoredArray, StoredLevels, level_name
@@ -147,28 +146,29 @@ def write_levels(job: Job, store: Folder, progress: Progress) -> None:
     """Write all levels of a store whose full resolution is written."""
     found: Mapping[str, StoredLevels] = levels_of(job)
     walks = {raster: walk_of(job, job.plan.kept[raster], levels) for raster, levels in found.items()}
-    trim_heap()  # of what the blocks left
+    own_bytes = max((walk.num_bytes for walk in walks.values()), default=0)
+    told = WatchedProgress(progress, own_bytes, job.plan.settings.memory_bytes)
     if walks:
-        progress.start(sum(walk.num_pieces for walk in walks.values()), what="parts of the levels")
+        told.start(sum(walk.num_pieces for walk in walks.values()), what="parts of the levels")
     for number, (raster, walk) in enumerate(walks.items()):
         writers = [ZarrWriter(store, array) for array in found[raster].arrays]
         reader = open_written(store, raster)
         if not isinstance(store, LocalFolder):
-            _write(walk, reader, writers, progress, None)
+            _write(walk, reader, writers, told, None)
             continue
         place, token = work_folder(job.output) / f"levels-{number}", str((root_attributes(store) or {}).get("run_id"))
         with Spool(place, token, _key(walk, raster), [math.prod(walk.pyramid.grid(walk.piece_level))]) as spool:
-            _write(walk, reader, writers, progress, _Finished(walk, writers, store, spool))
+            _write(walk, reader, writers, told, _Finished(walk, writers, store, spool))
 
 
 def _write(
-    walk: Walk, reader: Reader, writers: Sequence[ZarrWriter], progress: Progress, finished: _Finished | None
+    walk: Walk, reader: Reader, writers: Sequence[ZarrWriter], told: WatchedProgress, finished: _Finished | None
 ) -> None:
     read_through = walk.through_cache(reader, reader.chunk)
 
     def read(*piece: Any) -> None:
         read_through(*piece)
-        progress.advance()
+        told.advance()
 
     def write(place: Place, bands: Bands, tile: np.ndarray) -> list[int]:
         return writers[place.level - 1].write(walk.pyramid.region(place), tile) if place.level else []

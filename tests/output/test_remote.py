@@ -420,7 +420,7 @@ def test_what_is_not_ours_is_never_replaced(server: S3, bucket: str, tmp_path: P
             api.run(to_bucket(server, url, path) | {"inputs": {"image": {"path": url, "storage": server.storage}}})
     with pytest.raises(OutputError, match="nothing is written through http"):
         api.run(to_bucket(server, scene, "http://127.0.0.1:9/out.zarr"))
-    with pytest.raises(PipelineError, match=r"GeoTIFFs are written to folders"):
+    with pytest.raises(PipelineError, match=r"GeoTIFFs and OME-Zarr images are written to folders"):
         api.run(to_bucket(server, scene, f"{bucket}/out.tif", STEPS[:1]))
     assert names(server, url) == before
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.execution.progress import Progress
+from pipeline.execution.progress import Progress, WatchedProgress
 from pipeline.model.facts import GeoTiffFacts
 from pipeline.output.address import is_geotiff
 from pipeline.output.exports.base import Kind, register
@@ -47,7 +47,8 @@ class GeoTiffs(RasterExport):
         form = GeoTiffForm(file.array.codec, shown, job.pipeline.output.cog)
         tiling = tiling_of(job, file, recorded_of(reader.spec).colors)
         read = tiling.walk.through_cache(reader, reader.chunk)
-        return write_geotiff(file.path, str(record.get("run_id")), read, tiling, form, progress)
+        told = WatchedProgress(progress, tiling.num_bytes, job.plan.settings.memory_bytes)
+        return write_geotiff(file.path, str(record.get("run_id")), read, tiling, form, told)
 
     def facts(self, file: RasterFile, warnings: Sequence[str]) -> GeoTiffFacts:
         return GeoTiffFacts(str(file.path), file.array.raster, file.path.stat().st_size, tuple(warnings))

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.output_name import OME_ZARR
-from pipeline.execution.process import HeapWatch
-from pipeline.execution.progress import Progress
+from pipeline.execution.progress import Progress, WatchedProgress
 from pipeline.model.facts import OmeZarrFacts
 from pipeline.model.read_limits import TRUSTED
 from pipeline.model.stored import StoredArray
@@ -68,17 +67,12 @@ class OmeZarrs(RasterExport):
 
     def make(self, job: Job, file: RasterFile, record: Mapping[str, Any], progress: Progress) -> Sequence[str]:
         images, version = images_of(job, file), job.pipeline.output.ome_version
-        heap = HeapWatch(self.num_bytes(job, file), job.plan.settings.memory_bytes)
-
-        def advance() -> None:
-            progress.advance()
-            heap.check()
-
+        told = WatchedProgress(progress, self.num_bytes(job, file), job.plan.settings.memory_bytes)
         with replacing_folder(file.path, str(record.get("run_id"))) as building:
-            progress.start(sum(image.num_tiles for _, image in images), what=f"tiles of {file.path.name}")
+            told.start(sum(image.num_tiles for _, image in images), what=f"tiles of {file.path.name}")
             for (array, image), folder in zip(images, folders_of(file, building), strict=True):
                 reader = open_written(job.place.folder, array.raster)
-                attributes = write_image(folder, image, reader, advance)
+                attributes = write_image(folder, image, reader, told.advance)
                 if array is file.array:
                     attributes["rasterpipe"] = beside(file.path, record)
                 finish_group(folder, attributes, version)
