@@ -46,7 +46,7 @@ def resolved(document: Document, pipeline: Pipeline) -> Pipeline:
     if run.scratch is not None:
         run = run.model_copy(update={"scratch": document.resolve_path(run.scratch, ("run", "scratch"))})
     steps = tuple(_resolve_step(document, index, step) for index, step in enumerate(pipeline.steps))
-    given = {key: getattr(pipeline.output, key) for key in ("geotiff", "ome_zarr")}
+    given = {"geotiff": pipeline.output.geotiff, "ome_zarr": pipeline.output.ome_zarr}
     folders = {key: document.resolve_path(folder, ("output", key)) for key, folder in given.items() if folder}
     output = pipeline.output.model_copy(update={"path": path, **folders})
     return pipeline.model_copy(update={"inputs": inputs, "steps": steps, "output": output, "run": run})
