@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.execution.progress import Progress, WatchedProgress
-from pipeline.kernels.overview import Resampling
+from pipeline.kernels.overview import Resampling, State
 from pipeline.model.errors import PipelineError
 from pipeline.model.stored import StoredArray, StoredLevels, level_name
 from pipeline.output.address import is_one_raster
@@ -157,7 +157,7 @@ def write_levels(job: Job, store: Folder, progress: Progress) -> None:
             _write(walk, reader, writers, told, None)
             continue
         place, token = work_folder(job.output) / f"levels-{number}", str((root_attributes(store) or {}).get("run_id"))
-        with Spool(place, token, _key(walk, raster), [math.prod(walk.pyramid.grid(walk.piece_level))]) as spool:
+        with Spool(place, token, _key(walk, raster), [math.prod(walk.pyramid.grid(walk.kept_level))]) as spool:
             _write(walk, reader, writers, told, _Finished(walk, writers, store, spool))
 
 
@@ -178,13 +178,13 @@ def _write(
 
 
 def _key(walk: Walk, raster: str) -> bytes:
-    """Return what stands for all that finished pieces depend on; on another start of the machine, files may be lost."""
-    facts = [raster, walk.piece_level, walk.pyramid.tile, walk.pyramid.num_levels, walk.pyramid.resampling]
+    """Return what stands for all that finished tiles depend on; on another start of the machine, files may be lost."""
+    facts = [raster, walk.kept_level, walk.pyramid.tile, walk.pyramid.num_levels, walk.pyramid.resampling]
     return hashlib.sha256(json.dumps([facts, running_code(), boot_id()]).encode()).digest()
 
 
 class _Finished:
-    """Pieces whose levels are written, with their states and marks of their files: a killed run goes on from them."""
+    """Tiles whose levels are written, with their states and marks of their files: a killed run goes on from them."""
 
     def __init__(self, walk: Walk, writers: Sequence[ZarrWriter], store: LocalFolder, spool: Spool) -> None:
         self.walk, self.writers, self.spool, self.mark_of = walk, writers, spool, store.marks()
@@ -195,14 +195,14 @@ class _Finished:
         marks, *state = _unpacked(data)
         return Part(place, tuple(state) or None, [], []) if list(marks) == [*self._marks(place)] else None
 
-    def keep(self, part: Part[Any]) -> None:
-        number = self._number(part.place)
+    def keep(self, place: Place, state: State | None) -> None:
+        number = self._number(place)
         if not self.spool.has(0, number):
-            marks = np.array([*self._marks(part.place)], np.uint64)
-            self.spool.add(0, number, _packed([marks, *(part.state or ())]))
+            marks = np.array([*self._marks(place)], np.uint64)
+            self.spool.add(0, number, _packed([marks, *(state or ())]))
 
     def _marks(self, place: Place) -> Iterator[int]:
-        """Yield what stands for the files of a piece; 0 for one that is not there."""
+        """Yield what stands for the files of a tile and of those below it; 0 for one that is not there."""
         pyramid = self.walk.pyramid
         for level in range(1, min(place.level, pyramid.num_levels) + 1):
             for tile in pyramid.places(level, place):

@@ -136,13 +136,13 @@ class Part(NamedTuple, Generic[T]):
 
 
 class Known(Protocol):
-    """Pieces that an earlier walk has finished, of which nothing is measured; threads may ask at once."""
+    """Tiles of `Walk.kept_level` that an earlier walk has finished, with all below; nothing of them is measured."""
 
     def recall(self, place: Place) -> Part[Any] | None:
-        """Return what a piece gives to the tile above it, if it is known; nothing is made of it again."""
+        """Return what a tile gives to the tile above it, if it is known; nothing is made of it again."""
 
-    def keep(self, part: Part[Any]) -> None:
-        """Take note of a finished piece."""
+    def keep(self, place: Place, state: State | None) -> None:
+        """Take note of a finished tile, and of what it gives."""
 
 
 @dataclass(frozen=True)
@@ -201,31 +201,43 @@ class Walk:
         found: list[Statistics] = []
         with ThreadPoolExecutor(self.threads) as pool:
             for bands in self.groups:
+                spare: list[State] = []
                 climb = _Climb(self.pyramid, bands, make, self.pyramid.depth)
-                places = self.pyramid.places(self.piece_level)
-                jobs = (partial(self._piece_or_known, known, read, make, bands, place) for place in places)
-                for part in _in_order(pool, jobs, self.threads):
+                climb.kept_level, climb.known = self.kept_level, known
+                for part in _in_order(pool, self._jobs(read, make, bands, known, spare), self.threads):
                     yield from part.made
-                    if known is not None:
-                        known.keep(part)
                     for target, state in zip(climb.quarter(part.place) or (), part.state or (), strict=True):
                         np.copyto(target, state)
+                    climb.keep(part.place, part.state)
+                    spare += [part.state] if part.state is not None else []
                     yield from climb.add(part.place, part.statistics)
                 found += climb.statistics
         if found:
             yield Statistics(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
 
-    def _piece_or_known(self, known: Known | None, read: Read, make: Make[T], bands: Bands, place: Place) -> Part[T]:
-        part = known.recall(place) if known is not None else None
-        return self.piece(read, make, bands, place) if part is None else part
+    @property
+    def kept_level(self) -> int:
+        """The level whose finished tiles are worth to be kept: the state of one of level 2 is 1/16 of its pixels."""
+        return min(self.pyramid.depth, max(2, self.piece_level))
 
-    def piece(self, read: Read, make: Make[T], bands: Bands, place: Place) -> Part[T]:
-        """Read a piece, and make something of its tiles."""
+    def _jobs(
+        self, read: Read, make: Make[T], bands: Bands, known: Known | None, spare: list[State]
+    ) -> Iterator[Callable[[], Part[T]]]:
+        """Yield what gives the next part: pieces to be read, or all below a tile that is known."""
+        for above in self.pyramid.places(self.kept_level):
+            if known is not None and (part := known.recall(above)) is not None:
+                yield partial(_given, part)
+                continue
+            for place in self.pyramid.places(self.piece_level, above):
+                yield partial(self.piece, read, make, bands, place, spare)
+
+    def piece(self, read: Read, make: Make[T], bands: Bands, place: Place, spare: list[State] | None = None) -> Part[T]:
+        """Read a piece, and make something of its tiles; `spare` are states whose room may be used again."""
         pyramid, spec, region = self.pyramid, self.pyramid.spec, self.pyramid.covers(place)
         shape = array_shape(spec.dims, region, len(bands))
         values = _BUFFERS.take("pixels", math.prod(shape) * spec.dtype.itemsize).view(spec.dtype).reshape(shape)
         read(region, values, None if len(bands) == spec.num_bands else bands)
-        climb, made = _Climb(pyramid, bands, make, place.level), list[Made[T]]()
+        climb, made = _Climb(pyramid, bands, make, place.level, spare), list[Made[T]]()
         for below in pyramid.places(0, place):
             tile = values[array_slices(spec.dims, pyramid.region(below), (region.top, region.left))]
             made.append(Made(below, bands, make(below, bands, tile)))
@@ -241,10 +253,17 @@ class _Climb(Generic[T]):
 
     statistics: list[Statistics]
     """Of the top, once it is complete; none where nothing is measured."""
+    kept_level: int
+    known: Known | None
+    """Takes note of finished tiles of `kept_level`."""
 
-    def __init__(self, pyramid: Pyramid, bands: Bands, make: Make[T], top: int) -> None:
+    def __init__(
+        self, pyramid: Pyramid, bands: Bands, make: Make[T], top: int, spare: list[State] | None = None
+    ) -> None:
         self.pyramid, self.bands, self.make, self.top = pyramid, bands, make, top
+        self.spare: list[State] = [] if spare is None else spare
         self.top_state: State | None = None
+        self.kept_level, self.known = -1, None
         self.waiting: dict[int, tuple[State | None, list[list[Statistics]]]] = {}
 
     def quarter(self, place: Place) -> State | None:
@@ -254,11 +273,26 @@ class _Climb(Generic[T]):
             return None
         half = Region(region.top // 2, -(-region.bottom // 2), region.left // 2, -(-region.right // 2))
         if place.level == self.top:  # it leaves this thread, whose buffers are used again
-            self.top_state = pyramid.overview.room(array_shape(pyramid.spec.dims, half, len(self.bands)))
+            self.top_state = self._top_room(array_shape(pyramid.spec.dims, half, len(self.bands)))
             return self.top_state
         whole = pyramid.region(place.parent)
         slices = array_slices(pyramid.spec.dims, half, (whole.top, whole.left))
         return tuple(part[slices] for part in self._above(place)[0] or ())
+
+    def keep(self, place: Place, state: State | None) -> None:
+        if self.known is not None and place.level == self.kept_level:
+            self.known.keep(place, state)
+
+    def _top_room(self, shape: tuple[int, ...]) -> State:
+        """Return room for what is handed on: fresh memory, page by page, would take as long as the sums."""
+        while self.spare:
+            try:
+                state = self.spare.pop()
+            except IndexError:  # another thread was faster
+                break
+            if state[0].shape == shape:
+                return state
+        return self.pyramid.overview.room(shape)
 
     def _above(self, place: Place) -> tuple[State | None, list[list[Statistics]]]:
         """Return the tile above one, as far as it is made."""
@@ -283,9 +317,15 @@ class _Climb(Generic[T]):
         del self.waiting[parent.level]
         if state is not None:
             yield Made(parent, self.bands, self.make(parent, self.bands, pyramid.overview.pixels(state)))
-            if (quarter := self.quarter(parent)) is not None:
-                pyramid.overview.halve(state, quarter)
+        quarter = self.quarter(parent) if state is not None else None
+        if state is not None and quarter is not None:
+            pyramid.overview.halve(state, quarter)
+        self.keep(parent, quarter)
         yield from self.add(parent, [reduce(merge, parts) for parts in zip(*found, strict=True)])
+
+
+def _given(part: Part[T]) -> Part[T]:
+    return part
 
 
 _BUFFERS = ThreadBuffers()
