@@ -9,13 +9,16 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from pipeline.execution.progress import Progress, WatchedProgress
+from pipeline.execution.progress import Progress
 from pipeline.kernels.overview import Resampling, State
 from pipeline.model.errors import PipelineError
 from pipeline.model.stored import StoredArray, StoredLevels, level_name
@@ -146,35 +149,68 @@ def write_levels(job: Job, store: Folder, progress: Progress) -> None:
     """Write all levels of a store whose full resolution is written."""
     found: Mapping[str, StoredLevels] = levels_of(job)
     walks = {raster: walk_of(job, job.plan.kept[raster], levels) for raster, levels in found.items()}
-    own_bytes = max((walk.num_bytes for walk in walks.values()), default=0)
-    told = WatchedProgress(progress, own_bytes, job.plan.settings.memory_bytes)
     if walks:
-        told.start(sum(walk.num_pieces for walk in walks.values()), what="parts of the levels")
+        progress.start(sum(walk.num_pieces for walk in walks.values()), what="parts of the levels")
     for number, (raster, walk) in enumerate(walks.items()):
         writers = [ZarrWriter(store, array) for array in found[raster].arrays]
         reader = open_written(store, raster)
         if not isinstance(store, LocalFolder):
-            _write(walk, reader, writers, told, None)
+            _write(walk, reader, writers, progress, None)
             continue
         place, token = work_folder(job.output) / f"levels-{number}", str((root_attributes(store) or {}).get("run_id"))
         with Spool(place, token, _key(walk, raster), [math.prod(walk.pyramid.grid(walk.kept_level))]) as spool:
-            _write(walk, reader, writers, told, _Finished(walk, writers, store, spool))
+            _write(walk, reader, writers, progress, _Finished(walk, writers, store, spool))
 
 
 def _write(
-    walk: Walk, reader: Reader, writers: Sequence[ZarrWriter], told: WatchedProgress, finished: _Finished | None
+    walk: Walk, reader: Reader, writers: Sequence[ZarrWriter], progress: Progress, finished: _Finished | None
 ) -> None:
     read_through = walk.through_cache(reader, reader.chunk)
 
     def read(*piece: Any) -> None:
         read_through(*piece)
-        told.advance()
+        progress.advance()
 
-    def write(place: Place, bands: Bands, tile: np.ndarray) -> list[int]:
-        return writers[place.level - 1].write(walk.pyramid.region(place), tile) if place.level else []
+    def write(place: Place, bands: Bands, tile: np.ndarray) -> None:
+        if place.level:
+            writers[place.level - 1].write(walk.pyramid.region(place), tile)
 
-    for _ in walk.run(read, write, finished):
-        pass
+    def make(place: Place, bands: Bands, tile: np.ndarray) -> None:
+        if threading.current_thread() is caller and place.level:  # which adds up what the others read
+            beside.submit(write, place, bands, tile.copy())
+        else:
+            write(place, bands, tile)
+
+    caller, beside = threading.current_thread(), _Writes()
+    with beside:
+        if finished is not None:
+            finished.wait = beside.wait
+        for _ in walk.run(read, make, finished):
+            pass
+        beside.wait()
+
+
+class _Writes:
+    """Tiles that are written beside other work, two at once."""
+
+    def __init__(self) -> None:
+        self._pool, self._waiting = ThreadPoolExecutor(2), deque[Future[None]]()
+
+    def submit(self, write: Callable[..., None], *arguments: Any) -> None:
+        while len(self._waiting) > 1:
+            self._waiting.popleft().result()
+        self._waiting.append(self._pool.submit(write, *arguments))
+
+    def wait(self) -> None:
+        """Return when all are written; raise what went wrong."""
+        while self._waiting:
+            self._waiting.popleft().result()
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
 
 
 def _key(walk: Walk, raster: str) -> bytes:
@@ -188,6 +224,8 @@ class _Finished:
 
     def __init__(self, walk: Walk, writers: Sequence[ZarrWriter], store: LocalFolder, spool: Spool) -> None:
         self.walk, self.writers, self.spool, self.mark_of = walk, writers, spool, store.marks()
+        self.wait: Callable[[], None] = lambda: None
+        """Returns when all levels of a tile are written."""
 
     def recall(self, place: Place) -> Part[Any] | None:
         if not (data := self.spool.tile(0, self._number(place))):
@@ -198,6 +236,7 @@ class _Finished:
     def keep(self, place: Place, state: State | None) -> None:
         number = self._number(place)
         if not self.spool.has(0, number):
+            self.wait()
             marks = np.array([*self._marks(place)], np.uint64)
             self.spool.add(0, number, _packed([marks, *(state or ())]))
 
