@@ -182,6 +182,10 @@ def synth(path: str, as_json: bool, **options: Any) -> None:
     print_summary(facts, as_json, lines)
 
 
+OUTPUT = ("chunks", "shards", "codec", "dims", "pyramid", "overviews", "resampling", "cog", "ome_version")
+"""Options of `convert` that are keys of `output` in a pipeline file."""
+
+
 @click.command()
 @click.argument("source", metavar="SRC", type=click.Path(readable=False))
 @click.argument("target", metavar="DST", type=click.Path(readable=False))
@@ -194,6 +198,10 @@ def synth(path: str, as_json: bool, **options: Any) -> None:
 @click.option("--shards", metavar="SIDES", help="'[y, x]', '[y, x, band]' or none.")
 @click.option("--codec", help="fast, balanced, small or none.")
 @click.option("--dims", help="y,x,band or band,y,x.")
+@click.option("--pyramid", metavar="LEVELS", help="Levels of a Zarr store: auto, none, or how many.")
+@click.option("--overviews", help="Of a TIFF: auto or none.")
+@click.option("--resampling", help="Of levels and overviews: auto, average, nearest (for labels), mode, min, max.")
+@click.option("--cog/--no-cog", default=None, help="Lay a TIFF out as a Cloud Optimized GeoTIFF (the default), or not.")
 @click.option("--ome-version", metavar="VERSION", help="Of a DST that ends in .ome.zarr: 0.5 or 0.4.")
 @exists_options
 @limit_options
@@ -210,7 +218,7 @@ def convert(source: str, target: str, as_json: bool, part: dict[str, Any], **opt
     from pipeline import api
     from pipeline.cli import text
 
-    output = {key: options.pop(key) for key in ("chunks", "shards", "codec", "dims", "ome_version")}
+    output = {key: options.pop(key) for key in OUTPUT}
     facts = api.convert(source, target, output=output, **part, **options)
     print_summary(facts.to_dict(), as_json, text.format_run(facts))
 

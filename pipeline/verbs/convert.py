@@ -83,7 +83,8 @@ def conversion(
         Of the result. Default: as they are. Without `dtype` and `nodata`, pixels are handed on to the bit; with
         `nodata` "none" too, and none is recorded. A text is YAML.
     output
-        `chunks`, `shards`, `codec`, `dims`, `ome_version`, as in a pipeline file; a text is YAML.
+        `chunks`, `shards`, `codec`, `dims`, `pyramid`, `overviews`, `resampling`, `cog`, `ome_version`, as in a
+        pipeline file; a text is YAML.
     """
     dtype, nodata = wanted.get("dtype"), wanted.get("nodata")
     entry: dict[str, Any] = {"path": source} | ({"array": array} if array else {})

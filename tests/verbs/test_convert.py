@@ -135,3 +135,27 @@ def test_a_part_of_an_internal_mask(tmp_path: Path) -> None:
     found, spec = pixels_of(tmp_path / "b.tif")
     np.testing.assert_array_equal(found != 0, mask[2:9] != 0)
     assert spec.bands == ("mask",)
+
+
+def test_how_overviews_are_made_is_an_option(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 9, (600, 700)).astype(np.int32)
+    tifffile.imwrite(tmp_path / "a.tif", values)
+    base = ["convert", str(tmp_path / "a.tif"), str(tmp_path / "b.tif"), "-q", "--overwrite"]
+    for options, expected in (
+        (["--resampling", "nearest"], [(600, 700), (300, 350), (150, 175)]),
+        (["--resampling", "max", "--no-cog"], [(600, 700), (300, 350), (150, 175)]),
+        (["--overviews", "none"], [(600, 700)]),
+    ):
+        done = CliRunner().invoke(main, [*base, *options])
+        assert done.exit_code == 0, done.stderr
+        with tifffile.TiffFile(tmp_path / "b.tif") as tif:
+            assert [page.shape for page in tif.pages] == expected
+            is_cog = b"LAYOUT=IFDS_BEFORE_DATA" in (tmp_path / "b.tif").read_bytes()[:200]
+            assert is_cog == ("--no-cog" not in options)
+            if "nearest" in options:
+                np.testing.assert_array_equal(tif.pages[1].asarray(), values[::2, ::2])
+    wrong = CliRunner().invoke(main, [*base, "--resampling", "cubic"])
+    assert (wrong.exit_code, "--resampling cubic" in wrong.stderr) == (3, True)
+    levels = ["convert", str(tmp_path / "a.tif"), str(tmp_path / "b.zarr"), "-q", "--pyramid", "1"]
+    assert CliRunner().invoke(main, levels).exit_code == 0
+    assert zarr.open_array(tmp_path / "b.zarr", path="raster/1/value").shape[-2:] == (300, 350)
