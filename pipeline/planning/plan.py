@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from pipeline.block.plan import Pass, StepPlan
@@ -86,7 +87,7 @@ class Plan:
         """The steps that are computed, by name."""
         return {step.name: step for planned in self.passes for step in planned.steps}
 
-    @property
+    @cached_property
     def kept(self) -> dict[str, StoredArray]:
         return {array.raster: array for array in self.arrays if array.is_kept}
 

@@ -54,7 +54,9 @@ class OmeZarrs(RasterExport):
     form = ("ome_version", "resampling")
 
     def rasters(self, job: Job) -> list[RasterFile]:
-        kept = job.plan.kept
+        kept, output = job.plan.kept, job.pipeline.output
+        if output.ome_zarr is None and not is_ome_zarr(output.path):
+            return []
         owners = {raster: owner for raster in kept if (owner := _owner_of(job, raster)) is not None}
         images = [array for raster, array in kept.items() if raster not in owners]
         return [
