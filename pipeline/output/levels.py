@@ -128,7 +128,8 @@ def walk_of(job: Job, array: StoredArray, levels: StoredLevels) -> Walk:
     pyramid = replace(_pyramid(array, resampling_of(job, array)), num_levels=len(levels.arrays))
     chunk = dict(zip(array.spec.dims, array.chunks, strict=True))
     walk = plan_walk(pyramid, (chunk["y"], chunk["x"]), settings.workers, (settings.memory_bytes - BASE_BYTES) // 2)
-    need = BASE_BYTES + replace(walk, groups=(sum(walk.groups, ()),)).num_bytes
+    walk = replace(walk, groups=(sum(walk.groups, ()),), is_measured=False)  # a chunk is written with all its bands
+    need = BASE_BYTES + walk.num_bytes
     if need > settings.memory_bytes:
         raise PipelineError(
             f"the levels of {array.raster} take {format_bytes(need)}, the run may use "
@@ -136,7 +137,7 @@ def walk_of(job: Job, array: StoredArray, levels: StoredLevels) -> Walk:
             "`chunks`, or leave levels out: `pyramid: none`",
             ("run", "memory"),
         )
-    return replace(walk, groups=(sum(walk.groups, ()),), is_measured=False)
+    return walk
 
 
 def check_levels(job: Job) -> None:
