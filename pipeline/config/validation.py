@@ -96,11 +96,7 @@ def _with_matrices(index: int, step: Operation, read: Callable[[str, str], Any])
 
 
 def _resolve_input(document: Document, name: str, source: Input) -> Input:
-    if source.stack is not None:
-        paths = (document.resolve_path(path, ("inputs", name, "stack", i)) for i, path in enumerate(source.stack))
-        return source.model_copy(update={"stack": tuple(paths)})
-    assert source.path is not None  # Input has checked that it has a source
-    return source.model_copy(update={"path": document.resolve_path(source.path, ("inputs", name, "path"))})
+    return source.with_paths(lambda path, place: document.resolve_path(path, ("inputs", name, *place)))
 
 
 def _check_version(document: Document) -> None:

@@ -87,6 +87,30 @@ def remedy(name: str, raster: RasterSpec, path: str, other: str, grid: RasterSpe
     return f"resample it first: {warp} {shlex.quote(path or 'INPUT.tif')} {shlex.quote(stem + '_matched.tif')}{rest}"
 
 
+def snapped(path: str, raster: RasterSpec, other: str, grid: RasterSpec) -> str:
+    """Return the line that resamples a raster to the lattice of another one, and keeps what it spans."""
+    if grid.transform is None or raster.transform is None or grid.unit or raster.unit:
+        return f"nothing says how {path} lies on {other}"
+    if grid.transform.is_rotated or raster.transform.is_rotated:
+        return "a grid is rotated, so resample both to one that is not (gdalwarp -t_srs ...)"
+    short = grid.crs if grid.crs and len(grid.crs) < 40 else f"'(the CRS of {other})'"
+    size = " ".join(repr(abs(value)) for value in (grid.transform.a, grid.transform.e))
+    stem, _ = os.path.splitext(path)
+    files = f"{shlex.quote(path)} {shlex.quote(stem + '_matched.tif')}"
+    if not (grid.crs and raster.crs and same_crs(grid.crs, raster.crs)):
+        return f"resample it first: gdalwarp -t_srs {short} -tr {size} -tap -r near {files}, and {other} with -tap too"
+    (left, right), (bottom, top) = raster.transform.spans(raster.height, raster.width)
+    (x, _), (y, _) = grid.transform.spans(grid.height, grid.width)
+    across, down = abs(grid.transform.a), abs(grid.transform.e)
+    ends = (
+        x + math.floor((left - x) / across + NEAR) * across,
+        y + math.floor((bottom - y) / down + NEAR) * down,
+        x + math.ceil((right - x) / across - NEAR) * across,
+        y + math.ceil((top - y) / down - NEAR) * down,
+    )
+    return f"resample it first: gdalwarp -tr {size} -te {' '.join(map(repr, ends))} -r near {files}"
+
+
 def _overlap(raster: RasterSpec, grid: RasterSpec) -> float | None:
     """Return the share of a grid's area that a raster covers; None where their systems differ, or one is rotated."""
     assert raster.transform is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import re
 from typing import Any
@@ -42,6 +43,26 @@ def parse_bytes(value: Any) -> int | None:
     if value < 1 << 20:
         raise ValueError(f"must be at least 1 MiB, got {show(value)} bytes; give a unit: `2 GiB`")
     return value
+
+
+def parse_time(value: Any) -> str:
+    """Return a point of time by ISO 8601, in UTC: a date, or date and time.
+
+    Examples
+    --------
+    >>> parse_time("20240601"), parse_time("2024-06-01T12:30:00+02:00")
+    ('2024-06-01', '2024-06-01T10:30:00')
+    """
+    try:
+        time = datetime.datetime.fromisoformat(value)
+        is_date = "T" not in value and ":" not in value and " " not in value
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"must be a date or a time such as 2024-06-01 or 2024-06-01T10:30:00, got {show(value)}"
+        ) from None
+    if time.tzinfo is not None:
+        time = time.astimezone(datetime.UTC).replace(tzinfo=None)
+    return time.date().isoformat() if is_date else time.isoformat()
 
 
 def parse_nodata(value: Any) -> Any:

@@ -17,6 +17,7 @@ from pipeline.model.version import __version__
 from pipeline.output.address import is_ome_zarr
 from pipeline.storage.folder.base import Folder
 from pipeline.storage.folder.local import LocalFolder
+from pipeline.storage.input import SOURCES
 from pipeline.storage.zarr.store import root_attributes
 
 Parts = Mapping[str, Any]
@@ -34,16 +35,15 @@ def without_places(parts: Parts) -> dict[str, Any]:
     return {**parts, **{key: {name: _named(entry) for name, entry in of_inputs[key].items()} for key in of_inputs}}
 
 
-def _named(entry: Any) -> Any:
-    """Return an entry whose paths are cut to their last part."""
-    if not isinstance(entry, Mapping):
-        return entry
-    named = dict(entry)
-    if isinstance(path := entry.get("path"), str):
-        named["path"] = path.rstrip("/").rpartition("/")[2]
-    if isinstance(stack := entry.get("stack"), list | tuple):
-        named["stack"] = [_named(item if isinstance(item, Mapping) else {"path": item}) for item in stack]
-    return named
+def _named(value: Any, key: str = "") -> Any:
+    """Return a value in which paths are cut to their last part: of inputs, and of what they are known by."""
+    if isinstance(value, str):
+        return value.rstrip("/").rpartition("/")[2] if key in SOURCES else value
+    if isinstance(value, list | tuple):
+        return [_named(item, key if isinstance(item, str) else "") for item in value]
+    if isinstance(value, Mapping):  # of a stack, the files by band
+        return {name: _named(item, "path" if key == "stack" else name) for name, item in value.items()}
+    return value
 
 
 def provenance_of(path: Path | Folder) -> dict[str, Any] | None:

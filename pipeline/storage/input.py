@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from pathlib import PurePath
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, StrictFloat, StrictInt, StrictStr, model_validator
 
 from pipeline.model.raster import Dims
-from pipeline.model.value import Frozen, parse_input_dims, parse_nodata
+from pipeline.model.value import Frozen, parse_input_dims, parse_nodata, parse_time
 from pipeline.storage.folder.address import Access
 
 Series = int | Literal["mask"]
+SOURCES = ("path", "stack", "mosaic", "dates")
+"""Fields that name the files of a raster; one of them is given."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Choice:
     """The image in a TIFF, counted from 0, or its internal mask."""
     level: int = 0
     """Of its pyramid, 0 is full resolution."""
+    along: str | None = None
+    """A further dim that is read as bands."""
 
 
 class Scale(Frozen):
@@ -40,13 +45,73 @@ class Scale(Frozen):
     """What is added then."""
 
 
-class Input(Frozen):
+Text = Annotated[StrictStr, Field(min_length=1)]
+Texts = Annotated[tuple[Text, ...], Field(min_length=1)]
+Classes = Annotated[tuple[StrictInt, ...], Field(min_length=1)]
+
+
+class Source(Frozen):
+    """Files that make up one raster."""
+
+    path: Text | None = None
+    """A .zarr store, a group or an array in it, or a .tif; relative to the pipeline file, or a URL."""
+    stack: Annotated[dict[str, Text], Field(min_length=1)] | Texts | Text | None = None
+    """Files of one band each that make up the bands: {B04: FILE, B08: FILE}, a list in this order, or a pattern such as
+    "R10m/*_B0[2348]_10m.tif", in natural order."""
+    mosaic: tuple[Text | Source, ...] | Text | None = None
+    """Files that lie beside each other on one grid, and are read as one: a list, or a pattern."""
+    mask: Annotated[dict[str, Classes], Field(min_length=1)] | None = None
+    """Pixels that are invalid: those where a band has one of some values, e.g. {SCL: [0, 1, 3, 8, 9, 10]}. The band, of
+    the file or of the stack, is not among the bands that are read; of a stack it may have coarser pixels."""
+
+    @property
+    def sources(self) -> dict[str, Any]:
+        """What is given of the fields that name files, by field."""
+        return {key: value for key in SOURCES if (value := getattr(self, key, None)) is not None}
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files that this reads."""
+        return tuple(_paths_of(self))
+
+    def with_paths(self, change: Callable[[str, tuple[str | int, ...]], str]) -> Self:
+        """Return it with other paths: what is made of each, and of the keys where it stands."""
+        return self.model_copy(update={key: _changed(value, (key,), change) for key, value in self.sources.items()})
+
+    def _check_one(self) -> None:
+        given = [f"`{key}`" for key in self.sources]
+        if not given:
+            raise ValueError("no source; add `path: FILE`, or `stack: [FILE, FILE]`")
+        if len(given) > 1:
+            raise ValueError(
+                f"{' and '.join(given)} are {'two' if len(given) == 2 else len(given)} sources; give one of them"
+            )
+
+    @model_validator(mode="after")
+    def _check_source(self) -> Self:
+        self._check_one()
+        return self
+
+
+class Date(Source):
+    """The raster of one point of time."""
+
+    time: Annotated[str, BeforeValidator(parse_time, json_schema_input_type=str)]
+    """A date or a time by ISO 8601: 2024-06-01, or 2024-06-01T10:30:00 (UTC)."""
+
+
+class Input(Source):
     """A raster that the pipeline reads."""
 
-    path: Annotated[StrictStr, Field(min_length=1)] | None = None
-    """A .zarr store, a group or an array in it, or a .tif; relative to the pipeline file, or a URL."""
-    stack: Annotated[tuple[Annotated[StrictStr, Field(min_length=1)], ...], Field(min_length=1)] | None = None
-    """Files of one band each that make up the bands in this order, e.g. [B02.tif, B03.tif]."""
+    dates: Annotated[tuple[Date, ...], Field(min_length=1)] | Text | None = None
+    """Rasters of several points of time on one grid: [{time: 2024-06-01, path: FILE}, ...], or a pattern such as
+    "S2_{time:%Y%m%d}_*.tif". Bands are those of each date, in the order of time."""
+    along: StrictStr | None = None
+    """A further dimension of the file that is read as bands: time of a Zarr store, z or t of OME-TIFF."""
+    overlap: Literal["first", "last", "error"] | None = None
+    """Where files of a mosaic overlap: the first (default) or the last of the list that is valid there, or an error."""
+    extent: Literal["union", "of first"] | tuple[float, float, float, float] | None = None
+    """What a mosaic spans: union, all its files (default), of first, or [xmin, ymin, xmax, ymax] by its CRS."""
     arrays: Annotated[tuple[StrictStr, ...], Field(min_length=1)] | None = None
     """Arrays in the store `path` that make up the bands in this order."""
     array: StrictStr | None = None
@@ -78,28 +143,54 @@ class Input(Frozen):
     """Another input, on whose finer grid this one is read: each pixel is repeated, a whole number of times."""
 
     @model_validator(mode="after")
-    def _check_source(self) -> Input:
-        if self.path is None and self.stack is None:
-            raise ValueError(f"no source; add `path: {'STORE' if self.arrays else 'FILE'}`, or `stack: [FILE, FILE]`")
-        if self.path is not None and self.stack is not None:
-            raise ValueError("`path` and `stack` are two sources; give one of them")
-        if self.arrays is not None and (self.stack is not None or self.array is not None):
-            other = "stack" if self.stack else "array"
+    def _check_source(self) -> Self:
+        self._check_one()
+        if self.arrays is not None and (self.path is None or self.array is not None):
+            other = "array" if self.array is not None else next(iter(self.sources))
             raise ValueError(f"`arrays` and `{other}` exclude each other; give one of them")
+        if self.along is not None and self.path is None:
+            raise ValueError(
+                "`along` is a dimension of one file or store, given as `path`; of several files, give `dates`"
+            )
+        has_mosaic = self.mosaic or any(each.mosaic for each in self.dates or () if isinstance(each, Date))
+        if not has_mosaic and not isinstance(self.dates, str) and (self.overlap or self.extent):
+            raise ValueError(f"`{'overlap' if self.overlap else 'extent'}` is of a `mosaic`, and there is none")
+        if self.along is not None and self.along in self.at:
+            raise ValueError(f"`at` cuts {self.along!r} and `along` reads all of it; give one of them")
         return self
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The files that this reads."""
-        return self.stack or (() if self.path is None else (self.path,))
 
     @property
     def dim_names(self) -> Dims | None:
         return None if self.dims is None else tuple(self.dims.split(","))
 
-    @property
-    def choices(self) -> Iterator[tuple[str, Choice]]:
-        """What of which file each of the rasters is that this reads, in order."""
-        for path in self.paths:
-            for array in self.arrays or (self.array,):
-                yield path, Choice(array, self.at, self.dim_names, self.series, self.level)
+    def choices(self, path: str) -> Iterator[tuple[str, Choice]]:
+        """What of a file each of the rasters is that this reads, in order, and its name."""
+        for array in self.arrays or (self.array,):
+            yield array or name_of(path), Choice(array, self.at, self.dim_names, self.series, self.level, self.along)
+
+
+def name_of(path: str) -> str:
+    """Return what a file is called after its path."""
+    return PurePath(path).name.split(".")[0]
+
+
+def _paths_of(value: Any) -> Iterator[str]:
+    """Yield the paths that a source, or one of its fields, names."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Source):
+        for part in value.sources.values():
+            yield from _paths_of(part)
+    else:
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _paths_of(part)
+
+
+def _changed(value: Any, place: tuple[str | int, ...], change: Callable[[str, tuple[str | int, ...]], str]) -> Any:
+    if isinstance(value, str):
+        return change(value, place)
+    if isinstance(value, Source):
+        return value.with_paths(lambda path, below: change(path, (*place, *below)))
+    if isinstance(value, Mapping):
+        return {key: _changed(part, (*place, key), change) for key, part in value.items()}
+    return tuple(_changed(part, (*place, index), change) for index, part in enumerate(value))

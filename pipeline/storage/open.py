@@ -1,22 +1,20 @@
-"""Open what the pipeline file names as an input: any format, with the file's own words overridden."""
+"""Open one stored raster, of any format."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pipeline.model.errors import InputError, PipelineError
-from pipeline.model.raster import RasterSpec, fit
+from pipeline.model.errors import InputError
 from pipeline.model.read_limits import ReadLimits
 from pipeline.storage.folder.address import Access, is_url
-from pipeline.storage.folder.base import Folder, RemoteError
+from pipeline.storage.folder.base import RemoteError
 from pipeline.storage.folder.open import folder_at
-from pipeline.storage.georeference.recorded import Recorded, recorded_of
-from pipeline.storage.input import Choice, Input, Scale
+from pipeline.storage.input import Choice
 from pipeline.storage.reader import Reader
-from pipeline.storage.view import Scaled, Selected, Stack
+from pipeline.storage.series import Series
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
 REFUSED = {
@@ -59,6 +57,10 @@ def open_raster(
 
         if choice.series is not None:
             raise InputError(f"{path}: `series` chooses an image of a TIFF; name an `array` of a store")
+        if choice.along is not None:
+            from pipeline.storage.zarr.slices import ZarrSlices
+
+            return ZarrSlices(folder, choice, limits, missing)
         return ZarrReader(folder, choice, limits, missing)
     except RemoteError as error:
         raise InputError(str(error)) from error
@@ -84,91 +86,21 @@ def _open_file(path: str, choice: Choice, limits: ReadLimits | None) -> Reader:
         raise InputError(f"{path}: `at` cuts a file at positions, whole numbers from 0; got {labels[0]!r}")
     from pipeline.storage.tiff.reader import TiffReader
 
-    return TiffReader.open(path, limits, choice)
+    if choice.along is None:
+        return TiffReader.open(path, limits, choice)
+    return _slices(choice.along, lambda index: TiffReader.open(path, limits, _cut(choice, index)))
 
 
-Opened = dict[tuple[Any, ...], Reader]
-"""Rasters by what they were opened for."""
+def _cut(choice: Choice, index: int) -> Choice:
+    return replace(choice, at={**choice.at, choice.along or "": index}, along=None)
 
 
-def open_input(
-    entry: Input, limits: ReadLimits | None = None, *, is_wide: bool = False, opened: Opened | None = None
-) -> Reader:
-    """Open an input: one raster, or several one-band rasters as bands; then bands, nodata and scale as asked.
-
-    What was opened before, for this input or another, is found in `opened`. Scaled pixels are float64 in any case where
-    `is_wide` says so.
-    """
-    opened = {} if opened is None else opened
-    choices = list(entry.choices)
-    readers = [_open_one(entry, path, choice, limits, opened) for path, choice in choices]
-    if len(readers) > 1 and entry.nodata not in (None, "carry"):  # what each of them records counts no more
-        readers = [Selected(reader, spec=replace(reader.spec, nodata=None)) for reader in readers]
-    names = [choice.array or Path(path).name.split(".")[0] for path, choice in choices]
-    reader: Reader = readers[0] if len(readers) == 1 else Stack(readers, names)
-    spec, bands = reader.spec.select(entry.bands)
-    spec = replace(spec, nodata=_nodata(entry, spec), recorded=_recorded(entry, spec))
-    said: tuple[str, ...] = ()
-    if entry.scale == "apply" and not reader.scales:
-        said = ("`scale: apply` changes nothing: the file records no scale and offset that can be used",)
-    if entry.bands is not None or spec != reader.spec or said:
-        reader = Selected(reader, None if entry.bands is None else bands, spec, said)
-    scales = reader.scales if entry.scale == "apply" else ()
-    if isinstance(entry.scale, Scale):
-        scales = ((entry.scale.factor, entry.scale.offset),) * spec.num_bands
-    return Scaled(reader, scales, is_wide) if scales else reader
-
-
-def _open_one(entry: Input, path: str, choice: Choice, limits: ReadLimits | None, opened: Opened) -> Reader:
-    key = (path, choice, limits, entry.storage, entry.missing)
-    if key not in opened:
-        reader = opened[key] = open_raster(path, choice, limits, entry.storage, entry.missing or "away")
-        _check_complete(folder_at(path, entry.storage), reader, fills=entry.missing == "fill")
-    return opened[key]
-
-
-def _check_complete(path: Folder, reader: Reader, *, fills: bool) -> None:
-    """Refuse what a run has begun to write and not finished, or what was lost of it: it would pass for pixels."""
-    from pipeline.storage.zarr.store import root_attributes
-
-    if getattr(reader, "has_nothing", False) and not fills:
-        raise InputError(
-            f"{path}: lacks all its chunk files, and all of it would be read as the fill value; copy it again, or say "
-            "`missing: fill` at the input if it is meant to be empty"
-        )
-    folder: Folder | None = path
-    while folder is not None and folder.exists("zarr.json"):
-        attributes = root_attributes(folder)
-        if attributes is not None and attributes.get("complete") is False:
-            raise InputError(f"{path}: is the unfinished output of a run; finish that with --resume first")
-        if attributes is not None and (missing := getattr(reader, "missing", "")):
-            raise InputError(f"{path}: is the output of a run and lacks {missing}; compute it again")
-        folder = folder.parent
-
-
-def _nodata(entry: Input, spec: RasterSpec) -> float | int | None:
-    if entry.nodata is None:
-        return spec.nodata
-    if entry.nodata in ("none", "carry"):
-        return None
-    nodata = fit(math.nan if isinstance(entry.nodata, str) else entry.nodata, spec.dtype)
-    if nodata is None:
-        raise PipelineError(
-            f"{entry.paths[0]}: nodata {entry.nodata} cannot occur in {spec.dtype.name} pixels; "
-            "give a value that can, or `nodata: none`",
-            ("nodata",),
-        )
-    return nodata
-
-
-def _recorded(entry: Input, spec: RasterSpec) -> Recorded | None:
-    """Return what the file says of the raster, where the pipeline file does not say otherwise."""
-    recorded = recorded_of(spec)
-    if entry.nodata == "carry":
-        recorded = replace(recorded, carried=spec.nodata)
-    elif entry.nodata is not None:
-        recorded = replace(recorded, nodata=None)
-    return recorded.or_none
+def _slices(along: str, open_at: Callable[[int], Reader]) -> Reader:
+    """Return all slices or times of a file as bands."""
+    first = open_at(0)
+    sizes = first.describe().get("slices") or {}
+    entries = range(sizes.get(along.lower(), 1))
+    return Series(along, entries, [first, *map(open_at, entries[1:])])
 
 
 def local_paths(reader: Reader) -> list[str]:

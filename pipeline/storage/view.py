@@ -131,7 +131,8 @@ class Stack(Reader):
                     f"nodata {spec.nodata}; the rasters of a stack must agree",
                     ("stack",),
                 )
-        self._warnings: list[str] = []
+        matched = ((name, reader.describe().get("matched")) for name, reader in zip(names, readers, strict=True))
+        self._warnings = [f"{name}: {words}" for name, words in matched if words]
         names = name_bands(names, default_names(len(names)), self._warnings)
         self.readers = tuple(readers)
         recorded = _stacked([recorded_of(reader.spec) for reader in readers])

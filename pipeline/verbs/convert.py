@@ -7,8 +7,8 @@ from typing import Any, TypedDict, Unpack
 
 from pipeline.config import Setting, load_pipeline
 from pipeline.model.errors import UsageError
+from pipeline.storage.compose import open_input
 from pipeline.storage.input import Series
-from pipeline.storage.open import open_input
 
 STEP = "raster"
 SOURCE = "source"

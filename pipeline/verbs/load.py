@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Unpack
 
@@ -28,12 +29,13 @@ from pipeline.output.job import Job
 from pipeline.output.levels import levels_of
 from pipeline.planning.passes import make_plan
 from pipeline.planning.plan import Capacity, InputSpec, Plan, Settings
+from pipeline.storage.compose import Opened, open_input
+from pipeline.storage.files import expand
 from pipeline.storage.folder.address import is_url
 from pipeline.storage.folder.base import RemoteError
-from pipeline.storage.input import Input
+from pipeline.storage.input import SOURCES, Input
 from pipeline.storage.matched import match
 from pipeline.storage.matrix import read_matrix
-from pipeline.storage.open import Opened, open_input
 from pipeline.storage.reader import Reader
 from pipeline.verbs.notes import input_notes, output_notes, reading_notes
 
@@ -65,6 +67,7 @@ def load(source: Source, *, cut: Cut = PLANNED, in_place: bool = False, **change
     files = tuple(path for step in config.steps for path in matrix_files(step).values())
     with locating(document):
         config = with_matrices(document, config, read_matrix)
+        config, found = _with_files(config, document)
         references = resolve(config)
         readers = _match(config, dict(_open_inputs(config, document, _wide_inputs(config, references))))
         specs = {name: _input_spec(name, reader, config.inputs[name]) for name, reader in readers.items()}
@@ -77,7 +80,7 @@ def load(source: Source, *, cut: Cut = PLANNED, in_place: bool = False, **change
             raise
         if is_url(config.output.path):
             _check_remote(config, plan)
-    notes = (*input_notes(config, readers), *reading_notes(plan), *output_notes(config, plan))
+    notes = (*found, *input_notes(config, readers), *reading_notes(plan), *output_notes(config, plan))
     plan = dataclasses.replace(plan, notes=tuple(map(shortened, (*notes, *plan.notes))))
     job = Job(config, document, readers, plan, _parts(config, readers), files, in_place)
     with locating(document):
@@ -104,17 +107,35 @@ def _wide_inputs(config: Pipeline, references: References) -> set[str]:
     return {ref.name for (step, _), ref in references.items() if config.steps[step].working_dtype(narrow) != np.float32}
 
 
+def _with_files(config: Pipeline, document: Document) -> tuple[Pipeline, list[str]]:
+    """Return the pipeline with the files that its patterns mean, and what the user should know of them."""
+    inputs, notes = {}, list[str]()
+    for name, entry in config.inputs.items():
+        with _located(document, name):
+            inputs[name], said = expand(entry)
+        notes += [f"input {name}: {text}" for text in said]
+    return config.model_copy(update={"inputs": inputs}), notes
+
+
+@contextmanager
+def _located(document: Document, name: str) -> Iterator[None]:
+    """Say of errors where the file names the input."""
+    try:
+        yield
+    except PipelineError as error:
+        raise PipelineError(str(error), ("inputs", name, *error.path)) from error.__cause__
+    except (InputError, RemoteError) as error:
+        place = _place_of_input(document, name)
+        raise InputError(f"{place}: {error}" if place else str(error)) from error.__cause__
+
+
 def _open_inputs(config: Pipeline, document: Document, wide: Collection[str] = ()) -> Iterator[tuple[str, Reader]]:
     """Open the inputs, one after the other; errors say where the file names them."""
     opened: Opened = {}
     for name, entry in config.inputs.items():
-        try:
-            yield name, open_input(entry, config.run.limits, is_wide=name in wide, opened=opened)
-        except PipelineError as error:
-            raise PipelineError(str(error), ("inputs", name, *error.path)) from error.__cause__
-        except (InputError, RemoteError) as error:
-            place = _place_of_input(document, name)
-            raise InputError(f"{place}: {error}" if place else str(error)) from error.__cause__
+        with _located(document, name):
+            reader = open_input(entry, config.run.limits, is_wide=name in wide, opened=opened)
+        yield name, reader
 
 
 def _place_of_input(document: Document, name: str) -> str:
@@ -122,7 +143,7 @@ def _place_of_input(document: Document, name: str) -> str:
     path: tuple[str, ...] = ("inputs", name)
     entry = look_up(document.data, path)
     if isinstance(entry, Mapping):
-        path = (*path, "stack" if "stack" in entry else "path")
+        path = (*path, next((key for key in SOURCES if key in entry), "path"))
     origin = document.origin(path)
     return f"{origin}: {format_path(path)}" if origin else ""
 

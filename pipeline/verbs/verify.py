@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from pipeline.config import is_in_trusted_folder, load_pipeline
 from pipeline.execution.progress import Progress
@@ -32,6 +33,7 @@ from pipeline.storage.folder.address import is_url
 from pipeline.storage.folder.base import RemoteError
 from pipeline.storage.folder.open import folder_at
 from pipeline.storage.georeference.recorded import recorded_of
+from pipeline.storage.input import SOURCES, Input
 from pipeline.storage.tiff.writer import tag_differences
 from pipeline.storage.zarr.reader import configure
 from pipeline.verbs.expectation import Record, count_problems, document_difference, store_problems
@@ -234,12 +236,14 @@ def _placed(output: str, recorded: Mapping[str, Any], given: Mapping[str, str]) 
     """Return the recorded inputs at the places that are given; refuse those of which no place is known."""
     if strange := [name for name in given if name not in recorded]:
         raise UsageError(f"--input {strange[0]}={given[strange[0]]}: {unknown('input', strange[0], list(recorded))}")
-    inputs = {name: {**entry, **_at(entry, given.get(name))} for name, entry in recorded.items()}
-    names = {name: [*(entry.get("stack") or ()), entry.get("path") or ""] for name, entry in inputs.items()}
-    lost = {name: path for name, paths in names.items() for path in paths if path.startswith(NOWHERE)}
+    inputs = {
+        name: {**entry, **_at(_recorded_input(output, entry), given.get(name))} for name, entry in recorded.items()
+    }
+    paths = {name: _recorded_input(output, entry).paths for name, entry in inputs.items()}
+    lost = {name: path for name, each in paths.items() for path in each if path.startswith(NOWHERE)}
     if lost:
         asked = " ".join(
-            f"--input {name}={'FOLDER' if inputs[name].get('stack') else path.removeprefix(NOWHERE)}"
+            f"--input {name}={path.removeprefix(NOWHERE) if len(paths[name]) == 1 else 'FOLDER'}"
             for name, path in lost.items()
         )
         raise InputError(
@@ -249,13 +253,21 @@ def _placed(output: str, recorded: Mapping[str, Any], given: Mapping[str, str]) 
     return inputs
 
 
-def _at(entry: Mapping[str, Any], path: str | None) -> dict[str, Any]:
-    """Return what becomes of an input at a path: of a stack, that of the folder of its files."""
+def _recorded_input(output: str, entry: Any) -> Input:
+    try:
+        return Input.model_validate(entry)
+    except ValidationError:
+        raise OutputError(f"{output}: its record has an input that is none; {DAMAGED}") from None
+
+
+def _at(recorded: Input, path: str | None) -> dict[str, Any]:
+    """Return what becomes of an input at a path: of several files, that of the folder where they lie."""
     if path is None:
         return {}
     place = path if is_url(path) else str(Path(path).absolute())
-    if stack := entry.get("stack"):
-        return {"stack": [f"{place}/{each.rpartition('/')[2]}" for each in stack]}
+    if recorded.path is None:
+        recorded = recorded.with_paths(lambda each, _: f"{place}/{each.rpartition('/')[2]}")
+        return recorded.model_dump(mode="json", include=set(SOURCES), exclude_none=True)
     return {"path": place}
 
 

@@ -66,7 +66,7 @@ def test_a_raster_of_many_names_is_opened_once(image: str, tmp_path: Path, monke
         opened.append(path)
         return open_raster(path, *arguments)
 
-    from pipeline.storage import open as inputs
+    from pipeline.storage import compose as inputs
 
     open_raster = inputs.open_raster
     monkeypatch.setattr(inputs, "open_raster", opening)

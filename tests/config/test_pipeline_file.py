@@ -272,7 +272,7 @@ SECTION_ERRORS = {
     "(valid: smooth)",
     "inputs: {a: x}\noutput: {path: o, keep: [smooth, smooth]}": "2:34: output.keep[1]: 'smooth' is listed twice",
     "inputs: {a: {}}\noutput: {path: o}": "1:13: inputs.a: no source; add `path: FILE`, or `stack: [FILE, FILE]`",
-    "inputs: {a: {arrays: [r, g]}}\noutput: {path: o}": "1:13: inputs.a: no source; add `path: STORE`, or "
+    "inputs: {a: {arrays: [r, g]}}\noutput: {path: o}": "1:13: inputs.a: no source; add `path: FILE`, or "
     "`stack: [FILE, FILE]`",
     "inputs: {a: {path: x, stack: [y]}}\noutput: {path: o}": "1:13: inputs.a: `path` and `stack` are two sources; "
     "give one of them",

@@ -29,8 +29,8 @@ from pipeline.kernels import lzw
 from pipeline.model.errors import InputError, PipelineError
 from pipeline.model.read_limits import ReadLimits
 from pipeline.model.region import Region
+from pipeline.storage.compose import open_input
 from pipeline.storage.input import Choice, Input
-from pipeline.storage.open import open_input
 from pipeline.storage.tiff.reader import TiffReader
 from pipeline.storage.zarr.reader import ZarrReader
 from tests import harness

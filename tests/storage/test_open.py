@@ -30,8 +30,9 @@ from pipeline.model.raster import RasterSpec, array_slices, grid_difference
 from pipeline.model.region import Axis, Grid, Halo, Region
 from pipeline.planning.touches import Touches
 from pipeline.storage.cache import CachedReader, ChunkCache
+from pipeline.storage.compose import open_input
 from pipeline.storage.input import Choice, Input
-from pipeline.storage.open import REFUSED, local_paths, open_input, open_raster
+from pipeline.storage.open import REFUSED, local_paths, open_raster
 from pipeline.storage.reader import Evidence, Reader
 from pipeline.storage.tiff.descriptor import Descriptors
 from pipeline.testing import strategy

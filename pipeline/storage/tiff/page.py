@@ -60,7 +60,7 @@ def select_pages(tif: TiffFile, choice: Choice, messages: list[str]) -> Selectio
         raise InputError(f"{path}: has no image of full resolution ({len(every)} pages); it is no raster")
     masks = [page for page in every if page.is_mask and not page.is_reduced]
     reduced = [page for page in every if page.is_reduced and not page.is_mask]
-    facts = {
+    facts: dict[str, Any] = {
         "pages": len(every),
         "levels": len(reduced) + len(full[0].subifds or ()),
         "mask": "internal, not applied; `series: mask` reads it" if masks else None,
@@ -70,6 +70,7 @@ def select_pages(tif: TiffFile, choice: Choice, messages: list[str]) -> Selectio
             raise InputError(f"{path}: `series: mask`: the file has no internal mask")
         return Selection(masks[:1], full[:1], facts, ("mask",), is_mask=True)
     pages, stack = _image(path, every, full, choice, messages)
+    facts["slices"] = {axis: stack.sizes[axis] for axis in ("z", "t") if stack and stack.sizes[axis] > 1} or None
     chosen = _level(path, pages, reduced, choice.level) if choice.level else pages
     names = stack.names_of(page.index for page in pages) if stack else ()
     return Selection(chosen, pages, facts, names, stack)

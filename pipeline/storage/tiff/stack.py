@@ -183,7 +183,10 @@ def pages_of(stack: Stack, pages: list[TiffPage], at: Mapping[str, int]) -> list
     for axis in ("z", "t"):
         size = stack.sizes[axis]
         if size > 1 and axis not in at:
-            raise InputError(f"{path}: dim {axis!r} has {size} entries; pick one, for instance `at: {{{axis}: 0}}`")
+            raise InputError(
+                f"{path}: dim {axis!r} has {size} entries; pick one, for instance `at: {{{axis}: 0}}`, or read all of "
+                f"them as bands: `along: {axis}`"
+            )
         if not isinstance(index := at.get(axis, 0), int) or not 0 <= index < size:
             raise InputError(f"{path}: `at: {{{axis}: {index}}}` is outside; {axis} has {size} entries, from 0")
     places = [(c, at.get("z", 0), at.get("t", 0)) for c in range(stack.sizes["c"])]

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.model.affine import Affine
-from pipeline.model.errors import InputError
-from pipeline.model.raster import DIMS, RasterSpec, default_names, name_bands
+from pipeline.model.errors import InputError, unknown
+from pipeline.model.raster import DIMS, Number, RasterSpec, default_names, name_bands
 from pipeline.model.read_limits import ReadLimits, check_bands
 from pipeline.storage.folder.base import Folder
 from pipeline.storage.folder.metadata import attributes_of
@@ -51,7 +51,11 @@ class Description:
         own = recorded_names(self.stored)
         is_named = len(own) == len(self._names) and all(own)
         self._labels = dict(zip(self._names, map(str, own), strict=True)) if is_named else {}
-        self.fixed = fix_dimensions(self.stored, self._coordinates, self._names, dict(choice.at), self.path)
+        at = dict(choice.at)
+        if choice.along is not None:
+            self._check_along(choice.along)
+            at[choice.along] = 0
+        self.fixed = fix_dimensions(self.stored, self._coordinates, self._names, at, self.path)
         """axis -> position, of the dims beyond y, x and band."""
         self._full: dict[str, int] = {}
         """Sides of full resolution, where its group describes the place of all levels."""
@@ -65,6 +69,27 @@ class Description:
         self.spec = self._build_spec()
         self.scales = self._parse_scales()
         self.warnings += self._fill_value_note()
+
+    def _check_along(self, along: str) -> None:
+        further = [name for name in self._names if role_of(name) not in ("y", "x", "band")]
+        if along not in further:
+            known = unknown("dim", along, further) if further else "the array has no dims but y, x and band"
+            raise InputError(f"{self.path}: `along`: {known}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The dims of the array, as it or the pipeline names them."""
+        return tuple(self._names)
+
+    def entries(self, name: str, size: int) -> list[Number | str]:
+        """Return what a dim's coordinate says: numbers, or texts, times by ISO 8601; without one, positions."""
+        values = self._coordinates.read(self._labels.get(name, name), size)
+        if values is None:
+            return list(range(size))
+        labels = self._coordinates.labels(self._labels.get(name, name), size)
+        if values.dtype.kind in "iuf" and labels == [str(value) for value in values.tolist()]:
+            return list(values.tolist())
+        return [each.removesuffix("T00:00:00") for each in labels or ()]
 
     @property
     def chunk(self) -> dict[str, int]:

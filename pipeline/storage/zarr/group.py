@@ -249,10 +249,11 @@ def fix_dimensions(
         if name in at:
             fixed[axis] = _index_at(array.shape[axis], coordinates, name, at.pop(name), path)
         elif role_of(name) not in ("y", "x", "band"):
-            if array.shape[axis] != 1:
+            if (size := array.shape[axis]) != 1:
                 _check_named(names, path)
                 raise InputError(
-                    f"{path}: dim {name!r} has {array.shape[axis]} entries; pick one, for instance `at: {{{name}: 0}}`"
+                    f"{path}: dim {name!r} has {size} entries; pick one, for instance `at: {{{name}: 0}}`, "
+                    f"or read all of them as bands: `along: {name}`"
                 )
             fixed[axis] = 0
     if at:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -69,9 +69,14 @@ class ZarrReader(Reader):
         stored, chunk = described.stored, described.chunk
         self.array_path, self._metadata = stored.path, stored.metadata
         self._num_files = tuple(-(-n // s) for n, s in zip(stored.shape, stored.shards or stored.chunks, strict=True))
-        self._fixed, self.warnings, self._facts = described.fixed, described.warnings, described.facts
+        self._fixed: Mapping[int, int] = described.fixed
+        self.warnings, self._facts = described.warnings, described.facts
         self.spec, self.scales = described.spec, described.scales
         self.chunk, self._bands_of_chunk = (chunk["y"], chunk["x"]), chunk.get("band", 1)
+        self._take(described, choice)
+
+    def _take(self, described: Description, choice: Choice) -> None:
+        """Take in what else a kind of reader needs to know."""
 
     @cached_property
     def _array(self) -> zarr.Array[Any]:
@@ -151,8 +156,11 @@ class ZarrReader(Reader):
         else:
             np.copyto(out, np.take(pixels, places, axis=2))
 
-    def _read(self, region: Region, selection: list[Any], out: np.ndarray) -> None:
-        for axis, index in sorted(self._fixed.items()):
+    def _read(
+        self, region: Region, selection: list[Any], out: np.ndarray, fixed: Mapping[int, int | slice] | None = None
+    ) -> None:
+        """Read what is selected of the dims; `fixed` is where the others are cut."""
+        for axis, index in sorted((self._fixed if fixed is None else fixed).items()):
             selection.insert(axis, index)
         check_not_forked()  # the array may have been opened before
         try:

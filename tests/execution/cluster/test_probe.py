@@ -17,8 +17,9 @@ from pipeline.execution.cluster.probe import PACKAGES, probe
 from pipeline.execution.cluster.sight import difference, local_files
 from pipeline.model.errors import PipelineError
 from pipeline.planning.plan import UNKNOWN, Capacity
+from pipeline.storage.compose import open_input
 from pipeline.storage.input import Input, Scale
-from pipeline.storage.open import open_input, open_raster
+from pipeline.storage.open import open_raster
 from tests import harness
 
 HERE = look.look([], [], "", PACKAGES)
