@@ -6,19 +6,20 @@ import dataclasses
 import importlib.util
 import os
 from collections.abc import Mapping, Sequence
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 from pipeline.config import RESERVED, Changes, Setting, load_pipeline, locating
 from pipeline.config.scheduler import THREADS, Cluster
 from pipeline.execution.progress import Progress
-from pipeline.model.errors import UsageError
-from pipeline.model.facts import InfoFacts, PlanFacts, RunFacts, ValidateFacts, VerifyFacts
+from pipeline.model.errors import SeveralRasters, UsageError
+from pipeline.model.facts import ContentsFacts, InfoFacts, PlanFacts, RunFacts, ValidateFacts, VerifyFacts
 from pipeline.operations.registry import find_operation
 from pipeline.output.job import Job
 from pipeline.planning.plan import UNKNOWN
 from pipeline.storage.input import Choice
 from pipeline.storage.open import open_raster
-from pipeline.verbs.convert import SOURCE, Part, Wanted, conversion, part_settings
+from pipeline.verbs.contents import describe_folder, describe_several, is_plain_folder
+from pipeline.verbs.convert import SOURCE, Chosen, Part, Wanted, conversion, part_settings
 from pipeline.verbs.facts import describe_input, describe_plan
 from pipeline.verbs.load import PLANNED, Cut, Source, load
 from pipeline.verbs.run import Ways, executor_of, run_job
@@ -187,7 +188,6 @@ def convert(
     source: AnyPath,
     target: AnyPath,
     *,
-    array: str | None = None,
     limits: Sequence[Setting] = (),
     resume: bool = False,
     overwrite: bool = False,
@@ -199,8 +199,6 @@ def convert(
 
     Parameters
     ----------
-    array
-        The array in a store that holds several.
     limits
         Settings of `run`, each with the option that messages name.
     resume, overwrite, in_place, quiet
@@ -208,11 +206,21 @@ def convert(
     wanted
         What the result is to be: see `pipeline.verbs.convert.conversion`.
     """
-    document, settings = conversion(str(source), str(target), array, **wanted)
+    document, settings = conversion(str(source), str(target), **wanted)
     existing = Existing(resume=resume, overwrite=overwrite, in_place=in_place, quiet=quiet)
     return run(document, overrides=[*settings, *limits], **existing)
 
 
-def info(path: AnyPath, array: str | None = None) -> InfoFacts:
-    """Return what a raster file or store is: dims, bands, dtype, nodata, chunks, CRS, and how to name it as input."""
-    return describe_input(str(path), open_raster(str(path), Choice(array)), array)
+def info(path: AnyPath, **chosen: Unpack[Chosen]) -> InfoFacts | ContentsFacts:
+    """Return what a raster file or store is: dims, bands, dtype, nodata, chunks, CRS, and how to name it as input.
+
+    Of a folder, or of what holds several rasters of which none is `chosen`, what there is.
+    """
+    path = os.fspath(path)
+    if is_plain_folder(path):
+        return describe_folder(path)
+    try:
+        given: dict[str, Any] = {key: value for key, value in chosen.items() if value is not None}
+        return describe_input(path, open_raster(path, Choice(**given)), given)
+    except SeveralRasters as error:
+        return describe_several(path, error)

@@ -11,6 +11,7 @@ import click
 
 from pipeline.cli.options import (
     change_options,
+    choice_options,
     debug_option,
     exists_options,
     json_option,
@@ -94,17 +95,22 @@ def validate(file: str, no_inputs: bool, as_json: bool, changes: dict[str, Any])
 
 @click.command()
 @click.argument("path", type=click.Path(readable=False))
-@click.option("--array", help="The array in a Zarr group that holds several.")
+@choice_options
 @json_option
 @debug_option
-def info(path: str, array: str | None, as_json: bool) -> None:
-    """Say what a raster is: dims, bands, dtype, nodata, chunks, CRS; and the line that makes it an input."""
+def info(path: str, chosen: dict[str, Any], as_json: bool) -> None:
+    """Say what a raster is: dims, bands, dtype, nodata, chunks, CRS; and the line that makes it an input.
+
+    Of a folder, or of a file that holds several, say what there is, and the lines that make inputs of it.
+    """
     import_api()
     from pipeline import api
     from pipeline.cli import text
+    from pipeline.model.facts import InfoFacts
 
-    facts = api.info(path, array)
-    print_facts(facts.to_dict(), as_json, text.format_info(facts))
+    facts = api.info(path, **chosen)
+    lines = text.format_info(facts) if isinstance(facts, InfoFacts) else text.format_contents(facts)
+    print_facts(facts.to_dict(), as_json, lines)
 
 
 @click.command()
@@ -189,7 +195,6 @@ OUTPUT = ("chunks", "shards", "codec", "dims", "pyramid", "overviews", "resampli
 @click.command()
 @click.argument("source", metavar="SRC", type=click.Path(readable=False))
 @click.argument("target", metavar="DST", type=click.Path(readable=False))
-@click.option("--array", help="The array in a Zarr group that holds several.")
 @part_options
 @click.option("--bands", metavar="LIST", help="Positions from 1, or names: '[4, 3, 2]'.")
 @click.option("--dtype", help="Another dtype: integers are rounded half to even and saturate.")

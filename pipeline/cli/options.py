@@ -51,6 +51,20 @@ _override_options = _combined(
         trust_option,
     ]
 )
+_choice_options = _combined(
+    [
+        click.option("--array", help="The array in a Zarr group that holds several."),
+        click.option("--at", multiple=True, metavar="DIM=PLACE", help="Cut a further dim, e.g. z=3, time=2024-06-01."),
+        click.option("--along", metavar="DIM", help="Read a further dim (time, z) as bands."),
+        click.option("--level", type=click.IntRange(min=0), help="Of a pyramid; 0 (default) is full resolution."),
+        click.option(
+            "--series",
+            metavar="N",
+            callback=lambda ctx, parameter, value: value and _to_series(value),
+            help="The image in a TIFF that holds several, from 0; mask: its internal mask.",
+        ),
+    ]
+)
 _part_options = _combined(
     [
         click.option(
@@ -61,13 +75,7 @@ _part_options = _combined(
             help="Only this part: FIRST:END from 0, or : for all, e.g. 0:2000 500:2500.",
         ),
         click.option("--bbox", nargs=4, type=float, metavar="XMIN YMIN XMAX YMAX", help="The same in coordinates."),
-        click.option("--level", type=click.IntRange(min=0), help="Of a pyramid; 0 (default) is full resolution."),
-        click.option(
-            "--series",
-            metavar="N",
-            callback=lambda ctx, parameter, value: value and _to_series(value),
-            help="The image in a TIFF that holds several, from 0; mask: its internal mask.",
-        ),
+        _choice_options,
     ]
 )
 exists_options = _combined(
@@ -102,13 +110,34 @@ def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return _limit_options(wrapper)
 
 
+def choice_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Gather which raster of a file or store is meant into the keyword `chosen`, of `pipeline.verbs.convert.Chosen`."""
+
+    @wraps(command)
+    def wrapper(**rest: Any) -> Any:
+        return command(chosen=_chosen(rest), **rest)
+
+    return _choice_options(wrapper)
+
+
+def _chosen(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the options that say which raster is meant out of all; return those that are given."""
+    given = {name: options.pop(name) for name in ("array", "at", "along", "level", "series")}
+    given["at"] = {dim: _to_place(text) for dim, text in pairs(given["at"], "DIM=PLACE").items()} or None
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _to_place(text: str) -> int | str:
+    return int(text) if re.fullmatch("-?[0-9]{1,9}", text) else text
+
+
 def part_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Gather which part of a raster is meant into the keyword `part`, of `pipeline.verbs.convert.Part`."""
 
     @wraps(command)
     def wrapper(**rest: Any) -> Any:
-        part = {name: rest.pop(name) for name in ("region", "bbox", "level", "series")}
-        return command(part=part, **rest)
+        part = {name: rest.pop(name) for name in ("region", "bbox")}
+        return command(part={**part, **_chosen(rest)}, **rest)
 
     return _part_options(wrapper)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.model.facts import (
+    ContentsFacts,
     InfoFacts,
     PassFacts,
     PlanFacts,
@@ -148,6 +149,8 @@ def format_info(facts: InfoFacts) -> Iterator[str]:
             value = f"{value} colours"
         if key == "pixel_size":
             value = f"{value[0]:.10g} x {value[1]:.10g} {facts.pixel_unit}"
+        if isinstance(value, dict):
+            value = [f"{name} {item}" for name, item in value.items()]
         if isinstance(value, list):
             value = ", ".join(str(item) for item in value)
         yield f"  {key}: {value}"
@@ -155,6 +158,18 @@ def format_info(facts: InfoFacts) -> Iterator[str]:
     yield "to use it:"
     yield "inputs:"
     yield facts.inputs_line
+
+
+def format_contents(facts: ContentsFacts) -> Iterator[str]:
+    """Yield the lines of `info` of what is no single raster."""
+    yield f"{facts.path}: {facts.what}"
+    width = max((len(each.name) for each in facts.members), default=0)
+    yield from (f"  {each.name:{width}}  {each.what}" for each in facts.members)
+    yield from (f"  note: {note}" for note in facts.notes)
+    if facts.inputs_lines:
+        yield "to use it, one of these:" if len(facts.inputs_lines) > 1 else "to use it:"
+        yield "inputs:"
+        yield from facts.inputs_lines
 
 
 def _crs_name(crs: str) -> str:

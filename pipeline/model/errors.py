@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 NO_MEMORY = "the machine, or a limit (`ulimit -v`), gives the process no more memory"
 LINE_LENGTH = 1000
@@ -64,6 +65,17 @@ class InputError(RasterpipeError):
     """An input cannot be opened or read, or exceeds a limit."""
 
     exit_code = 4
+
+
+class SeveralRasters(InputError):
+    """A file, or a store, holds several rasters, and nothing says which is meant."""
+
+    def __init__(
+        self, message: str, choices: Sequence[Mapping[str, Any]] = (), members: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        """`choices` are keys of an input that pick one each; `members` name the rasters, and say what they are."""
+        super().__init__(message)
+        self.choices, self.members = choices, members
 
 
 class ChunkAway(InputError):

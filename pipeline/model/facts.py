@@ -278,6 +278,28 @@ class InfoFacts(RasterFacts, Located):
 
 
 @dataclass(frozen=True)
+class MemberFacts(Facts):
+    """A raster among others."""
+
+    name: str
+    what: str
+    """Its sides and its dtype."""
+
+
+@dataclass(frozen=True)
+class ContentsFacts(Facts):
+    """What lies at a path that is no single raster."""
+
+    path: str
+    what: str
+    """In words."""
+    members: tuple[MemberFacts, ...]
+    inputs_lines: tuple[str, ...]
+    """What makes inputs of a pipeline file of them: one of these."""
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class VerifyFacts(Facts):
     """Whether a finished output is what its record says."""
 

@@ -17,6 +17,8 @@ from pipeline.storage.reader import Reader
 from pipeline.storage.series import Series
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
+RASTER_SUFFIXES = TIFF_SUFFIXES
+"""Of files that are read."""
 REFUSED = {
     ".vrt": "a VRT is a recipe, not pixels; write it out first: gdal_translate {path} image.tif",
     ".jp2": "JPEG 2000 has no fast reader of parts here; convert it first: gdal_translate {path} image.tif",

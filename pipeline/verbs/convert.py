@@ -14,13 +14,21 @@ STEP = "raster"
 SOURCE = "source"
 
 
-class Part(TypedDict, total=False):
+class Chosen(TypedDict, total=False):
+    """Which raster of a file or a store is meant: keys of an input, see `pipeline.storage.input.Input`."""
+
+    array: str | None
+    at: Mapping[str, int | float | str] | None
+    along: str | None
+    level: int | None
+    series: Series | None
+
+
+class Part(Chosen, total=False):
     """What of a raster is meant: see `part_settings`."""
 
     region: Mapping[str, Sequence[int]] | None
     bbox: Sequence[float] | None
-    level: int | None
-    series: Series | None
 
 
 class Wanted(Part, total=False):
@@ -35,8 +43,7 @@ class Wanted(Part, total=False):
 def part_settings(
     region: Mapping[str, Sequence[int]] | None = None,
     bbox: Sequence[float] | None = None,
-    level: int | None = None,
-    series: Series | None = None,
+    **chosen: Unpack[Chosen],
 ) -> list[Setting]:
     """Return settings of a pipeline that reads its input `source`, by which it makes a part of the raster.
 
@@ -46,10 +53,8 @@ def part_settings(
         ``rows`` and ``columns``, [first, end] each, as in a pipeline file. Default: all.
     bbox
         xmin, ymin, xmax, ymax in the raster's coordinates, instead of `region`: the pixels that it touches.
-    level
-        Of a pyramid; 0 is full resolution. The region counts its pixels.
-    series
-        The image of a TIFF, counted from 0, or ``mask``.
+    chosen
+        Which raster of a file or a store. The region counts pixels of the `level` that is read.
     """
     if region is not None and bbox is not None:
         raise UsageError("--region and --bbox both say which part is meant; give one of them")
@@ -58,15 +63,11 @@ def part_settings(
         found.append(("region", region, "--region"))
     if bbox is not None:
         found.append(("region", {"bbox": list(bbox)}, "--bbox"))
-    for key, value in (("level", level), ("series", series)):
-        if value is not None:
-            found.append((f"inputs.{SOURCE}.{key}", value, f"--{key} {value}"))
-    return found
+    given = ((key, chosen.get(key)) for key in Chosen.__annotations__)
+    return found + [(f"inputs.{SOURCE}.{key}", value, f"--{key} {value}") for key, value in given if value is not None]
 
 
-def conversion(
-    source: str, target: str, array: str | None = None, **wanted: Unpack[Wanted]
-) -> tuple[dict[str, Any], list[Setting]]:
+def conversion(source: str, target: str, **wanted: Unpack[Wanted]) -> tuple[dict[str, Any], list[Setting]]:
     """Return the pipeline that converts a raster, and settings of it, each with the option that messages name.
 
     Parameters
@@ -75,9 +76,7 @@ def conversion(
         A Zarr store or a TIFF.
     target
         A Zarr store, or a path that ends in .tif or .ome.zarr.
-    array
-        The array in a store that holds several.
-    region, bbox, level, series
+    region, bbox, array, at, along, level, series
         The part to convert, see `part_settings`. Default: all of the first image at full resolution.
     bands, dtype, nodata
         Of the result. Default: as they are. Without `dtype` and `nodata`, pixels are handed on to the bit; with
@@ -87,7 +86,7 @@ def conversion(
         pipeline file; a text is YAML.
     """
     dtype, nodata = wanted.get("dtype"), wanted.get("nodata")
-    entry: dict[str, Any] = {"path": source} | ({"array": array} if array else {})
+    entry: dict[str, Any] = {"path": source}
     step: dict[str, Any] = {"name": STEP, "op": "cast" if dtype else "select", "input": SOURCE}
     if isinstance(nodata, str) and nodata.lower() == "none":
         entry["nodata"], nodata = "none", None
@@ -103,7 +102,8 @@ def conversion(
 
 def _settings(wanted: Wanted) -> Iterator[Setting]:
     """Yield what is wanted as settings."""
-    yield from part_settings(wanted.get("region"), wanted.get("bbox"), wanted.get("level"), wanted.get("series"))
+    part: Any = {key: value for key, value in wanted.items() if key in Part.__annotations__}
+    yield from part_settings(**part)
     values: dict[str, Any] = {f"steps.{STEP}.bands": wanted.get("bands"), f"steps.{STEP}.dtype": wanted.get("dtype")}
     values[f"steps.{STEP}.nodata"] = wanted.get("nodata")
     values |= {f"output.{key}": value for key, value in wanted.get("output", {}).items()}

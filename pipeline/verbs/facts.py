@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from pipeline.block.plan import Pass
@@ -39,6 +40,7 @@ from pipeline.storage.georeference.recorded import recorded_of
 from pipeline.storage.reader import Reader
 from pipeline.storage.zarr.document import gdal_problem
 from pipeline.storage.zarr.store import array_shape_of
+from pipeline.verbs.contents import line_of
 
 
 def describe_plan(job: Job) -> PlanFacts:
@@ -202,7 +204,8 @@ def _describe_tables(job: Job) -> Iterator[TableFacts]:
         yield TableFacts(path=path, rows=rows, columns=tuple(spec.columns))
 
 
-def describe_input(path: str, reader: Reader, array: str | None = None) -> InfoFacts:
+def describe_input(path: str, reader: Reader, chosen: Mapping[str, Any] = MappingProxyType({})) -> InfoFacts:
+    """Return what a raster is; `chosen` are the keys of an input that pick it."""
     spec, recorded = reader.spec, recorded_of(reader.spec)
     units = {item.band: item.text for item in unit_items(recorded.items)}
     return InfoFacts(
@@ -217,7 +220,7 @@ def describe_input(path: str, reader: Reader, array: str | None = None) -> InfoF
         crs=spec.crs,
         transform=spec.transform or None,
         stored=reader.describe(),
-        inputs_line=f"  image: {{path: {path}, array: {array}}}" if array else f"  image: {path}",
+        inputs_line=line_of({"path": path, **chosen}),
         units=tuple(units.get(band, "") for band in range(spec.num_bands)) if units else None,
         color_table=len(recorded.colors) // 3 or None,
         pixel_size=spec.transform.pixel_size if spec.unit and spec.transform else None,

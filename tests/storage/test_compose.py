@@ -21,34 +21,10 @@ from pipeline.storage.input import Input
 from pipeline.storage.reader import Reader
 from pipeline.testing.draws import draws
 from tests import harness
+from tests.georeference import placed_tiff as tiff
 from tests.zarr_files import group, pixels, read
 
 DRAWN = settings(max_examples=draws(60), deadline=None, suppress_health_check=list(HealthCheck))
-EPSG = (34735, 3, 16, (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32633))
-
-
-def tiff(path: Path, values: np.ndarray, corner: tuple[int, int] = (0, 0), size: float = 10, **options: Any) -> str:
-    """Write a GeoTIFF (band, y, x or y, x) whose first pixel lies at a row and a column of one lattice."""
-    nodata = options.pop("nodata", None)
-    tags: list[Any] = [
-        (33550, 12, 3, (size, size, 0.0)),
-        (33922, 12, 6, (0.0, 0.0, 0.0, 500000.0 + corner[1] * size, 5400000.0 - corner[0] * size, 0.0)),
-        EPSG,
-    ]
-    if nodata is not None:
-        tags.append((42113, 2, 0, str(nodata)))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    planar = {"planarconfig": "separate"} if values.ndim == 3 and len(values) > 1 else {}
-    tifffile.imwrite(
-        path,
-        values,
-        photometric="minisblack",
-        metadata=None,
-        extratags=[(*tag, True) for tag in tags],
-        **planar,
-        **options,
-    )
-    return str(path)
 
 
 def open_as(**entry: Any) -> Reader:

@@ -19,7 +19,7 @@ from typing import Any
 from tifffile import TiffPage
 
 from pipeline.model.affine import Affine
-from pipeline.model.errors import InputError, unknown
+from pipeline.model.errors import InputError, SeveralRasters, unknown
 from pipeline.storage.georeference.ome import color_of_number, pixel_grid
 from pipeline.storage.tiff.layout import path_of
 
@@ -183,9 +183,11 @@ def pages_of(stack: Stack, pages: list[TiffPage], at: Mapping[str, int]) -> list
     for axis in ("z", "t"):
         size = stack.sizes[axis]
         if size > 1 and axis not in at:
-            raise InputError(
+            raise SeveralRasters(
                 f"{path}: dim {axis!r} has {size} entries; pick one, for instance `at: {{{axis}: 0}}`, or read all of "
-                f"them as bands: `along: {axis}`"
+                f"them as bands: `along: {axis}`",
+                [{"at": {axis: 0}}, {"along": axis}],
+                [(axis, f"{size} entries")],
             )
         if not isinstance(index := at.get(axis, 0), int) or not 0 <= index < size:
             raise InputError(f"{path}: `at: {{{axis}: {index}}}` is outside; {axis} has {size} entries, from 0")

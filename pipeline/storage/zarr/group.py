@@ -9,7 +9,7 @@ from typing import Any
 
 import zarr
 
-from pipeline.model.errors import InputError, UsageError, unknown
+from pipeline.model.errors import InputError, SeveralRasters, UsageError, unknown
 from pipeline.storage.folder.base import Folder, RemoteError
 from pipeline.storage.folder.local import LocalFolder
 from pipeline.storage.folder.metadata import METADATA, attributes_of, check_name
@@ -29,7 +29,8 @@ def _open(folder: Folder) -> zarr.Group | zarr.Array[Any]:
         raise InputError(f"{folder}: no such file or folder")
     names = [name for name in ("zarr.json", ".zarray", ".zgroup") if folder.exists(name)]
     if not names:
-        raise InputError(f"{folder}: is not a Zarr array or group (no zarr.json, .zarray or .zgroup in it)")
+        hint = f"; `rasterpipe info {folder}` says what lies there" if isinstance(folder, LocalFolder) else ""
+        raise InputError(f"{folder}: is not a Zarr array or group (no zarr.json, .zarray or .zgroup in it){hint}")
     try:
         with quiet():
             store = folder.metadata_store()
@@ -154,12 +155,20 @@ def _only_raster(group: zarr.Group, path: str) -> str:
     if not rasters:
         raise InputError(f"{path}: is a group and holds no raster; name a group or an array that is one")
     if len(rasters) > 1:
-        raise InputError(
+        raise SeveralRasters(
             f"{path}: is a group and holds {len(rasters)} rasters: {', '.join(rasters)}; name one: "
             f"`{path.rstrip('/')}/{rasters[0]}` as the path, `array: {rasters[0]}` in a pipeline file, "
-            f"or `info --array {rasters[0]}`"
+            f"or `info --array {rasters[0]}`",
+            [{"array": name} for name in rasters],
+            [(name, _sides(group, name)) for name in rasters],
         )
     return rasters[0]
+
+
+def _sides(group: zarr.Group, name: str) -> str:
+    with quiet():
+        array: Any = group[name]
+    return f"{' x '.join(map(str, array.shape))} {array.dtype.name}"
 
 
 def _rasters(group: zarr.Group) -> list[str]:
@@ -251,9 +260,11 @@ def fix_dimensions(
         elif role_of(name) not in ("y", "x", "band"):
             if (size := array.shape[axis]) != 1:
                 _check_named(names, path)
-                raise InputError(
+                raise SeveralRasters(
                     f"{path}: dim {name!r} has {size} entries; pick one, for instance `at: {{{name}: 0}}`, "
-                    f"or read all of them as bands: `along: {name}`"
+                    f"or read all of them as bands: `along: {name}`",
+                    [{"at": {name: 0}}, {"along": name}],
+                    [(name, f"{size} entries")],
                 )
             fixed[axis] = 0
     if at:
