@@ -19,7 +19,7 @@ from pipeline.planning.plan import UNKNOWN
 from pipeline.storage.input import Choice
 from pipeline.storage.open import open_raster
 from pipeline.verbs.contents import describe_folder, describe_several, is_plain_folder
-from pipeline.verbs.convert import SOURCE, Chosen, Part, Wanted, conversion, part_settings
+from pipeline.verbs.convert import SOURCE, Chosen, Part, Wanted, conversion, entry_of, part_settings
 from pipeline.verbs.facts import describe_input, describe_plan
 from pipeline.verbs.load import PLANNED, Cut, Source, load
 from pipeline.verbs.run import Ways, executor_of, run_job
@@ -131,7 +131,7 @@ def apply_operation(
     find_operation(operation)
     name = "result" if operation in RESERVED else operation
     document = {
-        "inputs": {SOURCE: source},
+        "inputs": {SOURCE: entry_of(source)},
         "steps": [{"name": name, "op": operation}],
         "output": {"path": target},
     }

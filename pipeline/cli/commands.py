@@ -217,7 +217,8 @@ def convert(source: str, target: str, as_json: bool, part: dict[str, Any], **opt
     """Convert a raster, or a part of it, from SRC to DST: to Zarr, TIFF (.tif) or OME-Zarr (.ome.zarr).
 
     Pixels, georeference and what else the file says are kept. Examples: rasterpipe convert scene.tif scene.zarr;
-    rasterpipe convert scene.zarr part.tif --region 0:2000 500:2500
+    rasterpipe convert scene.zarr part.tif --region 0:2000 500:2500; of a pattern, the files that it meets are merged:
+    rasterpipe convert 'tiles/*.tif' merged.tif
     """
     import_api()
     from pipeline import api

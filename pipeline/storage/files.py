@@ -18,6 +18,7 @@ from pipeline.model.errors import InputError, PipelineError
 from pipeline.model.raster import printable
 from pipeline.storage.folder.address import is_url
 from pipeline.storage.input import Date, Input, Source, name_of
+from pipeline.storage.stac import expand_stac
 
 MAGIC = re.compile(r"[*?]|\[[^\]]+\]")
 """What makes a pattern of a path."""
@@ -47,6 +48,8 @@ def expand(entry: Input) -> tuple[Input, tuple[str, ...]]:
         A pattern meets no file, or its files do not tell how they belong together.
     """
     notes: list[str] = []
+    if entry.stac is not None:
+        return expand_stac(entry, notes), tuple(notes)
     if isinstance(entry.dates, str):
         return entry.model_copy(update={"dates": _dated(entry.dates, notes)}), tuple(notes)
     found = _expanded(entry, notes)
@@ -61,7 +64,7 @@ def _expanded(source: Any, notes: list[str]) -> Any:
     if isinstance(source.stack, str):
         changes["stack"] = _stack_of(files_of(source.stack), source.stack)
         notes.append(f"stack {source.stack!r}: {_listed(changes['stack'])}")
-    elif isinstance(source.stack, tuple) and any(map(_is_pattern, source.stack)):
+    elif isinstance(source.stack, tuple) and any(map(is_pattern, source.stack)):
         changes["stack"] = tuple(path for each in source.stack for path in _maybe_files(each))
     mosaic = (source.mosaic,) if isinstance(source.mosaic, str) else source.mosaic
     if mosaic is not None:
@@ -74,7 +77,7 @@ def _expanded(source: Any, notes: list[str]) -> Any:
 def _tiles_of(part: str | Source, notes: list[str]) -> Iterator[str | Source]:
     if isinstance(part, Source):
         yield _expanded(part, notes)
-    elif _is_pattern(part):
+    elif is_pattern(part):
         found = files_of(part)
         notes.append(f"mosaic {part!r}: {len(found)} {'file' if len(found) == 1 else 'files'}")
         yield from found
@@ -83,10 +86,11 @@ def _tiles_of(part: str | Source, notes: list[str]) -> Iterator[str | Source]:
 
 
 def _maybe_files(path: str) -> list[str]:
-    return files_of(path) if _is_pattern(path) else [path]
+    return files_of(path) if is_pattern(path) else [path]
 
 
-def _is_pattern(path: str) -> bool:
+def is_pattern(path: str) -> bool:
+    """Return whether a path is a pattern, and no file that is called so."""
     return not is_url(path) and MAGIC.search(path) is not None and not os.path.lexists(path)
 
 

@@ -14,7 +14,7 @@ from pipeline.model.value import Frozen, parse_input_dims, parse_nodata, parse_t
 from pipeline.storage.folder.address import Access
 
 Series = int | Literal["mask"]
-SOURCES = ("path", "stack", "mosaic", "dates")
+SOURCES = ("path", "stack", "mosaic", "dates", "stac")
 """Fields that name the files of a raster; one of them is given."""
 
 
@@ -106,6 +106,12 @@ class Input(Source):
     dates: Annotated[tuple[Date, ...], Field(min_length=1)] | Text | None = None
     """Rasters of several points of time on one grid: [{time: 2024-06-01, path: FILE}, ...], or a pattern such as
     "S2_{time:%Y%m%d}_*.tif". Bands are those of each date, in the order of time."""
+    stac: Text | Texts | None = None
+    """STAC items, or an ItemCollection: a file or URL. Items of one day are a mosaic, of several days dates."""
+    assets: Texts | None = None
+    """Of the items, by key, name of a band, or common name: [B04, B08]. Default: all rasters of data with one band."""
+    alternate: StrictStr | None = None
+    """Which of the alternate places of assets is read, by its key: s3. Default: their `href`."""
     along: StrictStr | None = None
     """A further dimension of the file that is read as bands: time of a Zarr store, z or t of OME-TIFF."""
     overlap: Literal["first", "last", "error"] | None = None
@@ -152,7 +158,9 @@ class Input(Source):
             raise ValueError(
                 "`along` is a dimension of one file or store, given as `path`; of several files, give `dates`"
             )
-        has_mosaic = self.mosaic or any(each.mosaic for each in self.dates or () if isinstance(each, Date))
+        if self.stac is None and (self.assets or self.alternate):
+            raise ValueError(f"`{'assets' if self.assets else 'alternate'}` is of a `stac`, and there is none")
+        has_mosaic = self.mosaic or self.stac or any(each.mosaic for each in self.dates or () if isinstance(each, Date))
         if not has_mosaic and not isinstance(self.dates, str) and (self.overlap or self.extent):
             raise ValueError(f"`{'overlap' if self.overlap else 'extent'}` is of a `mosaic`, and there is none")
         if self.along is not None and self.along in self.at:

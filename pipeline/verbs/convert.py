@@ -8,6 +8,7 @@ from typing import Any, TypedDict, Unpack
 from pipeline.config import Setting, load_pipeline
 from pipeline.model.errors import UsageError
 from pipeline.storage.compose import open_input
+from pipeline.storage.files import expand, is_pattern
 from pipeline.storage.input import Series
 
 STEP = "raster"
@@ -67,13 +68,18 @@ def part_settings(
     return found + [(f"inputs.{SOURCE}.{key}", value, f"--{key} {value}") for key, value in given if value is not None]
 
 
+def entry_of(source: str) -> dict[str, Any]:
+    """Return the input that a source means: a file or store, or the mosaic of all files that a pattern meets."""
+    return {"mosaic": source} if is_pattern(source) else {"path": source}
+
+
 def conversion(source: str, target: str, **wanted: Unpack[Wanted]) -> tuple[dict[str, Any], list[Setting]]:
     """Return the pipeline that converts a raster, and settings of it, each with the option that messages name.
 
     Parameters
     ----------
     source
-        A Zarr store or a TIFF.
+        A Zarr store or a TIFF, or a pattern of files that make up a mosaic.
     target
         A Zarr store, or a path that ends in .tif or .ome.zarr.
     region, bbox, array, at, along, level, series
@@ -86,17 +92,17 @@ def conversion(source: str, target: str, **wanted: Unpack[Wanted]) -> tuple[dict
         pipeline file; a text is YAML.
     """
     dtype, nodata = wanted.get("dtype"), wanted.get("nodata")
-    entry: dict[str, Any] = {"path": source}
+    entry = entry_of(source)
     step: dict[str, Any] = {"name": STEP, "op": "cast" if dtype else "select", "input": SOURCE}
     if isinstance(nodata, str) and nodata.lower() == "none":
         entry["nodata"], nodata = "none", None
-    elif not dtype and nodata is None:
+    elif not dtype and nodata is None and "path" in entry:
         entry["nodata"] = "carry"
     document = {"inputs": {SOURCE: entry}, "steps": [step], "output": {"path": target}}
     settings = list(_settings({**wanted, "nodata": nodata}))
     if not dtype and wanted.get("bands") is None:
         step["bands"] = [1]  # until what is meant is known to be sound
-        step["bands"] = list(open_input(load_pipeline(document, settings)[0].inputs[SOURCE]).spec.bands)
+        step["bands"] = list(open_input(expand(load_pipeline(document, settings)[0].inputs[SOURCE])[0]).spec.bands)
     return document, settings
 
 

@@ -752,8 +752,8 @@ def test_info_tells_the_line_to_write(here: Path) -> None:
 def test_the_advice_about_a_store_of_several_outputs_works(here: Path) -> None:
     assert call("run", "pipeline.yaml", "--set", "steps.smooth.statistics=[mean, max]").exit_code == 0
     advice = (
-        f"is a group and holds 2 rasters: smooth/max, smooth/mean; name one: `{here}/result.zarr/smooth/max` as the path, "
-        "`array: smooth/max` in a pipeline file, or `info --array smooth/max`\n"
+        f"is a group and holds 2 rasters: smooth/max, smooth/mean; name one: `{here}/result.zarr/smooth/max` as the "
+        "path, `array: smooth/max` in a pipeline file, or `info --array smooth/max`\n"
     )
     result = call("convert", "result.zarr", "one.tif")
     assert (result.exit_code, result.stderr.partition("result.zarr: ")[2]) == (4, advice)

@@ -217,6 +217,20 @@ def test_a_run_over_a_mosaic_is_the_run_over_the_merged_raster(tmp_path: Path) -
     assert api.verify(stores[0]).agrees
 
 
+def test_convert_and_apply_merge_what_a_pattern_meets(tmp_path: Path) -> None:
+    whole = pixels((8, 12), "uint16")
+    for number in range(3):
+        part = np.ascontiguousarray(whole[:, 4 * number : 4 * number + 4])
+        tiff(tmp_path / f"tile{number}.tif", part, (0, 4 * number), nodata=0)
+    api.convert(str(tmp_path / "tile*.tif"), tmp_path / "merged.tif")
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "merged.tif"), whole)
+    assert open_as(path=str(tmp_path / "merged.tif")).spec.nodata == 0
+    api.apply_operation("window", {"size": 3}, str(tmp_path / "tile*.tif"), str(tmp_path / "a.zarr"))
+    api.apply_operation("window", {"size": 3}, str(tmp_path / "merged.tif"), str(tmp_path / "b.zarr"))
+    first, second = (harness.read(str(tmp_path / f"{name}.zarr"), "window/mean") for name in "ab")
+    np.testing.assert_array_equal(first, second)
+
+
 def test_mosaics_that_do_not_fit_are_refused_with_what_mends_them(tmp_path: Path) -> None:
     a = tiff(tmp_path / "a.tif", pixels((4, 4), "uint8"))
     half = tiff(tmp_path / "half.tif", pixels((4, 4), "uint8"), (0, 0), 10)
