@@ -16,7 +16,7 @@ from typing import Any
 
 from pipeline.model.errors import InputError, PipelineError
 from pipeline.model.raster import printable
-from pipeline.storage.folder.address import is_url
+from pipeline.storage.folder.address import Access, is_url
 from pipeline.storage.input import Date, Input, Source, name_of
 from pipeline.storage.stac import expand_stac
 
@@ -51,67 +51,79 @@ def expand(entry: Input) -> tuple[Input, tuple[str, ...]]:
     if entry.stac is not None:
         return expand_stac(entry, notes), tuple(notes)
     if isinstance(entry.dates, str):
-        return entry.model_copy(update={"dates": _dated(entry.dates, notes)}), tuple(notes)
-    found = _expanded(entry, notes)
+        return entry.model_copy(update={"dates": _dated(entry.dates, entry.storage, notes)}), tuple(notes)
+    found = _expanded(entry, entry.storage, notes)
     if entry.dates is not None:
-        found = entry.model_copy(update={"dates": tuple(_expanded(each, notes) for each in entry.dates)})
+        found = entry.model_copy(update={"dates": tuple(_expanded(each, entry.storage, notes) for each in entry.dates)})
     return found, tuple(notes)
 
 
-def _expanded(source: Any, notes: list[str]) -> Any:
+def _expanded(source: Any, access: Access | None, notes: list[str]) -> Any:
     """Return a source whose stack and mosaic name files."""
     changes: dict[str, Any] = {}
     if isinstance(source.stack, str):
-        changes["stack"] = _stack_of(files_of(source.stack), source.stack)
+        changes["stack"] = _stack_of(files_of(source.stack, access), source.stack)
         notes.append(f"stack {source.stack!r}: {_listed(changes['stack'])}")
     elif isinstance(source.stack, tuple) and any(map(is_pattern, source.stack)):
-        changes["stack"] = tuple(path for each in source.stack for path in _maybe_files(each))
+        changes["stack"] = tuple(
+            path for each in source.stack for path in (files_of(each, access) if is_pattern(each) else [each])
+        )
     mosaic = (source.mosaic,) if isinstance(source.mosaic, str) else source.mosaic
     if mosaic is not None:
-        parts = [part for each in mosaic for part in _tiles_of(each, notes)]
+        parts = [part for each in mosaic for part in _tiles_of(each, access, notes)]
         if source.mosaic != tuple(parts):
             changes["mosaic"] = tuple(parts)
     return source.model_copy(update=changes) if changes else source
 
 
-def _tiles_of(part: str | Source, notes: list[str]) -> Iterator[str | Source]:
+def _tiles_of(part: str | Source, access: Access | None, notes: list[str]) -> Iterator[str | Source]:
     if isinstance(part, Source):
-        yield _expanded(part, notes)
+        yield _expanded(part, access, notes)
     elif is_pattern(part):
-        found = files_of(part)
+        found = files_of(part, access)
         notes.append(f"mosaic {part!r}: {len(found)} {'file' if len(found) == 1 else 'files'}")
         yield from found
     else:
         yield part
 
 
-def _maybe_files(path: str) -> list[str]:
-    return files_of(path) if is_pattern(path) else [path]
-
-
 def is_pattern(path: str) -> bool:
     """Return whether a path is a pattern, and no file that is called so."""
-    return not is_url(path) and MAGIC.search(path) is not None and not os.path.lexists(path)
+    return MAGIC.search(path) is not None and (is_url(path) or not os.path.lexists(path))
 
 
-def files_of(pattern: str) -> list[str]:
+def files_of(pattern: str, access: Access | None = None) -> list[str]:
     """Return the files (and stores) that a pattern meets, in natural order: 2 before 10.
 
     Raises
     ------
     InputError
-        There is none: with what lies in the folder. A pattern of a URL.
+        There is none: with what lies in the folder. A pattern on a server that does not list what it has.
     """
-    if is_url(pattern):
-        raise InputError(f"{pattern}: a pattern names files on a disk; list those of a server, or give a STAC item")
-    found = []
-    for path in glob.iglob(pattern, recursive=True):
-        found.append(path)
+    found = dict[str, None]()
+    for path in _objects(pattern, access) if is_url(pattern) else glob.iglob(pattern, recursive=True):
+        found[path] = None
         if len(found) > MOST_FILES:
             raise InputError(f"{pattern}: meets more than {MOST_FILES:,} files; give a narrower pattern")
     if not found:
-        raise InputError(f"{pattern}: no file has such a name; {_what_lies_there(pattern)}")
+        there = "no object" if is_url(pattern) else "no file"
+        raise InputError(f"{pattern}: {there} has such a name{'' if is_url(pattern) else _what_lies_there(pattern)}")
     return sorted(found, key=natural)
+
+
+def _objects(pattern: str, access: Access | None) -> Iterator[str]:
+    """Yield the objects (and stores, which are prefixes of objects) that a pattern meets in a bucket."""
+    if pattern.startswith("http"):
+        raise InputError(f"{pattern}: servers of http do not list what they have; list the files, or give a STAC item")
+    from pipeline.storage.folder.remote import ObjectFolder
+
+    first = MAGIC.search(pattern)
+    assert first is not None
+    root = pattern[: first.start()].rpartition("/")[0]
+    folder, told = ObjectFolder(root, access or Access()), re.compile(_glob_expression(pattern) + "(?=/|$)", re.DOTALL)
+    for name in folder.names():
+        if match := told.match(f"{root}/{name}"):
+            yield match[0]
 
 
 def natural(text: str) -> list[tuple[int, int | str]]:
@@ -137,9 +149,9 @@ def _what_lies_there(pattern: str) -> str:
     try:
         names = sorted(os.listdir(folder), key=natural)
     except OSError as error:
-        return f"{folder} cannot be listed: {error.strerror}"
+        return f"; {folder} cannot be listed: {error.strerror}"
     more = f", and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
-    return f"in {folder} lie {', '.join(map(printable, names[:LISTED])) or 'no files'}{more}"
+    return f"; in {folder} lie {', '.join(map(printable, names[:LISTED])) or 'no files'}{more}"
 
 
 def band_in_name(path: str) -> str:
@@ -205,7 +217,7 @@ def arrange(paths: Sequence[str]) -> Source:
     )
 
 
-def _dated(pattern: str, notes: list[str]) -> tuple[Date, ...]:
+def _dated(pattern: str, access: Access | None, notes: list[str]) -> tuple[Date, ...]:
     """Return the rasters of a pattern with a time in it, one for each time."""
     if TIME.search(pattern) is None:
         raise PipelineError(
@@ -213,7 +225,7 @@ def _dated(pattern: str, notes: list[str]) -> tuple[Date, ...]:
             ("dates",),
         )
     told, form, loose = _expression(pattern)
-    files = files_of(loose)
+    files = files_of(loose, access)
     by_time: dict[str, list[str]] = {}
     for path in files:
         if (match := told.fullmatch(path)) is not None and (time := _time(match["time"], form)) is not None:
