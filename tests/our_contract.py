@@ -19,6 +19,7 @@ class Ours(OperationContract):
     unfit = (
         *("band counts do not fit", "holds fractions", "the palette has"),
         "no pixel is valid in all bands",
+        *("the raster's bands have", "`best` takes all bands of one entry"),
     )
 
     def plain(self, step: dict[str, Any]) -> dict[str, Any]:

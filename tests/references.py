@@ -15,8 +15,10 @@ from scipy.ndimage import gaussian_filter1d
 
 from pipeline.operations.base import Operation
 from pipeline.testing.reference import Expected, pad
+from tests.reference_composite import composite
 from tests.reference_pointwise import POINTWISE
 from tests.reference_reduction import REDUCTIONS
+from tests.reference_statistic import order_statistic, statistic_of
 
 
 def footprint_of(step: Any) -> np.ndarray:
@@ -48,7 +50,7 @@ def window(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
             if name in percents:
                 value, bound = order_statistic(windows, percents[name] / 100), np.zeros(())
             else:
-                value, bound = _window_statistic(name, windows, finite, float(eps))
+                value, bound = statistic_of(name, windows, finite, float(eps))
             usable = windows if with_infinities else finite
             centre = plane if with_infinities else np.where(np.isfinite(plane), plane, np.nan)
             too_few = np.sum(~np.isnan(usable), axis=-1) < step.min_valid
@@ -58,48 +60,6 @@ def window(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
             bounds[name].append(bound)
     exact = ("min", "max", "range", "count", *percents)
     return {name: (np.stack(results[name]), None if name in exact else np.stack(bounds[name])) for name in names}
-
-
-def order_statistic(values: np.ndarray, fraction: float) -> np.ndarray:
-    """numpy's linear interpolation between the sorted values that are not NaN; infinite beside an infinity."""
-    ordered = np.sort(values, axis=-1)  # NaN comes last
-    count = np.sum(~np.isnan(values), axis=-1, keepdims=True)
-    position = np.maximum(count - 1, 0) * fraction
-    rank = position.astype(int)
-    low = np.take_along_axis(ordered, rank, -1)
-    high = np.take_along_axis(ordered, np.minimum(rank + 1, np.maximum(count - 1, 0)), -1)
-    t = position - rank
-    with np.errstate(invalid="ignore"):
-        between = np.where(t < 0.5, low + (high - low) * t, high - (high - low) * (1 - t))
-        between = np.where(np.isinf(low) | np.isinf(high), low + high, between)
-    result: np.ndarray = np.where((t == 0) | (low == high), low, between)[..., 0]
-    return result
-
-
-def _window_statistic(name: str, windows: np.ndarray, finite: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray]:
-    import warnings
-
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")  # all-NaN windows
-        count = np.sum(~np.isnan(finite), axis=-1)
-        largest = np.nan_to_num(np.nanmax(np.abs(finite), axis=-1, initial=0))
-        if name == "count":
-            return count.astype(np.float64), largest
-        if name == "sum":
-            return np.nansum(finite, axis=-1), 4 * eps * largest * count
-        if name == "mean":
-            return np.nanmean(finite, axis=-1), 4 * eps * largest
-        if name == "var":
-            return np.nanvar(finite, axis=-1), 4 * eps * largest**2
-        if name == "std":
-            # an error e of the variance is one of e / (2 std), and never more than sqrt(e)
-            std, error = np.nanstd(finite, axis=-1), 4 * eps * largest**2
-            return std, np.minimum(np.sqrt(error), error / np.maximum(std, 1e-300)) + 4 * eps * std
-        if name == "min":
-            return np.nanmin(windows, axis=-1), largest
-        if name == "max":
-            return np.nanmax(windows, axis=-1), largest
-        return np.nanmax(finite, axis=-1) - np.nanmin(finite, axis=-1), largest
 
 
 def difference(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
@@ -320,6 +280,7 @@ def _gabor_statistic(
 
 
 REFERENCES: dict[str, Callable[[Operation, np.ndarray, np.dtype], Expected]] = {
+    "composite": composite,
     "convolve": convolve,
     "gabor": gabor,
     "gaussian": gaussian,

@@ -13,6 +13,7 @@ from tests.strategy_pointwise import POINTWISE
 
 BOUNDARIES = ("reflect", "nearest", "mirror", "constant", "wrap", "shrink")
 LABEL_STATISTICS = ("count", "sum", "mean", "var", "std", "min", "max")
+COMPOSITES = ("mean", "median", "min", "max", "std", "count", "first", "last")
 STATISTICS = ("mean", "sum", "var", "std", "min", "max", "range", "count", "median")
 
 
@@ -184,7 +185,27 @@ def palette_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
     return step | ({"sweeps": 2} if step["method"] == "kmeans" else {})
 
 
+@st.composite
+def composite_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
+    """Draw composites over dates, which rasters with a band axis have, and over all bands."""
+    step: dict[str, Any] = {"name": name, "op": "composite", "over": draw(st.sampled_from(["time", "time", "band"]))}
+    if draw(st.booleans()):
+        step["statistics"] = draw(st.lists(st.sampled_from(COMPOSITES), min_size=1, max_size=4, unique=True))
+    if draw(st.integers(0, 3)) == 0:
+        step["percentiles"] = draw(
+            st.lists(st.sampled_from([0, 2.5, 50, 90, 100]), min_size=1, max_size=2, unique=True)
+        )
+    if step["over"] == "band":
+        if draw(st.booleans()):
+            by = draw(st.sampled_from(["input", "b1 % 7", "-abs(input)"]))
+            step["best"] = {"by": by, "pick": draw(st.sampled_from(["max", "min"]))}
+    elif draw(st.booleans()):
+        step["window"] = draw(st.sampled_from(["month", "year", "16 days"]))
+    return step
+
+
 STEPS = {
+    "composite": composite_steps,
     "convolve": convolve_steps,
     "gabor": gabor_steps,
     "gaussian": gaussian_steps,
@@ -208,7 +229,9 @@ def outputs_of(step: dict[str, Any]) -> list[str]:
     if step["op"] == "gabor" and "window" not in step:
         return ["response"]
     percentiles = [f"p{value:g}" for value in step.get("percentiles", ())]
-    return [*step.get("statistics", ()), *percentiles, *step.get("outputs", ())] or ["value"]
+    best = ["value", "date"] if "best" in step else []
+    default = "median" if step["op"] == "composite" else "value"
+    return [*step.get("statistics", ()), *percentiles, *step.get("outputs", ()), *best] or [default]
 
 
 def plain(step: dict[str, Any]) -> dict[str, Any]:
@@ -216,6 +239,8 @@ def plain(step: dict[str, Any]) -> dict[str, Any]:
     step = {key: value for key, value in step.items() if key not in ("cval", "edge", "percentiles")}
     if step["op"] == "quantize":
         step["outputs"] = ["distance"]
+    if step["op"] == "composite":
+        step = {"name": step["name"], "op": "composite", "over": "band", "statistics": ["mean"]}
     if step["op"] in ("gradient", "hessian"):
         step["edge"] = "nearest"  # a parabola's block holds more than its interior needs
     if step["op"] == "window":
@@ -228,6 +253,7 @@ def plain(step: dict[str, Any]) -> dict[str, Any]:
 
 
 SCRATCH_STEPS: dict[str, dict[str, Any]] = {
+    "composite": {"over": "band", "statistics": list(COMPOSITES), "percentiles": [10], "best": {"by": "input"}},
     "convolve": {"kernel": np.random.default_rng(0).random((31, 15)).tolist(), "normalize": True},
     "gabor": {"frequencies": [0.1, 0.2], "orientations": [0, 30, 150], "window": 15, "statistics": ["mean", "var"]},
     "gaussian": {"sigma": 20, "normalize": True},

@@ -151,7 +151,7 @@ class _Walk:
         if needs_mask(use, step.operation.domain):
             block.valid = self.buffers.take(block.values.shape, np.dtype(bool))
             self.actor.mark_valid(block, use.spec)
-        block.bands = use.spec.bands
+        block.bands, block.band_coordinates = use.spec.bands, use.spec.band_coordinates
         self.views[key] = block
         return block
 

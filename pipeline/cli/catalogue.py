@@ -85,7 +85,12 @@ def _bind_example(cls: type[Operation], dtype: np.dtype) -> StepPlan:
     document = parse(f"step: {cls.example}")
     operation = cls.model_validate(document.data["step"])
     bands = tuple(f"b{number}" for number in range(1, 17))
-    spec = RasterSpec(1000, 1000, dtype, ("y", "x", "band"), bands, 0 if dtype.kind == "u" else float("nan"))
+    series = (
+        ("time", tuple(f"2024-0{number // 4 + 1}-01" for number in range(len(bands)))),
+        ("source_band", tuple(f"B{number % 4 + 1}" for number in range(len(bands)))),
+    )
+    nodata = 0 if dtype.kind == "u" else float("nan")
+    spec = RasterSpec(1000, 1000, dtype, ("y", "x", "band"), bands, nodata, series)
     single = RasterSpec(1000, 1000, np.dtype(np.uint16), ("y", "x"), ("b1",), 0)
     sources = {key: key for key in operation.sources()}
     specs = {key: single if key == "labels" else spec for key in sources}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from pipeline.config.document import Document
 from pipeline.config.place import KeyPath, format_path, look_up
-from pipeline.model.errors import PipelineError, RasterpipeError, show, unknown
+from pipeline.model.errors import PipelineError, RasterpipeError, nearest, show, unknown
 from pipeline.operations.registry import owner_of, registry
 
 MAX_PROBLEMS = 20
@@ -115,7 +114,7 @@ def missing(path: KeyPath, remedy: str = "") -> str:
 def meant_key(key: str, valid: Sequence[str]) -> str | None:
     """Return the valid key that an unknown one stands for: its synonym, else the nearest."""
     synonyms = [ours for ours in KEY_SYNONYMS.get(key, ()) if ours in valid]
-    return next(iter(synonyms or difflib.get_close_matches(key[:60], valid, n=1, cutoff=0.6)), None)
+    return synonyms[0] if synonyms else nearest(key, valid)
 
 
 def unknown_key(key: str, valid: Sequence[str]) -> str:

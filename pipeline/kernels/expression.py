@@ -4,7 +4,8 @@ A register is one flat array of whole grains. An element's result depends on not
 over whole grains of contiguous elements, so none is ever computed by the remainder of a vector loop, whose `exp` or
 `pow` may round differently from the loop's main part.
 
-NaN is an invalid pixel. It stays one through everything but `isvalid` and the branch that `where` does not take.
+NaN is an invalid pixel. It stays one through everything but `isvalid`, `coalesce` and the branch that `where` does not
+take.
 """
 
 from __future__ import annotations
@@ -176,6 +177,11 @@ def _where(args: Sequence[Any], unsure: Sequence[bool], out: np.ndarray, flags: 
     _mark_unsure(args[:1], unsure[:1], out, flags[0])
 
 
+def _coalesce(args: Sequence[Any], unsure: Sequence[bool], out: np.ndarray, flags: np.ndarray) -> None:
+    np.copyto(out, args[0])
+    np.copyto(out, args[1], where=np.isnan(args[0], out=flags[0]))
+
+
 def _isvalid(args: Sequence[Any], unsure: Sequence[bool], out: np.ndarray, flags: np.ndarray) -> None:
     np.isnan(args[0], out=flags[0])
     np.copyto(out, np.logical_not(flags[0], out=flags[0]))
@@ -195,4 +201,5 @@ _OTHERS: dict[str, Callable[[Sequence[Any], Sequence[bool], np.ndarray, np.ndarr
     "power": _power,
     "where": _where,
     "isvalid": _isvalid,
+    "coalesce": _coalesce,
 }

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.kernels.compile import kernel
+from pipeline.kernels.compile import inner, kernel
 
 UNSIGNED, SIGNED, FLOAT = range(3)
 
@@ -66,23 +66,10 @@ def to_keys(bits: Any, valid: Any, kind: Any, limits: Any, source: Any, keys: An
     for i in range(num_rows):
         row = bits[plane, top + i, left : left + (num - 1) * step + 1]
         to, ok = keys[i, :num], usable[i, :num]
-        for c in range(num):
-            ok[c] = 1
-        if kind == 0:
-            for c in range(num):
-                to[c] = row[c * step]
-        elif kind == 1:
-            for c in range(num):
-                to[c] = row[c * step] ^ sign
-        else:
-            for c in range(num):
-                value = row[c * step]
-                to[c] = ~value if value & sign else value | sign
-                ok[c] = (value & ~sign) <= infinity
+        copy_row(row, step, to)
+        keys_of_row(kind, sign, infinity, to, ok)
         if valid.size:
-            mask = valid[plane, top + i, left : left + (num - 1) * step + 1]
-            for c in range(num):
-                ok[c] &= mask[c * step]
+            mask_row(valid[plane, top + i, left : left + (num - 1) * step + 1], step, ok)
         count = 0
         for c in range(num):
             count += ok[c]
@@ -91,6 +78,44 @@ def to_keys(bits: Any, valid: Any, kind: Any, limits: Any, source: Any, keys: An
             for c in range(num):
                 to[c] = to[c] if ok[c] else every
     return invalid
+
+
+# Steps of 1 have loops of their own, of which the compiler makes vectors.
+
+
+@inner
+def copy_row(row: Any, step: Any, out: Any) -> None:
+    if step == 1:
+        for c in range(out.size):
+            out[c] = row[c]
+        return
+    for c in range(out.size):
+        out[c] = row[c * step]
+
+
+@inner
+def keys_of_row(kind: Any, sign: Any, infinity: Any, keys: Any, usable: Any) -> None:
+    """Turn the bits of values into keys, in place."""
+    if kind == 2:
+        for c in range(keys.size):
+            value = keys[c]
+            keys[c] = ~value if value & sign else value | sign
+            usable[c] = (value & ~sign) <= infinity
+        return
+    flipped = sign if kind == 1 else sign ^ sign
+    for c in range(keys.size):
+        keys[c] ^= flipped
+        usable[c] = 1
+
+
+@inner
+def mask_row(mask: Any, step: Any, usable: Any) -> None:
+    if step == 1:
+        for c in range(usable.size):
+            usable[c] &= mask[c]
+        return
+    for c in range(usable.size):
+        usable[c] &= mask[c * step]
 
 
 @kernel

@@ -24,7 +24,7 @@ from pipeline.kernels.frame import Frame
 from pipeline.kernels.order_key import Elements, KeyRule, to_bits, to_keys
 from pipeline.kernels.window import WindowRule
 from pipeline.kernels.window_footprint import count_windows
-from pipeline.kernels.window_network import run_network
+from pipeline.kernels.window_network import row_span, run_network
 from pipeline.kernels.window_rank import interpolate, rank_pixels, slide
 from pipeline.kernels.window_selection import Selection
 
@@ -105,7 +105,7 @@ class _Worker:
         selection, lanes = self.selection, self.frame.lanes
         height, width = selection.footprint.extent
         num, reach = tile.num_columns * lanes, (width - 1) * lanes
-        rows, span = tile.num_rows + height - 1, _span(num + reach)
+        rows, span = tile.num_rows + height - 1, row_span(num + reach)
         usable = self.array("usable", rows, num + reach)
         clean = self._read(tile, self.array("arena", rows, span), usable) == 0
         network = selection.network if clean else selection.full_network
@@ -181,11 +181,6 @@ def scratch_bytes(
     return total + taken + 32 * (shape[1] + footprint.extent[1]) * lanes + 2**14
 
 
-def _span(num: int) -> int:
-    """Return the distance of two rows of `num` keys: no multiple of 4 KiB, where loads would wait for stores."""
-    return (num + 303) // 512 * 512 + 208
-
-
 def _buffers(
     shape: tuple[int, int], selection: Selection, lanes: int, itemsize: int
 ) -> dict[str, tuple[int, np.dtype | type]]:
@@ -197,7 +192,7 @@ def _buffers(
     if selection.network:
         rows, columns = (min(a, b) for a, b in zip(shape, selection.tile(lanes, itemsize), strict=True))
         usable, counts = (rows + height - 1) * (columns + width - 1) * lanes, rows * columns * lanes
-        arena = (rows + height - 1 + selection.network_rows) * _span((columns + width - 1) * lanes)
+        arena = (rows + height - 1 + selection.network_rows) * row_span((columns + width - 1) * lanes)
         sizes |= {"arena": (arena, unsigned), "low": (num * counts, unsigned), "high": (num * counts, unsigned)}
     if not (selection.network and selection.full_network):
         rows, columns = (min(a, b) for a, b in zip(shape, selection.rank_tile, strict=True))

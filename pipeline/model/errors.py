@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 NO_MEMORY = "the machine, or a limit (`ulimit -v`), gives the process no more memory"
@@ -143,9 +144,70 @@ def did_you_mean(value: object, names: Sequence[str]) -> str:
     >>> did_you_mean("imag", ["image", "labels"]), did_you_mean("IMAGE", ["image", "labels"])
     ("; did you mean 'image'?", "; did you mean 'image'?")
     """
-    near = [name for name in names if name.lower() == str(value).lower()]
-    near = near or difflib.get_close_matches(str(value), names, n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    near = nearest(str(value), names)
+    return f"; did you mean {near!r}?" if near is not None else ""
+
+
+LONGEST_NAME = 60
+"""Characters of a name that is compared with others."""
+MOST_NAMES = 2000
+"""Names that are compared: a file may list more."""
+
+
+def nearest(value: str, names: Iterable[str]) -> str | None:
+    """Return the name that is most likely meant: written a little otherwise, or the beginning of the other.
+
+    A slip is a character more, less, another one, or two in turn. There may be one, in longer names one for three
+    characters; names of two characters have theirs in turn. What differs in its numbers is another thing: B04 is not
+    B05, but B4 is B04.
+
+    Examples
+    --------
+    >>> nearest("maen", ["min", "mean", "median"]), nearest("mean", ["tan", "min"]), nearest("B4", ["B04", "B05"])
+    ('mean', None, 'B04')
+    """
+    word = _plain(value[:LONGEST_NAME])
+    ranked = sorted(
+        (distance, place, name)
+        for place, name in enumerate(islice(names, MOST_NAMES))
+        if (distance := _distance(word, _plain(name[:LONGEST_NAME]))) is not None
+    )
+    return ranked[0][2] if ranked else None
+
+
+def _plain(name: str) -> str:
+    """Return a name without what people write in several ways: capitals, separators, zeros before numbers."""
+    return re.sub(r"(?<![0-9])0+(?=[0-9])", "", re.sub(r"[-_ ]", "", name.casefold()))
+
+
+def _distance(word: str, name: str) -> int | None:
+    """Return how far a name is, 0 for what is written otherwise alone; None where it is too far."""
+    numbers = ["".join(re.findall(r"[0-9]", text)) for text in (word, name)]
+    if all(numbers) and sorted(numbers[0]) != sorted(numbers[1]):
+        return None
+    shorter, longer = sorted((word, name), key=len)
+    is_begun = longer.startswith(shorter) and (len(shorter) >= 3 or len(longer) == len(shorter) + 1)
+    has_no_vowels = len(word) >= 3 and word == name[:1] + re.sub("[aeiou]", "", name[1:])
+    most = max(1, len(shorter) // 3) if len(shorter) > 2 or sorted(word) == sorted(name) else 0
+    if is_begun or has_no_vowels:
+        return len(longer) - len(shorter)
+    if len(longer) - len(shorter) > most:
+        return None
+    slips = _slips(word, name)
+    return slips if slips <= most else None
+
+
+def _slips(a: str, b: str) -> int:
+    """Return how many slips lie between two texts (Damerau and Levenshtein's distance, of neighbours in turn)."""
+    before: list[int] = []
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        last, before, row = before, row, [i]
+        for j, y in enumerate(b, 1):
+            row.append(min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (x != y)))
+            if i > 1 and j > 1 and (x, y) == (b[j - 2], a[i - 2]):
+                row[j] = min(row[j], last[j - 2] + 1)
+    return row[-1]
 
 
 def show(value: object, length: int = 60) -> str:

@@ -16,6 +16,8 @@ from pipeline.model.region import Region
 Dims = tuple[str, ...]
 Number = int | float
 BandKey = int | str
+BandCoordinates = tuple[tuple[str, tuple[Number | str, ...]], ...]
+"""Further coordinates along the band axis: name, and a value for each band."""
 
 DIMS: tuple[Dims, ...] = (("y", "x", "band"), ("band", "y", "x"), ("y", "x"))
 DTYPES = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
@@ -60,7 +62,7 @@ class RasterSpec:
     dims: Dims = ("y", "x")
     bands: tuple[str, ...] = ("b1",)
     nodata: Number | None = None
-    band_coordinates: tuple[tuple[str, tuple[Number | str, ...]], ...] = ()
+    band_coordinates: BandCoordinates = ()
     transform: Affine | None = None
     crs: str | None = None
     recorded: HandedOn | None = None

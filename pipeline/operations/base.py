@@ -16,7 +16,16 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
-from pipeline.model.raster import BandKey, Dims, DTypeName, Number, RasterSpec, array_slices, working_dtype
+from pipeline.model.raster import (
+    BandCoordinates,
+    BandKey,
+    Dims,
+    DTypeName,
+    Number,
+    RasterSpec,
+    array_slices,
+    working_dtype,
+)
 from pipeline.model.region import Halo, Region
 from pipeline.model.table import Table, TableSpec
 from pipeline.operations.fields import _refuse_none
@@ -57,7 +66,7 @@ class Block:
     pixel is NaN in floating-point values; in integer values it is False in `valid` (None: all are valid). In a
     block that an operation fills, an invalid integer pixel is written as `fill`. `raster` is the whole raster's
     region: an operation of two stages fills the edges of its own intermediate by it. `bands` are the names of a
-    source's bands.
+    source's bands, `band_coordinates` what else is known of them (`RasterSpec.band_coordinates`).
     """
 
     values: np.ndarray
@@ -67,6 +76,7 @@ class Block:
     fill: Number | None = None
     raster: Region = _NOWHERE
     bands: tuple[str, ...] = ()
+    band_coordinates: BandCoordinates = ()
 
     @property
     def region(self) -> Region:

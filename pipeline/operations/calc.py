@@ -37,9 +37,9 @@ class Calc(Operation):
     a number without one. Infinity is a value, also as the result of an overflow. Conditions are 1 and 0.
 
     Numbers, pi, + - * / // % **, comparisons (a < b < c), and, or, not (& | ~ between conditions), and the functions
-    where(condition, a, b), min, max, abs, sqrt, exp, log, log10, log2, sin, cos, tan, arcsin, arccos, arctan,
-    arctan2, floor, ceil, round (half to even), clip(x, low, high), isvalid(x). Only isvalid and the branch that where
-    does not take look past nodata.
+    where(condition, a, b), min, max, mean, median, coalesce(a, b, ...), abs, sqrt, exp, log, log10, log2, sin, cos,
+    tan, arcsin, arccos, arctan, arctan2, floor, ceil, round (half to even), clip(x, low, high), isvalid(x). Only
+    isvalid, coalesce (the first valid one) and the branch that where does not take look past nodata.
 
     With one input, its bands are called by their names, or b1, b2, ... by position (b4 is refused where the fourth
     band is called B05); `input`, or the input's own name, is all its bands. With several inputs, `a` is all bands of

@@ -55,6 +55,20 @@ MatrixOrPath = Annotated[Matrix | str, BeforeValidator(to_matrix, json_schema_in
 """A matrix, inline or from a .npy, .csv or .txt file; the field's name stands in `ReadsMatrices.matrices`."""
 
 
+Percentile = Annotated[float, Field(ge=0, le=100, strict=True)]
+
+
+def percentile_name(percentile: float) -> str:
+    """Return the name of an output.
+
+    Examples
+    --------
+    >>> percentile_name(10.0), percentile_name(2.5)
+    ('p10', 'p2.5')
+    """
+    return f"p{percentile:.12g}"
+
+
 Positive = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
 """Beyond, a wave or an envelope is none that pixels can show, and its formulas leave float64."""
 

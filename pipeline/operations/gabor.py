@@ -273,11 +273,13 @@ def _coordinates(
     source: RasterSpec, bank: list[tuple[float, float]]
 ) -> tuple[tuple[str, tuple[Number | str, ...]], ...]:
     """Return the coordinates along the bands: those of the source repeated, and which filter made each."""
-    num = len(source.bands)
+    num, known = len(source.bands), dict(source.band_coordinates)
+    # of a series, whose bands are those of many dates; those of a bank are told apart by their names alone
+    bands = known["source_band"] if "source_band" in known and "frequency" not in known else source.bands
     own: dict[str, tuple[Number | str, ...]] = {
         "frequency": tuple(frequency for frequency, _ in bank) * num,
         "orientation": tuple(orientation for _, orientation in bank) * num,
-        "source_band": tuple(band for band in source.bands for _ in bank),
+        "source_band": tuple(band for band in bands for _ in bank),
     }
     kept = tuple(
         (name, tuple(value for value in values for _ in bank))

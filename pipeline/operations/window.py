@@ -23,7 +23,7 @@ from pipeline.model.region import Halo, Region
 from pipeline.operations.base import Block, Boundary, Domain, Edge, Specs
 from pipeline.operations.checks import check_cval, check_occurs, check_odd, unique
 from pipeline.operations.exact import keep_dtype, require_exact
-from pipeline.operations.fields import IntPair, Matrix, to_matrix
+from pipeline.operations.fields import IntPair, Matrix, Percentile, percentile_name, to_matrix
 from pipeline.operations.registry import register
 from pipeline.operations.traits import HasUnits, ReadsMatrices
 
@@ -57,18 +57,6 @@ def to_footprint(value: Any) -> Any:
 FootprintOrPath = Annotated[
     Shape | Matrix | str, BeforeValidator(to_footprint, json_schema_input_type=Shape | Matrix | str)
 ]
-Percentile = Annotated[float, Field(ge=0, le=100, strict=True)]
-
-
-def _percentile_name(percentile: float) -> str:
-    """Return the name of an output.
-
-    Examples
-    --------
-    >>> _percentile_name(10.0), _percentile_name(2.5)
-    ('p10', 'p2.5')
-    """
-    return f"p{percentile:.12g}"
 
 
 @register
@@ -120,7 +108,7 @@ class Window(HasUnits, ReadsMatrices):
 
     _check_size = field_validator("size")(check_odd)
     _check_statistics = field_validator("statistics")(unique("each statistic"))
-    _check_percentiles = field_validator("percentiles")(unique("each percentile", _percentile_name))
+    _check_percentiles = field_validator("percentiles")(unique("each percentile", percentile_name))
 
     @model_validator(mode="after")
     def _check(self) -> Window:
@@ -151,7 +139,7 @@ class Window(HasUnits, ReadsMatrices):
     def fractions(self) -> dict[str, float]:
         """The order statistics by the output's name."""
         percents = {"median": 50.0} if "median" in self.statistics else {}
-        percents |= {_percentile_name(percentile): percentile for percentile in self.percentiles}
+        percents |= {percentile_name(percentile): percentile for percentile in self.percentiles}
         return {name: percent / 100 for name, percent in percents.items()}
 
     def matrix_files(self) -> dict[str, str]:
@@ -174,7 +162,7 @@ class Window(HasUnits, ReadsMatrices):
         if self.percentiles or any(name in ROUNDED for name in self.statistics):
             require_exact(self, source)
         check_occurs(self.cval, source.dtype)
-        names, ordered = (*self.statistics, *map(_percentile_name, self.percentiles)), self.fractions
+        names, ordered = (*self.statistics, *map(percentile_name, self.percentiles)), self.fractions
         return {name: self._output(name, source, ordered) for name in names}
 
     def _output(self, name: str, source: RasterSpec, ordered: Mapping[str, float]) -> RasterSpec:

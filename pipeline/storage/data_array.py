@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +22,24 @@ def describe(array: Any, spec: RasterSpec, said: list[str]) -> RasterSpec:
     is_length = transform is not None and crs is None and x is not None
     unit = UNIT if is_length and micrometres(1, x.attrs.get("units")) == 1 else None
     nodata = _nodata(array, said) if spec.nodata is None else spec.nodata
-    return replace(spec, bands=_bands(array, spec.bands, said), nodata=nodata, transform=transform, crs=crs, unit=unit)
+    return replace(
+        spec,
+        bands=_bands(array, spec.bands, said),
+        nodata=nodata,
+        band_coordinates=tuple(_band_coordinates(array, spec)),
+        transform=transform,
+        crs=crs,
+        unit=unit,
+    )
+
+
+def _band_coordinates(array: Any, spec: RasterSpec) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Yield what else is known of each band."""
+    band = array.dims[spec.dims.index("band")] if "band" in spec.dims else None
+    for name, coordinate in array.coords.items():
+        if band is not None and coordinate.dims == (band,) and name not in (band, "band"):
+            values = np.asarray(coordinate)
+            yield str(name), tuple(values.tolist() if values.dtype.kind in "iuf" else cf.labels(values, {}))
 
 
 def _bands(array: Any, default: tuple[str, ...], said: list[str]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import dask.array
 import numpy as np
+import xarray
 
 from pipeline import api
 from pipeline.block.plan import Pass
@@ -134,11 +135,14 @@ def step_by_step(source: str, steps: Sequence[Step], folder: Path) -> Results:
 
 def lazily(raster: Raster, step: Step, like: Results) -> Results:
     """Return what the lazy Python face makes of a raster, as (band, y, x)."""
-    array = dask.array.from_array(raster.values, chunks=raster.chunks)
+    array: Any = dask.array.from_array(raster.values, chunks=raster.chunks)
+    if raster.coordinates:
+        coordinates = {name: ("band", list(values)) for name, values in raster.coordinates}
+        array = xarray.DataArray(array, dims=raster.dims, coords=coordinates)
     made = lazy.apply(step, array, dims=",".join(raster.dims), nodata=raster.nodata)
     arrays = made if isinstance(made, dict) else {next(iter(like)): made}
     planes = {}
     for path in like:
         dims = raster.dims if arrays[path].ndim == len(raster.dims) else ("band", "y", "x")[3 - arrays[path].ndim :]
-        planes[path] = to_planes(arrays[path].compute(scheduler="synchronous"), dims)
+        planes[path] = to_planes(np.asarray(arrays[path].compute(scheduler="synchronous")), dims)
     return planes

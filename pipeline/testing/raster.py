@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import zarr
 
+from pipeline.model.raster import BandCoordinates
 from pipeline.storage.folder.base import PLAIN_CODECS
 
 
@@ -26,6 +27,8 @@ class Raster:
     chunks: tuple[int, ...] | None = None
     shards: tuple[int, ...] | None = None
     zarr_format: Literal[2, 3] = 3
+    coordinates: BandCoordinates = ()
+    """What else is known of each band."""
 
     def planes(self) -> np.ndarray:
         """Return (band, y, x) in float64, invalid pixels NaN."""
@@ -46,11 +49,16 @@ def store(raster: Raster, path: Path, *, with_labels: bool = True) -> str:
     shape = raster.values.shape
     attributes: dict[str, Any] = {} if raster.nodata is None else {"missing_value": raster.nodata}
     names: dict[str, Any] = {"dimension_names": raster.dims}
+    if raster.coordinates:
+        attributes["coordinates"] = " ".join(name for name, _ in raster.coordinates)
     if raster.zarr_format == 2:
         attributes["_ARRAY_DIMENSIONS"] = list(raster.dims)
         names = {}
+    place = path / "pixels" if raster.coordinates else path
+    if raster.coordinates:
+        _store_coordinates(raster, path)
     zarr.create_array(
-        str(path),
+        str(place),
         shape=shape,
         dtype=raster.values.dtype,
         chunks=raster.chunks or shape,
@@ -60,12 +68,33 @@ def store(raster: Raster, path: Path, *, with_labels: bool = True) -> str:
         **names,
     )
     with zarr.config.set({"codec_pipeline.path": PLAIN_CODECS}):  # zarrs leaves out chunks that hold the fill value
-        zarr.open_array(str(path)).with_config({"write_empty_chunks": True})[...] = raster.values
+        zarr.open_array(str(place)).with_config({"write_empty_chunks": True})[...] = raster.values
     if with_labels:
         sizes = dict(zip(raster.dims, shape, strict=True))
         segments = Raster(labels(sizes["y"], sizes["x"]), ("y", "x"))
         store(segments, Path(f"{path}{LABELS}"), with_labels=False)
     return str(path)
+
+
+def _store_coordinates(raster: Raster, path: Path) -> None:
+    """Make a group of the coordinates, which lie beside the array."""
+    group = zarr.create_group(str(path), zarr_format=raster.zarr_format)
+    for name, values in raster.coordinates:
+        data = np.array(values)
+        if data.dtype.kind == "U" and raster.zarr_format == 3:
+            data = np.array(values, np.dtypes.StringDType())
+        names: dict[str, Any] = {"dimension_names": ("band",)} if raster.zarr_format == 3 else {}
+        with zarr.config.set({"codec_pipeline.path": PLAIN_CODECS}):  # zarrs knows no text
+            array = group.create_array(name, shape=data.shape, dtype=data.dtype, **names)
+            array[...] = data
+        array.attrs["_ARRAY_DIMENSIONS"] = ["band"]
+
+
+def dates(num_bands: int) -> BandCoordinates:
+    """Return the coordinates of so many bands of a series: dates in no order, of two source bands."""
+    times = [f"2024-0{1 + band * 5 % 3}-1{band % 10}" for band in range(num_bands)]
+    bands = ["red" if band % 3 < 2 else "nir" for band in range(num_bands)]
+    return (("time", tuple(times)), ("source_band", tuple(bands)))
 
 
 LABELS = "-labels.zarr"

@@ -15,7 +15,7 @@ from pipeline.model.region import Region
 from pipeline.operations.base import Operation
 from pipeline.operations.plugin import op_of
 from pipeline.testing.layout import Layout
-from pipeline.testing.raster import Raster
+from pipeline.testing.raster import Raster, dates
 
 DIMS = (("y", "x", "band"), ("band", "y", "x"), ("y", "x"))
 DTYPES = ("uint8", "int8", "int16", "uint16", "int32", "uint32", "float32", "float64")
@@ -23,7 +23,7 @@ DTYPES = ("uint8", "int8", "int16", "uint16", "int32", "uint32", "float32", "flo
 
 @st.composite
 def rasters(draw: st.DrawFn, dtypes: tuple[str, ...] = DTYPES, largest: int = 40, *, extreme: bool = False) -> Raster:
-    """Draw a raster with some invalid pixels, chunked at random, of either Zarr format.
+    """Draw a raster with some invalid pixels, chunked at random, of either Zarr format; its bands are of some dates.
 
     An `extreme` one may have values from the ends of float64's range, where naive references overflow.
     """
@@ -55,7 +55,8 @@ def rasters(draw: st.DrawFn, dtypes: tuple[str, ...] = DTYPES, largest: int = 40
     chunks = tuple(draw(st.integers(1, size)) for size in shape)
     zarr_format: Literal[2, 3] = draw(st.sampled_from([3, 3, 2]))
     shards = tuple(chunk * 2 for chunk in chunks) if zarr_format == 3 and draw(st.booleans()) else None
-    return Raster(values, dims, nodata, chunks, shards, zarr_format)
+    coordinates = dates(sizes["band"]) if "band" in dims else ()
+    return Raster(values, dims, nodata, chunks, shards, zarr_format, coordinates)
 
 
 @st.composite

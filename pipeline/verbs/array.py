@@ -33,11 +33,15 @@ class GivenArray:
             return result
         import xarray
 
+        own, known = dict(self.spec.band_coordinates), dict(spec.band_coordinates) if "band" in spec.dims else {}
         coordinates = {
             key: value
             for key, value in self.labelled.coords.items()
-            if set(value.dims) <= set(spec.dims) and ("band" not in value.dims or value.sizes["band"] == spec.num_bands)
+            if set(value.dims) <= set(spec.dims)
+            and ("band" not in value.dims or value.sizes["band"] == spec.num_bands)
+            and (key not in own or own[key] == known.get(key))
         }
+        coordinates |= {key: ("band", list(values)) for key, values in known.items() if key not in coordinates}
         attributes = {} if spec.nodata is None else {"_FillValue": spec.nodata}
         name = name.replace("/", "_")
         return xarray.DataArray(result, dims=spec.dims, coords=coordinates, name=name, attrs=attributes)

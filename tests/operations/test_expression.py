@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import functools
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +35,11 @@ def compute(text: str, **values: np.ndarray) -> np.ndarray:
     for _, _, columns, result in evaluate(compiled.program, layers, (1, 1, width)):
         out[columns] = result[0]
     return out
+
+
+def _first_valid() -> np.ndarray:
+    log, inverse = np.where(X > 0, np.log(X), np.nan), np.where(X == 0, np.nan, 1 / X)
+    return np.where(~np.isnan(log), log, np.where(~np.isnan(inverse), inverse, -1))
 
 
 @pytest.mark.parametrize(
@@ -68,6 +75,14 @@ def compute(text: str, **values: np.ndarray) -> np.ndarray:
         ("floor(x) + ceil(x)", lambda: np.floor(X) + np.ceil(X)),
         ("round(x)", lambda: np.rint(X)),
         ("min(x, 1, 2) + max(3, x)", lambda: np.minimum(X, 1) + np.maximum(X, 3)),
+        ("mean(x, 1, 2)", lambda: (X + 1 + 2) / 3),
+        ("mean(x) + median(x)", lambda: X + X),
+        ("median(x, 1, -1)", lambda: np.where(np.isnan(X), np.nan, np.median([X, np.ones(13), -np.ones(13)], axis=0))),
+        ("median(x, 0)", lambda: (X + 0) / 2),
+        ("median(4, 1, 3, 2) * x", lambda: 2.5 * X),
+        ("coalesce(x, 7)", lambda: np.where(np.isnan(X), 7, X)),
+        ("coalesce(x)", lambda: X),
+        ("coalesce(log(x), 1 / x, -1)", _first_valid),
         ("clip(x, -1, 2)", lambda: np.clip(X, -1, 2)),
         ("x * pi", lambda: X * np.pi),
         ("1e3 * x - 0x10", lambda: 1e3 * X - 16),
@@ -95,6 +110,31 @@ def test_means_what_numpy_means_and_nodata_where_there_is_no_result(
     got = compute(text, x=X)
     np.testing.assert_array_equal(np.isnan(got), np.isnan(wanted))
     np.testing.assert_array_max_ulp(np.nan_to_num(got), np.nan_to_num(wanted), 1)
+
+
+@pytest.mark.parametrize("num", range(1, 14))
+def test_medians_and_means_of_many(num: int) -> None:
+    """As numpy's, of ties and infinities too; one invalid argument makes the result so, wherever it stands."""
+    rng = np.random.default_rng(num)
+    values = rng.integers(0, 9, (num, 50)).astype(np.float64)
+    values[rng.random(values.shape) < 0.1] = np.inf
+    values[:, :num][np.eye(num, dtype=bool)] = np.nan
+    rasters = {f"r{i}": row for i, row in enumerate(values)}
+    listed = ", ".join(rasters)
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        np.testing.assert_array_equal(compute(f"median({listed})", **rasters), np.median(values, axis=0))
+        total = functools.reduce(np.add, values)
+        np.testing.assert_array_equal(compute(f"mean({listed})", **rasters), total / num)
+    first = functools.reduce(lambda a, b: np.where(np.isnan(a), b, a), values)
+    np.testing.assert_array_equal(compute(f"coalesce({listed})", **rasters), first)
+
+
+def test_what_is_filled_with_a_number_is_valid() -> None:
+    """So that an integer dtype needs no nodata; but for an expression whose filling can be invalid."""
+    assert not compile_expression("coalesce(x, 0)", scope(x=("b1",))).can_be_invalid
+    assert compile_expression("coalesce(x, x + 1)", scope(x=("b1",))).can_be_invalid
+    assert compile_expression("median(x, 0)", scope(x=("b1",))).can_be_invalid
 
 
 def test_overflow_is_infinity() -> None:
@@ -172,6 +212,11 @@ REFUSED = {
     "1 + 2": "`1 + 2` names no raster and no band",
     "sqrt(x, y)": "sqrt takes 1 argument, got 2",
     "min(x)": "min takes 2 or more arguments, got 1",
+    "mean()": "mean takes 1 or more arguments, got 0",
+    "median()": "median takes 1 or more arguments, got 0",
+    "coalesce()": "coalesce takes 1 or more arguments, got 0",
+    f"median({', '.join(f'b{i}' for i in range(1, 150))})": "more than 2000 parts",
+    f"median({', '.join(f'b{i}' for i in range(1, 1500))})": "more than 2000 parts",
     "where(x, y)": "where takes 3 arguments, got 2",
     "clip(x, lo=1, hi=2)": "arguments are given by position",
     "min(*x)": "arguments are given by position",

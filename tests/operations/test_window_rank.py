@@ -27,7 +27,7 @@ from pipeline.testing.draws import draws
 from pipeline.verbs.load import load
 from tests import harness
 from tests.harness import Raster, same_bits
-from tests.references import order_statistic
+from tests.reference_statistic import order_statistic
 
 CROSS = Footprint.of([[0, 1, 0], [1, 1, 1], [0, 1, 0]])
 RING = Footprint.of([[1, 1, 1], [1, 0, 1], [1, 1, 1]])

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.kernels.expression import COMPARISONS, compute
+from pipeline.kernels.selection_network import selection_network
 from pipeline.model.errors import unknown
 from pipeline.operations.expression.syntax import BINARY, COMPARE, FOREIGN, is_condition, short, syntax_tree
 
@@ -29,6 +30,7 @@ FUNCTIONS: dict[str, tuple[int, int | None]] = {
     **dict.fromkeys(("sin", "cos", "tan", "arcsin", "arccos", "arctan"), (1, 1)),
     "arctan2": (2, 2),
     **dict.fromkeys(("min", "max"), (2, None)),
+    **dict.fromkeys(("mean", "median", "coalesce"), (1, None)),
     **dict.fromkeys(("where", "clip"), (3, 3)),
 }
 """Name -> the fewest and the most arguments."""
@@ -119,10 +121,13 @@ class _Reader:
     def add(self, node: Node) -> int:
         if node not in self.index:
             if len(self.nodes) >= MOST_NODES:
-                raise ValueError(f"the expression has more than {MOST_NODES} parts; split it into steps")
+                raise self.too_many()
             self.index[node] = len(self.nodes)
             self.nodes.append(node)
         return self.index[node]
+
+    def too_many(self) -> ValueError:
+        return ValueError(f"the expression has more than {MOST_NODES} parts; split it into steps")
 
     def combine(self, source: ast.AST, op: str, *args: int) -> int:
         """Add an operation; one on numbers alone is computed at once."""
@@ -232,12 +237,37 @@ class _Reader:
             args[0] = self.truth(node.args[0], args[0])
         if name == "clip":
             return self.combine(node, "minimum", self.combine(node, "maximum", args[0], args[1]), args[2])
-        if name not in ("min", "max"):
-            return self.combine(node, _RENAMED.get(name, name), *args)
+        if name == "mean":
+            return self.combine(node, "divide", self.chain(node, "add", args), self.number(node, len(args)))
+        if name == "median":
+            return self.median(node, args)
+        if name in ("min", "max", "coalesce"):
+            return self.chain(node, _RENAMED.get(name, name), args)
+        return self.combine(node, _RENAMED.get(name, name), *args)
+
+    def chain(self, node: ast.Call, op: str, args: list[int]) -> int:
         result, *others = args
         for other in others:
-            result = self.combine(node, _RENAMED[name], result, other)
+            result = self.combine(node, op, result, other)
         return result
+
+    def median(self, node: ast.Call, args: list[int]) -> int:
+        """Add a network of minima and maxima: each argument reaches the result, and with it nodata."""
+        num = len(args)
+        if num > MOST_NODES // 10:  # the network has far more parts, and takes long to make
+            raise self.too_many()
+        middle = tuple(sorted({(num - 1) // 2, num // 2}))
+        network = selection_network((tuple(range(num)),), middle, num)
+        rows = dict(enumerate(args))
+        for a, _, b, _, least, most, _ in network.steps.tolist():
+            pair = rows[a], rows[b]
+            for op, row in (("minimum", least), ("maximum", most)):
+                if row >= 0:
+                    rows[row] = self.combine(node, op, *pair)
+        found = [rows[row] for row, _ in network.results.tolist()]
+        if len(found) == 1:
+            return found[0]
+        return self.combine(node, "divide", self.combine(node, "add", *found), self.number(node, 2.0))
 
     def function(self, node: ast.Call) -> str:
         """Return the name of a function that is called as it may be."""

@@ -14,6 +14,8 @@ from pipeline.operations.expression.grammar import CONSTANTS, FUNCTIONS
 
 WHOLE = "input"
 """The name under which the step's `input` can always be had, all its bands."""
+STATISTICS = ("mean", "median", "coalesce")
+"""Functions whose names rasters bore before there were these; a function is called, so that both can be told apart."""
 _POSITION = re.compile(r"b([1-9][0-9]{0,6})")
 _NUMBER = re.compile(r"0*([1-9][0-9]*)")
 BAND_NUMBERS = 300
@@ -141,7 +143,7 @@ def is_writable(name: str) -> bool:
 
 def check_key(key: str) -> None:
     """Raise ValueError unless a raster can be called so in an expression."""
-    taken = (*CONSTANTS, *FUNCTIONS, WHOLE)
+    taken = (*CONSTANTS, *(name for name in FUNCTIONS if name not in STATISTICS), WHOLE)
     if not is_writable(key) or key in taken:
         why = "means something else" if key in taken else "is not a name in expressions"
         raise ValueError(f"{key!r} {why}; a raster is called by letters, digits and _, and not {', '.join(taken)}")

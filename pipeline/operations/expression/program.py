@@ -15,7 +15,9 @@ from pipeline.model.raster import DTypeName, largest, working_dtype
 from pipeline.operations.expression.grammar import CONDITIONS, Expression, Node, parse
 from pipeline.operations.expression.names import Leaf, Scope
 
-WHOLE = frozenset({"add", "subtract", "multiply", "power", "negative", "absolute", "minimum", "maximum", "where"})
+WHOLE = frozenset(
+    {"add", "subtract", "multiply", "power", "negative", "absolute", "minimum", "maximum", "where", "coalesce"}
+)
 """What makes whole numbers of whole numbers, however large (a power may not, but then is small)."""
 
 
@@ -146,6 +148,8 @@ def _derive(op: str, args: list[_Facts], number: float | None) -> _Facts:
         return _Facts(can_be_nan, max(limits))
     if op == "where":
         return _Facts(can_be_nan, max(limits[1:]))
+    if op == "coalesce":
+        return _Facts(all(arg.can_be_nan for arg in args), max(limits))
     if op in ("exp", "arctan", "arctan2"):
         return _Facts(can_be_nan)
     return _Facts(True)

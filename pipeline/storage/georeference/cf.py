@@ -272,14 +272,14 @@ def labels(values: np.ndarray, attributes: Attributes) -> list[str]:
     >>> labels(np.array([0, 152]), {"units": "days since 2020-01-01", "calendar": "standard"})
     ['2020-01-01T00:00:00', '2020-06-01T00:00:00']
     """
-    values = _times(values, attributes)
+    values = times(values, attributes)
     if values.dtype.kind == "M":
         return [str(time).removesuffix(".000000") for time in values.astype("M8[us]")]
     texts = (value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in values.tolist())
     return [printable(text) for text in texts]
 
 
-def _times(values: np.ndarray, attributes: Attributes) -> np.ndarray:
+def times(values: np.ndarray, attributes: Attributes) -> np.ndarray:
     """Return times of CF's standard calendar as datetimes; anything else as it is."""
     epoch = EPOCH.fullmatch(str(attributes.get("units", "")))
     standard = attributes.get("calendar", "standard") in ("standard", "gregorian", "proleptic_gregorian")

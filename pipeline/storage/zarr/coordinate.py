@@ -112,8 +112,9 @@ class Coordinates:
             if band and node is not None and not taken and tuple(recorded_names(node)) == (band,):
                 values = self.read(name, count, LABEL_BYTES)
                 assert values is not None
-                numeric = values.dtype.kind in "iuf"
-                found.append((name, tuple(values.tolist() if numeric else cf.labels(values, attributes_of(node)))))
+                attributes = attributes_of(node)
+                numeric = cf.times(values, attributes).dtype.kind in "iuf"
+                found.append((name, tuple(values.tolist() if numeric else cf.labels(values, attributes))))
         return tuple(found)
 
 
