@@ -18,6 +18,8 @@ Number = int | float
 BandKey = int | str
 BandCoordinates = tuple[tuple[str, tuple[Number | str, ...]], ...]
 """Further coordinates along the band axis: name, and a value for each band."""
+SOURCE_BAND = "source_band"
+"""The coordinate of the bands of a series (of dates, slices, filters) that says which band of each of them one is."""
 
 DIMS: tuple[Dims, ...] = (("y", "x", "band"), ("band", "y", "x"), ("y", "x"))
 DTYPES = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64")

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import model_validator
 
 from pipeline.model.errors import PipelineError
-from pipeline.model.raster import RasterSpec
+from pipeline.model.raster import SOURCE_BAND, RasterSpec
 from pipeline.model.region import Region
 from pipeline.operations.base import Block, Domain, Operation, Specs
 from pipeline.operations.expression.evaluation import (
@@ -23,6 +23,7 @@ from pipeline.operations.expression.evaluation import (
     is_flat,
     planes,
     results,
+    source_bands,
 )
 from pipeline.operations.expression.program import Compiled
 from pipeline.operations.registry import register
@@ -42,8 +43,9 @@ class Calc(Operation):
     isvalid, coalesce (the first valid one) and the branch that where does not take look past nodata.
 
     With one input, its bands are called by their names, or b1, b2, ... by position (b4 is refused where the fourth
-    band is called B05); `input`, or the input's own name, is all its bands. With several inputs, `a` is all bands of
-    a, and a.B08 or a.b2 is one of them. Rasters taken with all bands have equally many, or one.
+    band is called B05). Of a series, B08 is that band of each date, and the result has a band for each. `input`, or the
+    input's own name, is all its bands. With several inputs, `a` is all bands of a, and a.B08 or a.b2 is one of them.
+    Rasters taken with all bands have equally many, or one.
     """
 
     domain: ClassVar[Domain] = "native"
@@ -90,8 +92,7 @@ class Calc(Operation):
         # one band is called after the step: the name of a band that went in does not say what came out
         bands: dict[str, Any] = {"bands": (self.name or "value",), "band_coordinates": ()}
         if compiled.wide is not None and compiled.num_bands > 1:
-            wide = specs[compiled.wide]
-            bands = {"bands": wide.bands, "band_coordinates": wide.band_coordinates}
+            bands = self._bands_like(specs[compiled.wide.key], compiled.wide.series)
         place = next((spec for spec in sources if spec.transform is not None), like)
         nodata = float("nan") if compiled.can_be_invalid else None
         spec = replace(
@@ -104,6 +105,17 @@ class Calc(Operation):
             **bands,
         )
         return {"value": spec}
+
+    def _bands_like(self, wide: RasterSpec, series: tuple[int, ...]) -> dict[str, Any]:
+        """Return the bands of a result that has those of a raster, or one for each date of a series."""
+        if not series:
+            return {"bands": wide.bands, "band_coordinates": wide.band_coordinates}
+        own, name = wide.pick(series), self.name or "value"
+        source = source_bands(own)[0]
+        known = dict(own.band_coordinates) | {SOURCE_BAND: (name,) * len(series)}
+        bands = tuple(f"{name} {band.removeprefix(source).strip()}".strip() for band in own.bands)
+        bands = bands if len(set(bands)) == len(bands) else tuple(f"{name} {i + 1}" for i in range(len(bands)))
+        return {"bands": bands, "band_coordinates": tuple(known.items())}
 
     def limits(self, specs: Specs) -> dict[str, float]:
         return {"value": self._bind(specs).limit}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -27,6 +27,7 @@ from pipeline.operations.expression.evaluation import (
 )
 from pipeline.operations.expression.program import Compiled
 from pipeline.operations.registry import register
+from pipeline.operations.series import HasBands, dates_of_bands
 from pipeline.operations.traits import HasUnits
 
 
@@ -36,7 +37,8 @@ class Mask(HasUnits):
 
     The condition is an expression as `calc` has it (`rasterpipe ops calc`): over the bands of the input, and over
     further rasters by the names they have in `inputs`. It is computed in floating point; where an operand is nodata,
-    the result is. A condition of one band holds for all bands of the input, one of as many bands band by band.
+    the result is. A condition of one band holds for all bands of the input, one of as many bands band by band, and of a
+    series one with a band for each date for all bands of that date.
     """
 
     domain: ClassVar[Domain] = "native"
@@ -61,13 +63,33 @@ class Mask(HasUnits):
 
     def _bind(self, specs: Specs) -> Compiled:
         compiled = bind(self, "where", self.where, specs, "input", aliases(self.input))
-        if compiled.num_bands not in (1, specs["input"].num_bands):
-            raise PipelineError(
-                f"band counts do not fit: the condition has {compiled.num_bands}, the input "
-                f"{specs['input'].num_bands}; take one band of {compiled.wide} ({compiled.wide}.b1)",
-                ("where",),
-            )
+        source = specs["input"]
+        if compiled.wide is not None and compiled.num_bands not in (1, source.num_bands):
+            key = compiled.wide.key
+            if not self._dates(compiled, source, specs[key]):
+                raise PipelineError(
+                    f"band counts do not fit: the condition has {compiled.num_bands}, the input {source.num_bands}; "
+                    f"take one band of {key} ({key}.b1)",
+                    ("where",),
+                )
         return compiled
+
+    def _dates(self, compiled: Compiled, source: HasBands, wide: HasBands) -> list[list[int]]:
+        """Return the bands of the input for which each band of the condition holds: of a series, those of its date."""
+        places = (compiled.wide.series if compiled.wide else ()) or range(len(wide.bands))
+        theirs, own = dates_of_bands(wide), dates_of_bands(source)
+        found = [[band for band, date in enumerate(own) if date == theirs[place]] for place in places]
+        return found if own and sorted(band for bands in found for band in bands) == list(range(len(own))) else []
+
+    def _held(self, compiled: Compiled, source: Block, blocks: Mapping[str, Block]) -> Iterator[list[slice]]:
+        """Yield the bands for which each plane of the condition holds: one of a single plane for all."""
+        if compiled.num_bands == 1:
+            yield [slice(None)]
+        elif compiled.wide is None or compiled.num_bands == len(source.bands):
+            yield from ([slice(plane, plane + 1)] for plane in range(compiled.num_bands))
+        else:
+            dates = self._dates(compiled, source, blocks[compiled.wide.key])
+            yield from ([slice(band, band + 1) for band in bands] for bands in dates)
 
     def output_specs(self, specs: Specs) -> dict[str, RasterSpec]:
         self._bind(specs)
@@ -88,12 +110,13 @@ class Mask(HasUnits):
         kept, target = planes(source, region, flat), planes(value, region, flat)
         valid = None if source.valid is None else planes(source, region, flat, source.valid)
         fill = np.nan if value.fill is None else value.fill
+        held = list(self._held(compiled, source, blocks))
         for plane, rows, columns, condition in results(compiled, blocks, region, flat):
-            # a condition of one band is the only plane, and holds for all bands
-            band = slice(None) if compiled.num_bands == 1 else slice(plane, plane + 1)
-            part = target[band, rows, columns]
-            np.copyto(part, kept[band, rows, columns], casting="unsafe")
             holds = np.greater(np.abs(condition, out=condition), 0)  # not where it is NaN
-            np.copyto(part, fill, where=np.logical_not(holds, out=holds))
-            if valid is not None:
-                np.copyto(part, fill, where=~valid[band, rows, columns])
+            np.logical_not(holds, out=holds)
+            for band in held[plane]:
+                part = target[band, rows, columns]
+                np.copyto(part, kept[band, rows, columns], casting="unsafe")
+                np.copyto(part, fill, where=holds)
+                if valid is not None:
+                    np.copyto(part, fill, where=~valid[band, rows, columns])

@@ -13,11 +13,11 @@ from typing import Protocol
 import numpy as np
 
 from pipeline.model.errors import PipelineError, unknown
-from pipeline.model.raster import BandCoordinates, Number, RasterSpec
+from pipeline.model.raster import SOURCE_BAND, BandCoordinates, Number, RasterSpec
 
 BAND = "band"
 """The series of all bands, in their order."""
-AXES = ("time", "z", "source_band", "frequency", "orientation")
+AXES = ("time", "z", SOURCE_BAND, "frequency", "orientation")
 """Coordinates that tell bands apart; what else is known of a band says something of it."""
 _DAYS = re.compile(r"([1-9][0-9]{0,5}) days?")
 
@@ -197,7 +197,12 @@ def result_of(spec: RasterSpec, series: Series, over: str, name: str) -> RasterS
 def _band_names(series: Series, name: str) -> Iterator[str]:
     for group, own in zip(series.groups, series.names, strict=True):
         period = series.periods[group.period] if series.periods else ""
-        yield " ".join(part for part in (period, own) if part) or name
+        yield " ".join(part for part in (own, period) if part) or name
+
+
+def dates_of_bands(source: HasBands) -> list[tuple[Value, ...]]:
+    """Return what tells the dates of a series apart, whatever the band, for each band."""
+    return _keys(dict(source.band_coordinates), SOURCE_BAND, len(source.bands))
 
 
 @dataclass(frozen=True, slots=True)

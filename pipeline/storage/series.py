@@ -10,14 +10,11 @@ from typing import Any
 import numpy as np
 
 from pipeline.model.errors import PipelineError
-from pipeline.model.raster import Number, RasterSpec, array_shape, default_names, grid_difference, is_nan
+from pipeline.model.raster import SOURCE_BAND, Number, RasterSpec, array_shape, default_names, grid_difference, is_nan
 from pipeline.model.region import Region
 from pipeline.storage.georeference.recorded import Recorded, recorded_of
 from pipeline.storage.reader import Evidence, Reader
 from pipeline.storage.view import UNSCALED, Ordered, View
-
-SOURCE_BAND = "source_band"
-"""The coordinate along the bands that says which band of each time, or slice, one is."""
 
 
 class Series(Reader):

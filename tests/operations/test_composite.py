@@ -206,7 +206,7 @@ def test_a_composite_for_each_period(window: str, cells: list[str], tmp_path: Pa
     result = xr.open_zarr(tmp_path / "out.zarr", group="c", mask_and_scale=False)
     assert result.time.values.tolist() == [cell for cell in cells for _ in NAMES]
     assert result.source_band.values.tolist() == [*NAMES] * len(cells)
-    assert result.band.values.tolist() == [f"{cell} {name}" for cell in cells for name in NAMES]
+    assert result.band.values.tolist() == [f"{name} {cell}" for cell in cells for name in NAMES]
     days = np.array(times_of(11), "M8[D]")
     ends = [*np.array(cells[1:], "M8[D]"), np.datetime64("2099-01-01")]
     clear = valid(values)

@@ -328,6 +328,37 @@ def test_dates_that_cover_other_parts_are_nodata_elsewhere_and_cost_no_read(tmp_
     np.testing.assert_array_equal(read(reader, Region(0, 4, 0, 4)), expected[:, :, :4])
 
 
+def test_expressions_over_a_band_hold_for_each_date(tmp_path: Path) -> None:
+    """NDVI of each date, kept where it is large, for all bands of the date; then the median over time."""
+    days = ("2024-06-01", "2024-06-11", "2024-06-21")
+    values = np.stack([pixels((2, 12, 14), "uint16", seed) % 900 + 1 for seed in range(3)])
+    names = ({f"B0{4 * band}": values[n, band - 1] for band in (1, 2)} for n in range(3))
+    dates = [
+        {"time": day, "stack": {name: tiff(tmp_path / f"{day}_{name}.tif", band) for name, band in bands.items()}}
+        for day, bands in zip(days, names, strict=True)
+    ]
+    index = "(B08 - B04) / (B08 + B04)"
+    steps: list[dict[str, Any]] = [
+        {"name": "ndvi", "op": "calc", "input": "image", "expression": index},
+        {"name": "season", "op": "composite", "input": "ndvi", "statistics": ["median"]},
+        {"name": "green", "op": "mask", "input": "image", "where": f"{index} > 0", "nodata": 0},
+        {"name": "other", "op": "mask", "input": "image", "inputs": {"n": "ndvi"}, "where": "n > 0", "nodata": 0},
+    ]
+    output = {"path": str(tmp_path / "out.zarr"), "keep": ["ndvi", "season", "green", "other"], "chunks": [8, 8]}
+    api.run({"inputs": {"image": {"dates": dates}}, "steps": steps, "output": output})
+    red, nir = (values[:, band].astype("float32") for band in (0, 1))
+    ndvi = (nir - red) / (nir + red)
+    np.testing.assert_array_equal(harness.read(output["path"], "ndvi/value"), ndvi)
+    np.testing.assert_array_equal(harness.read(output["path"], "season/median").squeeze(), np.median(ndvi, axis=0))
+    green = np.where((ndvi > 0)[:, np.newaxis], values, 0).reshape(6, 12, 14)
+    np.testing.assert_array_equal(harness.read(output["path"], "green/value"), green)
+    np.testing.assert_array_equal(harness.read(output["path"], "other/value"), green)
+    spec = open_as(path=output["path"], array="ndvi/value").spec
+    assert spec.bands == tuple(f"ndvi {day}" for day in days)
+    assert dict(spec.band_coordinates) == {"time": days, "source_band": ("ndvi",) * 3}
+    assert api.verify(output["path"]).agrees
+
+
 def test_dates_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     a = tiff(tmp_path / "a.tif", pixels((4, 4), "uint8"))
     wide = tiff(tmp_path / "b.tif", pixels((4, 4), "uint16"))

@@ -10,12 +10,14 @@ from pydantic import AfterValidator, Field, StrictStr
 
 from pipeline.kernels.expression import evaluate
 from pipeline.model.errors import PipelineError, unknown
+from pipeline.model.raster import SOURCE_BAND
 from pipeline.model.region import Region
 from pipeline.operations.base import Block, Operation, Specs
 from pipeline.operations.exact import require_exact
 from pipeline.operations.expression.grammar import parse
-from pipeline.operations.expression.names import WHOLE, Scope, Source, check_key, is_writable
+from pipeline.operations.expression.names import WHOLE, Leaf, Scope, Source, check_key, is_writable
 from pipeline.operations.expression.program import Compiled, compile_expression
+from pipeline.operations.series import HasBands
 
 
 def check_expression(text: str) -> str:
@@ -56,7 +58,9 @@ def bind(
     operation: Operation, field: str, text: str, specs: Specs, plain: str | None, whole: tuple[str, ...]
 ) -> Compiled:
     """Bind an expression to the rasters of a step; PipelineError says what does not fit."""
-    sources = tuple((key, Source(spec.bands, spec.dtype, spec.can_be_invalid)) for key, spec in specs.items())
+    sources = tuple(
+        (key, Source(spec.bands, spec.dtype, spec.can_be_invalid, source_bands(spec))) for key, spec in specs.items()
+    )
     try:
         compiled = compile_expression(text, Scope(sources, plain, whole), operation.dtype)
     except ValueError as error:
@@ -76,14 +80,19 @@ def bind_blocks(
 
 def _source(block: Block) -> Source:
     can_be_invalid = block.valid is not None or block.values.dtype.kind == "f"
-    return Source(block.bands, block.values.dtype, can_be_invalid)
+    return Source(block.bands, block.values.dtype, can_be_invalid, source_bands(block))
+
+
+def source_bands(raster: HasBands) -> tuple[str, ...]:
+    """Return which band of each date the bands of a series are; none of a raster that is no series."""
+    return tuple(map(str, dict(raster.band_coordinates).get(SOURCE_BAND, ())))
 
 
 def is_flat(compiled: Compiled, blocks: Mapping[str, Block], out: Block) -> bool:
     """Return whether bands need not be told apart: all rasters have those of the result, in the same order of dims."""
     if len(out.by_band()) != compiled.num_bands:
         return False
-    if compiled.num_bands > 1 and any(leaf.band is not None for leaf in compiled.leaves):
+    if compiled.num_bands > 1 and any(leaf.band is not None or leaf.series for leaf in compiled.leaves):
         return False
     used = [blocks[leaf.key] for leaf in compiled.leaves]
     return all(len(block.bands) == compiled.num_bands and block.lanes == out.lanes for block in used)
@@ -97,6 +106,17 @@ def planes(block: Block, region: Region, flat: bool, array: np.ndarray | None = 
     return whole[:, rows, columns.start * lanes : columns.stop * lanes]
 
 
+def _slice(leaf: Leaf) -> slice | list[int]:
+    """Return what picks the bands of a leaf: a slice, which copies nothing, where they lie in even steps."""
+    if leaf.band is not None:
+        return slice(leaf.band, leaf.band + 1)
+    if not leaf.series:
+        return slice(None)
+    first, step = leaf.series[0], leaf.series[1] - leaf.series[0]
+    last = first + step * (len(leaf.series) - 1)
+    return slice(first, last + 1, step) if leaf.series == tuple(range(first, last + 1, step)) else list(leaf.series)
+
+
 def results(
     compiled: Compiled, blocks: Mapping[str, Block], region: Region, flat: bool
 ) -> Iterator[tuple[int, slice, slice, np.ndarray]]:
@@ -104,7 +124,7 @@ def results(
     layers = []
     for leaf in compiled.leaves:
         block = blocks[leaf.key]
-        band = slice(None) if flat or leaf.band is None else slice(leaf.band, leaf.band + 1)
+        band = slice(None) if flat else _slice(leaf)
         valid = None if block.valid is None else planes(block, region, flat, block.valid)[band]
         layers.append((planes(block, region, flat)[band], valid))
     lanes = blocks[compiled.leaves[0].key].lanes if flat else 1

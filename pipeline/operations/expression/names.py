@@ -30,22 +30,31 @@ class Source:
     bands: tuple[str, ...]
     dtype: np.dtype
     can_be_invalid: bool
+    source_bands: tuple[str, ...] = ()
+    """Of a series (of dates, of filters), which band of each of them a band is."""
+
+    def series(self, name: str) -> tuple[int, ...]:
+        """Return all bands (indices from 0) that are one band of each date."""
+        return tuple(index for index, band in enumerate(self.source_bands) if band == name)
 
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """What a name means: a raster with all its bands, or one band (its index from 0)."""
+    """What a name means: a raster with all its bands, one band (its index from 0), or one band of all dates."""
 
     key: str
     band: int | None
+    series: tuple[int, ...] = ()
+    """The bands that are one band of each date."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
     """The rasters that the names of an expression can mean.
 
-    A name is looked up in this order: a key; the exact name of a band of the plain raster; a name of that raster;
-    ``b4``, its band at position 4; a band's name in other capitals, if that is one band.
+    A name is looked up in this order: a key; the exact name of a band of the plain raster; a name of that raster; the
+    name that a band has at all dates of a series; ``b4``, the band at position 4; a band's name in other capitals, if
+    that is one band.
     """
 
     sources: tuple[tuple[str, Source], ...]
@@ -62,7 +71,7 @@ class Scope:
         head, *band = name
         if band:
             key = self._raster(head)
-            return Leaf(key, self._band(key, band[0], f"band of {head!r}"))
+            return self._band(key, band[0], f"band of {head!r}")
         own = self.source(self.plain).bands if self.plain is not None else ()
         if head in dict(self.sources) and head in own:
             raise ValueError(f"{head!r} is a raster and a band of the input; write {WHOLE}.{head} for the band")
@@ -70,7 +79,7 @@ class Scope:
             return Leaf(self._raster(head), None)
         if self.plain is None:
             raise ValueError(unknown("name", head[:60], self._names()))
-        return Leaf(self.plain, self._band(self.plain, head, "name"))
+        return self._band(self.plain, head, "name")
 
     def _is_raster(self, name: str) -> bool:
         return name in dict(self.sources) or (self.plain is not None and name in self.aliases)
@@ -82,8 +91,15 @@ class Scope:
             return self.plain
         raise ValueError(unknown("raster", name[:60], self._rasters()))
 
-    def _band(self, key: str, name: str, kind: str) -> int:
-        bands = self.source(key).bands
+    def _band(self, key: str, name: str, kind: str) -> Leaf:
+        source = self.source(key)
+        if name not in source.bands and (series := source.series(name)):
+            return Leaf(key, None, series) if len(series) > 1 else Leaf(key, series[0])
+        return Leaf(key, self._index(source, name, kind))
+
+    def _index(self, source: Source, name: str, kind: str) -> int:
+        """Return which of the bands a name means."""
+        bands = source.bands
         if name in bands:
             return bands.index(name)
         similar = [index for index, band in enumerate(bands) if band.casefold() == name.casefold()]
@@ -96,7 +112,8 @@ class Scope:
             return similar[0]
         if similar:
             raise ValueError(f"{name!r} could be {' or '.join(bands[index] for index in similar)}; write it exactly")
-        valid = [*self._names(), *_band_names(bands)] if kind == "name" else list(_band_names(bands))
+        own = [*filter(is_writable, dict.fromkeys(source.source_bands)), *_band_names(bands)]
+        valid = [*self._names(), *own] if kind == "name" else own
         raise ValueError(unknown(kind, name[:60], dict.fromkeys(valid)))
 
     def _rasters(self) -> list[str]:

@@ -30,8 +30,8 @@ class Compiled:
     """The sources of its `load` instructions, by number."""
     num_bands: int
     """Bands of the result: those of the rasters taken as a whole, else 1."""
-    wide: str | None
-    """The first raster taken as a whole that has them."""
+    wide: Leaf | None
+    """The first raster taken as a whole that has them, or the band of all dates."""
     can_be_invalid: bool
     limit: float
     """A bound on the absolute value of the result; infinite where nothing is known."""
@@ -74,13 +74,16 @@ def compile_expression(text: str, scope: Scope, declared: DTypeName | None = Non
     return Compiled(program, leaves, num_bands, wide, root.can_be_nan, limit)
 
 
-def _bands(leaves: Iterable[Leaf], scope: Scope) -> tuple[int, str | None]:
-    counts = {leaf.key: len(scope.source(leaf.key).bands) for leaf in leaves if leaf.band is None}
-    wide = {key: count for key, count in counts.items() if count > 1}
+def _bands(leaves: Iterable[Leaf], scope: Scope) -> tuple[int, Leaf | None]:
+    counts = {leaf: len(leaf.series or scope.source(leaf.key).bands) for leaf in leaves if leaf.band is None}
+    wide = {leaf: count for leaf, count in counts.items() if count > 1}
     if len(set(wide.values())) > 1:
-        listed = ", ".join(f"{key} has {count}" for key, count in wide.items())
+        names = {
+            leaf: scope.source(leaf.key).source_bands[leaf.series[0]] if leaf.series else leaf.key for leaf in wide
+        }
+        listed = ", ".join(f"{names[leaf]} has {count}" for leaf, count in wide.items())
         raise ValueError(f"band counts do not fit: {listed}; take one band (raster.b1), or select as many of each")
-    return next(((count, key) for key, count in wide.items()), (1, next(iter(counts), None)))
+    return next(((count, leaf) for leaf, count in wide.items()), (1, next(iter(counts), None)))
 
 
 def _is_number(node: Node) -> bool:
