@@ -6,10 +6,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StrictFloat, StrictInt, StrictStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
 
 from pipeline.model.raster import Dims
 from pipeline.model.value import Frozen, parse_input_dims, parse_nodata
+from pipeline.storage.driver import parse_driver
 from pipeline.storage.folder.address import Access
 
 Series = int | Literal["mask"]
@@ -29,6 +39,10 @@ class Choice:
     """The image in a TIFF, counted from 0, or its internal mask."""
     level: int = 0
     """Of its pyramid, 0 is full resolution."""
+    driver: str | None = None
+    """GDAL's, which is let at the file."""
+    sidecar: bool = False
+    """Whether what lies beside the file is read with it, by GDAL."""
 
 
 class Scale(Frozen):
@@ -44,13 +58,18 @@ class Input(Frozen):
     """A raster that the pipeline reads."""
 
     path: Annotated[StrictStr, Field(min_length=1)] | None = None
-    """A .zarr store, a group or an array in it, or a .tif; relative to the pipeline file, or a URL."""
+    """A .zarr store, a group or an array in it, a .tif, or a file that GDAL knows; relative to the pipeline file, or a
+    URL."""
     stack: Annotated[tuple[Annotated[StrictStr, Field(min_length=1)], ...], Field(min_length=1)] | None = None
     """Files of one band each that make up the bands in this order, e.g. [B02.tif, B03.tif]."""
     arrays: Annotated[tuple[StrictStr, ...], Field(min_length=1)] | None = None
     """Arrays in the store `path` that make up the bands in this order."""
     array: StrictStr | None = None
-    """The array in the store, where it holds several."""
+    """The array in the store, or in a NetCDF or HDF5 file, where it holds several."""
+    driver: Annotated[StrictStr | None, AfterValidator(parse_driver)] = None
+    """GDAL's driver that is to read the file: VRT for a VRT, which reads other files, those below its folder alone."""
+    sidecar: StrictBool = False
+    """Whether world files, .aux.xml, .ovr and .msk beside the file are read with it, by GDAL."""
     at: dict[str, StrictInt | StrictFloat | StrictStr] = Field(default_factory=dict)
     """Where to cut further dimensions: dimension -> index or label, e.g. {time: 0}; of OME-TIFF and ImageJ z and t."""
     series: Annotated[StrictInt, Field(ge=0)] | Literal["mask"] | None = None
@@ -102,4 +121,4 @@ class Input(Frozen):
         """What of which file each of the rasters is that this reads, in order."""
         for path in self.paths:
             for array in self.arrays or (self.array,):
-                yield path, Choice(array, self.at, self.dim_names, self.series, self.level)
+                yield path, Choice(array, self.at, self.dim_names, self.series, self.level, self.driver, self.sidecar)

@@ -22,6 +22,7 @@ class View(Reader):
     def __init__(self, reader: Reader, spec: RasterSpec) -> None:
         self.reader, self.spec, self.chunk, self.scales = reader, spec, reader.chunk, reader.scales
         self.compile_decoder = reader.compile_decoder
+        self.library_bytes, self.decoder_bytes = reader.library_bytes, reader.decoder_bytes
 
     def identity(self) -> dict[str, Any]:
         return self.reader.identity()
@@ -138,6 +139,8 @@ class Stack(Reader):
         self.spec = replace(first, dims=("band", "y", "x"), bands=tuple(names), band_coordinates=(), recorded=recorded)
         self.chunk = readers[0].chunk
         self.compile_decoder = next((r.compile_decoder for r in readers if r.compile_decoder), None)
+        self.library_bytes = max(reader.library_bytes for reader in readers)
+        self.decoder_bytes = max(reader.decoder_bytes for reader in readers)
         if any(reader.scales for reader in readers):
             self.scales = tuple((reader.scales or UNSCALED)[0] for reader in readers)
 
