@@ -16,6 +16,7 @@ from pipeline.model.facts import InfoFacts, PlanFacts, RunFacts, ValidateFacts, 
 from pipeline.operations.registry import find_operation
 from pipeline.output.job import Job
 from pipeline.planning.plan import UNKNOWN
+from pipeline.storage.driver import parse_driver
 from pipeline.storage.input import Choice
 from pipeline.storage.open import open_raster
 from pipeline.verbs.convert import SOURCE, Part, Wanted, conversion, part_settings
@@ -213,6 +214,10 @@ def convert(
     return run(document, overrides=[*settings, *limits], **existing)
 
 
-def info(path: AnyPath, array: str | None = None) -> InfoFacts:
+def info(path: AnyPath, array: str | None = None, driver: str | None = None, sidecar: bool = False) -> InfoFacts:
     """Return what a raster file or store is: dims, bands, dtype, nodata, chunks, CRS, and how to name it as input."""
-    return describe_input(str(path), open_raster(str(path), Choice(array)), array)
+    try:
+        choice = Choice(array, driver=parse_driver(driver), sidecar=sidecar)
+    except ValueError as error:
+        raise UsageError(f"--driver {driver}: {error}") from error
+    return describe_input(str(path), open_raster(str(path), choice), choice)

@@ -12,12 +12,14 @@ import click
 from pipeline.cli.options import (
     change_options,
     debug_option,
+    driver_option,
     exists_options,
     json_option,
     limit_options,
     pairs,
     part_options,
     quiet_option,
+    sidecar_option,
     trust_option,
 )
 from pipeline.cli.printing import fail, print_facts, print_summary
@@ -94,16 +96,18 @@ def validate(file: str, no_inputs: bool, as_json: bool, changes: dict[str, Any])
 
 @click.command()
 @click.argument("path", type=click.Path(readable=False))
-@click.option("--array", help="The array in a Zarr group that holds several.")
+@click.option("--array", help="The array in a Zarr group, NetCDF or HDF5 file that holds several.")
+@driver_option
+@sidecar_option
 @json_option
 @debug_option
-def info(path: str, array: str | None, as_json: bool) -> None:
+def info(path: str, as_json: bool, **options: Any) -> None:
     """Say what a raster is: dims, bands, dtype, nodata, chunks, CRS; and the line that makes it an input."""
     import_api()
     from pipeline import api
     from pipeline.cli import text
 
-    facts = api.info(path, array)
+    facts = api.info(path, **options)
     print_facts(facts.to_dict(), as_json, text.format_info(facts))
 
 

@@ -51,6 +51,8 @@ _override_options = _combined(
         trust_option,
     ]
 )
+driver_option = click.option("--driver", metavar="NAME", help="GDAL's, to read SRC by: VRT, netCDF, HDF5, ...")
+sidecar_option = click.option("--sidecar", is_flag=True, help="With world files and .aux.xml beside it, by GDAL.")
 _part_options = _combined(
     [
         click.option(
@@ -68,6 +70,8 @@ _part_options = _combined(
             callback=lambda ctx, parameter, value: value and _to_series(value),
             help="The image in a TIFF that holds several, from 0; mask: its internal mask.",
         ),
+        driver_option,
+        sidecar_option,
     ]
 )
 exists_options = _combined(
@@ -107,7 +111,8 @@ def part_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def wrapper(**rest: Any) -> Any:
-        part = {name: rest.pop(name) for name in ("region", "bbox", "level", "series")}
+        part = {name: rest.pop(name) for name in ("region", "bbox", "level", "series", "driver")}
+        part["sidecar"] = rest.pop("sidecar") or None
         return command(part=part, **rest)
 
     return _part_options(wrapper)

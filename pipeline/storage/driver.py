@@ -6,35 +6,27 @@ from pipeline.model.errors import unknown
 
 WITH_HEADER = ("ENVI", "EHdr", "ISCE")
 """Raw pixels, of which a second file of the same name tells; GDAL finds it where it may look for files beside one."""
-CONTAINERS = ("netCDF", "HDF5", "HDF5Image")
-"""Files of many arrays."""
 PLAIN = (
-    "GTiff",
-    "JP2OpenJPEG",
-    "JPEG",
-    "PNG",
-    "GIF",
-    "BMP",
-    "WEBP",
-    *CONTAINERS,
-    "HFA",
-    "AAIGrid",
-    "GSAG",
-    "GSBG",
-    "GS7BG",
-    "XYZ",
-    "GRIB",
-    "DTED",
-    "SRTMHGT",
-    "USGSDEM",
-    "PCRaster",
-    "PNM",
-    *WITH_HEADER,
+    *("GTiff", "JP2OpenJPEG", "JPEG", "PNG", "GIF", "BMP", "WEBP", "HFA", "AAIGrid", "GSAG", "GSBG", "GS7BG", "XYZ"),
+    *("GRIB", "DTED", "SRTMHGT", "USGSDEM", "PCRaster", "PNM"),
 )
 """Tried on any file, in GDAL's order."""
-RECIPE = "VRT"
-"""What reads other files: let at one only by name, after its text was looked through."""
-DRIVERS = (*PLAIN, RECIPE)
+NETCDF, RECIPE = "netCDF", "VRT"
+HDF5 = ("HDF5", "HDF5Image")
+"""One driver in two parts: the file, and an array in it."""
+DRIVERS = (*PLAIN, *WITH_HEADER, NETCDF, HDF5[0], RECIPE)
+"""What may be named."""
+
+
+def drivers_of(name: str | None, head: bytes) -> list[str]:
+    """Return the drivers that are let at a file that begins so: that which is named, or those that read it alone.
+
+    HDF5 may keep pixels in other files, and a VRT always does, so these take a name.
+    """
+    if name is None:
+        return [*PLAIN, *((NETCDF,) if head.startswith(b"CDF") else ())]
+    return list(HDF5) if name == HDF5[0] else [name]
+
 
 FORMATS = {
     **dict.fromkeys((".jp2", ".j2k"), "JPEG 2000"),

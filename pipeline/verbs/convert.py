@@ -21,6 +21,8 @@ class Part(TypedDict, total=False):
     bbox: Sequence[float] | None
     level: int | None
     series: Series | None
+    driver: str | None
+    sidecar: bool | None
 
 
 class Wanted(Part, total=False):
@@ -35,8 +37,7 @@ class Wanted(Part, total=False):
 def part_settings(
     region: Mapping[str, Sequence[int]] | None = None,
     bbox: Sequence[float] | None = None,
-    level: int | None = None,
-    series: Series | None = None,
+    **source: Any,
 ) -> list[Setting]:
     """Return settings of a pipeline that reads its input `source`, by which it makes a part of the raster.
 
@@ -46,10 +47,10 @@ def part_settings(
         ``rows`` and ``columns``, [first, end] each, as in a pipeline file. Default: all.
     bbox
         xmin, ymin, xmax, ymax in the raster's coordinates, instead of `region`: the pixels that it touches.
-    level
-        Of a pyramid; 0 is full resolution. The region counts its pixels.
-    series
-        The image of a TIFF, counted from 0, or ``mask``.
+    source
+        What of the file is read, and by what. `level` of a pyramid, 0 is full resolution, whose pixels the region
+        counts; `series`, the image of a TIFF, counted from 0, or ``mask``; `driver`, GDAL's, and `sidecar`, as in a
+        pipeline file.
     """
     if region is not None and bbox is not None:
         raise UsageError("--region and --bbox both say which part is meant; give one of them")
@@ -58,7 +59,7 @@ def part_settings(
         found.append(("region", region, "--region"))
     if bbox is not None:
         found.append(("region", {"bbox": list(bbox)}, "--bbox"))
-    for key, value in (("level", level), ("series", series)):
+    for key, value in source.items():
         if value is not None:
             found.append((f"inputs.{SOURCE}.{key}", value, f"--{key} {value}"))
     return found
@@ -77,7 +78,7 @@ def conversion(
         A Zarr store, or a path that ends in .tif or .ome.zarr.
     array
         The array in a store that holds several.
-    region, bbox, level, series
+    region, bbox, level, series, driver, sidecar
         The part to convert, see `part_settings`. Default: all of the first image at full resolution.
     bands, dtype, nodata
         Of the result. Default: as they are. Without `dtype` and `nodata`, pixels are handed on to the bit; with
@@ -103,7 +104,8 @@ def conversion(
 
 def _settings(wanted: Wanted) -> Iterator[Setting]:
     """Yield what is wanted as settings."""
-    yield from part_settings(wanted.get("region"), wanted.get("bbox"), wanted.get("level"), wanted.get("series"))
+    source = {key: wanted.get(key) for key in ("level", "series", "driver", "sidecar")}
+    yield from part_settings(wanted.get("region"), wanted.get("bbox"), **source)
     values: dict[str, Any] = {f"steps.{STEP}.bands": wanted.get("bands"), f"steps.{STEP}.dtype": wanted.get("dtype")}
     values[f"steps.{STEP}.nodata"] = wanted.get("nodata")
     values |= {f"output.{key}": value for key, value in wanted.get("output", {}).items()}

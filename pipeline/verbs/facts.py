@@ -36,6 +36,7 @@ from pipeline.planning.plan import Plan
 from pipeline.storage.folder.base import Folder
 from pipeline.storage.georeference.geotiff import unit_items
 from pipeline.storage.georeference.recorded import recorded_of
+from pipeline.storage.input import Choice
 from pipeline.storage.reader import Reader
 from pipeline.storage.zarr.document import gdal_problem
 from pipeline.storage.zarr.store import array_shape_of
@@ -202,7 +203,14 @@ def _describe_tables(job: Job) -> Iterator[TableFacts]:
         yield TableFacts(path=path, rows=rows, columns=tuple(spec.columns))
 
 
-def describe_input(path: str, reader: Reader, array: str | None = None) -> InfoFacts:
+def _inputs_line(path: str, choice: Choice) -> str:
+    said = {"array": choice.array, "driver": choice.driver, "sidecar": "true" if choice.sidecar else None}
+    words = "".join(f", {key}: {value}" for key, value in said.items() if value)
+    return f"  image: {{path: {path}{words}}}" if words else f"  image: {path}"
+
+
+def describe_input(path: str, reader: Reader, choice: Choice | None = None) -> InfoFacts:
+    """Return what `info` says of a raster that was opened by a choice."""
     spec, recorded = reader.spec, recorded_of(reader.spec)
     units = {item.band: item.text for item in unit_items(recorded.items)}
     return InfoFacts(
@@ -217,7 +225,7 @@ def describe_input(path: str, reader: Reader, array: str | None = None) -> InfoF
         crs=spec.crs,
         transform=spec.transform or None,
         stored=reader.describe(),
-        inputs_line=f"  image: {{path: {path}, array: {array}}}" if array else f"  image: {path}",
+        inputs_line=_inputs_line(path, choice or Choice()),
         units=tuple(units.get(band, "") for band in range(spec.num_bands)) if units else None,
         color_table=len(recorded.colors) // 3 or None,
         pixel_size=spec.transform.pixel_size if spec.unit and spec.transform else None,

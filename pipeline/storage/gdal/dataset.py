@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.model.errors import InputError
-from pipeline.storage.driver import CONTAINERS, FORMATS, PLAIN, RECIPE, WITH_HEADER
+from pipeline.storage.driver import FORMATS, HDF5, NETCDF, RECIPE, WITH_HEADER, drivers_of
 from pipeline.storage.library import logged, reason
 
 CACHE_BYTES = 64 * 2**20
@@ -28,6 +28,7 @@ SETTINGS = {
     "RAW_CHECK_FILE_SIZE": "YES",
 }
 AUXILIARY_BYTES = 2**20
+HDF5_HEAD, HDF4_HEAD = b"\x89HDF\r\n\x1a\n", b"\x0e\x03\x13\x01"
 TIFF_HEADS = (b"II*\0", b"II+\0", b"MM\0*", b"MM\0+")
 LOGGER = "rasterio._env"
 _opening = threading.Lock()
@@ -45,11 +46,8 @@ class Source:
     """GDAL's name of a raster in it."""
     level: int = 0
 
-    @property
-    def drivers(self) -> list[str]:
-        if self.inside:
-            return list(CONTAINERS)
-        return [name for name in PLAIN if name not in WITH_HEADER] if self.driver is None else [self.driver]
+    head: bytes = b""
+    """How the file begins."""
 
     @property
     def looks_beside(self) -> bool:
@@ -101,7 +99,9 @@ def open_dataset(source: Source) -> Any:
     with _opening, warnings.catch_warnings(), gdal_settings(source):  # filters of warnings are the process's
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
-            return DatasetReader(source.inside or source.path, driver=source.drivers, sharing=False, **level)
+            return DatasetReader(
+                source.inside or source.path, driver=drivers_of(source.driver, source.head), sharing=False, **level
+            )
         except (RasterioError, OSError, ValueError, RuntimeError) as error:
             raise InputError(_why_not(source, reason(error))) from error
 
@@ -110,17 +110,21 @@ def _why_not(source: Source, words: str) -> str:
     path = source.path
     if "not recognized as being in a supported file format" not in words:
         return f"{path}: cannot be opened: {words.partition(': ')[2] or words}; check the path, or copy it again"
-    with open(path, "rb") as file:
-        head = file.read(512)
-    if source.driver is None and head.lstrip().startswith((b"<VRTDataset", b"<?xml")) and b"<VRTDataset" in head:
+    head = source.head.lstrip()
+    if source.driver is None and head.startswith((b"<VRTDataset", b"<?xml")) and b"<VRTDataset" in head:
         return (
-            f"{path}: a VRT is a recipe that reads other files; say `driver: {RECIPE}` at the input to read those "
-            "below its folder"
+            f"{path}: a VRT is a recipe that reads other files; `driver: {RECIPE}` at the input reads it, and those of "
+            "them below its folder"
         )
-    if head.startswith(b"\x0e\x03\x13\x01"):
+    if source.driver is None and head.startswith(HDF5_HEAD):
+        return (
+            f"{path}: HDF5 (NetCDF 4 is such) may keep its pixels in other files, wherever these lie; "
+            f"`driver: {NETCDF}` or `driver: {HDF5[0]}` at the input reads it, if you trust it"
+        )
+    if head.startswith(HDF4_HEAD):
         return f"{path}: HDF4 is not in rasterio's GDAL; convert it where GDAL has it: gdal_translate {path} image.tif"
-    tried = source.driver or "of GDAL's drivers that are let at it"
-    return f"{path}: is no raster that is known: neither TIFF nor of {tried}; check the path, or copy it again"
+    tried = source.driver or "what GDAL's drivers read that are let at it"
+    return f"{path}: is no raster that is known, neither TIFF nor {tried}; check the path, or copy it again"
 
 
 @contextlib.contextmanager

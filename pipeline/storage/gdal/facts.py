@@ -33,6 +33,10 @@ RPC_SCALARS = (
 BYTE = 257
 """What a colour of 8 bits is multiplied by to have 16."""
 LONGEST_ITEM = 2**16
+CODECS = {"JP2OpenJPEG": "jpeg2000", "PNG": "png", "WEBP": "webp", "GIF": "gif"} | dict.fromkeys(
+    ("netCDF", "HDF5Image", "GRIB", "HFA"), "unknown"
+)
+"""Driver -> what it decodes, where GDAL does not say."""
 
 
 def parse_spec(dataset: Any, path: str, messages: list[str]) -> tuple[RasterSpec, Scales]:
@@ -40,7 +44,7 @@ def parse_spec(dataset: Any, path: str, messages: list[str]) -> tuple[RasterSpec
     num_bands, dtype = dataset.count, parse_dtype(dataset, path)
     recorded = _parse_recorded(dataset, dtype, messages)
     items = geotiff.by_band(recorded.items)
-    transform = Affine(*tuple(dataset.transform)[:6])
+    transform = Affine(*(number + 0.0 for number in tuple(dataset.transform)[:6]))  # no -0
     is_placed = transform != IDENTITY  # what GDAL says where there is none
     if is_placed and not transform.is_invertible:
         messages.append(f"the georeference is ignored: the transform {transform} cannot be inverted")
@@ -188,7 +192,7 @@ def describe(dataset: Any, block: tuple[int, int]) -> dict[str, Any]:
     nodata = next((value for value in dataset.nodatavals if value is not None), None)
     return {
         "format": f"{dataset.driver} (GDAL)",
-        "codec": structure.get("COMPRESSION", dataset.driver).lower(),
+        "codec": structure.get("COMPRESSION", CODECS.get(dataset.driver, "none")).lower(),
         "layout": f"blocks {block[0]} x {block[1]}",
         "levels": len(dataset.overviews(1)),
         "mask": "not applied" if "per_dataset" in masks and "alpha" not in masks else None,

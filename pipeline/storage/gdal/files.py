@@ -10,14 +10,15 @@ from typing import Any
 
 from pipeline.model.errors import InputError
 from pipeline.model.raster import printable
-from pipeline.storage.folder.local import sample_of
+from pipeline.storage.folder.local import HEAD_BYTES, sample_of
 
 
 def digest_of(files: Mapping[str, str]) -> str:
     return hashlib.sha256(repr(sorted(files.items())).encode(errors="surrogateescape")).hexdigest()
 
 
-def check_file(path: str) -> None:
+def check_file(path: str) -> bytes:
+    """Return how a file begins; raise InputError where it is none, or empty."""
     try:
         status = os.stat(path)
     except FileNotFoundError as error:
@@ -30,6 +31,8 @@ def check_file(path: str) -> None:
         raise InputError(f"{path}: is not a file; give the path of one")
     if status.st_size == 0:
         raise InputError(f"{path}: is empty (0 bytes); copy it again")
+    with open(path, "rb") as file:
+        return file.read(HEAD_BYTES)
 
 
 def files_of(dataset: Any, path: str, named: Sequence[str]) -> list[str]:

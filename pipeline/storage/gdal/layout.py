@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.model.errors import InputError
 from pipeline.model.raster import DTYPES, RasterSpec
 from pipeline.model.read_limits import ReadLimits, allowed_bytes
-from pipeline.storage.driver import CONTAINERS
+from pipeline.storage.driver import HDF5, NETCDF
 
 STRIP_BYTES = 2**20
 """What chunks of a file have whose blocks are rows: as many as this holds."""
@@ -76,7 +76,7 @@ def _decoder_bytes(dataset: Any, spec: RasterSpec, path: str, block: tuple[int, 
         tile = _jpeg2000_tile(path)
         stored = allowed_bytes(math.prod(tile) * spec.pixel_bytes) if tile else 2**62
         return decoded + 2 * INT32 * samples + min(os.path.getsize(path), stored)
-    if dataset.driver in CONTAINERS:
+    if dataset.driver in (NETCDF, *HDF5):
         return 3 * decoded + CONTAINER_BYTES
     return 3 * decoded
 

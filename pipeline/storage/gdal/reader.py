@@ -40,6 +40,8 @@ from pipeline.storage.tiff.file import find_sidecars
 
 MOST_RASTERS = 32
 """Whose datasets are open at once."""
+SUBDATASETS = ("NETCDF", "HDF5")
+"""Kinds of GDAL's names for arrays in a file."""
 LISTED = 20
 """Arrays of a file that a message names."""
 
@@ -94,11 +96,11 @@ class GdalReader(Reader):
         """
         path, limits, choice = os.path.abspath(os.fspath(path)), limits or ReadLimits(), choice or Choice()
         rasterio_for(path)
-        check_file(path)
+        head = check_file(path)
         named = check_recipe(path, limits) if choice.driver == RECIPE else [path]
         messages: list[str] = []
         with log(messages):
-            source, dataset = identify(Source(path, choice.driver, choice.sidecar))
+            source, dataset = identify(Source(path, choice.driver, choice.sidecar, head=head))
             if inside := _inside(dataset, source, choice.array):
                 source = replace(source, inside=inside)
                 dataset = open_dataset(source)
@@ -214,23 +216,23 @@ def _reopen(path: str, digest: str, metadata: str, limits: ReadLimits, choice: C
 def _inside(dataset: Any, source: Source, array: str | None) -> str | None:
     """Return GDAL's name of the raster that is meant in a file of several; None where the file is one raster."""
     path = source.path
-    prefixes = tuple(f'{kind}:"{path}":' for kind in ("NETCDF", "HDF5"))
-    found = {_name(each, prefixes): each for each in dataset.subdatasets if each.startswith(prefixes)}
+    found: dict[str, str] = {}
+    for each in dataset.subdatasets:  # rasterio leaves the quotes out, by which GDAL tells the path from the rest
+        kind = each.partition(":")[0]
+        if kind in SUBDATASETS and each.startswith(prefix := f"{kind}:{path}:"):
+            name = each.removeprefix(prefix)
+            found[name.lstrip("/")] = f'{kind}:"{path}":{name}'
     if array is not None:
         if array not in found:
             where = unknown("array", array, list(found)[:LISTED]) if found else "the file is one raster; leave it out"
             raise InputError(f"{path}: `array: {array}`: {printable(where)}")
-        return str(found[array])
+        return found[array]
     if dataset.count or not found:
         return None
     if len(found) == 1:
-        return str(next(iter(found.values())))
+        return next(iter(found.values()))
     names = ", ".join(map(printable, list(found)[:LISTED])) + (", ..." if len(found) > LISTED else "")
     raise InputError(f"{path}: holds {len(found)} rasters: {names}; name one: `array: {printable(next(iter(found)))}`")
-
-
-def _name(subdataset: str, prefixes: tuple[str, ...]) -> str:
-    return next(subdataset.removeprefix(each) for each in prefixes if subdataset.startswith(each)).lstrip("/")
 
 
 def _level(dataset: Any, path: str, level: int) -> int:

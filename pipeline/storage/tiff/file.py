@@ -37,7 +37,7 @@ def input_errors(path: str) -> Iterator[None]:
 
 def find_sidecars(path: str, is_placed: bool) -> Iterator[str]:
     """Yield what lies beside a file and says more of it to GDAL than to us: world files, and GDAL's .aux.xml."""
-    remedy = "and is not read; `gdal_translate` makes one file of both"
+    remedy = "and is not read; `sidecar: true` at the input reads both, by GDAL"
     auxiliary = Path(f"{path}.aux.xml")
     with contextlib.suppress(OSError), open(auxiliary, "rb") as file:
         found = re.findall(rb"<(SRS|GeoTransform|GCPList|NoDataValue)\b", file.read(SIDECAR_BYTES))
