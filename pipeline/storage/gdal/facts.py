@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from pipeline.storage.gdal.layout import parse_dtype
 from pipeline.storage.georeference import cf, geokeys, geokeys_format, geotiff
 from pipeline.storage.georeference.crs import from_gdal
 from pipeline.storage.georeference.geotiff_format import MIN_IS_BLACK, PALETTE, RGB, SEPARATED, spell
-from pipeline.storage.georeference.recorded import RPC, TIEPOINT, Item, Recorded
+from pipeline.storage.georeference.recorded import RPC, TIEPOINT, Item, Recorded, recorded_of
 from pipeline.storage.reader import Scales
 
 Coordinates = tuple[tuple[str, tuple[Number | str, ...]], ...]
@@ -63,6 +64,14 @@ def parse_spec(dataset: Any, path: str, messages: list[str]) -> tuple[RasterSpec
         recorded=recorded,
     )
     return spec, geotiff.parse_scales(items, num_bands, messages)
+
+
+def at_level(spec: RasterSpec, dataset: Any, messages: list[str]) -> RasterSpec:
+    """Return the spec of a level of the pyramid, of which GDAL itself says less than of full resolution."""
+    height, width = dataset.height, dataset.width
+    transform = spec.transform.scale(spec.height / height, spec.width / width) if spec.transform else None
+    recorded = recorded_of(spec).at_level(messages)
+    return replace(spec, height=height, width=width, transform=transform, recorded=recorded)
 
 
 def _dims(dataset: Any) -> tuple[str, ...]:
@@ -185,7 +194,7 @@ def _colors(dataset: Any, dtype: np.dtype, nodata: Number | None, messages: list
     return tuple(table.get(value, (0, 0, 0, 0))[channel] * BYTE for channel in range(3) for value in range(size))
 
 
-def describe(dataset: Any, block: tuple[int, int]) -> dict[str, Any]:
+def describe(dataset: Any) -> dict[str, Any]:
     """Return how a file is stored, in words for `info`."""
     structure = dataset.tags(ns="IMAGE_STRUCTURE")
     masks = [flag.name for flag in dataset.mask_flag_enums[0]]
@@ -193,7 +202,6 @@ def describe(dataset: Any, block: tuple[int, int]) -> dict[str, Any]:
     return {
         "format": f"{dataset.driver} (GDAL)",
         "codec": structure.get("COMPRESSION", CODECS.get(dataset.driver, "none")).lower(),
-        "layout": f"blocks {block[0]} x {block[1]}",
         "levels": len(dataset.overviews(1)),
         "mask": "not applied" if "per_dataset" in masks and "alpha" not in masks else None,
         "recorded_nodata": None if nodata is None else str(json_number(nodata)),

@@ -104,11 +104,8 @@ class GdalReader(Reader):
             if inside := _inside(dataset, source, choice.array):
                 source = replace(source, inside=inside)
                 dataset = open_dataset(source)
-            if choice.level:
-                source = replace(source, level=_level(dataset, path, choice.level))
-                dataset = open_dataset(source)
             with gdal_settings(source), dataset:
-                reader = cls._parse(dataset, source, named, limits, messages)
+                reader = cls._parse(dataset, source, choice.level, named, limits, messages)
         reader._limits, reader._choice = limits, choice
         return reader
 
@@ -117,21 +114,23 @@ class GdalReader(Reader):
 
     @classmethod
     def _parse(
-        cls, dataset: Any, source: Source, named: Sequence[str], limits: ReadLimits, messages: list[str]
+        cls, dataset: Any, source: Source, level: int, named: Sequence[str], limits: ReadLimits, messages: list[str]
     ) -> GdalReader:
         path = source.path
         check_bands(path, dataset.count)
         if not dataset.count:
             raise InputError(f"{path}: GDAL finds no raster in it")
         spec, scales = facts.parse_spec(dataset, path, messages)
+        files, told = files_of(dataset, path, named), facts.describe(dataset)
+        if level:
+            source, dataset = replace(source, level=level), _at_level(dataset, source, level)
+            spec = facts.at_level(spec, dataset, messages)
         layout = parse_layout(dataset, spec, path, limits)
-        files = files_of(dataset, path, named)
         if not source.sidecar:
             messages += find_sidecars(path, spec.transform is not None)
-        told = facts.describe(dataset, layout.block)
+        told |= {"layout": f"blocks {layout.block[0]} x {layout.block[1]}", "warnings": messages}
         if len(files) > 1:
             told["files"] = len(files)
-        told["warnings"] = messages
         statuses = {name: file_status(os.stat(name)) for name in files}
         identity = identity_of(files, f"{source.driver} {source.inside} {source.level} {spec} {layout.block}")
         reader = cls(source, spec, layout, statuses, identity, told)
@@ -235,8 +234,8 @@ def _inside(dataset: Any, source: Source, array: str | None) -> str | None:
     raise InputError(f"{path}: holds {len(found)} rasters: {names}; name one: `array: {printable(next(iter(found)))}`")
 
 
-def _level(dataset: Any, path: str, level: int) -> int:
-    known = len(dataset.overviews(1)) if dataset.count else 0
+def _at_level(dataset: Any, source: Source, level: int) -> Any:
+    known = len(dataset.overviews(1))
     if level > known:
-        raise InputError(f"{path}: `level: {level}`: the file has levels up to {known}, 0 is full resolution")
-    return level
+        raise InputError(f"{source.path}: `level: {level}`: the file has levels up to {known}, 0 is full resolution")
+    return open_dataset(replace(source, level=level))

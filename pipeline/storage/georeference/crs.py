@@ -61,6 +61,9 @@ def from_gdal(text: str, warnings: list[str]) -> str | None:
     except Exception as error:  # pyproj raises anything where the values make no sense
         warnings.append(f"the coordinate system is left out: it cannot be read ({_short(error)})")
         return None
+    if crs.is_bound:
+        warnings.append("how the datum is shifted to WGS 84 (TOWGS84) is left out of computed results")
+        crs = crs.source_crs or crs
     if crs.is_compound:
         warnings.append("the vertical coordinate system is left out of computed results")
         crs = crs.sub_crs_list[0]
