@@ -7,8 +7,8 @@ from pipeline.model.errors import unknown
 WITH_HEADER = ("ENVI", "EHdr", "ISCE")
 """Raw pixels, of which a second file of the same name tells; GDAL finds it where it may look for files beside one."""
 PLAIN = (
-    *("GTiff", "JP2OpenJPEG", "JPEG", "PNG", "GIF", "BMP", "WEBP", "HFA", "AAIGrid", "GSAG", "GSBG", "GS7BG", "XYZ"),
-    *("GRIB", "DTED", "SRTMHGT", "USGSDEM", "PCRaster", "PNM"),
+    *("GTiff", "JP2OpenJPEG", "JPEG", "PNG", "GIF", "BMP", "WEBP", "HFA", "AAIGrid", "GSAG", "GSBG", "GS7BG"),
+    *("GRIB", "DTED", "SRTMHGT", "PCRaster", "PNM"),
 )
 """Tried on any file, in GDAL's order."""
 NETCDF, RECIPE = "netCDF", "VRT"

@@ -25,7 +25,7 @@ SETTINGS = {
     "VRT_VIRTUAL_OVERVIEWS": "NO",
     "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".none",
     "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES",
-    "RAW_CHECK_FILE_SIZE": "YES",
+    "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",
 }
 AUXILIARY_BYTES = 2**20
 HDF5_HEAD, HDF4_HEAD = b"\x89HDF\r\n\x1a\n", b"\x0e\x03\x13\x01"
@@ -48,6 +48,8 @@ class Source:
 
     head: bytes = b""
     """How the file begins."""
+    downwards: bool = False
+    """Whether rows of NetCDF count as they are stored. By itself GDAL turns them where it finds no coordinates."""
 
     @property
     def looks_beside(self) -> bool:
@@ -80,6 +82,7 @@ def gdal_settings(source: Source) -> Iterator[None]:
         GDAL_DISABLE_READDIR_ON_OPEN="TRUE" if source.looks_beside else "EMPTY_DIR",
         GDAL_PAM_ENABLED="YES" if source.sidecar else "NO",
         **SETTINGS,
+        **({"GDAL_NETCDF_BOTTOMUP": "NO"} if source.downwards else {}),
     ):
         set_gdal_config("GDAL_CACHEMAX", CACHE_BYTES)  # of the process: not for a while, threads would undo each other
         yield
@@ -117,9 +120,10 @@ def _why_not(source: Source, words: str) -> str:
             "them below its folder"
         )
     if source.driver is None and head.startswith(HDF5_HEAD):
+        named = NETCDF if path.lower().endswith((".nc", ".nc4")) else HDF5[0]
         return (
             f"{path}: HDF5 (NetCDF 4 is such) may keep its pixels in other files, wherever these lie; "
-            f"`driver: {NETCDF}` or `driver: {HDF5[0]}` at the input reads it, if you trust it"
+            f"`driver: {named}` at the input reads it, if you trust it"
         )
     if head.startswith(HDF4_HEAD):
         return f"{path}: HDF4 is not in rasterio's GDAL; convert it where GDAL has it: gdal_translate {path} image.tif"

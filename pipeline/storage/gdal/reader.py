@@ -16,7 +16,7 @@ from pipeline.model.errors import InputChanged, InputError, unknown
 from pipeline.model.raster import RasterSpec, printable
 from pipeline.model.read_limits import ReadLimits, check_bands
 from pipeline.model.region import Region
-from pipeline.storage.driver import RECIPE
+from pipeline.storage.driver import NETCDF, RECIPE
 from pipeline.storage.folder.listing import check_status, file_status
 from pipeline.storage.folder.local import LocalFolder
 from pipeline.storage.gdal import facts
@@ -32,6 +32,7 @@ from pipeline.storage.gdal.dataset import (
 )
 from pipeline.storage.gdal.files import check_file, digest_of, files_of, identity_of
 from pipeline.storage.gdal.layout import Layout, parse_layout
+from pipeline.storage.gdal.length import check_length
 from pipeline.storage.gdal.recipe import check_recipe
 from pipeline.storage.input import Choice
 from pipeline.storage.reader import Evidence, Reader
@@ -121,7 +122,13 @@ class GdalReader(Reader):
         if not dataset.count:
             raise InputError(f"{path}: GDAL finds no raster in it")
         spec, scales = facts.parse_spec(dataset, path, messages)
+        check_length(dataset, spec, path)
         files, told = files_of(dataset, path, named), facts.describe(dataset)
+        if dataset.driver == NETCDF and spec.transform is None:
+            source = replace(source, downwards=True)
+            messages.append(
+                "GDAL finds no coordinates that CF's attributes mark (standard_name, units): no place is known"
+            )
         if level:
             source, dataset = replace(source, level=level), _at_level(dataset, source, level)
             spec = facts.at_level(spec, dataset, messages)
@@ -217,11 +224,13 @@ def _inside(dataset: Any, source: Source, array: str | None) -> str | None:
     path = source.path
     found: dict[str, str] = {}
     for each in dataset.subdatasets:  # rasterio leaves the quotes out, by which GDAL tells the path from the rest
-        kind = each.partition(":")[0]
-        if kind in SUBDATASETS and each.startswith(prefix := f"{kind}:{path}:"):
-            name = each.removeprefix(prefix)
+        kind, _, rest = each.partition(":")
+        if kind.upper() in SUBDATASETS and rest.startswith(f"{path}:"):
+            name = rest.removeprefix(f"{path}:")
             found[name.lstrip("/")] = f'{kind}:"{path}":{name}'
     if array is not None:
+        if dataset.count and array == dataset.tags(1).get("NETCDF_VARNAME"):
+            return None
         if array not in found:
             where = unknown("array", array, list(found)[:LISTED]) if found else "the file is one raster; leave it out"
             raise InputError(f"{path}: `array: {array}`: {printable(where)}")
