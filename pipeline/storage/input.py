@@ -68,7 +68,7 @@ class Input(Frozen):
     """The array in the store, or in a NetCDF or HDF5 file, where it holds several."""
     driver: Annotated[StrictStr | None, AfterValidator(parse_driver)] = None
     """GDAL's driver that is to read the file: VRT for a VRT, which reads other files, those below its folder alone."""
-    sidecar: StrictBool = False
+    sidecar: StrictBool | None = None
     """Whether world files, .aux.xml, .ovr and .msk beside the file are read with it, by GDAL."""
     at: dict[str, StrictInt | StrictFloat | StrictStr] = Field(default_factory=dict)
     """Where to cut further dimensions: dimension -> index or label, e.g. {time: 0}; of OME-TIFF and ImageJ z and t."""
@@ -121,4 +121,7 @@ class Input(Frozen):
         """What of which file each of the rasters is that this reads, in order."""
         for path in self.paths:
             for array in self.arrays or (self.array,):
-                yield path, Choice(array, self.at, self.dim_names, self.series, self.level, self.driver, self.sidecar)
+                yield (
+                    path,
+                    Choice(array, self.at, self.dim_names, self.series, self.level, self.driver, bool(self.sidecar)),
+                )
