@@ -47,7 +47,7 @@ class Layout:
 def parse_layout(dataset: Any, spec: RasterSpec, path: str, limits: ReadLimits) -> Layout:
     """Return how a file is decoded; raise InputError where its blocks are larger than the limits allow."""
     height, width = spec.height, spec.width
-    rows, columns = (min(n, most) for n, most in zip(dataset.block_shapes[0], (height, width), strict=True))
+    rows, columns = (min(max(1, n), most) for n, most in zip(dataset.block_shapes[0], (height, width), strict=True))
     if is_whole := _is_whole(dataset, path):
         rows, columns = height, width
     samples = 1 if spec.dims[:1] == ("band",) and not is_whole else spec.num_bands

@@ -23,10 +23,10 @@ from pipeline.storage.gdal import facts
 from pipeline.storage.gdal.dataset import (
     LIBRARY_BYTES,
     Source,
-    gdal_settings,
     identify,
     log,
     open_dataset,
+    parsing,
     rasterio_for,
     reading,
 )
@@ -105,7 +105,7 @@ class GdalReader(Reader):
             if inside := _inside(dataset, source, choice.array):
                 source = replace(source, inside=inside)
                 dataset = open_dataset(source)
-            with gdal_settings(source), dataset:
+            with parsing(source), dataset:
                 reader = cls._parse(dataset, source, choice.level, named, limits, messages)
         reader._limits, reader._choice = limits, choice
         return reader
@@ -121,6 +121,8 @@ class GdalReader(Reader):
         check_bands(path, dataset.count)
         if not dataset.count:
             raise InputError(f"{path}: GDAL finds no raster in it")
+        if not dataset.height or not dataset.width:
+            raise InputError(f"{path}: the raster is empty: {dataset.height} x {dataset.width} pixels")
         spec, scales = facts.parse_spec(dataset, path, messages)
         check_length(dataset, spec, path)
         files, told = files_of(dataset, path, named), facts.describe(dataset)
