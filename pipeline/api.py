@@ -16,6 +16,7 @@ from pipeline.model.facts import ContentsFacts, InfoFacts, PlanFacts, RunFacts, 
 from pipeline.operations.registry import find_operation
 from pipeline.output.job import Job
 from pipeline.planning.plan import UNKNOWN
+from pipeline.storage.driver import parse_driver
 from pipeline.storage.input import Choice
 from pipeline.storage.open import open_raster
 from pipeline.verbs.contents import describe_folder, describe_several, is_plain_folder
@@ -219,8 +220,12 @@ def info(path: AnyPath, **chosen: Unpack[Chosen]) -> InfoFacts | ContentsFacts:
     path = os.fspath(path)
     if is_plain_folder(path):
         return describe_folder(path)
+    given: dict[str, Any] = {key: value for key, value in chosen.items() if value is not None}
     try:
-        given: dict[str, Any] = {key: value for key, value in chosen.items() if value is not None}
+        given |= {"driver": parse_driver(chosen["driver"])} if "driver" in given else {}
+    except ValueError as error:
+        raise UsageError(f"--driver {given['driver']}: {error}") from error
+    try:
         return describe_input(path, open_raster(path, Choice(**given)), given)
     except SeveralRasters as error:
         return describe_several(path, error)

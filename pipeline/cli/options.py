@@ -53,7 +53,7 @@ _override_options = _combined(
 )
 _choice_options = _combined(
     [
-        click.option("--array", help="The array in a Zarr group that holds several."),
+        click.option("--array", help="The array in a Zarr group, NetCDF or HDF5 file that holds several."),
         click.option("--at", multiple=True, metavar="DIM=PLACE", help="Cut a further dim, e.g. z=3, time=2024-06-01."),
         click.option("--along", metavar="DIM", help="Read a further dim (time, z) as bands."),
         click.option("--level", type=click.IntRange(min=0), help="Of a pyramid; 0 (default) is full resolution."),
@@ -63,6 +63,8 @@ _choice_options = _combined(
             callback=lambda ctx, parameter, value: value and _to_series(value),
             help="The image in a TIFF that holds several, from 0; mask: its internal mask.",
         ),
+        click.option("--driver", metavar="NAME", help="GDAL's, to read it by: VRT, netCDF, HDF5, ..."),
+        click.option("--sidecar", is_flag=True, help="With world files and .aux.xml beside it, by GDAL."),
     ]
 )
 _part_options = _combined(
@@ -122,7 +124,8 @@ def choice_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _chosen(options: dict[str, Any]) -> dict[str, Any]:
     """Take the options that say which raster is meant out of all; return those that are given."""
-    given = {name: options.pop(name) for name in ("array", "at", "along", "level", "series")}
+    given = {name: options.pop(name) for name in ("array", "at", "along", "level", "series", "driver", "sidecar")}
+    given["sidecar"] = given["sidecar"] or None
     given["at"] = {dim: _to_place(text) for dim, text in pairs(given["at"], "DIM=PLACE").items()} or None
     return {name: value for name, value in given.items() if value is not None}
 

@@ -134,7 +134,8 @@ class CostModel:
         idle = rounds * workers / len(plan.grid)
         total = (busy * idle + len(plan.grid) * BLOCK_SECONDS) / workers + traffic.seconds
         tables, block = self.table_bytes(plan), self.block_bytes(plan)
-        peak = BASE_BYTES + remote_bytes(self.settings) + traffic.in_flight * block + traffic.shared_bytes + tables
+        base = BASE_BYTES + remote_bytes(self.settings) + self.settings.library_bytes
+        peak = base + traffic.in_flight * block + traffic.shared_bytes + tables
         return PassCost(
             block,
             traffic.in_flight,
@@ -180,6 +181,7 @@ class CostModel:
         copies = 2 + (self.settings.is_remote or not self.settings.remote_inputs.isdisjoint(plan.stored))
         read = [
             (copies + (raster in plan.bands)) * math.prod(self.units[raster]) * self.pixel_bytes[raster]
+            + self.settings.decoder_bytes.get(raster, 0)
             for raster in plan.stored
         ]
         written = [self.encoding_bytes(array, plan.grid.largest) for array in self.arrays.values()]

@@ -47,6 +47,10 @@ class Settings:
     is_remote: bool = False
     """Whether the result goes to an object store."""
     remote_inputs: frozenset[str] = frozenset()
+    library_bytes: int = 0
+    """What the libraries take of a process by which inputs are read."""
+    decoder_bytes: Mapping[str, int] = field(default_factory=dict)
+    """Input -> what such a library holds to decode a chunk, for each block in work."""
     """Inputs that lie in one."""
     keep: tuple[str, ...] | None = None
     region: Region | None = None

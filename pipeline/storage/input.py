@@ -7,10 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, StrictFloat, StrictInt, StrictStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
 
 from pipeline.model.raster import Dims
 from pipeline.model.value import Frozen, parse_input_dims, parse_nodata, parse_time
+from pipeline.storage.driver import parse_driver
 from pipeline.storage.folder.address import Access
 
 Series = int | Literal["mask"]
@@ -34,6 +44,10 @@ class Choice:
     """Of its pyramid, 0 is full resolution."""
     along: str | None = None
     """A further dim that is read as bands."""
+    driver: str | None = None
+    """GDAL's, which is let at the file."""
+    sidecar: bool = False
+    """Whether what lies beside the file is read with it, by GDAL."""
 
 
 class Scale(Frozen):
@@ -54,7 +68,8 @@ class Source(Frozen):
     """Files that make up one raster."""
 
     path: Text | None = None
-    """A .zarr store, a group or an array in it, or a .tif; relative to the pipeline file, or a URL."""
+    """A .zarr store, a group or an array in it, a .tif, or a file that GDAL knows; relative to the pipeline file, or a
+    URL."""
     stack: Annotated[dict[str, Text], Field(min_length=1)] | Texts | Text | None = None
     """Files of one band each that make up the bands: {B04: FILE, B08: FILE}, a list in this order, or a pattern such as
     "R10m/*_B0[2348]_10m.tif", in natural order."""
@@ -121,7 +136,11 @@ class Input(Source):
     arrays: Annotated[tuple[StrictStr, ...], Field(min_length=1)] | None = None
     """Arrays in the store `path` that make up the bands in this order."""
     array: StrictStr | None = None
-    """The array in the store, where it holds several."""
+    """The array in the store, or in a NetCDF or HDF5 file, where it holds several."""
+    driver: Annotated[StrictStr | None, AfterValidator(parse_driver)] = None
+    """GDAL's driver that is to read the file: VRT for a VRT, which reads other files, those below its folder alone."""
+    sidecar: StrictBool | None = None
+    """Whether world files, .aux.xml, .ovr and .msk beside the file are read with it, by GDAL."""
     at: dict[str, StrictInt | StrictFloat | StrictStr] = Field(default_factory=dict)
     """Where to cut further dimensions: dimension -> index or label, e.g. {time: 0}; of OME-TIFF and ImageJ z and t."""
     series: Annotated[StrictInt, Field(ge=0)] | Literal["mask"] | None = None
@@ -174,7 +193,12 @@ class Input(Source):
     def choices(self, path: str) -> Iterator[tuple[str, Choice]]:
         """What of a file each of the rasters is that this reads, in order, and its name."""
         for array in self.arrays or (self.array,):
-            yield array or name_of(path), Choice(array, self.at, self.dim_names, self.series, self.level, self.along)
+            yield (
+                array or name_of(path),
+                Choice(
+                    array, self.at, self.dim_names, self.series, self.level, self.along, self.driver, bool(self.sidecar)
+                ),
+            )
 
 
 def name_of(path: str) -> str:

@@ -16,8 +16,8 @@ from pipeline.model.errors import PipelineError
 from pipeline.model.raster import RasterSpec, array_slices, is_nan, same_crs
 from pipeline.model.region import Region
 from pipeline.storage.georeference.recorded import recorded_of
-from pipeline.storage.reader import Evidence, Reader
-from pipeline.storage.view import Ordered
+from pipeline.storage.reader import Reader
+from pipeline.storage.view import Ordered, Several
 
 Overlap = Literal["first", "last", "error"]
 Extent = Literal["union", "of first"] | tuple[float, float, float, float]
@@ -33,20 +33,17 @@ class Placed:
     """Of the mosaic, as the first raster says it."""
 
 
-class Mosaic(Reader):
+class Mosaic(Several):
     """Several rasters as one; pixels of which no raster has a valid one are nodata."""
 
     def __init__(self, readers: Sequence[Reader], names: Sequence[str], overlap: Overlap, placed: Placed) -> None:
         """`names` are what messages call the rasters."""
         first = readers[0].spec
-        self.readers = tuple(
-            reader if reader.spec.dims == first.dims else Ordered(reader, first.dims) for reader in readers
-        )
+        super().__init__([r if r.spec.dims == first.dims else Ordered(r, first.dims) for r in readers])
         self._orders = tuple(
             _order(first, reader.spec, (names[0], name)) for reader, name in zip(readers, names, strict=True)
         )
-        self.spec, self.chunk, self.overlap = placed.spec, readers[0].chunk, overlap
-        self.compile_decoder = next((r.compile_decoder for r in readers if r.compile_decoder), None)
+        self.spec, self.overlap = placed.spec, overlap
         self.scales = _scales(readers, self._orders, names)
         sides = [(*corner, *reader.spec.region.shape) for corner, reader in zip(placed.corners, readers, strict=True)]
         self._boxes = np.array(sides, np.int64)
@@ -127,12 +124,9 @@ class Mosaic(Reader):
         digest = hashlib.sha256(json.dumps([known, self._boxes.tolist()], sort_keys=True).encode()).hexdigest()
         return {"mosaic": len(self.readers), "files": digest}
 
-    def evidence(self) -> list[Evidence]:
-        return [evidence for reader in self.readers for evidence in reader.evidence()]
-
     def describe(self) -> dict[str, Any]:
-        facts = [reader.describe() for reader in self.readers]
-        warnings = list(dict.fromkeys(text for fact in facts for text in fact.get("warnings", [])))
+        facts = super().describe()
+        warnings = facts["warnings"]
         if self.overlaps:
             which = "the first" if self.overlap == "first" else "the last"
             warnings.append(f"files of the mosaic overlap in {self.overlaps:,} pixels: {which} that is valid counts")
@@ -140,7 +134,7 @@ class Mosaic(Reader):
             warnings.append(
                 f"{self.holes:,} of {self.spec.region.num_pixels:,} pixels lie in no file of the mosaic: nodata"
             )
-        return {**facts[0], "files": len(self.readers), "warnings": warnings}
+        return {**facts, "files": len(self.readers), "warnings": warnings}
 
 
 def place(specs: Sequence[RasterSpec], names: Sequence[str], extent: Extent = "union") -> Placed:

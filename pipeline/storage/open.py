@@ -9,6 +9,7 @@ from typing import Literal
 
 from pipeline.model.errors import InputError
 from pipeline.model.read_limits import ReadLimits
+from pipeline.storage.driver import FORMATS
 from pipeline.storage.folder.address import Access, is_url
 from pipeline.storage.folder.base import RemoteError
 from pipeline.storage.folder.open import folder_at
@@ -17,19 +18,9 @@ from pipeline.storage.reader import Reader
 from pipeline.storage.series import Series
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
-RASTER_SUFFIXES = TIFF_SUFFIXES
-"""Of files that are read."""
-REFUSED = {
-    ".vrt": "a VRT is a recipe, not pixels; write it out first: gdal_translate {path} image.tif",
-    ".jp2": "JPEG 2000 has no fast reader of parts here; convert it first: gdal_translate {path} image.tif",
-    ".nc": "NetCDF is not read; convert it first: xarray.open_dataset({path!r}).to_zarr('image.zarr')",
-    ".hdf": "HDF is not read; convert it first: gdal_translate {path} image.tif, or through xarray to Zarr",
-    ".h5": "HDF5 is not read; convert it first: xarray.open_dataset({path!r}).to_zarr('image.zarr')",
-    ".png": "PNG is not read; convert it first: gdal_translate {path} image.tif",
-    ".jpg": "JPEG is not read; convert it first: gdal_translate {path} image.tif",
-    ".img": "Erdas Imagine is not read; convert it first: gdal_translate {path} image.tif",
-    ".zip": "an archive is not read; unpack it first",
-}
+RASTER_SUFFIXES = (*TIFF_SUFFIXES, *FORMATS)
+"""Of files that may be rasters."""
+TIFF_HEADS = (b"II*\0", b"II+\0", b"MM\0*", b"MM\0+")
 
 
 def open_raster(
@@ -39,19 +30,19 @@ def open_raster(
     access: Access | None = None,
     missing: Literal["fill", "away"] = "fill",
 ) -> Reader:
-    """Open one stored raster, Zarr or TIFF, by what it is; from object stores Zarr alone.
+    """Open one stored raster, Zarr, TIFF or what GDAL knows, by what it is; from object stores Zarr alone.
 
     `missing` says what chunks are that are not there, where nobody lists those that are.
     """
     choice, folder = choice or Choice(), folder_at(path, access)
     suffix = Path(path.rstrip("/")).suffix.lower()
-    if is_url(path) and suffix in (*TIFF_SUFFIXES, *REFUSED):
+    if is_url(path) and (suffix in (*TIFF_SUFFIXES, *FORMATS) or choice.driver or choice.sidecar):
         raise InputError(
             f"{folder}: only Zarr is read from object stores; copy the file to a disk (`rasterpipe convert` makes Zarr "
-            "of a TIFF)"
+            "of it)"
         )
-    if suffix in REFUSED:
-        raise InputError(f"{path}: " + REFUSED[suffix].format(path=path))
+    if suffix == ".zip":
+        raise InputError(f"{path}: an archive is not read; unpack it first")
     try:
         if not is_url(path) and not _is_folder(path):
             return _open_file(path, choice, limits)
@@ -79,6 +70,16 @@ def _is_folder(path: str) -> bool:
 
 
 def _open_file(path: str, choice: Choice, limits: ReadLimits | None) -> Reader:
+    """Open a file: TIFFs by our own reader, what else it is, and what is asked for, by GDAL."""
+    if choice.driver or choice.sidecar or not _is_tiff(path):
+        from pipeline.storage.gdal.reader import GdalReader
+
+        if choice.at or choice.along or choice.series is not None:
+            raise InputError(
+                f"{path}: `at`, `along` and `series` are for Zarr and TIFF; of several rasters in a file that GDAL "
+                "reads `array` names one, and times and levels of it are its `bands`"
+            )
+        return GdalReader.open(path, limits, choice)
     if choice.array:
         raise InputError(
             f"{path}: `array` and `at` are for Zarr groups; this is a file (of several images `series:` picks one, and "
@@ -95,6 +96,14 @@ def _open_file(path: str, choice: Choice, limits: ReadLimits | None) -> Reader:
 
 def _cut(choice: Choice, index: int) -> Choice:
     return replace(choice, at={**choice.at, choice.along or "": index}, along=None)
+
+
+def _is_tiff(path: str) -> bool:
+    """Return whether a file is a TIFF, or named as one."""
+    if Path(path).suffix.lower() in TIFF_SUFFIXES or not Path(path).is_file():
+        return True
+    with open(path, "rb") as file:
+        return file.read(4).startswith(TIFF_HEADS)
 
 
 def _slices(along: str, open_at: Callable[[int], Reader]) -> Reader:

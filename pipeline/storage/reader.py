@@ -45,6 +45,11 @@ class Reader(ABC):
     compile_decoder: Callable[[], None] | None = None
     """What compiles the kernels that decode it, where there are such; it pickles."""
 
+    library_bytes: int = 0
+    """What the library behind it takes of a process, its own cache included."""
+    decoder_bytes: int = 0
+    """What that holds to decode a chunk, for each thread, beside the chunk."""
+
     @property
     def scale(self) -> tuple[float, float] | None:
         """Scale and offset that all bands share; None where none is recorded, or they differ."""

@@ -14,10 +14,10 @@ from pipeline.model.raster import SOURCE_BAND, Number, RasterSpec, array_shape, 
 from pipeline.model.region import Region
 from pipeline.storage.georeference.recorded import Recorded, recorded_of
 from pipeline.storage.reader import Evidence, Reader
-from pipeline.storage.view import UNSCALED, Ordered, View
+from pipeline.storage.view import UNSCALED, Ordered, Several, View
 
 
-class Series(Reader):
+class Series(Several):
     """Rasters on one grid with the same bands, one after the other along the band axis (dims band, y, x)."""
 
     def __init__(self, name: str, entries: Sequence[Number | str], readers: Sequence[Reader]) -> None:
@@ -27,9 +27,7 @@ class Series(Reader):
             _check_alike(name, (entries[0], entry), (first, reader.spec))
         self.name, self.entries, self._num = name, tuple(entries), first.num_bands
         self.spec = series_spec(name, entries, [reader.spec for reader in readers])
-        self.readers = tuple(r if r.spec.dims == self.spec.dims else Ordered(r, self.spec.dims) for r in readers)
-        self.chunk = readers[0].chunk
-        self.compile_decoder = next((r.compile_decoder for r in readers if r.compile_decoder), None)
+        super().__init__([r if r.spec.dims == self.spec.dims else Ordered(r, self.spec.dims) for r in readers])
         if any(reader.scales for reader in readers):
             self.scales = tuple(pair for r in readers for pair in (r.scales or UNSCALED * self._num))
 
@@ -45,13 +43,8 @@ class Series(Reader):
     def identity(self) -> dict[str, Any]:
         return {self.name: list(self.entries), "rasters": [reader.identity() for reader in self.readers]}
 
-    def evidence(self) -> list[Evidence]:
-        return [evidence for reader in self.readers for evidence in reader.evidence()]
-
     def describe(self) -> dict[str, Any]:
-        facts = [reader.describe() for reader in self.readers]
-        warnings = list(dict.fromkeys(text for fact in facts for text in fact.get("warnings", [])))
-        return {**facts[0], self.name: len(self.readers), "warnings": warnings}
+        return {**super().describe(), self.name: len(self.readers)}
 
 
 def series_spec(name: str, entries: Sequence[Number | str], specs: Sequence[RasterSpec]) -> RasterSpec:
@@ -121,6 +114,8 @@ class Masked(View):
             if words := grid_difference(spec, mask.spec):
                 raise PipelineError(f"{name} lies on another grid than the bands: {words}", ("mask", name))
         super().__init__(reader, spec)
+        self.library_bytes = max(self.library_bytes, *(mask.library_bytes for mask, _ in masks))
+        self.decoder_bytes = max(self.decoder_bytes, *(mask.decoder_bytes for mask, _ in masks))
         self.masks = tuple((mask, classes) for mask, classes in masks)
         self._fill = np.nan if spec.nodata is None or is_nan(spec.nodata) else spec.nodata
 

@@ -22,6 +22,7 @@ class View(Reader):
     def __init__(self, reader: Reader, spec: RasterSpec) -> None:
         self.reader, self.spec, self.chunk, self.scales = reader, spec, reader.chunk, reader.scales
         self.compile_decoder = reader.compile_decoder
+        self.library_bytes, self.decoder_bytes = reader.library_bytes, reader.decoder_bytes
 
     def identity(self) -> dict[str, Any]:
         return self.reader.identity()
@@ -114,10 +115,29 @@ class Scaled(View):
 UNSCALED = ((1.0, 0.0),)
 
 
-class Stack(Reader):
+class Several(Reader):
+    """A raster made of several, each in files of its own."""
+
+    def __init__(self, readers: Sequence[Reader]) -> None:
+        self.readers, self.chunk = tuple(readers), readers[0].chunk
+        self.compile_decoder = next((r.compile_decoder for r in readers if r.compile_decoder), None)
+        self.library_bytes = max(reader.library_bytes for reader in readers)
+        self.decoder_bytes = max(reader.decoder_bytes for reader in readers)
+
+    def evidence(self) -> list[Evidence]:
+        return [evidence for reader in self.readers for evidence in reader.evidence()]
+
+    def describe(self) -> dict[str, Any]:
+        facts = [reader.describe() for reader in self.readers]
+        warnings = list(dict.fromkeys(text for fact in facts for text in fact.get("warnings", [])))
+        return {**facts[0], "warnings": warnings}
+
+
+class Stack(Several):
     """Several rasters of one band on one grid, as the bands of one raster (dims band, y, x)."""
 
     def __init__(self, readers: Sequence[Reader], names: Sequence[str]) -> None:
+        super().__init__(readers)
         first = readers[0].spec
         for reader, name in zip(readers, names, strict=True):
             spec = reader.spec
@@ -134,11 +154,8 @@ class Stack(Reader):
         matched = ((name, reader.describe().get("matched")) for name, reader in zip(names, readers, strict=True))
         self._warnings = [f"{name}: {words}" for name, words in matched if words]
         names = name_bands(names, default_names(len(names)), self._warnings)
-        self.readers = tuple(readers)
         recorded = _stacked([recorded_of(reader.spec) for reader in readers])
         self.spec = replace(first, dims=("band", "y", "x"), bands=tuple(names), band_coordinates=(), recorded=recorded)
-        self.chunk = readers[0].chunk
-        self.compile_decoder = next((r.compile_decoder for r in readers if r.compile_decoder), None)
         if any(reader.scales for reader in readers):
             self.scales = tuple((reader.scales or UNSCALED)[0] for reader in readers)
 
@@ -151,13 +168,9 @@ class Stack(Reader):
     def identity(self) -> dict[str, Any]:
         return {"stack": [reader.identity() for reader in self.readers]}
 
-    def evidence(self) -> list[Evidence]:
-        return [evidence for reader in self.readers for evidence in reader.evidence()]
-
     def describe(self) -> dict[str, Any]:
-        facts = [reader.describe() for reader in self.readers]
-        warnings = [*self._warnings, *dict.fromkeys(text for fact in facts for text in fact.get("warnings", []))]
-        return {**facts[0], "files": len(self.readers), "warnings": warnings}
+        facts = super().describe()
+        return {**facts, "files": len(self.readers), "warnings": [*self._warnings, *facts["warnings"]]}
 
 
 def _stacked(recorded: Sequence[Recorded]) -> Recorded | None:

@@ -23,6 +23,8 @@ class Chosen(TypedDict, total=False):
     along: str | None
     level: int | None
     series: Series | None
+    driver: str | None
+    sidecar: bool | None
 
 
 class Part(Chosen, total=False):
@@ -82,7 +84,7 @@ def conversion(source: str, target: str, **wanted: Unpack[Wanted]) -> tuple[dict
         A Zarr store or a TIFF, or a pattern of files that make up a mosaic.
     target
         A Zarr store, or a path that ends in .tif or .ome.zarr.
-    region, bbox, array, at, along, level, series
+    region, bbox, array, at, along, level, series, driver, sidecar
         The part to convert, see `part_settings`. Default: all of the first image at full resolution.
     bands, dtype, nodata
         Of the result. Default: as they are. Without `dtype` and `nodata`, pixels are handed on to the bit; with

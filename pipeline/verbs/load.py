@@ -72,7 +72,7 @@ def load(source: Source, *, cut: Cut = PLANNED, in_place: bool = False, **change
         readers = _match(config, dict(_open_inputs(config, document, _wide_inputs(config, references))))
         specs = {name: _input_spec(name, reader, config.inputs[name]) for name, reader in readers.items()}
         try:
-            plan = make_plan(config.steps, references, specs, _settings(config, next(iter(specs.values())).spec, cut))
+            plan = make_plan(config.steps, references, specs, _settings(config, readers, cut))
         except PipelineError as error:
             if cut.capacity and error.path == ("run", "memory") and config.run.memory is None:
                 text = f"{error} (60 % of the limit of the smallest worker is what it may use)"
@@ -165,12 +165,13 @@ def _match(config: Pipeline, readers: Mapping[str, Reader]) -> dict[str, Reader]
 
 
 def _input_spec(name: str, reader: Reader, entry: Input) -> InputSpec:
-    kind: Literal["tiff", "zarr"] = "tiff" if "TIFF" in reader.describe()["format"] else "zarr"
+    kind: Literal["tiff", "zarr"] = "zarr" if reader.describe()["format"].startswith("Zarr") else "tiff"
     return InputSpec(name, reader.spec, reader.chunk, kind, entry.paths[0], reader.compile_decoder)
 
 
-def _settings(config: Pipeline, spec: RasterSpec, cut: Cut) -> Settings:
+def _settings(config: Pipeline, readers: Mapping[str, Reader], cut: Cut) -> Settings:
     run, output, capacity = config.run, config.output, cut.capacity
+    spec = next(iter(readers.values())).spec
     threads = capacity.threads if capacity else available_cpus()
     return Settings(
         memory_bytes=capacity.grant(run.memory) if capacity else run.memory or available_memory_bytes() // 2,
@@ -188,6 +189,8 @@ def _settings(config: Pipeline, spec: RasterSpec, cut: Cut) -> Settings:
         tables=cut.tables,
         is_remote=is_url(output.path),
         remote_inputs=frozenset(name for name, entry in config.inputs.items() if any(map(is_url, entry.paths))),
+        library_bytes=max(reader.library_bytes for reader in readers.values()),
+        decoder_bytes={name: reader.decoder_bytes for name, reader in readers.items() if reader.decoder_bytes},
     )
 
 

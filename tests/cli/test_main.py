@@ -116,7 +116,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (zoo / "empty.tif").write_bytes(b"")
     (zoo / "notes.txt").write_text("mine")
     (zoo / "notes").write_text("mine")
-    for suffix in ("vrt", "jp2", "nc", "hdf"):
+    for suffix in ("vrt", "jp2", "zip"):
         (zoo / f"image.{suffix}").write_bytes(b"something")
     (zoo / "pipeline.yaml").write_text(PIPELINE)
     return zoo
@@ -313,7 +313,7 @@ INPUTS = {
     "nothing.zarr": "{zoo}/nothing.zarr: no such file or folder",
     "nothing.tif": "{zoo}/nothing.tif: no such file or folder",
     "folder": "{zoo}/folder: is not a Zarr array or group (no zarr.json, .zarray or .zgroup in it)",
-    "notes.txt": "{zoo}/notes.txt: is not a TIFF file; check the path, or copy it again",
+    "notes.txt": "{zoo}/notes.txt: is no raster that is known, neither TIFF nor what GDAL's drivers read",
     "cut.tif": "{zoo}/cut.tif: tile 15 ends at byte 8560, the file at byte 4280: it is truncated; copy it again",
     "stub.tif": "{zoo}/stub.tif: is not a readable TIFF file",
     "empty.tif": "{zoo}/empty.tif: is empty (0 bytes); copy it again",
@@ -325,10 +325,9 @@ INPUTS = {
     "line.zarr": "the array has 1 dimension(s); a raster has y and x",
     "group.zarr": "is a group and holds 2 rasters: nir, red; name one: `{zoo}/group.zarr/nir` as the path",
     "hollow.zarr": "is a group and holds no raster; name a group or an array that is one",
-    "image.vrt": "a VRT is a recipe, not pixels; write it out first: gdal_translate {zoo}/image.vrt image.tif",
-    "image.jp2": "JPEG 2000 has no fast reader of parts here; convert it first: gdal_translate {zoo}/image.jp2",
-    "image.nc": "NetCDF is not read; convert it first: xarray.open_dataset('{zoo}/image.nc').to_zarr('image.zarr')",
-    "image.hdf": "HDF is not read; convert it first: gdal_translate {zoo}/image.hdf image.tif",
+    "image.vrt": "{zoo}/image.vrt: is no raster that is known, neither TIFF nor what GDAL's drivers read",
+    "image.jp2": "{zoo}/image.jp2: is no raster that is known, neither TIFF nor what GDAL's drivers read",
+    "image.zip": "{zoo}/image.zip: an archive is not read; unpack it first",
     "ftp://host/scene.zarr": "ftp://host...: is no object store that is known (s3://, gs://, az://, http://, https://)",
 }
 

@@ -115,3 +115,15 @@ class Unlisted:
 def file_status(status: os.stat_result) -> str:
     """Return what tells a file that was touched. Other clients of a file server may see times less exactly."""
     return f"{status.st_size} {status.st_mtime_ns // 1000} {status.st_ctime_ns // 1000}"
+
+
+def check_status(path: str, file: int | str, known: str) -> None:
+    """Raise InputChanged where a file is another one than it was, or was touched; ChunkAway where it was moved away."""
+    try:
+        status = file_status(os.stat(file))
+    except (FileNotFoundError, NotADirectoryError):
+        status = None
+    if status != known:
+        if not os.path.exists(path):
+            raise ChunkAway(f"{path}: was there when the run began, and is not now")
+        raise InputChanged(f"{path}: is not as it was when the run began: it was replaced or touched")

@@ -49,6 +49,30 @@ def from_text(text: str, warnings: list[str]) -> str | None:
     except Exception as error:  # pyproj raises anything where the values make no sense
         warnings.append(f"the attribute `crs` is ignored: it cannot be read ({_short(error)})")
         return None
+    return _code_or_wkt(crs)
+
+
+def from_gdal(text: str, warnings: list[str]) -> str | None:
+    """Return a CRS as GDAL says it, in WKT2, as EPSG:n or WKT2; None where it is no place on the earth."""
+    import pyproj
+
+    try:
+        crs = pyproj.CRS.from_wkt(text)
+    except Exception as error:  # pyproj raises anything where the values make no sense
+        warnings.append(f"the coordinate system is left out: it cannot be read ({_short(error)})")
+        return None
+    if crs.is_bound:
+        warnings.append("how the datum is shifted to WGS 84 (TOWGS84) is left out of computed results")
+        crs = crs.source_crs or crs
+    if crs.is_compound:
+        warnings.append("the vertical coordinate system is left out of computed results")
+        crs = crs.sub_crs_list[0]
+    if not (crs.is_geographic or crs.is_projected or crs.is_derived or crs.is_geocentric):
+        return None
+    return _code_or_wkt(crs)
+
+
+def _code_or_wkt(crs: Any) -> str:
     code = crs.to_epsg(min_confidence=100)
     return str(crs.to_wkt()) if code is None else f"EPSG:{code}"
 

@@ -13,6 +13,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+from xml.sax.saxutils import unescape
 
 import numpy as np
 
@@ -39,6 +40,7 @@ DOMAIN = "rasterpipe"
 PLACE_LIMIT = 100_000
 """Numbers of these tags that are handed on: control points come in tens, rarely in thousands."""
 ITEM_LIMIT = 65_536
+QUOTES = {"&quot;": '"', "&apos;": "'"}
 COLOR_LIMIT = 3 * 2**16
 
 
@@ -88,7 +90,7 @@ def nodata_text(tags: Tags) -> str | None:
 
 
 def parse_items(tags: Tags, warnings: list[str]) -> list[Item]:
-    """Return GDAL's metadata: lines of the raster and of its bands, in all domains."""
+    """Return GDAL's metadata: lines of the raster and of its bands, in all domains; GDAL escapes their text twice."""
     text = tags.get(GDAL_METADATA)
     if not isinstance(text, str):
         return []
@@ -103,7 +105,7 @@ def parse_items(tags: Tags, warnings: list[str]) -> list[Item]:
     return [
         Item(
             name=element.get("name", ""),
-            text=(element.text or "").strip(),
+            text=unescape(element.text or "", QUOTES).strip(),
             band=int(element.get("sample", "")) if element.get("sample") else None,
             role=element.get("role", ""),
             domain=element.get("domain", ""),

@@ -183,12 +183,12 @@ def statistics_items(spec: RasterSpec, statistics: Statistics) -> Iterator[Item]
 
 
 def format_items(items: list[Item]) -> str:
-    """Return GDAL's metadata as XML, as GDAL lays it out."""
+    """Return GDAL's metadata as XML, as GDAL lays it out: texts are escaped twice."""
     lines = []
     for item in items:
         attributes = {"name": item.name, "sample": item.band, "role": item.role or None, "domain": item.domain or None}
         given = " ".join(f"{key}={quoteattr(str(value))}" for key, value in attributes.items() if value is not None)
-        lines.append(f"  <Item {given}>{escape(item.text)}</Item>\n")
+        lines.append(f"  <Item {given}>{escape(escape(item.text))}</Item>\n")
     return f"<GDALMetadata>\n{''.join(lines)}</GDALMetadata>\n"
 
 

@@ -67,6 +67,15 @@ class Recorded:
         codes = {code for code, _ in self.tags}
         return TIEPOINT in codes and PIXEL_SCALE not in codes
 
+    def at_level(self, messages: list[str]) -> Recorded:
+        """Return what holds for a level of the pyramid: without what counts pixels of full resolution."""
+        codes = {code for code, _ in self.tags} & {RPC, *((TIEPOINT,) if self.is_tied else ())}
+        if codes:
+            messages.append(
+                "control points and RPCs are left out: they are of full resolution, and this is another level"
+            )
+        return replace(self, tags=tuple(each for each in self.tags if each[0] not in codes))
+
     def cut(self, row: int, column: int) -> Recorded:
         """Return what holds for the part that begins there: control points and RPCs count from its corner.
 

@@ -19,7 +19,7 @@ from tifffile import TIFF, TiffPage
 
 from pipeline.model.errors import InputError
 from pipeline.model.read_limits import allowed_bytes
-from pipeline.storage.tiff.file import reason
+from pipeline.storage.library import reason
 from pipeline.storage.tiff.layout import BYTES, RAW_READ_BYTES, Layout, codec_of, path_of
 
 CCITT = (2, 3, 4)

@@ -7,8 +7,11 @@ import resource
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 MOST = 256
+Opened = TypeVar("Opened")
+"""What closes by itself when nobody holds it."""
 
 
 class Descriptor:
@@ -23,22 +26,22 @@ class Descriptor:
         os.close(self.number)
 
 
-class Descriptors:
+class Descriptors(Generic[Opened]):
     """The files that were read last; those that were read longest ago are closed, as soon as nobody reads them."""
 
     def __init__(self, most: int | None = None) -> None:
         """`most` is by default a quarter of what the process may open, and no more than 256."""
         self._most = most
-        self._open: OrderedDict[int, Descriptor] = OrderedDict()
+        self._open: OrderedDict[int, Opened] = OrderedDict()
         self._lock = threading.RLock()  # a reader may be dropped, and its file with it, wherever Python collects
 
-    def get(self, key: int, opener: Callable[[], int]) -> Descriptor:
+    def get(self, key: int, opener: Callable[[], Opened]) -> Opened:
         """Return the file of a key, opened where it is not: hold it while you read."""
         with self._lock:
             if (found := self._open.get(key)) is not None:
                 self._open.move_to_end(key)
                 return found
-        opened = Descriptor(opener())
+        opened = opener()
         with self._lock:
             found = self._open.setdefault(key, opened)  # another thread may have been faster
             while len(self._open) > self._limit():
@@ -57,5 +60,5 @@ class Descriptors:
         return self._most
 
 
-DESCRIPTORS = Descriptors()
+DESCRIPTORS: Descriptors[Descriptor] = Descriptors()
 """Of this process."""

@@ -1,20 +1,17 @@
-"""What goes wrong with TIFF files: whatever tifffile raises or logs becomes an InputError or a warning of ours."""
+"""What goes wrong with TIFF files: whatever tifffile raises becomes an InputError; and what lies beside them."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import tifffile
 
 from pipeline.model.errors import InputError
-from pipeline.model.raster import printable
+from pipeline.storage.library import reason
 
-WARNING_LIMIT = 20
 SIDECAR_BYTES = 2**20
 """Of an .aux.xml that are searched: what bears on the place stands at its beginning."""
 
@@ -38,35 +35,9 @@ def input_errors(path: str) -> Iterator[None]:
         raise InputError(f"{path}: is not a readable TIFF file: {reason(error)}; copy it again") from error
 
 
-@contextlib.contextmanager
-def logged(messages: list[str]) -> Iterator[None]:
-    """Collect what tifffile logs in this thread instead of letting it reach stderr."""
-    thread = threading.get_ident()
-
-    def collect(record: logging.LogRecord) -> bool:
-        if record.thread != thread:
-            return True
-        text = record.getMessage()
-        if record.levelno >= logging.WARNING and "GDAL_NODATA" not in text and len(messages) < WARNING_LIMIT:
-            messages.append(f"tifffile: {printable(text[:300])}")
-        return False
-
-    logger = logging.getLogger("tifffile")
-    logger.addFilter(collect)
-    try:
-        yield
-    finally:
-        logger.removeFilter(collect)
-
-
-def reason(error: BaseException) -> str:
-    """Return an error of another library in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".rstrip(": ")
-
-
 def find_sidecars(path: str, is_placed: bool) -> Iterator[str]:
     """Yield what lies beside a file and says more of it to GDAL than to us: world files, and GDAL's .aux.xml."""
-    remedy = "and is not read; `gdal_translate` makes one file of both"
+    remedy = "and is not read; `sidecar: true` at the input reads both, by GDAL"
     auxiliary = Path(f"{path}.aux.xml")
     with contextlib.suppress(OSError), open(auxiliary, "rb") as file:
         found = re.findall(rb"<(SRS|GeoTransform|GCPList|NoDataValue)\b", file.read(SIDECAR_BYTES))

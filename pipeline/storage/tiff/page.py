@@ -14,7 +14,7 @@ from pipeline.model.raster import RasterSpec, is_nan
 from pipeline.storage.georeference import geotiff
 from pipeline.storage.georeference.geokeys_parse import parse_crs
 from pipeline.storage.georeference.ome import COLOR, UNIT
-from pipeline.storage.georeference.recorded import RPC, TIEPOINT, Recorded
+from pipeline.storage.georeference.recorded import Recorded
 from pipeline.storage.input import Choice
 from pipeline.storage.reader import Scales
 from pipeline.storage.tiff.layout import Layout, codec_of, positive
@@ -166,7 +166,7 @@ def parse_spec(selection: Selection, layout: Layout, messages: list[str]) -> tup
     if transform is not None:  # of full resolution
         transform = transform.scale(int(origin.imagelength) / layout.height, int(origin.imagewidth) / layout.width)
     if layout.height != int(origin.imagelength):
-        recorded = _of_level(recorded, messages)
+        recorded = recorded.at_level(messages)
     colors = selection.stack.colors if selection.stack else ()
     spec = RasterSpec(
         height=layout.height,
@@ -196,14 +196,6 @@ def _parse_recorded(pages: list[TiffPage], messages: list[str]) -> Recorded:
     recorded = geotiff.parse_recorded(tags_of(first), [tags_of(page) for page in pages], messages)
     extra = tuple(int(code) for code in first.extrasamples)
     return replace(recorded, photometric=int(first.photometric), extra=extra)
-
-
-def _of_level(recorded: Recorded, messages: list[str]) -> Recorded:
-    """Return what holds for a level of the pyramid: without what counts pixels of full resolution."""
-    codes = {code for code, _ in recorded.tags} & {RPC, *((TIEPOINT,) if recorded.is_tied else ())}
-    if codes:
-        messages.append("control points and RPCs are left out: they are of full resolution, and this is another level")
-    return replace(recorded, tags=tuple(each for each in recorded.tags if each[0] not in codes))
 
 
 def tags_of(page: TiffPage) -> dict[int, Any]:

@@ -7,7 +7,6 @@ strip or a tile. Every band lies in one plane: planes are what PlanarConfigurati
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import stat
 import weakref
@@ -15,21 +14,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from tifffile import FileHandle, TiffFile
+from tifffile import TiffFile
 
 from pipeline.model.errors import ChunkAway, InputChanged, InputError
 from pipeline.model.raster import RasterSpec
 from pipeline.model.read_limits import ReadLimits, check_bands
 from pipeline.model.region import Region
-from pipeline.storage.folder.listing import SAMPLES, file_status
-from pipeline.storage.folder.local import HEAD_BYTES, LocalFolder
+from pipeline.storage.folder.listing import check_status, file_status
+from pipeline.storage.folder.local import LocalFolder, sample_of
 from pipeline.storage.georeference.geotiff import nodata_text
 from pipeline.storage.input import Choice
+from pipeline.storage.library import logged, reason
 from pipeline.storage.reader import Evidence, Reader
 from pipeline.storage.tiff.decode import Decoder, make_decoder
 from pipeline.storage.tiff.descriptor import DESCRIPTORS, Descriptor
 from pipeline.storage.tiff.directory import check_directories
-from pipeline.storage.tiff.file import find_sidecars, input_errors, logged, reason
+from pipeline.storage.tiff.file import find_sidecars, input_errors
 from pipeline.storage.tiff.layout import RAW_READ_BYTES, Layout, parse_layout, settle_predictor
 from pipeline.storage.tiff.page import describe_pages, hash_metadata, parse_spec, select_pages, tags_of
 
@@ -80,7 +80,7 @@ class TiffReader(Reader):
         path = os.path.abspath(os.fspath(path))
         limits = limits or ReadLimits()
         messages: list[str] = []
-        with input_errors(path), logged(messages):
+        with input_errors(path), logged(messages, "tifffile"):
             status = os.stat(path)
             if not stat.S_ISREG(status.st_mode):
                 raise InputError(f"{path}: is not a file; give the path of one TIFF file")
@@ -108,7 +108,7 @@ class TiffReader(Reader):
             "size": status.st_size,
             "mtime_ns": status.st_mtime_ns,
             "metadata": hash_metadata(tif, pages, spec, layout),
-            "sample": _sample(tif.filehandle, status.st_size),
+            "sample": sample_of(tif.filehandle, status.st_size),
         }
         messages += find_sidecars(path, spec.transform is not None and not spec.unit)
         recorded_nodata = nodata_text(tags_of(selection.origin[0]))
@@ -206,29 +206,29 @@ class TiffReader(Reader):
             except OSError as error:
                 raise InputError(f"{where} cannot be read: {error.strerror}") from error
             if not piece:
-                _check_status(self._path, file.number, self._status)
+                check_status(self._path, file.number, self._status)
                 raise InputError(f"{where} ends beyond the end of the file: it is truncated; copy it again")
             pieces.append(piece)
             count, offset = count - len(piece), offset + len(piece)
-        _check_status(self._path, file.number, self._status)
+        check_status(self._path, file.number, self._status)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _file(self) -> Descriptor:
         """Return the file, open."""
         return DESCRIPTORS.get(id(self), self._open_file)
 
-    def _open_file(self) -> int:
+    def _open_file(self) -> Descriptor:
         with input_errors(self._path):
             try:
                 number = os.open(self._path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
             except (FileNotFoundError, NotADirectoryError):
                 raise ChunkAway(f"{self._path}: was there when the run began, and is not now") from None
         try:
-            _check_status(self._path, number, self._status)
+            check_status(self._path, number, self._status)
         except BaseException:
             os.close(number)
             raise
-        return number
+        return Descriptor(number)
 
 
 @functools.lru_cache(maxsize=256)
@@ -236,24 +236,7 @@ def _reopen(path: str, status: str, metadata: str, limits: ReadLimits, choice: C
     """Return the reader that was pickled; tasks of one process share it."""
     reader = TiffReader.open(path, limits, choice)
     with input_errors(path):
-        _check_status(path, path, status)
+        check_status(path, path, status)
     if reader.identity()["metadata"] != metadata:
         raise InputChanged(f"{path}: its metadata changed since it was opened; start again")
     return reader
-
-
-def _check_status(path: str, file: int | str, known: str) -> None:
-    """Raise InputChanged where a file is another one than it was, or was touched; ChunkAway where it was moved away."""
-    if file_status(os.stat(file)) != known:
-        if not os.path.exists(path):
-            raise ChunkAway(f"{path}: was there when the run began, and is not now")
-        raise InputChanged(f"{path}: is not as it was when the run began: it was replaced or touched")
-
-
-def _sample(file: FileHandle, size: int) -> str:
-    """Return a digest of some pieces of a file: files from one archive may agree in size, time and tags."""
-    digest = hashlib.sha256()
-    for place in range(SAMPLES):
-        file.seek(place * max(0, size - HEAD_BYTES) // (SAMPLES - 1))
-        digest.update(file.read(HEAD_BYTES))
-    return digest.hexdigest()
