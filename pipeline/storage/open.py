@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from pipeline.model.errors import InputError, PipelineError
@@ -39,22 +39,19 @@ def open_raster(
     access: Access | None = None,
     missing: Literal["fill", "away"] = "fill",
 ) -> Reader:
-    """Open one stored raster, Zarr or TIFF, by what it is; from object stores Zarr alone.
+    """Open one stored raster, Zarr or TIFF, by what it is: on a disk, or in an object store.
 
     `missing` says what chunks are that are not there, where nobody lists those that are.
     """
     choice, folder = choice or Choice(), folder_at(path, access)
     suffix = Path(path.rstrip("/")).suffix.lower()
-    if is_url(path) and suffix in (*TIFF_SUFFIXES, *REFUSED):
-        raise InputError(
-            f"{folder}: only Zarr is read from object stores; copy the file to a disk (`rasterpipe convert` makes Zarr "
-            "of a TIFF)"
-        )
+    if suffix in REFUSED and is_url(path):
+        raise InputError(f"{path}: only Zarr and TIFF are read from object stores; copy the file to a disk")
     if suffix in REFUSED:
         raise InputError(f"{path}: " + REFUSED[suffix].format(path=path))
     try:
-        if not is_url(path) and not _is_folder(path):
-            return _open_file(path, choice, limits)
+        if _is_tiff(path, access) if is_url(path) else not _is_folder(path):
+            return _open_file(path, choice, limits, access)
         from pipeline.storage.zarr.reader import ZarrReader
 
         if choice.series is not None:
@@ -74,7 +71,23 @@ def _is_folder(path: str) -> bool:
     return Path(path).is_dir()
 
 
-def _open_file(path: str, choice: Choice, limits: ReadLimits | None) -> Reader:
+def _is_tiff(url: str, access: Access | None) -> bool:
+    """Return whether a TIFF lies at a URL, by its name; where that says nothing, by how what lies there begins."""
+    name = PurePosixPath(url)
+    if name.suffix.lower() in TIFF_SUFFIXES:
+        return True
+    if any(part.endswith(".zarr") for part in name.parts):
+        return False
+    from pipeline.storage.folder.ranges import object_at  # with obstore, an extra
+    from pipeline.storage.tiff.directory import is_tiff
+
+    try:
+        return is_tiff(bytes(object_at(url, access or Access()).get([(0, 8)], lambda facts: None)[0]))
+    except OSError:  # no object at all: a store of many lies below it, or nothing
+        return False
+
+
+def _open_file(path: str, choice: Choice, limits: ReadLimits | None, access: Access | None) -> Reader:
     if choice.array:
         raise InputError(
             f"{path}: `array` and `at` are for Zarr groups; this is a file (of several images `series:` picks one, and "
@@ -84,7 +97,7 @@ def _open_file(path: str, choice: Choice, limits: ReadLimits | None) -> Reader:
         raise InputError(f"{path}: `at` cuts a file at positions, whole numbers from 0; got {labels[0]!r}")
     from pipeline.storage.tiff.reader import TiffReader
 
-    return TiffReader.open(path, limits, choice)
+    return TiffReader.open(path, limits, choice, access)
 
 
 Opened = dict[tuple[Any, ...], Reader]
@@ -131,6 +144,8 @@ def _check_complete(path: Folder, reader: Reader, *, fills: bool) -> None:
     """Refuse what a run has begun to write and not finished, or what was lost of it: it would pass for pixels."""
     from pipeline.storage.zarr.store import root_attributes
 
+    if not hasattr(type(reader), "missing"):  # a file
+        return
     if getattr(reader, "has_nothing", False) and not fills:
         raise InputError(
             f"{path}: lacks all its chunk files, and all of it would be read as the fill value; copy it again, or say "

@@ -29,6 +29,21 @@ class Evidence:
     """Those that are compared by size and time of change, in an object store by its ETag; they need not be there."""
 
 
+@dataclass(frozen=True)
+class Traffic:
+    """What reading asks of object stores."""
+
+    requests: int = 0
+    num_bytes: int = 0
+    """As they are stored."""
+
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic(self.requests + other.requests, self.num_bytes + other.num_bytes)
+
+
+NO_TRAFFIC = Traffic()
+
+
 class Reader(ABC):
     """A stored raster, opened for reading; several threads may read at once, and it pickles.
 
@@ -57,6 +72,10 @@ class Reader(ABC):
         `bands` are indices from 0, in the order wanted; None reads all. `out` need not be contiguous.
         Raises InputError, naming file and chunk, where the data are missing or damaged.
         """
+
+    def traffic(self, region: Region, bands: Sequence[int] | None = None) -> Traffic | None:
+        """Return what `read` will ask of object stores; None where that is not known before."""
+        return None
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
