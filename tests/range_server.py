@@ -1,6 +1,7 @@
 """A web server on 127.0.0.1 that sends parts of files, counts what it is asked for, and fails and lies as it is told.
 
-``python -m tests.range_server FOLDER PORT_FILE`` serves until it is killed; ``/_control`` then returns what was asked.
+``python -m tests.range_server FOLDER PORT_FILE SECONDS`` serves until it is killed, each answer after some seconds;
+``/_control`` returns what was asked since the last time.
 """
 
 from __future__ import annotations
@@ -135,11 +136,12 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def _answer(self, status: int, data: bytes, headers: dict[str, str], length: int | None = None) -> None:
+        is_head = self.command == "HEAD"
         with self.server.behaviour.lock:
             if self.path != CONTROL:
-                self.server.behaviour.log.append((self.command, self.path, len(data)))
+                self.server.behaviour.log.append((self.command, self.path, 0 if is_head else len(data)))
         self._head(status, headers | {"Content-Length": str(len(data) if length is None else length)})
-        if self.command != "HEAD":
+        if not is_head:
             self.wfile.write(data)
         if length is not None:
             self.close_connection = True
@@ -191,6 +193,7 @@ def range_server(folder: Path) -> Iterator[tuple[str, Behaviour]]:
 
 def main() -> None:
     server, port_file = Server(Path(sys.argv[1])), Path(sys.argv[2])
+    server.behaviour.seconds = float(sys.argv[3])
     building = port_file.with_suffix(".building")
     building.write_text(str(server.server_port))
     os.replace(building, port_file)

@@ -64,7 +64,8 @@ def each(prefix: str, keys: str) -> str:
 COMMANDS = {
     "plan all.yaml": (
         "output plan_hash version workers memory_bytes planned_peak_bytes blocks tasks read_bytes write_bytes "
-        f"requests fetch_bytes disk_bytes {each('inputs.image', f'{RASTER} chunk')} {each('inputs.labels', f'{RASTER} chunk')} "
+        f"requests fetch_bytes disk_bytes {each('inputs.image', f'{RASTER} chunk')} "
+        f"{each('inputs.labels', f'{RASTER} chunk')} "
         f"{each('passes', PASS)} {each('outputs', f'path {RASTER} chunks shards codec bytes levels')} "
         f"{each('files', 'path raster bytes scratch_bytes')} notes"
     ),
