@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import os
@@ -23,6 +24,7 @@ from rasterio.shutil import copy as gdal_copy
 from pipeline import api
 from pipeline.model.errors import InputChanged, InputError, RasterpipeError, RunStopped
 from pipeline.model.raster import array_slices
+from pipeline.model.read_limits import ReadLimits
 from pipeline.model.region import Region
 from pipeline.storage.folder import ranges, retry
 from pipeline.storage.folder import remote as object_folder
@@ -144,6 +146,26 @@ def test_directories_at_the_end_or_everywhere(web: Web, tmp_path: Path) -> None:
     with rasterio.open(tmp_path / "b.tif", "r+") as out:
         out.build_overviews([2, 4])
     np.testing.assert_array_equal(whole(open_raster(f"{url}/b.tif")), scene())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_header_reads_as_the_file_and_fetches_nothing_twice(seed: int) -> None:
+    rng, fetched = random.Random(seed), list[tuple[int, int]]()
+    content = rng.randbytes(3_000_000)
+
+    def fetch(start: int, stop: int) -> bytes:
+        fetched.append((start, stop))
+        return content[start:stop]
+
+    head = content[: rng.randrange(1, 70_000)]
+    far, near = header.Header(len(content), head, fetch, "a.tif", ReadLimits()), io.BytesIO(content)
+    for _ in range(200):
+        place = rng.choice([rng.randrange(3_100_000), rng.randrange(200_000), near.tell()])
+        count = rng.choice([0, 1, 8, 5000, 100_000])
+        assert far.seek(place) == near.seek(place)
+        assert (far.read(count), far.tell()) == (near.read(count), near.tell()) or place > len(content)
+    known = sorted([(0, len(head)), *fetched])
+    assert all(stop <= start for (_, stop), (start, _) in itertools.pairwise(known))
 
 
 def test_a_part_of_a_cog_fetches_its_part(web: Web, tmp_path: Path) -> None:
