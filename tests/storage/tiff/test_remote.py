@@ -22,6 +22,7 @@ import tifffile
 from rasterio.shutil import copy as gdal_copy
 
 from pipeline import api
+from pipeline.execution.cluster.sight import difference, marks_of
 from pipeline.model.errors import InputChanged, InputError, RasterpipeError, RunStopped
 from pipeline.model.raster import array_slices
 from pipeline.model.read_limits import ReadLimits
@@ -556,6 +557,29 @@ def test_workers_open_it_for_themselves(server: S3, bucket: str, tmp_path: Path)
     assert facts["bytes_fetched"] > 0
     api.run(document(str(tmp_path / "a.tif"), tmp_path / "local.zarr"))
     same(tmp_path / "out.zarr", tmp_path / "local.zarr")
+
+
+def test_what_workers_see_of_it(web: Web, server: S3, bucket: str, tmp_path: Path) -> None:
+    url, served = web
+    name = LAYOUTS["tiles"](tmp_path / "a.tif")
+    (evidence,) = open_raster(f"{url}/{name}").evidence()
+    here = marks_of(evidence)
+    assert difference(evidence, here, marks_of(evidence)) is None
+    served.tag = "second"
+    assert str(difference(evidence, here, marks_of(evidence))).startswith(
+        f"sees another raster at {url}/{name}; let all"
+    )
+    (tmp_path / name).unlink()
+    assert str(difference(evidence, here, marks_of(evidence))).startswith(f"finds nothing at {url}/{name}; let all")
+    LAYOUTS["tiles"](tmp_path / "a.tif")
+    entry = upload(server, bucket, tmp_path / name, "b.tif")
+    (evidence,) = open_raster(entry["path"], access=Access(**server.storage)).evidence()
+    here = marks_of(evidence)
+    upload(server, bucket, tmp_path / name, "b.tif")
+    assert difference(evidence, here, marks_of(evidence)) is None  # the same bytes have the same ETag
+    LAYOUTS["strips"](tmp_path / "a.tif")
+    upload(server, bucket, tmp_path / name, "b.tif")
+    assert str(difference(evidence, here, marks_of(evidence))).startswith(f"sees another raster at {bucket}/b.tif; let")
 
 
 def test_ranges_are_merged_and_bounded() -> None:
