@@ -44,7 +44,8 @@ def make(path: Path, side: int) -> None:
     rng = np.random.default_rng(5)
     form = {"height": side, "width": side, "count": BANDS, "dtype": "uint16", "crs": "EPSG:32633"}
     form |= {"transform": rasterio.Affine(10, 0, 5e5, 0, -10, 6e6)}
-    options = {"driver": "COG", "compress": "deflate", "predictor": "YES", "blocksize": 512}
+    block = max(16, min(512, side // 128 * 16))  # so that small scenes have levels, too
+    options = {"driver": "COG", "compress": "deflate", "predictor": "YES", "blocksize": block}
     with rasterio.open(path, "w", **options, **form) as file:
         for band in range(BANDS):
             waves = 2000 + 1000 * np.sin(rows / (40 + band)) * np.cos(columns / 70)
