@@ -20,7 +20,7 @@ from pipeline.storage.driver import parse_driver
 from pipeline.storage.input import Choice
 from pipeline.storage.open import open_raster
 from pipeline.verbs.contents import describe_folder, describe_several, is_plain_folder
-from pipeline.verbs.convert import SOURCE, Chosen, Part, Wanted, conversion, entry_of, part_settings
+from pipeline.verbs.convert import SOURCE, Part, Read, Wanted, conversion, entry_of, part_settings
 from pipeline.verbs.facts import describe_input, describe_plan
 from pipeline.verbs.load import PLANNED, Cut, Source, load
 from pipeline.verbs.run import Ways, executor_of, run_job
@@ -212,17 +212,17 @@ def convert(
     return run(document, overrides=[*settings, *limits], **existing)
 
 
-def info(path: AnyPath, **chosen: Unpack[Chosen]) -> InfoFacts | ContentsFacts:
+def info(path: AnyPath, array: str | None = None, **read: Unpack[Read]) -> InfoFacts | ContentsFacts:
     """Return what a raster file or store is: dims, bands, dtype, nodata, chunks, CRS, and how to name it as input.
 
-    Of a folder, or of what holds several rasters of which none is `chosen`, what there is.
+    Of a folder, or of what holds several rasters of which none is meant, what there is.
     """
     path = os.fspath(path)
     if is_plain_folder(path):
         return describe_folder(path)
-    given: dict[str, Any] = {key: value for key, value in chosen.items() if value is not None}
+    given: dict[str, Any] = {key: value for key, value in {"array": array, **read}.items() if value is not None}
     try:
-        given |= {"driver": parse_driver(chosen["driver"])} if "driver" in given else {}
+        given |= {"driver": parse_driver(read["driver"])} if "driver" in given else {}
     except ValueError as error:
         raise UsageError(f"--driver {given['driver']}: {error}") from error
     try:

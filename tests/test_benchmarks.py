@@ -12,13 +12,19 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
+FROM_A_SERVER = ["16. 1 % of a COG of 128 x 128 x 4 uint16", "16. a quarter of a COG of 128 x 128 x 4 uint16"]
+FROM_A_SERVER.append("16. level 2 of a COG of 128 x 128 x 4 uint16")
 IN_MEMORY = ["8. gradient + Hessian"] * 2
 FROM_FILES = ["1. mean 3 x 3", "1. the same", "2. mean and var 15 x 15"]
 
 
 @pytest.mark.parametrize(
     ("rows", "expected"),
-    [("8", IN_MEMORY), pytest.param("1,8", FROM_FILES + IN_MEMORY, marks=pytest.mark.thorough)],
+    [
+        ("8", IN_MEMORY),
+        pytest.param("16", FROM_A_SERVER, marks=pytest.mark.thorough),
+        pytest.param("1,8", FROM_FILES + IN_MEMORY, marks=pytest.mark.thorough),
+    ],
 )
 def test_rows_from_file_to_file_and_in_memory(rows: str, expected: list[str], tmp_path: Path) -> None:
     options = ["--size", "128", "--rounds", "1", "--rows", rows, "--out", str(tmp_path / "out")]

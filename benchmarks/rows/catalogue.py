@@ -70,6 +70,13 @@ def geotiff_rows(options: Options) -> Iterator[Row]:
         yield from geotiff.rows(options.scenes.path("geotiff"), options.size)
 
 
+def remote_rows(options: Options) -> Iterator[Row]:
+    if importlib.util.find_spec("rasterio") and importlib.util.find_spec("obstore"):
+        from benchmarks.rows import remote
+
+        yield from remote.rows(options.scenes.path("remote"), options.size)
+
+
 ROWS: dict[str, Callable[[Options], Iterator[Row]]] = {
     "1": lambda options: files.means(options.scenes),
     "3": window_rows,
@@ -85,5 +92,6 @@ ROWS: dict[str, Callable[[Options], Iterator[Row]]] = {
     "13": lambda options: files.sizes(options.scenes),
     "14": geotiff_rows,
     "15": lambda options: files.levels(options.scenes),
+    "16": remote_rows,
 }
 """Row 2 comes with row 1."""

@@ -116,8 +116,8 @@ def write_rasterio_from_memory(folder: Path) -> Callable[[], None]:
 
 
 def read_ours(folder: Path) -> Callable[[], None]:
-    limits = [(f"run.memory={MEMORY_BYTES}", "--memory"), (f"run.workers={THREADS}", "--workers")]
-    limits.append(("run.durable=false", "--durable"))
+    limits = [("run.memory", MEMORY_BYTES, "--memory"), ("run.workers", THREADS, "--workers")]
+    limits.append(("run.durable", False, "--durable"))
     output = {"chunks": [CHUNK, CHUNK]}
     return lambda: void(api.convert(folder / "lzw.tif", folder / "ours.zarr", output=output, limits=limits))
 

@@ -55,6 +55,9 @@ def _format_pass(planned: PassFacts) -> Iterator[str]:
         f"  reads {format_bytes(planned.read_bytes)} decoded ({planned.read_amplification:.2f} x what is "
         f"needed), writes {format_bytes(planned.write_bytes)}"
     )
+    if planned.requests:
+        fetched = format_bytes(planned.fetch_bytes or 0)
+        yield f"  asks object stores: {_count(planned.requests, 'request')} for {fetched} as stored"
     yield (
         f"  memory: {format_bytes(planned.planned_peak_bytes)} = base + {_count(planned.in_flight, 'block')} x "
         f"{format_bytes(planned.block_bytes)} + {format_bytes(planned.cache_bytes)} shared"
@@ -100,7 +103,8 @@ def format_run(facts: RunFacts) -> Iterator[str]:
         yield f"{_count(facts.retries, 'attempt')} to read or write repeated after errors that passed"
     if facts.requests:
         per_block = facts.requests / facts.blocks
-        yield f"{_count(facts.requests, 'request')} to object stores, {per_block:.1f} a block"
+        fetched = f"; {format_bytes(facts.bytes_fetched)} came, as stored" if facts.bytes_fetched else ""
+        yield f"{_count(facts.requests, 'request')} to object stores, {per_block:.1f} a block{fetched}"
     for result in facts.outputs:
         valid = "" if result.valid_fraction is None else f", {100 * result.valid_fraction:.2f} % valid"
         yield f"  {result.path}: {_sides(result.shape)} {result.dtype}{valid}"

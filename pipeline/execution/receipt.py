@@ -39,6 +39,8 @@ class Counts:
     """Reads and writes repeated after errors that passed."""
     requests: int = 0
     """To object stores."""
+    bytes_fetched: int = 0
+    """From object stores, as they are stored."""
     blocks: int = 0
     blocks_recomputed: int = 0
     """Blocks begun or done on workers that were lost, or whose files were, and so computed again."""

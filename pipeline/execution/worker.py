@@ -63,20 +63,12 @@ class PassWorker:
 
     def _prepare(self) -> None:
         self._local = threading.local()
-        self._requests_before = REQUESTS.count
+        self._before = REQUESTS.count, REQUESTS.num_bytes
         self._arenas: list[Arena] = []  # of blocks that ended; appending and popping are atomic
-        # blocks that exchange their rims read nothing of their neighbours'
-        exchanges = self.planned.halo == "exchange"
-        self.cache = ChunkCache(0 if exchanges else self.planned.cost.cache_bytes, self.retry)
+        capacity = 0 if self.planned.halo == "exchange" else self.planned.cost.cache_bytes
+        self.cache = ChunkCache(capacity, self.retry)
         self._cached = {
-            raster: CachedReader(
-                raster,
-                self.readers[raster],
-                self.cache,
-                self.planned.grid,
-                Halo() if exchanges else self.planned.halos[raster],
-                self.planned.units[raster],
-            )
+            raster: cached_reader(self.planned, raster, self.readers[raster], self.cache)
             for raster in self.planned.stored
         }
 
@@ -101,7 +93,13 @@ class PassWorker:
     @property
     def counts(self) -> Counts:
         """What was done so far; the requests are those of this process."""
-        return Counts(self.bytes_read, self.retry.count, REQUESTS.count - self._requests_before)
+        requests, num_bytes = self._before
+        return Counts(
+            self.bytes_read,
+            self.retry.count,
+            requests=REQUESTS.count - requests,
+            bytes_fetched=REQUESTS.num_bytes - num_bytes,
+        )
 
     def run_block(self, number: int) -> tuple[BlockDone, Partials]:
         """Read a block with its halo, compute it, write it; return its partial tables too."""
@@ -171,6 +169,12 @@ class PassWorker:
         for piece, source in wrap_pieces(region, spec.height, spec.width):
             part = out[array_slices(spec.dims, piece, (region.top, region.left))]
             self._cached[raster].read(source, part, panel)
+
+
+def cached_reader(planned: Pass, raster: str, reader: Reader, cache: ChunkCache) -> CachedReader:
+    """Return what reads a stored raster for the blocks of a pass."""
+    halo = Halo() if planned.halo == "exchange" else planned.halos[raster]  # which reads nothing of its neighbours
+    return CachedReader(raster, reader, cache, planned.grid, halo, planned.units[raster])
 
 
 def count_valid(values: np.ndarray, spec: RasterSpec) -> int:

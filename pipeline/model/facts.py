@@ -114,6 +114,10 @@ class PassFacts(Facts):
     read_amplification: float
     """Decoded per byte that is needed."""
     write_bytes: int
+    requests: int | None
+    """To object stores, to read the blocks by one process; None where nobody knows before."""
+    fetch_bytes: int | None
+    """What comes of them, as it is stored."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,9 @@ class PlanFacts(Facts):
     tasks: int
     read_bytes: int
     write_bytes: int
+    requests: int | None
+    """Of all passes."""
+    fetch_bytes: int | None
     disk_bytes: int
     inputs: Mapping[str, InputFacts]
     passes: tuple[PassFacts, ...]
@@ -221,6 +228,8 @@ class RunFacts(Facts):
     retries: int
     requests: int
     """To object stores."""
+    bytes_fetched: int
+    """From object stores, for blocks, as they are stored."""
     outputs: tuple[ResultFacts, ...]
     tables: tuple[TableFacts, ...]
     quality: Mapping[str, Mapping[str, Any]]

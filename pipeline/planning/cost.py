@@ -10,7 +10,7 @@ from pipeline.block.plan import Pass, PassCost
 from pipeline.model.region import Region
 from pipeline.model.stored import StoredArray
 from pipeline.planning.plan import Settings
-from pipeline.storage.folder.address import REQUESTS_AT_ONCE
+from pipeline.storage.folder.address import RANGE_BYTES, REQUESTS_AT_ONCE
 
 MIB = 2**20
 
@@ -178,14 +178,15 @@ class CostModel:
 
     def codec_bytes(self, plan: Pass) -> int:
         """Return what encoding or decoding holds beside the block: a chunk as it is, encoded, and as read of it."""
-        copies = 2 + (self.settings.is_remote or not self.settings.remote_inputs.isdisjoint(plan.stored))
+        is_remote = not self.settings.remote_inputs.isdisjoint(plan.stored)
+        copies = 2 + (self.settings.is_remote or is_remote)
         read = [
             (copies + (raster in plan.bands)) * math.prod(self.units[raster]) * self.pixel_bytes[raster]
             + self.settings.decoder_bytes.get(raster, 0)
             for raster in plan.stored
         ]
         written = [self.encoding_bytes(array, plan.grid.largest) for array in self.arrays.values()]
-        return max(read + written, default=0)
+        return max(read + written, default=0) + (REQUESTS_AT_ONCE * RANGE_BYTES if is_remote else 0)
 
     def encoding_bytes(self, array: StoredArray, block: tuple[int, int]) -> int:
         """Return what writing a block of an array holds: a chunk or shard as it is, and encoded.

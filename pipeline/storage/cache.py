@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -124,8 +125,18 @@ class CachedReader:
         `panel` are the block columns (first, end) whose blocks share chunks: those of another panel come too late to
         keep a chunk for. Default: all.
         """
+        for part, key, num_blocks in self.pieces(region, panel or (0, len(self.grid.columns))):
+            if key is None:
+                self._read(part, out[array_slices(self.reader.spec.dims, part, (region.top, region.left))])
+            else:
+                self._read_shared(key, num_blocks, part, region, out)
+
+    def pieces(self, region: Region, panel: tuple[int, int]) -> Iterator[tuple[Region, Key | None, int]]:
+        """Yield what is read for a region: parts of it, which no other block needs, then chunks that are shared.
+
+        Of a chunk: under which key it is kept, and how many blocks need it.
+        """
         height, width = self.unit
-        panel = panel or (0, len(self.grid.columns))
         rows = range(region.top // height, -(-region.bottom // height))
         columns = range(region.left // width, -(-region.right // width))
         own_rows = [row for row in rows if self.num_block_rows(row) == 1]
@@ -136,15 +147,14 @@ class CachedReader:
                 own_rows[0] * height, (own_rows[-1] + 1) * height, own_columns[0] * width, (own_columns[-1] + 1) * width
             ).clip(region)
             for row in range(own_rows[0], own_rows[-1] + 1):  # one by one: parts of an array are read through a copy
-                strip = Region(row * height, (row + 1) * height, own.left, own.right).clip(own)
-                self._read(strip, out[array_slices(self.reader.spec.dims, strip, (region.top, region.left))])
+                yield Region(row * height, (row + 1) * height, own.left, own.right).clip(own), None, 1
         for row in rows:
             for column in columns:
                 chunk = Region(row * height, (row + 1) * height, column * width, (column + 1) * width)
                 if not own.num_pixels or not own.contains(chunk.clip(region)):
                     key = (self.name, row, column, panel[0])
                     num_blocks = self.num_block_rows(row) * self.num_block_columns(column, panel)
-                    self._read_shared(key, num_blocks, chunk.clip(self.reader.spec.region), region, out)
+                    yield chunk.clip(self.reader.spec.region), key, num_blocks
 
     def _read(self, region: Region, out: np.ndarray) -> None:
         self.cache.retry(self.reader.read, region, out)

@@ -13,7 +13,7 @@ from pipeline.model.errors import PipelineError
 from pipeline.model.raster import RasterSpec, array_slices, grid_difference
 from pipeline.model.region import Region
 from pipeline.storage.georeference.recorded import recorded_of
-from pipeline.storage.reader import Reader
+from pipeline.storage.reader import Reader, Traffic
 from pipeline.storage.view import View
 
 
@@ -35,8 +35,7 @@ class Matched(View):
 
     def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:
         down, across = self.times
-        spec = self.reader.spec
-        own = Region(region.top // down, -(-region.bottom // down), region.left // across, -(-region.right // across))
+        spec, own = self.reader.spec, self._own(region)
         shape = list(spec.shape_of(own))
         if bands is not None and "band" in spec.dims:
             shape[spec.dims.index("band")] = len(bands)
@@ -47,6 +46,14 @@ class Matched(View):
             part = Region(row * down, (row + 1) * down, region.left, region.right).clip(region)
             line = coarse[array_slices(spec.dims, Region(row, row + 1, own.left, own.right), (own.top, own.left))]
             out[array_slices(spec.dims, part, (region.top, region.left))] = np.take(line, columns, spec.dims.index("x"))
+
+    def traffic(self, region: Region, bands: Sequence[int] | None = None) -> Traffic | None:
+        return self.reader.traffic(self._own(region), bands)
+
+    def _own(self, region: Region) -> Region:
+        """Return a region in pixels of the file."""
+        down, across = self.times
+        return Region(region.top // down, -(-region.bottom // down), region.left // across, -(-region.right // across))
 
     def describe(self) -> dict[str, Any]:
         times = f"each pixel {self.times[0]} x {self.times[1]} times"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from pipeline.model.errors import PipelineError
 from pipeline.model.raster import RasterSpec, array_slices, is_nan, same_crs
 from pipeline.model.region import Region
 from pipeline.storage.georeference.recorded import recorded_of
-from pipeline.storage.reader import Reader
+from pipeline.storage.reader import NO_TRAFFIC, Reader, Traffic, total
 from pipeline.storage.view import Ordered, Several
 
 Overlap = Literal["first", "last", "error"]
@@ -83,6 +84,18 @@ class Mosaic(Several):
                 np.copyto(view, below, where=empty)
             done.append(part)
 
+    def traffic(self, region: Region, bands: Sequence[int] | None = None) -> Traffic | None:
+        tiles = self._meeting(region)
+        parts = {tile: self._region(tile).clip(region) for tile in tiles}
+        asked = total(
+            self.readers[tile].traffic(
+                part.shift(-self._region(tile).top, -self._region(tile).left), self._own(tile, bands)
+            )
+            for tile, part in parts.items()
+        )
+        overlap = any(a.clip(b).num_pixels for a, b in itertools.combinations(parts.values(), 2))
+        return None if overlap and asked != NO_TRAFFIC else asked  # pixels tell whether the second is read
+
     def _meeting(self, region: Region) -> list[int]:
         """Return the rasters that meet a region, the one that counts first."""
         top, left, height, width = self._boxes.T
@@ -97,10 +110,13 @@ class Mosaic(Several):
         return Region(top, top + height, left, left + width)
 
     def _read_tile(self, tile: int, part: Region, out: np.ndarray, bands: Sequence[int] | None) -> None:
-        order, place = self._orders[tile], self._region(tile)
-        if order is not None:
-            bands = order if bands is None else [order[band] for band in bands]
-        self.readers[tile].read(part.shift(-place.top, -place.left), out, bands)
+        place = self._region(tile)
+        self.readers[tile].read(part.shift(-place.top, -place.left), out, self._own(tile, bands))
+
+    def _own(self, tile: int, bands: Sequence[int] | None) -> Sequence[int] | None:
+        """Return bands as a raster counts them."""
+        order = self._orders[tile]
+        return bands if order is None else order if bands is None else [order[band] for band in bands]
 
     @property
     def _fill(self) -> Any:

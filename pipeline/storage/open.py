@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from pipeline.model.errors import InputError
@@ -16,11 +16,11 @@ from pipeline.storage.folder.open import folder_at
 from pipeline.storage.input import Choice
 from pipeline.storage.reader import Reader
 from pipeline.storage.series import Series
+from pipeline.storage.tiff.directory import is_tiff
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
 RASTER_SUFFIXES = (*TIFF_SUFFIXES, *FORMATS)
 """Of files that may be rasters."""
-TIFF_HEADS = (b"II*\0", b"II+\0", b"MM\0*", b"MM\0+")
 
 
 def open_raster(
@@ -30,22 +30,19 @@ def open_raster(
     access: Access | None = None,
     missing: Literal["fill", "away"] = "fill",
 ) -> Reader:
-    """Open one stored raster, Zarr, TIFF or what GDAL knows, by what it is; from object stores Zarr alone.
+    """Open one stored raster, Zarr, TIFF or what GDAL knows, by what it is; from object stores Zarr and TIFF.
 
     `missing` says what chunks are that are not there, where nobody lists those that are.
     """
     choice, folder = choice or Choice(), folder_at(path, access)
     suffix = Path(path.rstrip("/")).suffix.lower()
-    if is_url(path) and (suffix in (*TIFF_SUFFIXES, *FORMATS) or choice.driver or choice.sidecar):
-        raise InputError(
-            f"{folder}: only Zarr is read from object stores; copy the file to a disk (`rasterpipe convert` makes Zarr "
-            "of it)"
-        )
+    if is_url(path) and (suffix in FORMATS or choice.driver or choice.sidecar):
+        raise InputError(f"{path}: only Zarr and TIFF are read from object stores; copy the file to a disk")
     if suffix == ".zip":
         raise InputError(f"{path}: an archive is not read; unpack it first")
     try:
-        if not is_url(path) and not _is_folder(path):
-            return _open_file(path, choice, limits)
+        if _is_tiff_at(path, access) if is_url(path) else not _is_folder(path):
+            return _open_file(path, choice, limits, access)
         from pipeline.storage.zarr.reader import ZarrReader
 
         if choice.series is not None:
@@ -69,9 +66,24 @@ def _is_folder(path: str) -> bool:
     return Path(path).is_dir()
 
 
-def _open_file(path: str, choice: Choice, limits: ReadLimits | None) -> Reader:
+def _is_tiff_at(url: str, access: Access | None) -> bool:
+    """Return whether a TIFF lies at a URL, by its name; where that says nothing, by how what lies there begins."""
+    name = PurePosixPath(url)
+    if name.suffix.lower() in TIFF_SUFFIXES:
+        return True
+    if any(part.endswith(".zarr") for part in name.parts):
+        return False
+    from pipeline.storage.folder.ranges import object_at  # with obstore, an extra
+
+    try:
+        return is_tiff(bytes(object_at(url, access or Access()).get([(0, 8)], lambda facts: None)[0]))
+    except OSError:  # no object at all: a store of many lies below it, or nothing
+        return False
+
+
+def _open_file(path: str, choice: Choice, limits: ReadLimits | None, access: Access | None) -> Reader:
     """Open a file: TIFFs by our own reader, what else it is, and what is asked for, by GDAL."""
-    if choice.driver or choice.sidecar or not _is_tiff(path):
+    if choice.driver or choice.sidecar or not (is_url(path) or _is_tiff(path)):
         from pipeline.storage.gdal.reader import GdalReader
 
         if choice.at or choice.along or choice.series is not None:
@@ -90,8 +102,8 @@ def _open_file(path: str, choice: Choice, limits: ReadLimits | None) -> Reader:
     from pipeline.storage.tiff.reader import TiffReader
 
     if choice.along is None:
-        return TiffReader.open(path, limits, choice)
-    return _slices(choice.along, lambda index: TiffReader.open(path, limits, _cut(choice, index)))
+        return TiffReader.open(path, limits, choice, access)
+    return _slices(choice.along, lambda index: TiffReader.open(path, limits, _cut(choice, index), access))
 
 
 def _cut(choice: Choice, index: int) -> Choice:
@@ -103,7 +115,7 @@ def _is_tiff(path: str) -> bool:
     if Path(path).suffix.lower() in TIFF_SUFFIXES or not Path(path).is_file():
         return True
     with open(path, "rb") as file:
-        return file.read(4).startswith(TIFF_HEADS)
+        return is_tiff(file.read(8))
 
 
 def _slices(along: str, open_at: Callable[[int], Reader]) -> Reader:

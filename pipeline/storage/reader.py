@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,31 @@ class Evidence:
     """Names of files in the folder that are compared by what they hold."""
     data: tuple[str, ...] = ()
     """Those that are compared by size and time of change, in an object store by its ETag; they need not be there."""
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What reading asks of object stores."""
+
+    requests: int = 0
+    num_bytes: int = 0
+    """As they are stored."""
+
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic(self.requests + other.requests, self.num_bytes + other.num_bytes)
+
+
+NO_TRAFFIC = Traffic()
+
+
+def total(parts: Iterable[Traffic | None]) -> Traffic | None:
+    """Return what is asked in all; None where that of a part is not known."""
+    found = NO_TRAFFIC
+    for part in parts:
+        if part is None:
+            return None
+        found += part
+    return found
 
 
 class Reader(ABC):
@@ -62,6 +87,10 @@ class Reader(ABC):
         `bands` are indices from 0, in the order wanted; None reads all. `out` need not be contiguous.
         Raises InputError, naming file and chunk, where the data are missing or damaged.
         """
+
+    def traffic(self, region: Region, bands: Sequence[int] | None = None) -> Traffic | None:
+        """Return what `read` will ask of object stores; None where that is not known before."""
+        return None
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:

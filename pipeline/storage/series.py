@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
@@ -13,7 +13,7 @@ from pipeline.model.errors import PipelineError
 from pipeline.model.raster import SOURCE_BAND, Number, RasterSpec, array_shape, default_names, grid_difference, is_nan
 from pipeline.model.region import Region
 from pipeline.storage.georeference.recorded import Recorded, recorded_of
-from pipeline.storage.reader import Evidence, Reader
+from pipeline.storage.reader import NO_TRAFFIC, Evidence, Reader, Traffic, total
 from pipeline.storage.view import UNSCALED, Ordered, Several, View
 
 
@@ -32,13 +32,20 @@ class Series(Several):
             self.scales = tuple(pair for r in readers for pair in (r.scales or UNSCALED * self._num))
 
     def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:
+        for number, places, own in self._asked(bands):
+            self.readers[number].read(region, out[places], own)
+
+    def traffic(self, region: Region, bands: Sequence[int] | None = None) -> Traffic | None:
+        return total(self.readers[number].traffic(region, own) for number, _, own in self._asked(bands))
+
+    def _asked(self, bands: Sequence[int] | None) -> Iterator[tuple[int, slice, list[int] | None]]:
+        """Yield which raster is read for neighbouring places of what is asked for, and which bands of it."""
         wanted = range(self.spec.num_bands) if bands is None else bands
         for number, group in groupby(enumerate(wanted), lambda item: item[1] // self._num):
             places = list(group)
             own = [band % self._num for _, band in places]
-            every = own == list(range(self._num))
-            planes = out[places[0][0] : places[-1][0] + 1]
-            self.readers[number].read(region, planes, None if every else own)
+            is_all = own == list(range(self._num))
+            yield number, slice(places[0][0], places[-1][0] + 1), None if is_all else own
 
     def identity(self) -> dict[str, Any]:
         return {self.name: list(self.entries), "rasters": [reader.identity() for reader in self.readers]}
@@ -128,6 +135,10 @@ class Masked(View):
         if is_masked.any():
             planes = np.moveaxis(out, self.spec.dims.index("band"), 0) if "band" in self.spec.dims else out[np.newaxis]
             planes[:, is_masked] = self._fill
+
+    def traffic(self, region: Region, bands: Sequence[int] | None = None) -> Traffic | None:
+        asked = total([self.reader.traffic(region, bands), *(mask.traffic(region) for mask, _ in self.masks)])
+        return asked if asked == NO_TRAFFIC else None  # the mask tells whether the bands are read
 
     def _masked(self, region: Region) -> np.ndarray:
         is_masked = np.zeros(region.shape, bool)

@@ -13,7 +13,7 @@ from pipeline.model.raster import Dims, RasterSpec, default_names, grid_differen
 from pipeline.model.region import Region
 from pipeline.storage.georeference.geotiff import unit_items
 from pipeline.storage.georeference.recorded import Recorded, recorded_of
-from pipeline.storage.reader import Evidence, Reader, Scales
+from pipeline.storage.reader import Evidence, Reader, Scales, Traffic, total
 
 
 class View(Reader):
@@ -26,6 +26,9 @@ class View(Reader):
 
     def identity(self) -> dict[str, Any]:
         return self.reader.identity()
+
+    def traffic(self, region: Region, bands: Sequence[int] | None = None) -> Traffic | None:
+        return self.reader.traffic(region, bands)
 
     def evidence(self) -> list[Evidence]:
         return self.reader.evidence()
@@ -51,10 +54,16 @@ class Selected(View):
             self.scales = tuple(self.scales[band] for band in bands)
 
     def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:
-        own = self.bands
-        if bands is not None:
-            own = tuple(bands) if own is None else tuple(own[i] for i in bands)
-        self.reader.read(region, out, own)
+        self.reader.read(region, out, self._own(bands))
+
+    def traffic(self, region: Region, bands: Sequence[int] | None = None) -> Traffic | None:
+        return self.reader.traffic(region, self._own(bands))
+
+    def _own(self, bands: Sequence[int] | None) -> Sequence[int] | None:
+        """Return bands as the reader counts them."""
+        if bands is None or self.bands is None:
+            return self.bands if bands is None else tuple(bands)
+        return tuple(self.bands[i] for i in bands)
 
     def describe(self) -> dict[str, Any]:
         facts = self.reader.describe()
@@ -164,6 +173,10 @@ class Stack(Several):
             reader = self.readers[index]
             axis = reader.spec.dims.index("band") if "band" in reader.spec.dims else None
             reader.read(region, out[plane] if axis is None else np.expand_dims(out[plane], axis))
+
+    def traffic(self, region: Region, bands: Sequence[int] | None = None) -> Traffic | None:
+        wanted = range(len(self.readers)) if bands is None else bands
+        return total(self.readers[index].traffic(region) for index in wanted)
 
     def identity(self) -> dict[str, Any]:
         return {"stack": [reader.identity() for reader in self.readers]}

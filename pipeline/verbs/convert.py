@@ -15,16 +15,21 @@ STEP = "raster"
 SOURCE = "source"
 
 
-class Chosen(TypedDict, total=False):
-    """Which raster of a file or a store is meant: keys of an input, see `pipeline.storage.input.Input`."""
+class Read(TypedDict, total=False):
+    """How a file or a store is read: keys of an input, see `pipeline.storage.input.Input`."""
 
-    array: str | None
     at: Mapping[str, int | float | str] | None
     along: str | None
     level: int | None
     series: Series | None
     driver: str | None
     sidecar: bool | None
+
+
+class Chosen(Read, total=False):
+    """Which raster of a file or a store is meant."""
+
+    array: str | None
 
 
 class Part(Chosen, total=False):
@@ -66,8 +71,8 @@ def part_settings(
         found.append(("region", region, "--region"))
     if bbox is not None:
         found.append(("region", {"bbox": list(bbox)}, "--bbox"))
-    given = ((key, chosen.get(key)) for key in Chosen.__annotations__)
-    return found + [(f"inputs.{SOURCE}.{key}", value, f"--{key} {value}") for key, value in given if value is not None]
+    given: Any = {key: value for key, value in chosen.items() if value is not None}
+    return found + [(f"inputs.{SOURCE}.{key}", value, f"--{key} {value}") for key, value in given.items()]
 
 
 def entry_of(source: str) -> dict[str, Any]:

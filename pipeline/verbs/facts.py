@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.block.plan import Pass
 from pipeline.execution.process import peak_rss_bytes
 from pipeline.execution.receipt import Measured
+from pipeline.execution.traffic import predict_traffic
 from pipeline.model.facts import (
     ArrayFacts,
     InfoFacts,
@@ -37,7 +38,7 @@ from pipeline.planning.plan import Plan
 from pipeline.storage.folder.base import Folder
 from pipeline.storage.georeference.geotiff import unit_items
 from pipeline.storage.georeference.recorded import recorded_of
-from pipeline.storage.reader import Reader
+from pipeline.storage.reader import NO_TRAFFIC, Reader, Traffic
 from pipeline.storage.zarr.document import gdal_problem
 from pipeline.storage.zarr.store import array_shape_of
 from pipeline.verbs.contents import line_of
@@ -45,6 +46,8 @@ from pipeline.verbs.contents import line_of
 
 def describe_plan(job: Job) -> PlanFacts:
     plan, levels = job.plan, levels_of(job)
+    traffic = [predict_traffic(planned, job.readers, plan.settings) for planned in plan.passes]
+    total = None if None in traffic else sum((each for each in traffic if each), NO_TRAFFIC)
     return PlanFacts(
         output=job.result,
         plan_hash=hash_parts(job.parts),
@@ -56,9 +59,10 @@ def describe_plan(job: Job) -> PlanFacts:
         tasks=sum(planned.cost.num_tasks for planned in plan.passes),
         read_bytes=sum(planned.cost.read_bytes for planned in plan.passes),
         write_bytes=sum(planned.cost.write_bytes for planned in plan.passes),
+        **_asked(total),
         disk_bytes=sum(array.num_bytes for array in plan.arrays) + sum(each.num_bytes for each in levels.values()),
         inputs={name: InputFacts(**_raster(entry.spec), chunk=entry.chunk) for name, entry in plan.inputs.items()},
-        passes=tuple(_describe_pass(planned) for planned in plan.passes),
+        passes=tuple(map(_describe_pass, plan.passes, traffic)),
         outputs=tuple(_describe_array(array, levels.get(raster)) for raster, array in plan.kept.items()),
         files=(
             *(_describe_geotiff(job, file) for file in GeoTiffs().rasters(job)),
@@ -85,7 +89,7 @@ def _peak_bytes(job: Job) -> int:
     return max(job.plan.peak_bytes, BASE_BYTES + max((*(walk.num_bytes for walk in levels), *files), default=0))
 
 
-def _describe_pass(planned: Pass) -> PassFacts:
+def _describe_pass(planned: Pass, traffic: Traffic | None) -> PassFacts:
     halos = {raster: planned.halos[raster] for raster in planned.stored}
     return PassFacts(
         steps=tuple(step.name for step in planned.steps),
@@ -104,7 +108,15 @@ def _describe_pass(planned: Pass) -> PassFacts:
         read_bytes=planned.cost.read_bytes,
         read_amplification=round(planned.cost.amplification, 3),
         write_bytes=planned.cost.write_bytes,
+        **_asked(traffic),
     )
+
+
+def _asked(traffic: Traffic | None) -> dict[str, int | None]:
+    """Return what is known of requests to object stores."""
+    if traffic is None:
+        return {"requests": None, "fetch_bytes": None}
+    return {"requests": traffic.requests, "fetch_bytes": traffic.num_bytes}
 
 
 def _raster(spec: RasterSpec) -> dict[str, Any]:
@@ -164,6 +176,7 @@ def describe_run(
         blocks_recomputed=measured.counts.blocks_recomputed,
         retries=measured.counts.retries,
         requests=measured.counts.requests,
+        bytes_fetched=measured.counts.bytes_fetched,
         outputs=tuple(_describe_result(array, measured.valid) for array in plan.kept.values()),
         tables=tuple(_describe_tables(job)),
         quality=provenance.get("quality", {}),

@@ -333,8 +333,8 @@ def test_without_the_extra_other_formats_are_refused_with_two_ways_in(
 def test_missing_files_urls_and_misplaced_options(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file or folder"):
         open_raster(str(tmp_path / "nothing.tif"))
-    with pytest.raises(InputError, match=r"only Zarr is read from object stores"):
-        open_raster("s3://bucket/scene.tif")
+    with pytest.raises(InputError, match=r"only Zarr and TIFF are read from object stores"):
+        open_raster("s3://bucket/scene.jp2")
     with pytest.raises(InputError, match=r"^ftp://host\.\.\.: is no object store that is known \(s3://"):
         open_raster("ftp://host/scene.zarr")
     with pytest.raises(InputError, match="`array` and `at` are for Zarr groups"):

@@ -40,7 +40,8 @@ RASTER = "dims shape dtype bands nodata"
 INFO = f"path {RASTER} size num_bands bytes scale scales chunk crs transform"
 MEASURED = (
     "output seconds compile_seconds peak_rss_bytes planned_peak_bytes bytes_read bytes_written blocks blocks_skipped "
-    "blocks_recomputed retries requests outputs.path outputs.dtype outputs.shape outputs.bytes outputs.valid_fraction"
+    "blocks_recomputed retries requests bytes_fetched outputs.path outputs.dtype outputs.shape outputs.bytes "
+    "outputs.valid_fraction"
 )
 RUN = f"{MEASURED} tables quality warnings plan_hash version"
 QUALITY = "quality.poster.mean_squared_error quality.poster.psnr quality.poster.peak"
@@ -52,7 +53,7 @@ VERIFY = (
 )
 PASS = (
     "steps reads writes halo halo_pixels.image halo_pixels.labels block blocks panel_blocks tasks in_flight "
-    "block_bytes cache_bytes planned_peak_bytes read_bytes read_amplification write_bytes"
+    "block_bytes cache_bytes planned_peak_bytes read_bytes read_amplification write_bytes requests fetch_bytes"
 )
 
 
@@ -63,7 +64,8 @@ def each(prefix: str, keys: str) -> str:
 COMMANDS = {
     "plan all.yaml": (
         "output plan_hash version workers memory_bytes planned_peak_bytes blocks tasks read_bytes write_bytes "
-        f"disk_bytes {each('inputs.image', f'{RASTER} chunk')} {each('inputs.labels', f'{RASTER} chunk')} "
+        f"requests fetch_bytes disk_bytes {each('inputs.image', f'{RASTER} chunk')} "
+        f"{each('inputs.labels', f'{RASTER} chunk')} "
         f"{each('passes', PASS)} {each('outputs', f'path {RASTER} chunks shards codec bytes levels')} "
         f"{each('files', 'path raster bytes scratch_bytes')} notes"
     ),

@@ -77,7 +77,8 @@ def difference(evidence: Evidence, here: Marks, there: Marks) -> str | None:
     if not any(there.values()):
         return f"finds nothing at {evidence.path}; {remedy}"
     name = differing[0].removeprefix(f"{evidence.path}/")
-    what = "" if name == evidence.path else f" ({name} is another one)"
+    is_whole = not name or name == evidence.path.rpartition("/")[2] or name == evidence.path  # a file, not one of many
+    what = "" if is_whole else f" ({name} is another one)"
     return f"sees another raster at {evidence.path}{what}; {remedy}"
 
 

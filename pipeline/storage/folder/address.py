@@ -58,7 +58,9 @@ ENDPOINT_VARIABLES = (
 
 
 REQUESTS_AT_ONCE = 4
-"""Chunks that zarr reads or writes at once, for a block."""
+"""Chunks that zarr reads or writes at once, for a block; ranges of a file that are."""
+RANGE_BYTES = 2**21
+"""Of a request for neighbouring tiles of a file; a tile that is longer is asked for alone."""
 
 
 def check_url(url: str) -> None:

@@ -17,15 +17,21 @@ PLAIN_CODECS = "zarr.core.codec_pipeline.BatchedCodecPipeline"
 
 
 class Requests:
-    """How many requests this process has sent to object stores; threads may share it."""
+    """How many requests this process has sent to object stores, and what came of them; threads may share it."""
 
     def __init__(self) -> None:
         self.count = 0
+        self.num_bytes = 0
+        """Of pixels, as they are stored, and of the directories of files."""
         self._lock = threading.Lock()
 
     def add(self) -> None:
         with self._lock:
             self.count += 1
+
+    def add_bytes(self, num_bytes: int) -> None:
+        with self._lock:
+            self.num_bytes += num_bytes
 
 
 REQUESTS = Requests()

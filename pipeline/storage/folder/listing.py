@@ -124,6 +124,12 @@ def check_status(path: str, file: int | str, known: str) -> None:
     except (FileNotFoundError, NotADirectoryError):
         status = None
     if status != known:
-        if not os.path.exists(path):
-            raise ChunkAway(f"{path}: was there when the run began, and is not now")
-        raise InputChanged(f"{path}: is not as it was when the run began: it was replaced or touched")
+        raise changed(path) if os.path.exists(path) else away(path)
+
+
+def changed(path: str) -> InputChanged:
+    return InputChanged(f"{path}: is not as it was when the run began: it was replaced or touched")
+
+
+def away(path: str) -> ChunkAway:
+    return ChunkAway(f"{path}: was there when the run began, and is not now")

@@ -271,13 +271,14 @@ def _identity(facts: Mapping[str, Any]) -> str:
 def _connect(url: str, access: Access) -> Any:
     from obstore.store import HTTPStore, from_url
 
-    endpoints = (url, access.endpoint, *(os.environ.get(name) for name in ENDPOINT_VARIABLES))
+    is_web = url.startswith("http")  # from https a redirect is not to lead to http
+    endpoints = (url,) if is_web else (access.endpoint, *(os.environ.get(name) for name in ENDPOINT_VARIABLES))
     plain = any(endpoint is not None and endpoint.startswith("http://") for endpoint in endpoints)
     options: dict[str, Any] = {
         "client_options": {"timeout": f"{CLIENT_SECONDS}s", **({"allow_http": True} if plain else {})},
         "retry_config": {"max_retries": RETRIES},
     }
-    if not url.startswith("http"):
+    if not is_web:
         given = {
             "endpoint": access.endpoint,
             "region": access.region,
@@ -286,7 +287,7 @@ def _connect(url: str, access: Access) -> Any:
         }
         options |= {key: value for key, value in given.items() if value is not None}
     try:
-        if url.startswith("http"):  # obstore takes some hosts for S3 or Azure, and would sign
+        if is_web:  # obstore takes some hosts for S3 or Azure, and would sign
             return HTTPStore.from_url(url, **options)
         return from_url(url, **options)
     except Exception as error:

@@ -65,6 +65,7 @@ class CountedStore(ObjectStore[Any]):
                 start, stop = answer.range
                 self._check_size(key, url, stop - start)
                 data = await limited(answer.bytes_async(), stop - start)
+                REQUESTS.add_bytes(len(data))
         except FileNotFoundError:
             if self.guard is not None:
                 self.guard.check_status(key, None)

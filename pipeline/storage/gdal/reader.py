@@ -35,7 +35,7 @@ from pipeline.storage.gdal.layout import Layout, parse_layout
 from pipeline.storage.gdal.length import check_length
 from pipeline.storage.gdal.recipe import check_recipe
 from pipeline.storage.input import Choice
-from pipeline.storage.reader import Evidence, Reader
+from pipeline.storage.reader import NO_TRAFFIC, Evidence, Reader, Traffic
 from pipeline.storage.tiff.descriptor import Descriptors
 from pipeline.storage.tiff.file import find_sidecars
 
@@ -190,6 +190,9 @@ class GdalReader(Reader):
     def _check_files(self) -> None:
         for name, status in self._files.items():
             check_status(name, name, status)
+
+    def traffic(self, region: Region, bands: Sequence[int] | None = None) -> Traffic | None:
+        return NO_TRAFFIC
 
     def identity(self) -> dict[str, Any]:
         return dict(self._identity)

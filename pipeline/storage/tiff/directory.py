@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,20 +32,23 @@ class _Form:
     offset: str
 
 
-def check_directories(path: str, limits: ReadLimits) -> None:
+def check_directories(file: BinaryIO, file_size: int, path: str, limits: ReadLimits) -> None:
     """Raise InputError where all directories together hold too much; what is no TIFF file passes."""
-    with open(path, "rb") as file:
-        form = _parse_form(file.read(8))
-        if form is None:
-            return
-        file_size = os.fstat(file.fileno()).st_size
-        num_bytes = num_tags = 0
-        for tags in _directories(file, form):
-            num_tags += len(tags)
-            num_bytes += sum(TAG_BYTES + _value_bytes(kind, count, file_size) for kind, count in tags)
-            if num_tags > TAG_LIMIT:
-                raise InputError(f"{path}: its directories hold more than {TAG_LIMIT:,} tags; split the file")
-            limits.check_allocation(f"{path}: the tags of its directories", num_bytes)
+    form = _parse_form(file.read(8))
+    if form is None:
+        return
+    num_bytes = num_tags = 0
+    for tags in _directories(file, form):
+        num_tags += len(tags)
+        num_bytes += sum(TAG_BYTES + _value_bytes(kind, count, file_size) for kind, count in tags)
+        if num_tags > TAG_LIMIT:
+            raise InputError(f"{path}: its directories hold more than {TAG_LIMIT:,} tags; split the file")
+        limits.check_allocation(f"{path}: the tags of its directories", num_bytes)
+
+
+def is_tiff(head: bytes) -> bool:
+    """Return whether a file that begins so is a TIFF."""
+    return _parse_form(head[:8]) is not None
 
 
 def _parse_form(head: bytes) -> _Form | None:
