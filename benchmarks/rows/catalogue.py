@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from benchmarks.rounds import Row
-from benchmarks.rows import colors, files, labels, operations
+from benchmarks.rows import colors, files, labels, operations, series
 
 
 @dataclass(frozen=True)
@@ -85,5 +85,6 @@ ROWS: dict[str, Callable[[Options], Iterator[Row]]] = {
     "13": lambda options: files.sizes(options.scenes),
     "14": geotiff_rows,
     "15": lambda options: files.levels(options.scenes),
+    "18": lambda options: series.composites(options.scenes),
 }
 """Row 2 comes with row 1."""

@@ -96,6 +96,17 @@ def dask_image_labels(scene: str, labels: str, num_labels: int) -> None:
     mean(source(scene, "scene")[..., 0], source(labels, "labels"), np.arange(1, num_labels + 1)).compute()
 
 
+def xarray_median(series: str, result: str, chunk: int) -> None:
+    """The median of the valid dates of (time, band, y, x), all dates of a part at once, as dask's median wants them."""
+    import xarray
+
+    use_zarrs()
+    chunks = {"time": -1, "band": 1, "y": chunk, "x": chunk}
+    raster = xarray.open_zarr(series, consolidated=False, chunks=chunks)["pixels"]  # masked: float32 with NaN
+    median = raster.median("time")
+    median.to_dataset(name="pixels").to_zarr(result, encoding={"pixels": {"_FillValue": float("nan")}})
+
+
 # --- all five systems ---------------------------------------------------------------------------------------------
 
 

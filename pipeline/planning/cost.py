@@ -114,8 +114,8 @@ class CostModel:
     """What it writes."""
     units: Mapping[str, tuple[int, int]]
     """Rows and columns of each stored raster that are decoded as one."""
-    pixel_bytes: Mapping[str, int]
-    """Of all bands of the stored rasters, also where only some are read."""
+    decoded_bytes: Mapping[str, int]
+    """Of a pixel of the stored rasters with all bands that are decoded at once, also where only some are read."""
     settings: Settings
     region: Region
 
@@ -179,7 +179,7 @@ class CostModel:
         """Return what encoding or decoding holds beside the block: a chunk as it is, encoded, and as read of it."""
         copies = 2 + (self.settings.is_remote or not self.settings.remote_inputs.isdisjoint(plan.stored))
         read = [
-            (copies + (raster in plan.bands)) * math.prod(self.units[raster]) * self.pixel_bytes[raster]
+            (copies + (raster in plan.bands)) * math.prod(self.units[raster]) * self.decoded_bytes[raster]
             for raster in plan.stored
         ]
         written = [self.encoding_bytes(array, plan.grid.largest) for array in self.arrays.values()]

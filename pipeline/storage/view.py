@@ -45,6 +45,7 @@ class Selected(View):
     ) -> None:
         """`spec` is that of the bands, by default as the reader has it."""
         super().__init__(reader, spec or reader.spec.pick(bands or ()))
+        self.chunk_bands = reader.chunk_bands
         self.bands, self._said = None if bands is None else tuple(bands), said
         if bands is not None and self.scales:
             self.scales = tuple(self.scales[band] for band in bands)
@@ -136,7 +137,7 @@ class Stack(Reader):
         self.readers = tuple(readers)
         recorded = _stacked([recorded_of(reader.spec) for reader in readers])
         self.spec = replace(first, dims=("band", "y", "x"), bands=tuple(names), band_coordinates=(), recorded=recorded)
-        self.chunk = readers[0].chunk
+        self.chunk, self.chunk_bands = readers[0].chunk, 1
         self.compile_decoder = next((r.compile_decoder for r in readers if r.compile_decoder), None)
         if any(reader.scales for reader in readers):
             self.scales = tuple((reader.scales or UNSCALED)[0] for reader in readers)

@@ -145,7 +145,7 @@ def _match(config: Pipeline, readers: Mapping[str, Reader]) -> dict[str, Reader]
 
 def _input_spec(name: str, reader: Reader, entry: Input) -> InputSpec:
     kind: Literal["tiff", "zarr"] = "tiff" if "TIFF" in reader.describe()["format"] else "zarr"
-    return InputSpec(name, reader.spec, reader.chunk, kind, entry.paths[0], reader.compile_decoder)
+    return InputSpec(name, reader.spec, reader.chunk, kind, entry.paths[0], reader.chunk_bands, reader.compile_decoder)
 
 
 def _settings(config: Pipeline, spec: RasterSpec, cut: Cut) -> Settings:
