@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from benchmarks.rounds import Row
-from benchmarks.rows import colors, files, labels, operations
+from benchmarks.rows import colors, files, labels, operations, series
 
 
 @dataclass(frozen=True)
@@ -93,5 +93,6 @@ ROWS: dict[str, Callable[[Options], Iterator[Row]]] = {
     "14": geotiff_rows,
     "15": lambda options: files.levels(options.scenes),
     "16": remote_rows,
+    "18": lambda options: series.composites(options.scenes),
 }
 """Row 2 comes with row 1."""

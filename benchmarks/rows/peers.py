@@ -96,6 +96,20 @@ def dask_image_labels(scene: str, labels: str, num_labels: int) -> None:
     mean(source(scene, "scene")[..., 0], source(labels, "labels"), np.arange(1, num_labels + 1)).compute()
 
 
+def xarray_median(series: str, result: str, chunk: int) -> None:
+    """The median of the valid dates of (time, band, y, x): with stored chunks, or parts of all dates (`chunk` pixels).
+
+    Of stored chunks of one date dask's median makes larger ones by itself.
+    """
+    import xarray
+
+    use_zarrs()
+    chunks = {"time": -1, "band": 1, "y": chunk, "x": chunk} if chunk else {}
+    raster = xarray.open_zarr(series, consolidated=False, chunks=chunks)["pixels"]  # masked: float32 with NaN
+    median = raster.median("time")
+    median.to_dataset(name="pixels").to_zarr(result, encoding={"pixels": {"_FillValue": float("nan")}})
+
+
 # --- all five systems ---------------------------------------------------------------------------------------------
 
 

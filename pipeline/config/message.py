@@ -24,6 +24,9 @@ KEY_SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "theta": ("orientations",),
     "channel": ("bands",),
     "channels": ("bands",),
+    "dim": ("over",),
+    "along": ("over",),
+    "period": ("window",),
 }
 """The neighbours' words for a key, and ours; the first that the step has is meant."""
 VALUE_SYNONYMS = {"average": "mean", "stddev": "std", "variance": "var", "maximum": "max", "minimum": "min"}
@@ -31,6 +34,8 @@ OPERATION_SYNONYMS = {
     **dict.fromkeys(("focal", "neighbors", "uniform_filter", "moving_average"), "window"),
     **dict.fromkeys(("gaussian_filter", "gaussian_blur"), "gaussian"),
     **dict.fromkeys(("correlate", "filter2d"), "convolve"),
+    **dict.fromkeys(("temporal_median", "median_composite", "nanmedian", "nanmean", "resample", "reduce"), "composite"),
+    **dict.fromkeys(("mosaic_composite", "quality_mosaic", "z_project", "projection"), "composite"),
 }
 UNITS = {"orientations": " (degrees)"}
 REMEDIES: Mapping[KeyPath, str] = {

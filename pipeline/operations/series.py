@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from pipeline.model.errors import PipelineError, unknown
+from pipeline.model.errors import PipelineError, did_you_mean
 from pipeline.model.raster import SOURCE_BAND, BandCoordinates, Number, RasterSpec
 
 BAND = "band"
@@ -89,8 +89,8 @@ def _series(coordinates: BandCoordinates, num_bands: int, over: str, window: str
     if over != BAND and over not in known:
         have = ", ".join(known) or "none"
         raise PipelineError(
-            f"{unknown('coordinate', over, (*known, BAND)).partition(' (valid')[0]}: the raster's bands have {have} "
-            f"(and `over: {BAND}` is all bands in their order)",
+            f"unknown coordinate {over!r}{did_you_mean(over, [*known, BAND])} (the raster's bands have {have}; "
+            f"`over: {BAND}` is all bands in their order)",
             ("over",),
         )
     values = tuple(range(num_bands)) if over == BAND else known[over]

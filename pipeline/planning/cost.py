@@ -114,8 +114,8 @@ class CostModel:
     """What it writes."""
     units: Mapping[str, tuple[int, int]]
     """Rows and columns of each stored raster that are decoded as one."""
-    pixel_bytes: Mapping[str, int]
-    """Of all bands of the stored rasters, also where only some are read."""
+    decoded_bytes: Mapping[str, int]
+    """Of a pixel of the stored rasters with all bands that are decoded at once, also where only some are read."""
     settings: Settings
     region: Region
 
@@ -181,7 +181,7 @@ class CostModel:
         is_remote = not self.settings.remote_inputs.isdisjoint(plan.stored)
         copies = 2 + (self.settings.is_remote or is_remote)
         read = [
-            (copies + (raster in plan.bands)) * math.prod(self.units[raster]) * self.pixel_bytes[raster]
+            (copies + (raster in plan.bands)) * math.prod(self.units[raster]) * self.decoded_bytes[raster]
             + self.settings.decoder_bytes.get(raster, 0)
             for raster in plan.stored
         ]

@@ -62,10 +62,12 @@ class Fitter:
         arrays: Mapping[str, StoredArray],
         chunks: Mapping[str, tuple[int, int]],
         pixel_bytes: Mapping[str, int],
+        decoded_bytes: Mapping[str, int],
         settings: Settings,
         region: Region,
     ) -> None:
-        """`pixel_bytes` are those of all bands of the stored rasters, also where only some are read."""
+        """`pixel_bytes` are those of all bands of the stored rasters, also where only some are read; `decoded_bytes` of
+        those that are decoded at once."""
         self.build, self.arrays, self.settings, self.region = build, arrays, settings, region
         self.probe = build(Grid(Axis(region.top, region.bottom, 1), Axis(region.left, region.right, 1), 1))
         self.units = {
@@ -73,7 +75,7 @@ class Fitter:
             for raster, chunk in chunks.items()
         }
         self.block_unit = _block_unit(arrays, self.units, region)
-        self.costs = CostModel(arrays, self.units, pixel_bytes, settings, region)
+        self.costs = CostModel(arrays, self.units, decoded_bytes, settings, region)
 
     def fit(self, number: int) -> Pass:
         if self.settings.grids is not None:
@@ -127,7 +129,8 @@ class Fitter:
             panels = self.panels(grid) if self.settings.grids is None else [grid.panel]
             for panel, in_flight in product(panels, self.in_flight(grid)):
                 yield self.read_candidate(replace(grid, panel=panel), slots, in_flight)
-        if "exchange" in ways:
+        # without a halo there is nothing to exchange
+        if "exchange" in ways and (any(self.probe.halos.values()) or self.settings.halo == "exchange"):
             yield from self.exchange_candidates(grid)
 
     def panels(self, grid: Grid) -> list[int]:

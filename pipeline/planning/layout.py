@@ -82,7 +82,8 @@ def _chunk_shape(spec: RasterSpec, settings: Settings, graph: Graph) -> tuple[in
 def _is_sound_chunk(entry: InputSpec) -> bool:
     """Return whether an input's chunks are worth keeping: tiles of a sensible size, not strips."""
     rows, columns = entry.chunk
-    num_bytes = rows * columns * entry.spec.pixel_bytes
+    num_bands = min(entry.chunk_bands or entry.spec.num_bands, entry.spec.num_bands)
+    num_bytes = rows * columns * num_bands * entry.spec.dtype.itemsize
     return min(rows, columns) >= 64 and max(rows, columns) <= 2048 and MIB // 16 <= num_bytes <= MAX_CHUNK_BYTES
 
 

@@ -221,6 +221,7 @@ def _plan_pass(number: int, targets: _Targets, graph: Graph, settings: Settings)
     dims = {raster: stored_spec(raster, settings, graph).dims for raster in targets.writes}
     bands = _read_bands([*steps, *(sweep.step for sweep in sweeps)], {raster: specs[raster] for raster in stored})
     pixel_bytes = {raster: specs[raster].pixel_bytes for raster in stored}
+    decoded_bytes = {raster: _decoded_bytes(specs[raster], graph.inputs.get(raster), settings) for raster in stored}
     specs.update({raster: specs[raster].pick(read) for raster, read in bands.items()})
     steps = [_narrow(step, bands) for step in steps]
     sweeps = tuple(replace(sweep, step=_narrow(sweep.step, bands)) for sweep in sweeps)
@@ -233,7 +234,13 @@ def _plan_pass(number: int, targets: _Targets, graph: Graph, settings: Settings)
 
     chunks = {raster: stored_chunk(raster, settings, graph) for raster in stored}
     arrays = plan_arrays(targets.writes, targets.kept, targets.region, graph, settings)
-    return Fitter(build, arrays, chunks, pixel_bytes, settings, targets.region).fit(number)
+    return Fitter(build, arrays, chunks, pixel_bytes, decoded_bytes, settings, targets.region).fit(number)
+
+
+def _decoded_bytes(spec: RasterSpec, entry: InputSpec | None, settings: Settings) -> int:
+    """Return the bytes of a pixel with the bands that are decoded at once: each worker decodes a chunk."""
+    num = spec.num_bands if entry is None or entry.chunk_bands is None else entry.chunk_bands * settings.workers
+    return min(num, spec.num_bands) * spec.dtype.itemsize
 
 
 def _read_bands(steps: Sequence[StepPlan], stored: Mapping[str, RasterSpec]) -> dict[str, tuple[int, ...]]:

@@ -28,6 +28,8 @@ class InputSpec:
     format: Literal["zarr", "tiff"] = "zarr"
     path: str = ""
     """For messages."""
+    chunk_bands: int | None = None
+    """Bands that are decoded together; None: all."""
     compile_decoder: Callable[[], None] | None = None
     """What compiles the kernels that decode it, where there are such; it pickles."""
 

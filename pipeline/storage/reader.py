@@ -64,6 +64,8 @@ class Reader(ABC):
     """What the file says of itself."""
     chunk: tuple[int, int]
     """Rows and columns that are decoded together; the grid starts at the raster's upper left corner."""
+    chunk_bands: int | None = None
+    """Bands that are decoded together, and nothing of others is held meanwhile; None: all."""
     scales: Scales = ()
     """Scale and offset that the file records for each band (value = stored * scale + offset); empty: none."""
 

@@ -49,6 +49,7 @@ class Selected(View):
     ) -> None:
         """`spec` is that of the bands, by default as the reader has it."""
         super().__init__(reader, spec or reader.spec.pick(bands or ()))
+        self.chunk_bands = reader.chunk_bands
         self.bands, self._said = None if bands is None else tuple(bands), said
         if bands is not None and self.scales:
             self.scales = tuple(self.scales[band] for band in bands)
@@ -130,6 +131,7 @@ class Several(Reader):
     def __init__(self, readers: Sequence[Reader]) -> None:
         self.readers, self.chunk = tuple(readers), readers[0].chunk
         self.compile_decoder = next((r.compile_decoder for r in readers if r.compile_decoder), None)
+        self.chunk_bands = max(reader.chunk_bands or reader.spec.num_bands for reader in readers)
         self.library_bytes = max(reader.library_bytes for reader in readers)
         self.decoder_bytes = max(reader.decoder_bytes for reader in readers)
 

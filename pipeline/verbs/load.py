@@ -166,7 +166,7 @@ def _match(config: Pipeline, readers: Mapping[str, Reader]) -> dict[str, Reader]
 
 def _input_spec(name: str, reader: Reader, entry: Input) -> InputSpec:
     kind: Literal["tiff", "zarr"] = "zarr" if reader.describe()["format"].startswith("Zarr") else "tiff"
-    return InputSpec(name, reader.spec, reader.chunk, kind, entry.paths[0], reader.compile_decoder)
+    return InputSpec(name, reader.spec, reader.chunk, kind, entry.paths[0], reader.chunk_bands, reader.compile_decoder)
 
 
 def _settings(config: Pipeline, readers: Mapping[str, Reader], cut: Cut) -> Settings:

@@ -88,6 +88,34 @@ def test_measured_peak_is_below_the_planned_one(op: str, halo: str, scene: Path,
 
 
 @pytest.mark.thorough
+def test_measured_peak_of_a_series(tmp_path: Path) -> None:
+    """Of 40 dates of 2 bands, each band in chunks of its own: a block reads 80 chunks."""
+    group = zarr.create_group(str(tmp_path / "in.zarr"))
+    times = [f"2024-{1 + i // 4:02}-{1 + 7 * (i % 4):02}" for i in range(40)]
+    coordinates = {"time": [time for time in times for _ in "rn"], "source_band": ["r", "n"] * len(times)}
+    for name, values in coordinates.items():
+        text = np.array(values, np.dtypes.StringDType())
+        group.create_array(name, shape=text.shape, dtype=text.dtype, dimension_names=("band",))[...] = text
+    array = group.create_array(
+        "pixels",
+        shape=(80, 1100, 1100),
+        chunks=(1, 512, 512),
+        dtype="uint16",
+        dimension_names=("band", "y", "x"),
+        attributes={"coordinates": "time source_band", "_FillValue": 0},
+    )
+    rng = np.random.default_rng(0)
+    for band in range(80):
+        array[band] = rng.integers(0, 3000, (1100, 1100), dtype=np.uint16)
+    steps = [
+        {"name": "c", "op": "composite", "input": "image", "statistics": ["median", "std", "last"]},
+        {"name": "b", "op": "composite", "input": "image", "best": {"by": "(n - r) / (n + r)"}, "window": "year"},
+    ]
+    facts = run(tmp_path, tmp_path / "out.zarr", steps, "in", memory="600 MiB")
+    assert facts["peak_rss_bytes"] <= facts["planned_peak_bytes"] <= 600 * MIB
+
+
+@pytest.mark.thorough
 def test_measured_peak_of_a_quicklook(tmp_path: Path) -> None:
     """Of a raster of few rows, all of which a picture needs."""
     path = str(tmp_path / "wide.zarr")

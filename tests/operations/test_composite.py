@@ -285,8 +285,10 @@ def test_a_bank_of_filters_over_dates(tmp_path: Path) -> None:
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "coordinate": (
         {"over": "tyme"},
-        r"over: unknown coordinate 'tyme'; did you mean 'time'\?: the raster's bands have",
+        r"over: unknown coordinate 'tyme'; did you mean 'time'\? \(the raster's bands have",
     ),
+    "key": ({"dim": "time"}, "unknown key 'dim'; here it is called 'over'"),
+    "operation": ({"op": "temporal_median"}, "unknown operation 'temporal_median'; here it is called 'composite'"),
     "window": ({"window": "2 weeks"}, "window: must be month, year or a number of days such as '16 days', got '2 week"),
     "no dates": ({"over": "source_band", "window": "year"}, "`window` divides dates, and the source_band of the bands"),
     "nothing": ({"statistics": []}, "statistics: must name a statistic, or there must be `percentiles:` or `best:`"),
@@ -317,7 +319,7 @@ def refused(tmp_path: Path, coordinates: Any, **parameters: Any) -> str:
 
 def test_series_that_are_none(tmp_path: Path) -> None:
     best = {"by": "b1"}
-    assert "the raster's bands have none (and `over: band` is all bands" in refused(tmp_path / "a", ())
+    assert "the raster's bands have none; `over: band` is all bands in their order)" in refused(tmp_path / "a", ())
     odd = (("time", ("2024-01-01", "2024-02-01", "spring", "2024-03-01")),)
     assert "time is 'spring' for a band; it must be a date such as 2024-06-01" in refused(tmp_path / "b", odd)
     twice = (("time", ("2024-01-01", "2024-02-01", "2024-01-01T00:00:00", "2024-03-01")),)

@@ -245,6 +245,36 @@ def test_only_the_bands_that_are_used_are_read() -> None:
     assert not plan([*steps, window("c", "image")]).passes[0].bands
 
 
+DATES = tuple(f"2023-{1 + i // 5:02}-{1 + 5 * (i % 5):02}" for i in range(60))
+
+
+def series(dims: tuple[str, ...]) -> RasterSpec:
+    """Return 60 dates of 4 bands, 10000 x 10000."""
+    names = ("B02", "B03", "B04", "B08")
+    coordinates = (("time", tuple(date for date in DATES for _ in names)), ("source_band", names * len(DATES)))
+    bands = tuple(f"{date} {name}" for date in DATES for name in names)
+    return RasterSpec(10_000, 10_000, np.dtype("uint16"), dims, bands, 0, coordinates)
+
+
+@pytest.mark.parametrize(
+    ("dims", "side", "chunk_bands"), [(("y", "x", "band"), 128, None), (("band", "y", "x"), 512, 1)]
+)
+def test_a_composite_of_sixty_dates_fits_its_memory(dims: tuple[str, ...], side: int, chunk_bands: int | None) -> None:
+    """What is decoded of chunks of one band is a chunk for each worker, not all bands; results keep such chunks."""
+    step = {"name": "c", "op": "composite", "statistics": ["median", "mean", "std"], "percentiles": [10, 90]}
+    config, _ = load_pipeline({"inputs": {"image": "x.zarr"}, "steps": [step], "output": {"path": "x.zarr"}})
+    inputs = {"image": InputSpec("image", series(dims), (side, side), chunk_bands=chunk_bands)}
+    settings = Settings(memory_bytes=GIB, workers=2, keep=config.output.keep)
+    made = make_plan(config.steps, resolve(config), inputs, settings)
+    (planned,) = made.passes
+    assert planned.cost.peak_bytes <= GIB
+    assert planned.halo == "read"
+    assert planned.cost.amplification == 1
+    assert {array.chunks[-2:] if dims[0] == "band" else array.chunks[:2] for array in planned.arrays.values()} == {
+        (side, side)
+    }
+
+
 def test_slots_are_used_again() -> None:
     planner = SlotPlanner()
     first = planner.take((10, 10), np.dtype("float64"))

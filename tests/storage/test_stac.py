@@ -147,9 +147,7 @@ def test_alternate_places(scene: tuple[str, dict[str, np.ndarray]], tmp_path: Pa
 
 def test_what_is_no_item_is_refused(scene: tuple[str, dict[str, np.ndarray]], tmp_path: Path) -> None:
     path, _ = scene
-    assert "unknown asset 'B05'; did you mean 'B08'? (valid: B04, red, B08, nir, SCL, thumbnail)" in message(
-        stac=path, assets=("B05",)
-    )
+    assert "unknown asset 'B05' (valid: B04, red, B08, nir, SCL, thumbnail)" in message(stac=path, assets=("B05",))
     assert message(stac=str(tmp_path / "none.json")) == f"{tmp_path}/none.json: no such file"
     (tmp_path / "text.json").write_text("{")
     assert "text.json: is not JSON" in message(stac=str(tmp_path / "text.json"))

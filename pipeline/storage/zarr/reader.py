@@ -73,6 +73,7 @@ class ZarrReader(Reader):
         self.warnings, self._facts = described.warnings, described.facts
         self.spec, self.scales = described.spec, described.scales
         self.chunk, self._bands_of_chunk = (chunk["y"], chunk["x"]), chunk.get("band", 1)
+        self.chunk_bands = self._bands_of_chunk if self.spec.dims[0] == "band" else None
         self._take(described, choice)
 
     def _take(self, described: Description, choice: Choice) -> None:
@@ -109,6 +110,12 @@ class ZarrReader(Reader):
                 self._pick(piece, bands, among, out[array_slices(self.spec.dims, piece, (region.top, region.left))])
             return
         dims, order = self.spec.dims, None
+        if dims[0] == "band" and not out.flags.c_contiguous and len(out) > self._bands_of_chunk:
+            listed = range(self.spec.num_bands) if bands is None else bands
+            for band in range(0, len(out), self._bands_of_chunk):  # through copies of some bands, not of all
+                part = slice(band, band + self._bands_of_chunk)
+                self.read(region, out[part], listed[part])
+            return
         selection: list[Any] = list(array_slices(dims, region))
         if bands is not None and "band" in dims:
             first, last = min(bands), max(bands) + 1

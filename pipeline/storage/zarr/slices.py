@@ -34,6 +34,7 @@ class ZarrSlices(ZarrReader):
         self.scales = self.scales * size
         self._at_once = described.stored.chunks[self._axis]
         """Entries that one chunk holds."""
+        self.chunk_bands = self._at_once * min(self._bands_of_chunk, self._one.num_bands)
 
     def read(self, region: Region, out: np.ndarray, bands: Sequence[int] | None = None) -> None:
         num = self._one.num_bands

@@ -920,3 +920,23 @@ def test_an_integer_beyond_the_doubles_is_left_out(tmp_path: Path, attributes: d
     assert (reader.spec.nodata, reader.spec.transform, reader.scales) == (None, None, ())
     said = str(reader.describe()["warnings"])
     assert "is ignored" in said or "are ignored" in said or "transform" in str(attributes) or "geotiff" in attributes
+
+
+@pytest.mark.parametrize("bands_of_chunk", [1, 3, 11])
+@pytest.mark.parametrize("bands", [None, [4], [10, 2, 3, 0], list(range(11))[::-1]])
+def test_bands_that_come_first_are_read_into_part_of_an_array(
+    bands: list[int] | None, bands_of_chunk: int, tmp_path: Path
+) -> None:
+    """Some bands at a time, which takes no copy of all; nothing beside the part is written."""
+    values = np.random.default_rng(0).integers(1, 99, (11, 30, 40)).astype("uint16")
+    chunks = (bands_of_chunk, 8, 8)
+    names = ("band", "y", "x")
+    zarr.create_array(str(tmp_path / "in"), data=values, chunks=chunks, dimension_names=names)
+    reader = ZarrReader(str(tmp_path / "in"))
+    assert reader.chunk_bands == bands_of_chunk
+    whole = np.zeros((len(bands or values), 40, 50), "uint16")
+    region = Region(5, 22, 7, 32)
+    reader.read(region, whole[:, 3:20, 5:30], bands)
+    expected = np.zeros_like(whole)
+    expected[:, 3:20, 5:30] = (values if bands is None else values[bands])[(slice(None), *region.slices())]
+    np.testing.assert_array_equal(whole, expected)
