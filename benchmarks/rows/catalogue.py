@@ -77,6 +77,13 @@ def remote_rows(options: Options) -> Iterator[Row]:
         yield from remote.rows(options.scenes.path("remote"), options.size)
 
 
+def mosaic_rows(options: Options) -> Iterator[Row]:
+    if importlib.util.find_spec("rasterio"):
+        from benchmarks.rows import mosaic
+
+        yield from mosaic.rows(options.scenes.path("mosaic"), options.size)
+
+
 ROWS: dict[str, Callable[[Options], Iterator[Row]]] = {
     "1": lambda options: files.means(options.scenes),
     "3": window_rows,
@@ -93,6 +100,7 @@ ROWS: dict[str, Callable[[Options], Iterator[Row]]] = {
     "14": geotiff_rows,
     "15": lambda options: files.levels(options.scenes),
     "16": remote_rows,
+    "17": mosaic_rows,
     "18": lambda options: series.composites(options.scenes),
 }
 """Row 2 comes with row 1."""

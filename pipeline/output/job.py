@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ class Job:
     """Files of kernels, footprints and palettes that the steps were made with."""
     in_place: bool = False
     """Whether a store in an object store may be replaced where it lies."""
+    opened: Mapping[Any, Reader] = field(default_factory=dict)
+    """The rasters that the readers are made of, by what they were opened for."""
 
     @cached_property
     def place(self) -> Place:

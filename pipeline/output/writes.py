@@ -9,7 +9,7 @@ import itertools
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.model.errors import OutputError
@@ -38,9 +38,10 @@ def check_writes(job: Job, inputs: Sequence[str], exports: Iterable[Written], *,
     # what --resume finds may be of the run that it continues only where there is one
     may_replace = overwrite or (resume and _is_begun(job))
     written = [*exports, *_folders(job)]
+    sources = {path: Path(os.path.realpath(path)) for path in [*inputs, *job.matrix_files] if not is_url(path)}
     for each in [*written, *_hidden_folders(job)]:
         try:
-            _check_place(each, [*(path for path in inputs if not is_url(path)), *job.matrix_files])
+            _check_place(each, sources)
             _check_existing(each, may_replace)
         except (OSError, ValueError) as error:  # a name too long or with a zero byte, no permission to look
             reason = getattr(error, "strerror", None) or error
@@ -69,13 +70,14 @@ def _hidden_folders(job: Job) -> Iterator[Written]:
         yield Written(str(work_folder(job.output)), "the folder that the run works in", "work")
 
 
-def _check_place(each: Written, inputs: Sequence[str]) -> None:
+def _check_place(each: Written, inputs: Mapping[str, Path]) -> None:
     """Refuse a path in, over or around an input, in another store, at a link, or where nothing can be written."""
     if URL.match(each.path):
         raise OutputError(f"{each.path}: {each.what} is written to a disk, not to a URL; choose a path")
-    for source in inputs:
-        _check_input(each, source)
     path = each.place
+    parents = set(path.parents)
+    for source, other in inputs.items():
+        _check_input(each, source, other, parents)
     if Path(each.path).is_symlink() and each.kind != "scratch":  # in which a run makes a folder of its own
         remedy = "remove the link" if each.kind == "work" else f"give {path} itself as the output"
         raise OutputError(f"{each.path}: is a symbolic link to {os.readlink(each.path)}; {remedy}")
@@ -91,15 +93,17 @@ def _check_place(each: Written, inputs: Sequence[str]) -> None:
         raise OutputError(f"{each.path}: lies inside another Zarr store; choose a path outside of it")
 
 
-def _check_input(each: Written, source: str) -> None:
-    path, other = each.place, Path(source).resolve()
+def _check_input(each: Written, source: str, other: Path, parents: Collection[Path]) -> None:
+    path = each.place
     if path == other:
         raise OutputError(f"{each.path}: is also an input; choose another output path")
-    if other in path.parents:
+    if other in parents:
         raise OutputError(f"{each.path}: lies inside the input {source}; choose an output path beside it")
-    if path in other.parents and each.kind == "work":
+    if not other.is_relative_to(path):
+        return
+    if each.kind == "work":
         raise OutputError(f"{each.path}: the run builds in this folder, which holds the input {source}; move the input")
-    if path in other.parents and each.kind != "scratch":
+    if each.kind != "scratch":
         raise OutputError(f"{each.path}: lies around the input {source}; choose an output path beside it")
 
 

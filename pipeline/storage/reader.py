@@ -94,6 +94,11 @@ class Reader(ABC):
         """Return what `read` will ask of object stores; None where that is not known before."""
         return None
 
+    @property
+    def is_untouched(self) -> bool:
+        """Whether it is known, at no cost, that its files are as they were when it was opened."""
+        return False
+
     @abstractmethod
     def identity(self) -> dict[str, Any]:
         """Return what tells this raster from a changed one (path, size, time, metadata hash), ready for JSON."""

@@ -133,13 +133,18 @@ def step_by_step(source: str, steps: Sequence[Step], folder: Path) -> Results:
     return results
 
 
+def lazy_array(raster: Raster) -> Any:
+    """Return a raster as the lazy Python face takes it: a dask array, or one of xarray where bands have coordinates."""
+    array: Any = dask.array.from_array(raster.values, chunks=raster.chunks)
+    if not raster.coordinates:
+        return array
+    coordinates = {name: ("band", list(values)) for name, values in raster.coordinates}
+    return xarray.DataArray(array, dims=raster.dims, coords=coordinates)
+
+
 def lazily(raster: Raster, step: Step, like: Results) -> Results:
     """Return what the lazy Python face makes of a raster, as (band, y, x)."""
-    array: Any = dask.array.from_array(raster.values, chunks=raster.chunks)
-    if raster.coordinates:
-        coordinates = {name: ("band", list(values)) for name, values in raster.coordinates}
-        array = xarray.DataArray(array, dims=raster.dims, coords=coordinates)
-    made = lazy.apply(step, array, dims=",".join(raster.dims), nodata=raster.nodata)
+    made = lazy.apply(step, lazy_array(raster), dims=",".join(raster.dims), nodata=raster.nodata)
     arrays = made if isinstance(made, dict) else {next(iter(like)): made}
     planes = {}
     for path in like:

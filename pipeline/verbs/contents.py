@@ -27,6 +27,8 @@ DEPTH = 6
 DATE = re.compile(r"(?<!\d)(?:19|20)\d{2}(?P<sign>[-_]?)(?:0[1-9]|1[0-2])(?P=sign)(?:0[1-9]|[12]\d|3[01])(?!\d)")
 CLOUDS = [0, 1, 3, 8, 9, 10]
 """Classes of Sentinel-2's SCL that show no ground: no data, defective, cloud shadows, clouds, cirrus."""
+PLAIN = re.compile(r"[\w./+~-](?:[\w./+%@=~-]|:(?=\S))*")
+"""Text that YAML takes as it stands, in braces too."""
 STORES = ("zarr.json", ".zarray", ".zgroup")
 
 
@@ -184,5 +186,7 @@ def _text(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{key}: {_text(item)}' for key, item in value.items())}}}"
     text = str(value)
-    is_plain = re.fullmatch(r"[\w./+-]+", text) and not re.fullmatch(r"[-+.]?\d[\d.eE+-]*", text)
+    is_plain = re.fullmatch(r"[\w./+~-](?:[\w./+%@=~-]|:(?=\S))*", text) and not re.fullmatch(
+        r"[-+.]?\d[\d.eE+-]*", text
+    )
     return text if is_plain or isinstance(value, int) else json.dumps(text, ensure_ascii=False)

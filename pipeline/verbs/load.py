@@ -69,7 +69,8 @@ def load(source: Source, *, cut: Cut = PLANNED, in_place: bool = False, **change
         config = with_matrices(document, config, read_matrix)
         config, found = _with_files(config, document)
         references = resolve(config)
-        readers = _match(config, dict(_open_inputs(config, document, _wide_inputs(config, references))))
+        opened: Opened = {}
+        readers = _match(config, dict(_open_inputs(config, document, opened, _wide_inputs(config, references))))
         specs = {name: _input_spec(name, reader, config.inputs[name]) for name, reader in readers.items()}
         try:
             plan = make_plan(config.steps, references, specs, _settings(config, readers, cut))
@@ -82,7 +83,7 @@ def load(source: Source, *, cut: Cut = PLANNED, in_place: bool = False, **change
             _check_remote(config, plan)
     notes = (*found, *input_notes(config, readers), *reading_notes(plan), *output_notes(config, plan))
     plan = dataclasses.replace(plan, notes=tuple(map(shortened, (*notes, *plan.notes))))
-    job = Job(config, document, readers, plan, _parts(config, readers), files, in_place)
+    job = Job(config, document, readers, plan, _parts(config, readers), files, in_place, opened)
     with locating(document):
         levels = {raster: (len(each.arrays), each.resampling) for raster, each in levels_of(job).items()}
     return dataclasses.replace(job, parts={**job.parts, "levels": levels}) if levels else job
@@ -129,9 +130,10 @@ def _located(document: Document, name: str) -> Iterator[None]:
         raise InputError(f"{place}: {error}" if place else str(error)) from error.__cause__
 
 
-def _open_inputs(config: Pipeline, document: Document, wide: Collection[str] = ()) -> Iterator[tuple[str, Reader]]:
+def _open_inputs(
+    config: Pipeline, document: Document, opened: Opened, wide: Collection[str] = ()
+) -> Iterator[tuple[str, Reader]]:
     """Open the inputs, one after the other; errors say where the file names them."""
-    opened: Opened = {}
     for name, entry in config.inputs.items():
         with _located(document, name):
             reader = open_input(entry, config.run.limits, is_wide=name in wide, opened=opened)
@@ -260,8 +262,9 @@ def _identify(name: str, reader: Reader) -> dict[str, Any]:
 
 def check_inputs_unchanged(job: Job) -> None:
     """Refuse to call a result complete whose inputs were changed while the run read them."""
+    opened = {key: reader for key, reader in job.opened.items() if reader.is_untouched}
     try:
-        for name, reader in _open_inputs(job.pipeline, job.document):
+        for name, reader in _open_inputs(job.pipeline, job.document, opened):
             if _identify(name, reader) != job.parts["identities"][name]:
                 paths = ", ".join(job.pipeline.inputs[name].paths)
                 raise InputChanged(f"the input {name} ({paths}) changed while the run read it")

@@ -157,7 +157,7 @@ DESCRIBED = (
     '<GDALMetadata>\n  <Item name="FOO">bar</Item>\n  <Item name="OFFSET" sample="0" role="offset">1</Item>\n'
     '  <Item name="SCALE" sample="0" role="scale">0.1</Item>\n'
     '  <Item name="UNITTYPE" sample="0" role="unittype">m</Item>\n'
-    '  <Item name="DESCRIPTION" sample="0" role="description">ü&lt;&amp;&gt;</Item>\n'
+    '  <Item name="DESCRIPTION" sample="0" role="description">ü&amp;lt;&amp;amp;&amp;gt;</Item>\n'
     '  <Item name="y" domain="NS">2</Item>\n</GDALMetadata>\n'
 )
 

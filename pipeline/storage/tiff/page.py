@@ -70,7 +70,8 @@ def select_pages(tif: TiffFile, choice: Choice, messages: list[str]) -> Selectio
             raise InputError(f"{path}: `series: mask`: the file has no internal mask")
         return Selection(masks[:1], full[:1], facts, ("mask",), is_mask=True)
     pages, stack = _image(path, every, full, choice, messages)
-    facts["slices"] = {axis: stack.sizes[axis] for axis in ("z", "t") if stack and stack.sizes[axis] > 1} or None
+    if slices := {axis: stack.sizes[axis] for axis in ("z", "t") if stack and stack.sizes[axis] > 1}:
+        facts["slices"] = slices
     chosen = _level(path, pages, reduced, choice.level) if choice.level else pages
     names = stack.names_of(page.index for page in pages) if stack else ()
     return Selection(chosen, pages, facts, names, stack)

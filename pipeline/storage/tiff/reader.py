@@ -130,6 +130,10 @@ class TiffReader(Reader):
         planes, _ = self._planes_of(region, bands)
         return self._source.traffic(self._parts(region, dict.fromkeys(planes)) if region.num_pixels else ())
 
+    @property
+    def is_untouched(self) -> bool:
+        return self._source.is_untouched
+
     def identity(self) -> dict[str, Any]:
         return self._source.identity() | {"metadata": self._metadata}
 

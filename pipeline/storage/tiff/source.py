@@ -55,6 +55,11 @@ class Source(ABC):
         """Return what `read` asks of an object store."""
         return NO_TRAFFIC
 
+    @property
+    def is_untouched(self) -> bool:
+        """Whether it is known, at no cost, that the file is as it was when it was opened."""
+        return False
+
     def check(self, known: str) -> None:
         """Raise InputChanged where the file that was opened now is not the one that was opened first."""
         if self.status != known:
@@ -78,6 +83,13 @@ class LocalFile(Source):
 
     def open(self) -> BinaryIO:
         return open(self.path, "rb")
+
+    @property
+    def is_untouched(self) -> bool:
+        try:
+            return file_status(os.stat(self.path)) == self.status
+        except OSError:
+            return False
 
     def identity(self) -> dict[str, Any]:
         known = {"path": self.path, "size": self.size, "mtime_ns": self._changed_ns}

@@ -16,10 +16,11 @@ from pipeline import api
 from pipeline.model.errors import ChunkAway, InputChanged, InputError
 from pipeline.model.read_limits import ReadLimits
 from pipeline.model.region import Region
+from pipeline.storage.compose import open_input
 from pipeline.storage.gdal.dataset import CACHE_BYTES
 from pipeline.storage.georeference.recorded import recorded_of
 from pipeline.storage.input import Choice, Input
-from pipeline.storage.open import open_input, open_raster
+from pipeline.storage.open import open_raster
 from pipeline.storage.reader import Reader
 from tests.gdal_files import NORTH_UP, make, rasterio
 from tests.georeference import UTM
@@ -347,13 +348,13 @@ def test_the_network_and_virtual_files_are_out_of_reach(tmp_path: Path) -> None:
             open_raster(path, Choice(driver=None if name == "wms.xml" else "GTiff"))
     with pytest.raises(ValueError, match=r"unknown driver 'WMS'.*reach for files elsewhere or the network"):
         Input(path="a", driver="WMS")
-    with pytest.raises(InputError, match="only Zarr is read from object stores"):
+    with pytest.raises(InputError, match="only Zarr and TIFF are read from object stores"):
         open_raster("s3://bucket/scene.jp2")
 
 
 def test_misplaced_options(tmp_path: Path) -> None:
     path, _ = write_kind(tmp_path, "a.png")
-    with pytest.raises(InputError, match="`at` and `series` are for Zarr and TIFF"):
+    with pytest.raises(InputError, match="`at`, `along` and `series` are for Zarr and TIFF"):
         open_raster(str(path), Choice(series=1))
     with pytest.raises(InputError, match="`array: red`: the file is one raster; leave it out"):
         open_raster(str(path), Choice("red"))
