@@ -91,15 +91,20 @@ class Composition:
         names = list(files) if isinstance(files, Mapping) else names_of(paths)
         if lost := [name for name in mask if name not in names]:
             raise PipelineError(f"{lost[0]!r} is no band of the stack ({', '.join(names)})", ("mask", lost[0]))
+        if self.entry.bands and all(band in names for band in self.entry.bands):  # others need not even fit
+            wanted = {*self.entry.bands, *mask}
+            chosen = [(name, path) for name, path in zip(names, paths, strict=True) if name in wanted]
+            names, paths = [name for name, _ in chosen], [path for _, path in chosen]
         readers = [self._file(path, is_mask=name in mask) for name, path in zip(names, paths, strict=True)]
         finest = max((reader.spec for reader in readers), key=lambda spec: spec.region.num_pixels)
         found = dict(zip(names, [_repeated(reader, finest) for reader in readers], strict=True))
         if len(found) < len(names):
             return Stack(readers, names)  # it says which is there twice
         bands = {name: reader for name, reader in found.items() if name not in mask}
+        is_alone = len(files) == 1 and not isinstance(files, Mapping)
         if not bands:
             raise PipelineError("all bands of the stack are masks; none is left", ("mask",))
-        reader = next(iter(bands.values())) if len(files) == 1 else Stack(list(bands.values()), list(bands))
+        reader = next(iter(bands.values())) if is_alone else Stack(list(bands.values()), list(bands))
         return Masked(reader, [(found[name], mask[name]) for name in mask], list(mask)) if mask else reader
 
     def _file(self, path: str, *, is_mask: bool = False) -> Reader:

@@ -37,6 +37,7 @@ BAND = re.compile(
 )
 RESOLUTION = re.compile(r"(?<=/)R\d+m/|_\d+m(?=\.)")
 """What differs in the names of Sentinel-2's bands beside the band: files of other resolutions are of one place, too."""
+METRES = re.compile(r"_(\d{1,4})m\.[^./]*$")
 
 
 def expand(entry: Input) -> tuple[Input, tuple[str, ...]]:
@@ -173,6 +174,7 @@ def names_of(paths: Sequence[str]) -> list[str]:
 
 
 def _stack_of(paths: Sequence[str], pattern: str) -> dict[str, str]:
+    paths = _finest(paths)
     names = names_of(paths)
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -184,6 +186,26 @@ def _stack_of(paths: Sequence[str], pattern: str) -> dict[str, str]:
     return dict(zip(names, paths, strict=True))
 
 
+def _place(path: str) -> tuple[str, str]:
+    """Return what is told of a file beside its band and its resolution, and the band."""
+    band = band_in_name(path)
+    return (RESOLUTION.sub("", BAND.sub("*", path)) if band else path), band
+
+
+def _finest(paths: Sequence[str]) -> list[str]:
+    """Return files without those that are there in a finer resolution, too: B04 at 20 m beside B04 at 10 m."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for path in paths:
+        found.setdefault(_place(path), []).append(path)
+    finest = {place: min(map(_metres, each)) for place, each in found.items()}
+    return [path for path in paths if _metres(path) == finest[_place(path)]]
+
+
+def _metres(path: str) -> int:
+    match = METRES.search(path)
+    return int(match[1]) if match else 0
+
+
 def _listed(files: Mapping[str, str]) -> str:
     shown = [f"{name} is {Path(path).name}" for name, path in list(files.items())[:LISTED]]
     more = f", and {len(files) - LISTED} more" if len(files) > LISTED else ""
@@ -193,14 +215,14 @@ def _listed(files: Mapping[str, str]) -> str:
 def arrange(paths: Sequence[str]) -> Source:
     """Return how files of one time make up a raster: a file, bands of one place, tiles, or tiles of several bands.
 
-    Files whose names differ in the band alone are a stack.
+    Files whose names differ in the band alone are a stack; of a band in several resolutions the finest counts.
     """
+    paths = _finest(paths)
     if len(paths) == 1:
         return Source(path=paths[0])
     places: dict[str, dict[str, str]] = {}
     for path in paths:
-        band = band_in_name(path)
-        place = RESOLUTION.sub("", BAND.sub("*", path)) if band else path
+        place, band = _place(path)
         places.setdefault(place, {}).setdefault(band, path)
     if sum(map(len, places.values())) < len(paths):
         raise InputError(f"{paths[0]} and others: several files are of one band and place; give a narrower pattern")
