@@ -174,7 +174,7 @@ def names_of(paths: Sequence[str]) -> list[str]:
 
 
 def _stack_of(paths: Sequence[str], pattern: str) -> dict[str, str]:
-    paths = _finest(paths)
+    paths = finest_of(paths)
     names = names_of(paths)
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -192,7 +192,7 @@ def _place(path: str) -> tuple[str, str]:
     return (RESOLUTION.sub("", BAND.sub("*", path)) if band else path), band
 
 
-def _finest(paths: Sequence[str]) -> list[str]:
+def finest_of(paths: Sequence[str]) -> list[str]:
     """Return files without those that are there in a finer resolution, too: B04 at 20 m beside B04 at 10 m."""
     found: dict[tuple[str, str], list[str]] = {}
     for path in paths:
@@ -217,7 +217,7 @@ def arrange(paths: Sequence[str]) -> Source:
 
     Files whose names differ in the band alone are a stack; of a band in several resolutions the finest counts.
     """
-    paths = _finest(paths)
+    paths = finest_of(paths)
     if len(paths) == 1:
         return Source(path=paths[0])
     places: dict[str, dict[str, str]] = {}

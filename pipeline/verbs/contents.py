@@ -16,7 +16,7 @@ from pipeline.model.errors import InputError, RasterpipeError, SeveralRasters
 from pipeline.model.facts import ContentsFacts, MemberFacts
 from pipeline.model.raster import RasterSpec, grid_difference
 from pipeline.storage.compose import open_input
-from pipeline.storage.files import band_in_name, expand, names_of, natural
+from pipeline.storage.files import band_in_name, expand, finest_of, names_of, natural
 from pipeline.storage.input import Input
 from pipeline.storage.open import RASTER_SUFFIXES, open_raster
 
@@ -96,7 +96,7 @@ def _is_raster(entry: os.DirEntry[str]) -> bool:
 
 def _lines(members: Sequence[_Member]) -> Iterator[str]:
     """Yield the inputs that rasters make: dates, bands or tiles, what can be opened first; else each alone."""
-    made: list[_Member] = []
+    made: Sequence[_Member] = ()
     for entry, used in _ways(members):
         try:
             open_input(expand(Input.model_validate(entry))[0])
@@ -110,12 +110,15 @@ def _lines(members: Sequence[_Member]) -> Iterator[str]:
 
 def _ways(members: Sequence[_Member]) -> Iterator[tuple[dict[str, Any], list[_Member]]]:
     """Yield inputs that may be made of several rasters, each with those that it is made of."""
+    paths = set(finest_of([str(each.path) for each in members]))
+    coarser = [each for each in members if str(each.path) not in paths]
+    members = [each for each in members if str(each.path) in paths]
     if len(members) < 2:
         return
     bands = {str(each.path): band_in_name(str(each.path)) for each in members}
     mask = {"mask": {"SCL": CLOUDS}} if "SCL" in bands.values() else {}
     if pattern := _dated(members):
-        yield {"dates": pattern, **mask}, list(members)
+        yield {"dates": pattern, **mask}, [*members, *coarser]
     single = [each for each in members if each.spec.num_bands == 1]
     finest = max((each.spec for each in single), key=lambda spec: spec.region.num_pixels, default=None)
     same = [each for each in single if finest is not None and _is_on(each.spec, finest)]
@@ -125,8 +128,8 @@ def _ways(members: Sequence[_Member]) -> Iterator[tuple[dict[str, Any], list[_Me
         used = [*alike, *scl]
         names = names_of([str(each.path) for each in used])
         files = dict(zip(names, (str(each.path) for each in used), strict=True))
-        yield {"stack": files, **(mask if scl else {})}, used
-    yield {"mosaic": _common([str(each.path) for each in members])}, list(members)
+        yield {"stack": files, **(mask if scl else {})}, [*used, *coarser]
+    yield {"mosaic": _common([str(each.path) for each in members])}, [*members, *coarser]
 
 
 def _is_on(spec: RasterSpec, grid: RasterSpec) -> bool:

@@ -41,12 +41,19 @@ def scene(folder: Path, tile: str, day: str, column: int = 0) -> None:
         tiff(place / "R10m" / f"{tile}_{day}T100031_{band}_10m.tif", values, (0, column), nodata=0)
     classes = np.full((4, 4), 4, "uint8")
     tiff(place / "R20m" / f"{tile}_{day}T100031_SCL_20m.tif", classes, (0, column // 2), size=20)
+    tiff(
+        place / "R20m" / f"{tile}_{day}T100031_B04_20m.tif",
+        classes.astype("uint16"),
+        (0, column // 2),
+        size=20,
+        nodata=0,
+    )
 
 
 def test_the_bands_of_a_scene(tmp_path: Path) -> None:
     scene(tmp_path, "T33UUP", "20240601")
     facts = contents(tmp_path)
-    assert [each.what for each in facts.members] == ["8 x 8 uint16", "8 x 8 uint16", "4 x 4 uint8"]
+    assert [each.what for each in facts.members] == ["8 x 8 uint16", "8 x 8 uint16", "4 x 4 uint16", "4 x 4 uint8"]
     (line,) = facts.inputs_lines
     assert line.endswith("mask: {SCL: [0, 1, 3, 8, 9, 10]}}")
     reader = opened(line)
