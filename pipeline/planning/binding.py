@@ -240,6 +240,7 @@ def _notes(plan: StepPlan) -> Iterator[str]:
             source.dtype.kind != "f"
             and spec.dtype.kind != "f"
             and spec.nodata is not None
+            and spec.nodata == source.nodata
             and plan.operation.nodata is None
         ):
             yield (
