@@ -256,5 +256,23 @@ def apply(operation: str, arguments: tuple[str, ...], as_json: bool, **options: 
     print_summary(facts.to_dict(), as_json, text.format_run(facts))
 
 
-COMMANDS = (run, plan, validate, info, verify, ops, schema, synth, convert, apply)
+@click.command()
+@click.argument("file", type=click.Path(readable=False), required=False)
+@change_options
+@quiet_option
+@json_option
+@debug_option
+def warm(file: str | None, quiet: bool, as_json: bool, changes: dict[str, Any]) -> None:
+    """Compile the kernels that FILE needs, so that its first run begins at once; without FILE, those of all operations.
+
+    For images and clusters. Kernels are kept for this processor, in NUMBA_CACHE_DIR if that is set.
+    """
+    import_api()
+    from pipeline import api
+
+    seconds = api.warm(file, quiet=quiet, **changes)
+    print_facts({"seconds": seconds}, as_json, [f"all kernels are there, after {seconds:.1f} s"])
+
+
+COMMANDS = (run, plan, validate, info, verify, ops, schema, synth, convert, apply, warm)
 """In the order in which they are listed."""

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -25,6 +25,7 @@ from pipeline.block.compute import Computation, Fetch
 from pipeline.block.plan import Pass, StepPlan, Sweep
 from pipeline.block.walk import walk
 from pipeline.execution.partials import BlockCollector, Merger
+from pipeline.execution.progress import Progress
 from pipeline.execution.worker import count_valid
 from pipeline.kernels.compile import NotCompiledError, cache_fault, cached_only
 from pipeline.model.raster import RasterSpec
@@ -39,23 +40,23 @@ _CHILD = (
 CHILDREN = 2
 """More are no faster: the costliest step of a pipeline takes a third of all."""
 CHILD_BYTES = 512 * 2**20
+WATCH_SECONDS = 0.05
 
 IsMine = Callable[[str], bool]
 """Whether this process computes the steps of a share, by its name."""
 
 
-def compile_kernels(plan: Plan, say: Callable[[str], None] = lambda text: None) -> float:
+def compile_kernels(plan: Plan, progress: Progress | None = None) -> float:
     """Have all kernels that a plan needs in this process, compiled; return the seconds that it took."""
-    started = time.monotonic()
+    started, progress = time.monotonic(), progress or Progress(quiet=True)
     try:
         with cached_only():
             compute_pixels(plan)
     except NotCompiledError:
         if fault := cache_fault():
-            say(f"note: compiled kernels cannot be kept ({fault}), so each run compiles its own")
+            progress.say(f"note: compiled kernels cannot be kept ({fault}), so each run compiles its own")
         else:
-            say("compiling kernels, once on this machine")
-            _compile_in_children(plan)
+            _compile_in_children(plan, progress)
         compute_pixels(plan)
     return time.monotonic() - started
 
@@ -84,6 +85,17 @@ def compute_pixels(plan: Plan, is_mine: IsMine = lambda step: True) -> None:
             if is_mine(_share_of(sweep, plan)):
                 assert table is not None
                 tables[sweep.step.name] = sweep.reduction.fold(table, tables[sweep.step.name], sweep.number)
+
+
+def _shares(plan: Plan) -> dict[str, list[str]]:
+    """Return the shares of a plan, each with its operations as they are called."""
+    found: dict[str, list[str]] = {}
+    sweeps: list[StepPlan | Sweep] = [sweep for planned in plan.passes for sweep in planned.sweeps]
+    for work in sweeps + [step for planned in plan.passes for step in planned.steps]:
+        step = work.step if isinstance(work, Sweep) else work
+        operations = found.setdefault(_share_of(work, plan), [])
+        operations += [step.operation.op] if step.operation.op not in operations else []
+    return found
 
 
 def _share_of(work: StepPlan | Sweep, plan: Plan) -> str:
@@ -129,8 +141,9 @@ def _far_value(spec: RasterSpec) -> float | int:
     return 2 if spec.dtype.kind == "f" else int(np.iinfo(spec.dtype).max) // 2
 
 
-def _compile_in_children(plan: Plan) -> None:
+def _compile_in_children(plan: Plan, progress: Progress) -> None:
     """Fill numba's cache; what fails there is left to this process, which says why."""
+    shares = _shares(plan)
     num_children = max(1, min(CHILDREN, plan.settings.workers, plan.settings.memory_bytes // CHILD_BYTES - 1))
     children: list[subprocess.Popen[bytes]] = []
     with suppress(OSError), tempfile.TemporaryDirectory(prefix="rasterpipe-compile-") as claims:
@@ -141,14 +154,29 @@ def _compile_in_children(plan: Plan) -> None:
                 assert child.stdin is not None
                 child.stdin.write(payload)
                 child.stdin.close()
-            for child in children:
-                child.wait()
+            _watch(children, claims, shares, progress)
         except (OSError, pickle.PicklingError, AttributeError):
             return
         finally:
             for child in children:  # where all went well, they have ended
                 child.kill()
                 child.wait()
+
+
+def _watch(
+    children: Sequence[subprocess.Popen[bytes]], claims: str, shares: Mapping[str, Sequence[str]], progress: Progress
+) -> None:
+    """Say what children begin to compile, until they have ended."""
+    said: set[str] = set()
+    progress.start(len(shares), what="compiling")
+    try:
+        while any(child.poll() is None for child in children):
+            for share in sorted(set(os.listdir(claims)) - said):
+                said.add(share)
+                progress.begin_part(f"compiling {len(said)} of {len(shares)}: {', '.join(shares.get(share, [share]))}")
+            time.sleep(WATCH_SECONDS)
+    finally:
+        progress.stop()
 
 
 def _start_child(claims: str) -> subprocess.Popen[bytes]:
@@ -165,9 +193,7 @@ def compile_share(payload: bytes, claims: str) -> None:
     """Compile the kernels of a pickled plan, share by share, but for those that another process has claimed."""
     gc.disable()  # the compiler makes much that lives on: a twentieth of the time
     plan: Plan = pickle.loads(payload)
-    sweeps = [_share_of(sweep, plan) for planned in plan.passes for sweep in planned.sweeps]
-    steps = [_share_of(step, plan) for planned in plan.passes for step in planned.steps]
-    for share in dict.fromkeys(sweeps + steps):
+    for share in _shares(plan):
         try:
             os.mkdir(os.path.join(claims, share))
         except FileExistsError:

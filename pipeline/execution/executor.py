@@ -64,7 +64,7 @@ class Threads:
         return None
 
     def prepare(self, plan: Plan, outputs: Sequence[Evidence]) -> float:
-        return compile_kernels(plan, self._progress.say)
+        return compile_kernels(plan, self._progress)
 
     def run_strips(self, worker: PassWorker, strips: Iterable[Strip], recorder: Recorder) -> Counts:
         return run_on_threads(worker, strips, recorder)

@@ -45,6 +45,20 @@ class Progress:
             elapsed = self._said - self._started
             say(f"{self._count} of {self._total} {self._what} after {elapsed:.0f} s")
 
+    def begin_part(self, text: str) -> None:
+        """Say which part begins, of few that take long: in a line each, or beside the bar."""
+        self._count += 1
+        if self._bar is not None:
+            self._bar.update(self._task, description=text, completed=self._count - 1)
+        else:
+            self.say(text)
+
+    def stop(self) -> None:
+        """Take the bar away, if there is one."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
     def say(self, text: str) -> None:
         if not self._quiet:
             say(text)
@@ -55,9 +69,7 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        self.stop()
 
 
 class WatchedProgress:

@@ -926,11 +926,11 @@ def slow_write(self, *args):
         time.sleep(0.25)
     return write(self, *args)
 
-def slow_compile(plan, say):
+def slow_compile(plan, progress):
     if point == "compile":
         Path("compiling").touch()
         time.sleep(30)
-    return compile_kernels(plan, say)
+    return compile_kernels(plan, progress)
 
 job._settings, executor.compile_kernels, ZarrWriter.write = cut, slow_compile, slow_write
 from pipeline.cli.main import main
