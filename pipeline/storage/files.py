@@ -219,7 +219,8 @@ def arrange(paths: Sequence[str]) -> Source:
     """
     paths = finest_of(paths)
     if len(paths) == 1:
-        return Source(path=paths[0])
+        band = band_in_name(paths[0])
+        return Source(stack={band: paths[0]}) if band else Source(path=paths[0])
     places: dict[str, dict[str, str]] = {}
     for path in paths:
         place, band = _place(path)
@@ -266,11 +267,10 @@ def _dated(pattern: str, access: Access | None, notes: list[str]) -> tuple[Date,
 def _expression(pattern: str) -> tuple[re.Pattern[str], str, str]:
     """Return what tells the time in a path that a pattern meets, the form of the time, and the pattern without it."""
     forms = {match[1] for match in TIME.finditer(pattern) if match[1] is not None}
-    if len(forms) != 1:
-        words = (
-            "say how it is written, as in {time:%Y%m%d}" if not forms else f"is written in two ways: {sorted(forms)}"
-        )
-        raise PipelineError(f"{pattern}: the time {words}", ("dates",))
+    if not forms:
+        raise PipelineError(f"{pattern}: says not how the time is written; write {{time:%Y%m%d}}, say", ("dates",))
+    if len(forms) > 1:
+        raise PipelineError(f"{pattern}: the time is written in two ways: {', '.join(sorted(forms))}", ("dates",))
     form, parts, place = forms.pop(), [], 0
     for number, match in enumerate(TIME.finditer(pattern)):
         parts += [

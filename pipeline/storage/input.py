@@ -73,7 +73,7 @@ class Source(Frozen):
     stack: Annotated[dict[str, Text], Field(min_length=1)] | Texts | Text | None = None
     """Files of one band each that make up the bands: {B04: FILE, B08: FILE}, a list in this order, or a pattern such as
     "R10m/*_B0[2348]_10m.tif", in natural order."""
-    mosaic: tuple[Text | Source, ...] | Text | None = None
+    mosaic: Annotated[tuple[Text | Source, ...], Field(min_length=1)] | Text | None = None
     """Files that lie beside each other on one grid, and are read as one: a list, or a pattern."""
     mask: Annotated[dict[str, Classes], Field(min_length=1)] | None = None
     """Pixels that are invalid: those where a band has one of some values, e.g. {SCL: [0, 1, 3, 8, 9, 10]}. The band, of

@@ -373,6 +373,21 @@ def test_dates_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert "%b is not read; use %Y, %m" in message(dates=str(tmp_path / "{time:%b}.tif"))
 
 
+def test_dates_of_other_bands_are_no_series(tmp_path: Path) -> None:
+    for name in ("s_20240601_B04", "s_20240611_B08"):
+        tiff(tmp_path / f"{name}.tif", pixels((4, 4), "uint8"))
+    assert "2024-06-01 and 2024-06-11 differ: bands B04 against B08" in message(
+        dates=f"{tmp_path}/s_{{time:%Y%m%d}}_*.tif"
+    )
+    assert "says not how the time is written" in message(dates=f"{tmp_path}/s_{{time}}_*.tif")
+
+
+def test_a_list_of_no_files_is_refused() -> None:
+    for entry in ({"mosaic": []}, {"stack": []}, {"stack": {}}, {"dates": []}):
+        with pytest.raises(ValueError, match="at least 1 item"):
+            Input(**entry)
+
+
 # --- further dims --------------------------------------------------------------------------------------------------
 
 

@@ -109,8 +109,8 @@ def _image(
         return pages, stacks[number]
     if choice.at:
         raise InputError(
-            f"{path}: `at` cuts the slices and times that OME-TIFF and ImageJ tell of; this is no stack of slices: its "
-            f"{len(full)} pages are told by `bands:` or `series:`"
+            f"{path}: `at` and `along` are for the slices and times that OME-TIFF and ImageJ tell of; this is no such "
+            f"stack: its {len(full)} pages are told by `bands:` or `series:`"
         )
     group = groups[number]
     pages = group if group[0].samplesperpixel == 1 else group[:1]
