@@ -109,7 +109,7 @@ def test_images_that_nothing_tells_of(tmp_path: Path) -> None:
         for array in (first, second):
             writer.write(array, photometric="minisblack", metadata=None)
     np.testing.assert_array_equal(read(path, series=1)[1], second)
-    with pytest.raises(InputError, match="no stack of slices"):
+    with pytest.raises(InputError, match="no such stack"):
         read(path, at={"z": 0})
 
 
