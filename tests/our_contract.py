@@ -18,6 +18,7 @@ class Ours(OperationContract):
 
     unfit = (
         *("band counts do not fit", "holds fractions", "the palette has"),
+        *("objects of equal value are those of one band", "is the number of an object", "the condition has"),
         "no pixel is valid in all bands",
         *("the raster's bands have", "`best` takes all bands of one entry"),
     )

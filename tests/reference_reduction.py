@@ -8,9 +8,11 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from pipeline.testing.reference import Expected
 from tests import harness
+from tests.reference_pointwise import POINTWISE
 
 
 def label_stats(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
@@ -116,4 +118,29 @@ def palette(step: Any, planes: np.ndarray, dtype: np.dtype) -> Mapping[str, Any]
     return {"palette": (given, None)}
 
 
-REDUCTIONS = {"label_stats": label_stats, "palette": palette, "quantize": quantize}
+def components(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
+    """scipy's labels of each value by itself, numbered by the first pixels of all."""
+    if step.where is None:
+        values = planes[0] if step.bands else planes.reshape(planes.shape[-2:])
+        inside = ~np.isnan(values) & (values != (step.background or 0))
+    else:
+        values = np.nan_to_num(POINTWISE["mask"](step, planes[:1], dtype)["value"][0][0] * 0 + 1)
+        inside = values == 1
+    structure = ndimage.generate_binary_structure(2, 2 if step.connectivity == 8 else 1)
+    objects = []
+    for value in np.unique(values[inside]):
+        found, num = ndimage.label(inside & (values == value), structure)
+        objects += [np.flatnonzero(found == number) for number in range(1, num + 1)]
+    kept = [pixels for pixels in objects if (step.min_size or 1) <= len(pixels) <= (step.max_size or np.inf)]
+    kept.sort(key=lambda pixels: pixels[0])
+    labels = np.full(values.size, np.nan)
+    for number, pixels in enumerate(kept):
+        labels[pixels] = number + 1
+    row, column = np.divmod(np.array([pixels[0] for pixels in kept], np.int64), values.shape[1])
+    columns = {"label": range(1, len(kept) + 1), "pixels": map(len, kept), "row": row, "column": column}
+    table = {name: (np.array([*array], np.float64), None) for name, array in columns.items()}
+    table |= dict.fromkeys(("run", "run_label", "extent"), (None, None))  # which painting reads
+    return {"labels": (labels.reshape(1, *values.shape), None)} | {f"table/{name}": table[name] for name in table}
+
+
+REDUCTIONS = {"components": components, "label_stats": label_stats, "palette": palette, "quantize": quantize}

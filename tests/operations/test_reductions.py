@@ -44,6 +44,7 @@ TABLES: dict[str, Step] = {
     "label_stats": EVERY,
     "median cut": PALETTE,
     "few cells": PALETTE | {"max_cells": 256},
+    "components": {"name": "cells", "op": "components", "input": "image", "where": "b1 > 120", "connectivity": 8},
     "k-means": PALETTE | {"method": "kmeans", "sweeps": 2},
 }
 """A reduction of each kind."""
