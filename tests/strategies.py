@@ -183,6 +183,14 @@ def components_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
 
 
 @st.composite
+def threshold_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
+    chosen = draw(
+        st.sampled_from([{"method": method} for method in ("otsu", "otsu", "triangle", "li")] + [{"value": 7}])
+    )
+    return {"name": name, "op": "threshold", **chosen}
+
+
+@st.composite
 def quantize_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
     """Draw palettes of one band; those of three that do not fit the raster are refused."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -232,6 +240,7 @@ STEPS = {
     "label_stats": label_stats_steps,
     "palette": palette_steps,
     "quantize": quantize_steps,
+    "threshold": threshold_steps,
     "window": window_steps,
     **POINTWISE,
 }
@@ -246,6 +255,8 @@ def outputs_of(step: dict[str, Any]) -> list[str]:
         return []
     if step["op"] == "components":
         return ["labels"]
+    if step["op"] == "threshold":
+        return ["mask"]
     if step["op"] == "gabor" and "window" not in step:
         return ["response"]
     percentiles = [f"p{value:g}" for value in step.get("percentiles", ())]
@@ -281,6 +292,7 @@ SCRATCH_STEPS: dict[str, dict[str, Any]] = {
     "quantize": {"palette": [[i, 255 - i, i * 7 % 256] for i in range(256)], "outputs": ["index", "color", "distance"]},
     "label_stats": {"labels": "labels", "statistics": ["mean", "std", "min"], "recolor": ["mean"]},
     "calc": {"expression": "where(b1 > b2, (b1 - b2) / (b1 + b3), input) ** 2 - log(input)"},
+    "threshold": {"method": "otsu"},
     "cast": {"dtype": "uint8", "scale": 0.1, "nodata": 255},
     "mask": {"where": "b1 > 3 and b2 != b3"},
     "select": {"bands": [3, 1]},
