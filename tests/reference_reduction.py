@@ -8,9 +8,12 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
+from skimage import filters
 
 from pipeline.testing.reference import Expected
 from tests import harness
+from tests.reference_pointwise import POINTWISE
 
 
 def label_stats(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
@@ -116,4 +119,83 @@ def palette(step: Any, planes: np.ndarray, dtype: np.dtype) -> Mapping[str, Any]
     return {"palette": (given, None)}
 
 
-REDUCTIONS = {"label_stats": label_stats, "palette": palette, "quantize": quantize}
+def components(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
+    """scipy's labels of each value by itself, numbered by the first pixels of all."""
+    if step.where is None:
+        values = planes[0] if step.bands else planes.reshape(planes.shape[-2:])
+        inside = ~np.isnan(values) & (values != (step.background or 0))
+    else:
+        values = np.nan_to_num(POINTWISE["mask"](step, planes[:1], dtype)["value"][0][0] * 0 + 1)
+        inside = values == 1
+    structure = ndimage.generate_binary_structure(2, 2 if step.connectivity == 8 else 1)
+    objects = []
+    for value in np.unique(values[inside]):
+        found, num = ndimage.label(inside & (values == value), structure)
+        objects += [np.flatnonzero(found == number) for number in range(1, num + 1)]
+    kept = [pixels for pixels in objects if (step.min_size or 1) <= len(pixels) <= (step.max_size or np.inf)]
+    kept.sort(key=lambda pixels: pixels[0])
+    labels = np.full(values.size, np.nan)
+    for number, pixels in enumerate(kept):
+        labels[pixels] = number + 1
+    row, column = np.divmod(np.array([pixels[0] for pixels in kept], np.int64), values.shape[1])
+    columns = {"label": range(1, len(kept) + 1), "pixels": map(len, kept), "row": row, "column": column}
+    table = {name: (np.array([*array], np.float64), None) for name, array in columns.items()}
+    table |= dict.fromkeys(("run", "run_label", "extent"), (None, None))  # which painting reads
+    return {"labels": (labels.reshape(1, *values.shape), None)} | {f"table/{name}": table[name] for name in table}
+
+
+def threshold(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
+    """Every value (or every bin of numpy's histogram) tried; li is scikit-image's."""
+    found = []
+    for plane in planes:
+        values = plane[np.isfinite(plane)].astype(dtype)
+        found.append(_threshold(step, values) if values.size else math.nan)
+    thresholds = np.array(found)[:, np.newaxis, np.newaxis]
+    if step.value is None and dtype.kind == "f":
+        thresholds = thresholds.astype(dtype)
+    mask = np.where(np.isnan(planes), np.nan, planes > thresholds)
+    bound = 1e-9 * np.abs(np.array([found])) if step.method == "li" else None
+    return {"mask": (mask, None), "table/threshold": (np.array([found], np.float64), bound)}
+
+
+def _threshold(step: Any, values: np.ndarray) -> float:
+    if step.value is not None or values.min() == values.max():
+        return float(values.min() if step.value is None else step.value)
+    if step.method == "li":
+        return float(filters.threshold_li(values))
+    if values.dtype.kind == "f":
+        halved = not np.isfinite(float(values.max()) - float(values.min()))
+        counts, edges = np.histogram(values / 2 if halved else values, 256)
+        centres = (edges[:-1] + edges[1:]) / 2 * (2 if halved else 1)
+    else:
+        centres = np.arange(int(values.min()), int(values.max()) + 1)
+        counts = np.bincount(values.astype(np.int64) - int(values.min()))
+    if step.method == "triangle":
+        return float(centres[_triangle(counts)])
+    number, exact = counts.tolist(), [Fraction(centre) for centre in centres.tolist()]
+    total, mass = sum(number), sum(n * centre for n, centre in zip(number, exact, strict=True))
+    best, below, lower, place = Fraction(-1), 0, Fraction(0), 0
+    for i in np.flatnonzero(counts[:-1]).tolist():
+        below, lower = below + number[i], lower + number[i] * exact[i]
+        variance = below * (total - below) * (lower / below - (mass - lower) / (total - below)) ** 2
+        if variance > best:
+            best, place = variance, i
+    return float(centres[place])
+
+
+def _triangle(counts: np.ndarray) -> int:
+    peak, end = int(counts.argmax()), len(counts) - 1
+    flip = peak < end - peak
+    heights = (counts[::-1] if flip else counts).astype(object)
+    top = end - peak if flip else peak
+    place = int(np.argmax([heights[top] * i - top * heights[i] for i in range(top)])) if top else 0
+    return end - place if flip else place
+
+
+REDUCTIONS = {
+    "threshold": threshold,
+    "components": components,
+    "label_stats": label_stats,
+    "palette": palette,
+    "quantize": quantize,
+}

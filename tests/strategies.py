@@ -166,6 +166,31 @@ def label_stats_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
 
 
 @st.composite
+def components_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
+    """Draw objects of equal value of the first band, mostly, and of conditions of it."""
+    step: dict[str, Any] = {"name": name, "op": "components", "connectivity": draw(st.sampled_from([4, 8]))}
+    if draw(st.booleans()):
+        step |= {
+            "where": draw(
+                st.sampled_from(["(input > 3) & ~(input.b1 > 50)", "-3 < input <= 50 or input == 7", "not input"])
+            )
+        }
+        step |= {"bands": [1]}
+    else:
+        step |= draw(st.sampled_from([{}, {"bands": [1]}, {"bands": [1]}]))
+        step |= draw(st.sampled_from([{}, {"background": 7}, {"background": 0.5}]))
+    return step | draw(st.sampled_from([{}, {}, {"min_size": 2}, {"max_size": 9}, {"min_size": 3, "max_size": 3}]))
+
+
+@st.composite
+def threshold_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
+    chosen = draw(
+        st.sampled_from([{"method": method} for method in ("otsu", "otsu", "triangle", "li")] + [{"value": 7}])
+    )
+    return {"name": name, "op": "threshold", **chosen}
+
+
+@st.composite
 def quantize_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
     """Draw palettes of one band; those of three that do not fit the raster are refused."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -206,6 +231,7 @@ def composite_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
 
 STEPS = {
     "composite": composite_steps,
+    "components": components_steps,
     "convolve": convolve_steps,
     "gabor": gabor_steps,
     "gaussian": gaussian_steps,
@@ -214,6 +240,7 @@ STEPS = {
     "label_stats": label_stats_steps,
     "palette": palette_steps,
     "quantize": quantize_steps,
+    "threshold": threshold_steps,
     "window": window_steps,
     **POINTWISE,
 }
@@ -226,6 +253,10 @@ def outputs_of(step: dict[str, Any]) -> list[str]:
         return list(step.get("recolor", ()))
     if step["op"] == "palette":
         return []
+    if step["op"] == "components":
+        return ["labels"]
+    if step["op"] == "threshold":
+        return ["mask"]
     if step["op"] == "gabor" and "window" not in step:
         return ["response"]
     percentiles = [f"p{value:g}" for value in step.get("percentiles", ())]
@@ -254,12 +285,14 @@ def plain(step: dict[str, Any]) -> dict[str, Any]:
 
 SCRATCH_STEPS: dict[str, dict[str, Any]] = {
     "composite": {"over": "band", "statistics": list(COMPOSITES), "percentiles": [10], "best": {"by": "input"}},
+    "components": {"where": "b1 % 2 == 1"},
     "convolve": {"kernel": np.random.default_rng(0).random((31, 15)).tolist(), "normalize": True},
     "gabor": {"frequencies": [0.1, 0.2], "orientations": [0, 30, 150], "window": 15, "statistics": ["mean", "var"]},
     "gaussian": {"sigma": 20, "normalize": True},
     "quantize": {"palette": [[i, 255 - i, i * 7 % 256] for i in range(256)], "outputs": ["index", "color", "distance"]},
     "label_stats": {"labels": "labels", "statistics": ["mean", "std", "min"], "recolor": ["mean"]},
     "calc": {"expression": "where(b1 > b2, (b1 - b2) / (b1 + b3), input) ** 2 - log(input)"},
+    "threshold": {"method": "otsu"},
     "cast": {"dtype": "uint8", "scale": 0.1, "nodata": 255},
     "mask": {"where": "b1 > 3 and b2 != b3"},
     "select": {"bands": [3, 1]},

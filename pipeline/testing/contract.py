@@ -25,7 +25,7 @@ from pipeline.block.buffers import Fresh
 from pipeline.block.plan import Pass
 from pipeline.config import parse
 from pipeline.model.errors import PipelineError
-from pipeline.model.region import Region
+from pipeline.model.region import Halo, Region
 from pipeline.operations.base import Operation, Reduction
 from pipeline.operations.plugin import op_of
 from pipeline.operations.registry import registered
@@ -194,8 +194,9 @@ class OperationContract:
             job = self.loaded(source, [step], folder, raster)
             if job is None or not job.plan.passes:  # of a palette that is given
                 return
-            planned = job.plan.passes[0]
-            halo = planned.halos[planned.stored[0]]
+            halo = Halo()
+            for planned in job.plan.passes:
+                halo |= planned.halos[planned.stored[0]]
             chunks = max(6, halo.top, halo.bottom), max(6, halo.left, halo.right)  # no block is thinner than the halo
             read = Layout(block=(1, 1), chunks=chunks, strip=strip, workers=2)
             exchange = dataclasses.replace(read, halo="exchange")

@@ -143,10 +143,11 @@ def _table_problems(output: str, job: Job) -> Iterator[str]:
         ]
         yield from missing
         arrays = {} if missing else {c: folder.open_array(f"{name}/{spec.prefix}{c}") for c in spec.columns}
-        rows = {array.shape[:1] for array in arrays.values()}
+        rows = {(spec.columns[column][0], array.shape[:1]) for column, array in arrays.items()}
+        is_ragged = len(rows) > len({dims[0] for dims in spec.columns.values()})
         for column, array in arrays.items():
             bands = (len(spec.bands),) * (len(spec.columns[column]) - 1)
-            if len(rows) > 1 or array.shape[1:] != bands or not array.ndim or array.dtype.kind not in "iuf":
+            if is_ragged or array.shape[1:] != bands or not array.ndim or array.dtype.kind not in "iuf":
                 where = f"{output}/{name}/{spec.prefix}{column}"
                 yield f"{where}: has the shape {array.shape} and the dtype {array.dtype}, which no such column has"
 

@@ -44,6 +44,8 @@ TABLES: dict[str, Step] = {
     "label_stats": EVERY,
     "median cut": PALETTE,
     "few cells": PALETTE | {"max_cells": 256},
+    "components": {"name": "cells", "op": "components", "input": "image", "where": "b1 > 120", "connectivity": 8},
+    "threshold": {"name": "bright", "op": "threshold", "input": "image", "method": "otsu"},
     "k-means": PALETTE | {"method": "kmeans", "sweeps": 2},
 }
 """A reduction of each kind."""
