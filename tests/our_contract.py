@@ -19,6 +19,7 @@ class Ours(OperationContract):
     unfit = (
         *("band counts do not fit", "holds fractions", "the palette has"),
         "no pixel is valid in all bands",
+        "is for 8 and 16 bits",
         *("the raster's bands have", "`best` takes all bands of one entry"),
     )
 
