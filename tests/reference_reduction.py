@@ -14,6 +14,10 @@ from skimage import filters
 from pipeline.testing.reference import Expected
 from tests import harness
 from tests.reference_pointwise import POINTWISE
+from tests.reference_statistic import order_statistic
+
+KEPT = ("count", "variety", "min", "max", "mode")
+"""Painted with values that no dtype of theirs rounds."""
 
 
 def label_stats(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
@@ -21,39 +25,48 @@ def label_stats(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
     labels = harness.labels(*planes.shape[1:])
     found = np.array([label for label in np.unique(labels) if int(label) not in step.ignore], np.int64)
     finite = np.where(np.isfinite(planes), planes, np.nan)
-    columns: dict[str, list[Any]] = {name: [] for name in step.statistics}
+    names = (*step.statistics, *(f"p{percent:g}" for percent in step.percentiles))
+    columns: dict[str, list[Any]] = {name: [] for name in names}
     for label in found:
         picked = [plane[labels == label] for plane in finite]
         picked = [values[~np.isnan(values)] for values in picked]
-        for name in step.statistics:
+        for name in names:
             columns[name].append([_label_statistic(name, values) for values in picked])
     result: dict[str, tuple[np.ndarray, np.ndarray | None]] = {
         "table/label": (found.astype(np.float64), None),
         "table/pixels": (np.array([np.sum(labels == label) for label in found], np.float64), None),
     }
     eps = np.finfo(np.float64).eps
-    for name in step.statistics:
+    for name in names:
         values = np.array(columns[name], np.float64).reshape(len(found), len(planes))
-        result[f"table/{name}"] = values, None if name in ("count", "min", "max") else 8 * eps * np.abs(values)
+        is_rounded = name in ("sum", "mean", "var", "std")
+        result[f"table/{name}"] = values, 8 * eps * np.abs(values) if is_rounded else None
     result |= _label_geometry(step, labels, found)
     for name in step.recolor:
-        raster = np.full(planes.shape, 0.0 if name == "count" else np.nan)
+        raster = np.full(planes.shape, 0.0 if name in ("count", "variety") else np.nan)
         for row, label in enumerate(found):
             raster[:, labels == label] = result[f"table/{name}"][0][row][:, np.newaxis]
         working = np.finfo(np.float64 if name == "sum" and dtype.kind != "f" else step.working_dtype(dtype)).eps
-        result[name] = raster, None if name in ("count", "min", "max") else 4 * float(working) * np.abs(raster)
+        result[name] = raster, None if name in KEPT else 4 * float(working) * np.abs(raster)
     return result
 
 
 def _label_statistic(name: str, values: np.ndarray) -> float:
-    if name == "count":
-        return float(values.size)
+    if name in ("count", "variety"):
+        return float(values.size if name == "count" else np.unique(values).size)
     if name == "sum":
         return math.fsum(values)
     if not values.size:
         return math.nan
     if name in ("min", "max"):
         return float(values.min() if name == "min" else values.max())
+    if name == "median" or name.startswith("p"):
+        return float(order_statistic(values, 0.5 if name == "median" else float(name[1:]) / 100))
+    if name == "mode":
+        different, counts = np.unique(values, return_counts=True)
+        return float(different[counts.argmax()])
+    if name == "range":
+        return float(values.max() - values.min())
     mean = math.fsum(values) / values.size
     if name == "mean":
         return mean
@@ -76,7 +89,33 @@ def _label_geometry(
             first, last = (("top", "bottom"), ("left", "right"))[axis]
             result[f"table/bbox_{first}"] = np.array([float(place[axis].min()) for place in places]), None
             result[f"table/bbox_{last}"] = np.array([place[axis].max() + 1.0 for place in places]), None
+    shapes = [_shape(*place) for place in places]
+    for name in set(step.geometry) - {"centroid", "bbox"}:
+        values, bounds = np.array([shape[name] for shape in shapes]).reshape(-1, 2).T
+        result[f"table/{name}"] = values, bounds
     return result
+
+
+def _shape(rows: np.ndarray, columns: np.ndarray) -> dict[str, tuple[float, float]]:
+    """Return what scikit-image's regionprops defines, of exact moments, and how far each may be off."""
+    eps, num = float(np.finfo(np.float64).eps), len(rows)
+    y, x = ([Fraction(int(place)) - Fraction(int(axis.sum()), num) for place in axis] for axis in (rows, columns))
+    down, across = (sum((place**2 for place in axis), Fraction(0)) / num for axis in (y, x))
+    along = sum((a * b for a, b in zip(y, x, strict=True)), Fraction(0)) / num
+    half = math.sqrt((down - across) ** 2 / 4 + along**2)
+    large = float((down + across) / 2) + half
+    small = float(down * across - along**2) / large if large else 0.0
+    eccentricity = math.sqrt(2 * half / large) if large else 0.0
+    orientation = math.copysign(math.pi / 4, along or -1)
+    if down != across:
+        orientation = 0.5 * math.atan2(2 * along, down - across)
+    turn = 8 * eps * (1 + large / half) if half else 0.0
+    found = {"major_axis": 4 * math.sqrt(large), "minor_axis": 4 * math.sqrt(small)}
+    found["equivalent_diameter"] = math.sqrt(4 * num / math.pi)
+    known = {name: (value, 16 * eps * value) for name, value in found.items()}
+    known |= {"area": (float(num), 0.0), "orientation": (orientation, turn)}
+    # what is wrong by e in the square is wrong by e / (2 root), and never by more than sqrt(e)
+    return known | {"eccentricity": (eccentricity, min(4 * eps**0.5, 16 * eps / (eccentricity or eps)))}
 
 
 def quantize(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:

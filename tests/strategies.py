@@ -12,7 +12,8 @@ from pipeline.kernels import difference
 from tests.strategy_pointwise import POINTWISE
 
 BOUNDARIES = ("reflect", "nearest", "mirror", "constant", "wrap", "shrink")
-LABEL_STATISTICS = ("count", "sum", "mean", "var", "std", "min", "max")
+LABEL_STATISTICS = ("count", "sum", "mean", "var", "std", "min", "max", "range")
+LABEL_GEOMETRY = ("centroid", "bbox", "area", "major_axis", "minor_axis", "orientation", "eccentricity")
 COMPOSITES = ("mean", "median", "min", "max", "std", "count", "first", "last")
 STATISTICS = ("mean", "sum", "var", "std", "min", "max", "range", "count", "median")
 
@@ -154,13 +155,17 @@ def gabor_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
 @st.composite
 def label_stats_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
     statistics = draw(st.lists(st.sampled_from(LABEL_STATISTICS), min_size=1, max_size=4, unique=True))
+    selected = draw(st.sampled_from([[], [], ["median"], ["mode"], ["median", "mode", "variety"]]))  # sweeps more
+    percentiles = draw(st.sampled_from([[], [], [10], [0, 97.5]]))
+    columns = [*statistics, *selected, *(f"p{value:g}" for value in percentiles)]
     return {
         "name": name,
         "op": "label_stats",
         "labels": "labels",
-        "statistics": statistics,
-        "recolor": draw(st.lists(st.sampled_from(statistics), max_size=2, unique=True)),
-        "geometry": draw(st.lists(st.sampled_from(["centroid", "bbox"]), unique=True)),
+        "statistics": [*statistics, *selected],
+        "percentiles": percentiles,
+        "recolor": draw(st.lists(st.sampled_from(columns), max_size=2, unique=True)),
+        "geometry": draw(st.lists(st.sampled_from(LABEL_GEOMETRY), unique=True)),
         "ignore": draw(st.lists(st.sampled_from([0, 3, -2, 5 * 10**15]), unique=True)),
     }
 
@@ -290,7 +295,7 @@ SCRATCH_STEPS: dict[str, dict[str, Any]] = {
     "gabor": {"frequencies": [0.1, 0.2], "orientations": [0, 30, 150], "window": 15, "statistics": ["mean", "var"]},
     "gaussian": {"sigma": 20, "normalize": True},
     "quantize": {"palette": [[i, 255 - i, i * 7 % 256] for i in range(256)], "outputs": ["index", "color", "distance"]},
-    "label_stats": {"labels": "labels", "statistics": ["mean", "std", "min"], "recolor": ["mean"]},
+    "label_stats": {"labels": "labels", "statistics": ["mean", "std", "min", "median"], "recolor": ["mean"]},
     "calc": {"expression": "where(b1 > b2, (b1 - b2) / (b1 + b3), input) ** 2 - log(input)"},
     "threshold": {"method": "otsu"},
     "cast": {"dtype": "uint8", "scale": 0.1, "nodata": 255},

@@ -10,21 +10,31 @@ import numpy as np
 from pipeline.kernels.compile import kernel
 from pipeline.kernels.exact_quotient import mean, to_float, variance
 from pipeline.kernels.frame import Patch
+from pipeline.kernels.label_geometry import geometry_columns
 from pipeline.kernels.label_runs import grow, label_slots, slabs
 from pipeline.kernels.label_sums import Where
 from pipeline.kernels.label_table import LabelTable
 from pipeline.kernels.label_union import places_among
 
 
-def finish(table: LabelTable, statistics: Iterable[str], unknown: int | np.ndarray = 0) -> dict[str, np.ndarray]:
-    """Return the statistics by label and band, and those of the geometry by label.
+def finish(
+    table: LabelTable,
+    statistics: Iterable[str],
+    unknown: int | np.ndarray = 0,
+    sides: tuple[float, float] = (1.0, 1.0),
+) -> dict[str, np.ndarray]:
+    """Return the statistics by label and band, and those of the geometry by label, for pixels of some height and width.
 
     count is int64, all else float64 (bbox int64; min and max of 64-bit integers, which float64 does not hold, have
-    their dtype). Sum and mean are the exact ones rounded once, var and std the population's from exact moments: equal
-    values have exactly their value as mean, and variance 0. Without a valid value: sum 0, the others NaN, but min and
-    max of 64-bit integers `unknown`.
+    their dtype). Sum, mean and range are the exact ones rounded once, var and std the population's from exact moments:
+    equal values have exactly their value as mean, and variance 0. Without a valid value: sum 0, the others NaN, but min
+    and max of 64-bit integers `unknown`.
     """
-    return dict(_columns(table, set(statistics), unknown))
+    names = set(statistics)
+    columns = dict(_columns(table, names, unknown))
+    if table.geometry is not None:
+        columns |= geometry_columns(table.geometry, table.pixels, names, sides)
+    return columns
 
 
 def _columns(table: LabelTable, names: set[str], unknown: int | np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -43,10 +53,16 @@ def _columns(table: LabelTable, names: set[str], unknown: int | np.ndarray) -> I
             is_long = extremum.dtype.kind != "f" and extremum.itemsize == 8
             values, mark = (extremum, unknown) if is_long else (extremum.astype(np.float64), np.nan)
             yield name, np.where(table.counts > 0, values, np.asarray(mark, values.dtype))
-    if table.geometry is not None and "centroid" in names:
-        yield "centroid", table.geometry[:, :2] / table.pixels[:, None]
-    if table.geometry is not None and "bbox" in names:
-        yield "bbox", table.geometry[:, 2:]
+    if "range" in names and table.lowest is not None and table.highest is not None:
+        yield "range", np.where(table.counts > 0, _difference(table.highest, table.lowest), np.nan)
+
+
+def _difference(high: np.ndarray, low: np.ndarray) -> np.ndarray:
+    """Return high - low as float64, the exact difference rounded once."""
+    if high.dtype.kind != "f" and high.itemsize == 8:
+        return (high.view(np.uint64) - low.view(np.uint64)).astype(np.float64)  # modulo 2^64, below which it is
+    with np.errstate(over="ignore"):
+        return high.astype(np.float64) - low.astype(np.float64)
 
 
 def lookup(

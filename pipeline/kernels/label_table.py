@@ -19,23 +19,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from pipeline.kernels.compile import kernel
 from pipeline.kernels.exact_sum import ExactSums, scatter_add, zeros
 from pipeline.kernels.frame import Patch
 from pipeline.kernels.label_block import BlockSums
+from pipeline.kernels.label_geometry import GEOMETRY, carried, empty_tally, merge_tallies, tally_runs
 from pipeline.kernels.label_runs import grow, label_slots, slabs
 from pipeline.kernels.label_sums import Where
 from pipeline.kernels.label_union import union_of
 
-STATISTICS = ("count", "sum", "mean", "var", "std", "min", "max")
+STATISTICS = ("count", "sum", "mean", "var", "std", "min", "max", "range")
 """By label and band."""
-GEOMETRY = ("centroid", "bbox")
-"""By label: mean row and column; first and last row, first and last column."""
-_ROWS, _COLUMNS, _TOP, _BOTTOM, _LEFT, _RIGHT = range(6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +51,7 @@ class LabelTable:
     highest: np.ndarray | None = None
     """Extrema in the dtype of the values; without a valid value, highest < lowest."""
     geometry: np.ndarray | None = None
-    """(label, 6) int64: sum of rows, sum of columns, first and last row, first and last column."""
+    """A tally of `label_geometry`."""
 
     def to_columns(self) -> dict[str, np.ndarray]:
         """Return the table as arrays with a row for each label, as tables are kept; `from_columns` undoes it."""
@@ -123,7 +119,7 @@ def partial_table(
         Planes (plane, row, column x lane), C-contiguous, of any integer or floating-point dtype; bands are planes
         or lanes. `valid` is of their shape, or None.
     statistics
-        What `finish` will be asked for: any of `STATISTICS` and `GEOMETRY`.
+        What `finish` will be asked for: any of `STATISTICS` and `label_geometry.GEOMETRY`.
     labels_valid
         Where labels are valid (shape of `labels`); pixels without a label belong to none.
     ignore
@@ -142,10 +138,10 @@ class TableBuilder:
     def __init__(self, dtype: np.dtype, num_bands: int, statistics: Sequence[str]) -> None:
         names = set(statistics)
         power = 2 if names & {"var", "std"} else int(bool(names & {"sum", "mean"}))
-        self.sums = BlockSums(dtype, num_bands, power, bool(names & {"min", "max"}))
+        self.sums = BlockSums(dtype, num_bands, power, bool(names & {"min", "max", "range"}))
         self.pixels = np.zeros(0, np.int64)
         self.geometry = bool(names & set(GEOMETRY))
-        self.tally = _empty_tally(0)
+        self.tally = empty_tally(0)
 
     def add(
         self,
@@ -161,8 +157,8 @@ class TableBuilder:
         if missing:
             grow(self.pixels, missing)
             if self.geometry:
-                self.tally = np.concatenate([self.tally, _empty_tally(missing)])
-        _tally_runs(runs, origin, self.pixels, self.tally)
+                self.tally = np.concatenate([self.tally, empty_tally(missing)])
+        tally_runs(runs, origin, self.pixels, self.tally)
         self.sums.add(values, valid, where, runs, self.pixels, num_slots)
 
     def table(self, labels: np.ndarray) -> LabelTable:
@@ -179,31 +175,8 @@ class TableBuilder:
             squares,
             self.sums.low[order] + 0 if self.sums.extrema else None,  # + 0: there is one zero only
             self.sums.high[order] + 0 if self.sums.extrema else None,
-            self.tally[order] if self.geometry else None,
+            carried(self.tally[order]) if self.geometry else None,
         )
-
-
-def _empty_tally(num: int) -> np.ndarray:
-    tally = np.zeros((num, 6), np.int64)
-    tally[:, [_TOP, _LEFT]] = np.iinfo(np.int64).max
-    tally[:, [_BOTTOM, _RIGHT]] = -1
-    return tally
-
-
-@kernel
-def _tally_runs(runs: Any, origin: Any, pixels: Any, tally: Any) -> None:
-    for r in range(runs.shape[0]):
-        pixels[runs[r, 3]] += runs[r, 2]
-    for r in range(runs.shape[0] if tally.size else 0):
-        row, column = np.int64(runs[r, 0]) + origin[0], np.int64(runs[r, 1]) + origin[1]
-        num = np.int64(runs[r, 2])
-        entry = tally[runs[r, 3]]
-        entry[0] += row * num
-        entry[1] += column * num + num * (num - 1) // 2
-        entry[2] = min(entry[2], row)
-        entry[3] = max(entry[3], row)
-        entry[4] = min(entry[4], column)
-        entry[5] = max(entry[5], column + num - 1)
 
 
 def merge(tables: Sequence[LabelTable]) -> LabelTable:
@@ -229,7 +202,7 @@ def merge(tables: Sequence[LabelTable]) -> LabelTable:
         _merge_sums([table.squares for table in tables], places, num, num_bands),
         _merge_by(np.minimum, [table.lowest for table in tables], places, num),
         _merge_by(np.maximum, [table.highest for table in tables], places, num),
-        _merge_geometry([table.geometry for table in tables], places, num),
+        merge_tallies([table.geometry for table in tables], places, num),
     )
 
 
@@ -251,16 +224,4 @@ def _merge_by(
     for part, place in zip(known, places, strict=True):
         merged[place] = np.where(first[place, None], part, ufunc(merged[place], part))
         first[place] = False
-    return merged
-
-
-def _merge_geometry(parts: list[np.ndarray | None], places: list[np.ndarray], num: int) -> np.ndarray | None:
-    known = [part for part in parts if part is not None]
-    if not known:
-        return None
-    merged = _empty_tally(num)
-    for part, place in zip(known, places, strict=True):
-        merged[place, _ROWS : _COLUMNS + 1] += part[:, _ROWS : _COLUMNS + 1]
-        for column, ufunc in ((_TOP, np.minimum), (_BOTTOM, np.maximum), (_LEFT, np.minimum), (_RIGHT, np.maximum)):
-            merged[place, column] = ufunc(merged[place, column], part[:, column])
     return merged

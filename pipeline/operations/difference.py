@@ -55,6 +55,23 @@ Spacing = Annotated[
 ]
 
 
+def check_spacing(spacing: Any) -> Any:
+    for side in () if spacing in ("geo", None) else spacing:
+        if not FINEST <= side <= COARSEST:
+            raise ValueError(f"must be positive (from {FINEST:g} to {COARSEST:g}), got {side:g}; try 1")
+    return spacing
+
+
+def placed_by_geo(step: Operation, source: RasterSpec, notes: list[str]) -> Operation:
+    """Return a step of `spacing: geo` with the lengths that the georeference tells, and note them."""
+    try:
+        spacing = geo_spacing(source)
+    except PipelineError as error:
+        raise PipelineError(str(error), ("spacing",)) from None
+    notes.append(f"{step.name}: {spacing}")
+    return step.model_copy(update={"spacing": spacing.sides})
+
+
 def _check_unplaced(spec: RasterSpec) -> None:
     """Refuse to choose the unit of derivatives where a georeference makes pixels lengths."""
     if spec.transform is None:
@@ -99,13 +116,7 @@ class Difference(NeedsGrid, HasBorder):
 
     _check_unique = field_validator("outputs")(unique("each output"))
 
-    @field_validator("spacing")
-    @classmethod
-    def _check_spacing(cls, spacing: Any) -> Any:
-        for side in () if spacing in ("geo", None) else spacing:
-            if not FINEST <= side <= COARSEST:
-                raise ValueError(f"must be positive (from {FINEST:g} to {COARSEST:g}), got {side:g}; try 1")
-        return spacing
+    _check_spacing = field_validator("spacing")(check_spacing)
 
     @model_validator(mode="after")
     def _check_cval(self) -> Difference:
@@ -117,14 +128,7 @@ class Difference(NeedsGrid, HasBorder):
         if self.spacing is None:
             _check_unplaced(specs["input"])
             return self.model_copy(update={"spacing": (1.0, 1.0)})
-        if self.spacing != "geo":
-            return self
-        try:
-            spacing = geo_spacing(specs["input"])
-        except PipelineError as error:
-            raise PipelineError(str(error), ("spacing",)) from None
-        notes.append(f"{self.name}: {spacing}")
-        return self.model_copy(update={"spacing": spacing.sides})
+        return placed_by_geo(self, specs["input"], notes) if self.spacing == "geo" else self
 
     @property
     def _sides(self) -> tuple[float, float]:

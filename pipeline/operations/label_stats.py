@@ -11,25 +11,35 @@ from pydantic import Field, StrictInt, StrictStr, field_validator, model_validat
 
 from pipeline.kernels.frame import Patch
 from pipeline.kernels.label_columns import finish, lookup
+from pipeline.kernels.label_counts import ROW_BYTES as COUNT_BYTES
+from pipeline.kernels.label_counts import merge_counts
+from pipeline.kernels.label_geometry import SHAPES
 from pipeline.kernels.label_table import LabelTable, merge, partial_table
 from pipeline.kernels.label_width import Width, merged_bytes, width_of, width_of_dtype
 from pipeline.model.errors import InputUnfit, PipelineError
 from pipeline.model.raster import SAME, RasterSpec, holds, largest
 from pipeline.model.region import Region
 from pipeline.model.table import Table, TableSpec
-from pipeline.operations.base import Block, Domain, Reduction, Specs
+from pipeline.operations.base import Block, Domain, Operation, Reduction, Specs
 from pipeline.operations.checks import unique
-from pipeline.operations.exact import keep_dtype
+from pipeline.operations.difference import Spacing, check_spacing, placed_by_geo
+from pipeline.operations.exact import keep_dtype, require_exact
+from pipeline.operations.fields import Percentile, percentile_name
+from pipeline.operations.label_checks import check_labels, check_sides, check_values, labels_valid
+from pipeline.operations.label_values import COUNTED, Selection
 from pipeline.operations.registry import register
-from pipeline.operations.traits import HasUnits, WritesTableFiles
+from pipeline.operations.traits import HasUnits, NeedsGrid, WritesTableFiles
 from pipeline.storage.tables import STRIPE_BYTES, StoredTable
 
-Statistic = Literal["count", "sum", "mean", "var", "std", "min", "max"]
-Geometry = Literal["centroid", "bbox"]
+Statistic = Literal["count", "sum", "mean", "var", "std", "min", "max", "range", "median", "mode", "variety"]
+Geometry = Literal[
+    "centroid", "bbox", "area", "major_axis", "minor_axis", "orientation", "eccentricity", "equivalent_diameter"
+]
 GEOMETRY_COLUMNS = {
     "centroid": ("centroid_y", "centroid_x"),
     "bbox": ("bbox_top", "bbox_bottom", "bbox_left", "bbox_right"),
 }
+WHOLE = ("count", "variety", "min", "max", "mode")
 ROW_BYTES = 24
 """Of a partial table: label, pixels, bands, lowest words."""
 LOOKED_BYTES = 2**20
@@ -37,7 +47,7 @@ LOOKED_BYTES = 2**20
 
 
 @register
-class LabelStats(HasUnits, WritesTableFiles, Reduction):
+class LabelStats(HasUnits, NeedsGrid, WritesTableFiles, Reduction):
     """Statistics of all pixels that bear the same label, as a table, and on request each pixel given its label's.
 
     Labels are integers of any dtype, sparse, negative, scattered as they may be; an invalid label is none. Invalid
@@ -52,42 +62,74 @@ class LabelStats(HasUnits, WritesTableFiles, Reduction):
         "{name: zones, op: label_stats, input: image, labels: labels, statistics: [mean], recolor: [mean]}"
     )
     outputs_text: ClassVar[Mapping[str, str]] = {
-        "table": "label (int64, sorted), pixels (int64), and by label and band count (int64), sum, mean, var, std, "
-        "min, max (float64; of 64-bit integers their dtype, and without a valid value their nodata); geometry by label",
-        "mean": "with recolor: the raster, each pixel its label's mean; working dtype (so sum, var, std; float64 for "
-        "sums of integers)",
-        "min": "with recolor; the input's dtype (so max); floating point where an integer has no value for nodata",
-        "count": "with recolor; uint32",
+        "table": "label (int64, sorted), pixels (int64), and by label and band count, variety (int64), sum, mean, var, "
+        "std, range, median, mode, percentiles (p10), min, max (float64; min and max of 64-bit integers their dtype, "
+        "and without a valid value their nodata); geometry by label",
+        "mean": "with recolor: the raster, each pixel its label's mean; working dtype (so sum, var, std, range, "
+        "median, p10; float64 for sums of integers)",
+        "min": "with recolor; the input's dtype (so max, mode); floating point where an integer has none for nodata",
+        "count": "with recolor; uint32 (so variety)",
     }
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     op: Literal["label_stats"]
     labels: StrictStr
     """The label raster: an input, a step with one raster output, or step/output. One band of integers."""
-    statistics: Annotated[tuple[Statistic, ...], Field(min_length=1)] = ("mean",)
-    """What to compute for each label and band; var and std are the population's."""
+    statistics: tuple[Statistic, ...] = ("mean",)
+    """What to compute for each label and band; var and std are the population's. mode (the most frequent value, of
+    equals the smallest) and variety (how many different values) are for 8 and 16 bits."""
+    percentiles: Annotated[tuple[Percentile, ...], Field(max_length=100)] = ()
+    """Percentiles to compute, from 0 to 100; [10, 90] are the columns p10 and p90. Statistics may be [] then."""
     geometry: tuple[Geometry, ...] = ()
-    """centroid (mean row and column, pixel centres at whole numbers) and bbox (first row, end, first column, end)."""
+    """centroid (mean row and column, pixel centres at whole numbers) and bbox (first row, end, first column, end);
+    area, major_axis, minor_axis, orientation (radians), eccentricity and equivalent_diameter as scikit-image's
+    regionprops."""
+    spacing: Spacing | None = None
+    """Height and width of a pixel, or one number for both, in whose unit area, axes and diameters are; or geo: metres,
+    or a microscope's micrometres, as for gradient. Default: pixels."""
     ignore: tuple[StrictInt, ...] = ()
     """Labels that count as none, [0] for a background."""
-    recolor: tuple[Statistic, ...] = ()
-    """Statistics that the raster is painted with; each is an output. Pixels without a label become invalid."""
+    recolor: tuple[StrictStr, ...] = ()
+    """Statistics and percentiles (p10) that the raster is painted with; each is an output. Pixels without a label
+    become invalid."""
     table: StrictStr | None = None
     """A .parquet or .csv file to write the table to as well; relative to the pipeline file."""
 
     _check_unique = field_validator("statistics", "geometry", "recolor")(unique("each"))
+    _check_percentiles = field_validator("percentiles")(unique("each percentile", percentile_name))
+
+    _check_spacing = field_validator("spacing")(check_spacing)
 
     @model_validator(mode="after")
     def _check(self) -> LabelStats:
-        missing = [name for name in self.recolor if name not in self.statistics]
+        if not self._names:
+            raise PipelineError("must name a statistic, or there must be `percentiles:`", ("statistics",))
+        missing = [name for name in self.recolor if name not in self._names]
         if missing:
             raise PipelineError(
-                f"{missing[0]} is not among the statistics ({', '.join(self.statistics)}); add it there", ("recolor",)
+                f"{missing[0]} is not among the statistics ({', '.join(self._names)}); add it there", ("recolor",)
             )
+        if self.spacing is not None and not set(self.geometry) & set(SHAPES):
+            raise PipelineError(f"is for `geometry:` {', '.join(SHAPES)}; none is asked for", ("spacing",))
         if self.table is not None and not self.table.endswith((".parquet", ".csv")):
             raise PipelineError(f"must end in .parquet or .csv, got {self.table!r}", ("table",))
         return self
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        """The columns by label and band."""
+        return (*self.statistics, *map(percentile_name, self.percentiles))
+
+    @property
+    def _selection(self) -> Selection:
+        percents = {"median": 50.0} if "median" in self.statistics else {}
+        percents |= {percentile_name(percentile): percentile for percentile in self.percentiles}
+        counted = tuple(name for name in COUNTED if name in self.statistics)
+        return Selection({name: percent / 100 for name, percent in percents.items()}, counted)
+
+    def placed(self, specs: Specs, notes: list[str]) -> Operation:
+        return placed_by_geo(self, specs["input"], notes) if self.spacing == "geo" else self
 
     def table_files(self) -> dict[str, str]:
         return {} if self.table is None else {"table": self.table}
@@ -96,60 +138,58 @@ class LabelStats(HasUnits, WritesTableFiles, Reduction):
         return {"input": self.input, "labels": self.labels}
 
     def output_specs(self, specs: Specs) -> dict[str, RasterSpec]:
-        self._check_labels(specs["labels"])
+        check_labels(self.labels, specs["labels"])
+        check_values(self, specs["input"], self._selection)
+        if self.geometry:
+            check_sides(specs["input"])
         return {name: self._output(name, specs["input"]) for name in self.recolor}
 
-    def _check_labels(self, labels: RasterSpec) -> None:
-        if labels.dtype.kind == "f":
-            raise PipelineError(
-                f"labels are whole numbers, {self.labels!r} is {labels.dtype.name}; cast it first: "
-                "{op: cast, dtype: int32}",
-                ("labels",),
-            )
-        if labels.num_bands != 1:
-            raise PipelineError(
-                f"a label raster has one band, {self.labels!r} has {labels.num_bands} "
-                f"({', '.join(labels.bands[:4])}, ...); pick one with {{op: select, bands: [1]}}",
-                ("labels",),
-            )
-
     def _output(self, name: str, source: RasterSpec) -> RasterSpec:
-        if name == "count":
+        if name in ("count", "variety"):
             return replace(source, dtype=np.dtype(np.uint32), nodata=None)
-        if name in ("min", "max"):
+        if name in ("min", "max", "mode"):
             return keep_dtype(self, source, can_be_invalid=True)  # where a pixel has no label
+        if name == "range":
+            require_exact(self, source)
         is_wide = name == "sum" and source.dtype.kind != "f"
         dtype = np.dtype(np.float64) if is_wide else self.working_dtype(source.dtype)
         return replace(source, dtype=dtype, nodata=float("nan"))
 
     def units(self) -> dict[str, str]:
-        return {name: SAME for name in self.recolor if name not in ("var", "count")}
+        return {name: SAME for name in self.recolor if name not in ("var", "count", "variety")}
 
     def limits(self, specs: Specs) -> dict[str, float]:
         source = specs["input"]
         most = largest(source.dtype)
-        larger = {"sum": most * source.height * source.width, "var": most**2}
-        return {name: larger.get(name, most) for name in self.recolor if name not in ("count", "min", "max")}
+        larger = {"sum": most * source.height * source.width, "var": most**2, "range": 2 * most}
+        return {name: larger.get(name, most) for name in self.recolor if name not in WHOLE}
 
     def table_spec(self, specs: Specs) -> TableSpec:
         columns: dict[str, tuple[str, ...]] = {"label": ("label",), "pixels": ("label",)}
-        columns |= dict.fromkeys(self.statistics, ("label", "band"))
-        columns |= {column: ("label",) for name in self.geometry for column in GEOMETRY_COLUMNS[name]}
+        columns |= dict.fromkeys(self._names, ("label", "band"))
+        columns |= {column: ("label",) for name in self.geometry for column in GEOMETRY_COLUMNS.get(name, (name,))}
         return TableSpec(columns, specs["input"].bands)
 
     def partial_bytes(self, specs: Specs, num_pixels: int) -> int:
         num_rows: int = min(num_pixels, 2 ** (8 * specs["labels"].dtype.itemsize))
-        return num_rows * self._row_bytes(specs["input"].num_bands, width_of_dtype(specs["input"].dtype))
+        num_bands = specs["input"].num_bands
+        counts = num_pixels * (num_bands + 1) * COUNT_BYTES if self._selection else 0
+        return max(num_rows * self._row_bytes(num_bands, width_of_dtype(specs["input"].dtype)), counts)
+
+    def num_sweeps(self, specs: Specs) -> int:
+        return 1 + self._selection.num_sweeps(specs["input"].dtype)
 
     def _row_bytes(self, num_bands: int, width: Width) -> int:
         names = set(self.statistics)
         sums = width.sum_bytes if names & {"sum", "mean", "var", "std"} else 0
         squares = width.square_bytes if names & {"var", "std"} else 0
-        extrema = 16 if names & {"min", "max"} else 0
-        return ROW_BYTES + (48 if self.geometry else 0) + num_bands * (8 + sums + squares + extrema)
+        extrema = 16 if names & {"min", "max", "range"} else 0
+        return ROW_BYTES + (96 if self.geometry else 0) + num_bands * (8 + sums + squares + extrema)
 
     def most_bytes(self, blocks: Mapping[str, Block], state: Table, sweep: int, region: Region) -> int:
         labels, source = blocks["labels"], blocks["input"]
+        if sweep:
+            return region.num_pixels * (len(source.planes()) * source.lanes + 1) * COUNT_BYTES
         part = labels.planes()[0][region.slices(labels.origin)]
         num_rows: int = min(part.size, int(part.max()) - int(part.min()) + 1)
         num_bands = len(source.planes()) * source.lanes
@@ -163,21 +203,13 @@ class LabelStats(HasUnits, WritesTableFiles, Reduction):
         """Labels to ignore, as far as 64 bits with a sign hold them."""
         return tuple(label for label in self.ignore if -(2**63) <= label < 2**63)
 
-    def _labels_valid(self, labels: Block) -> np.ndarray | None:
-        """Return where there are labels: where they are valid, and none of those to ignore that only uint64 holds."""
-        mask = None if labels.valid is None else labels.planes(labels.valid)[0]
-        large = [label for label in self.ignore if 2**63 <= label < 2**64]
-        if not large or labels.values.dtype != np.uint64:
-            return mask
-        plane = labels.planes()[0]
-        kept: np.ndarray = np.ones(plane.shape, bool) if mask is None else mask.copy()
-        for label in large:
-            kept &= plane != np.uint64(label)
-        return kept
-
     def partial(self, blocks: Mapping[str, Block], state: Table, sweep: int, region: Region) -> Table:
         labels, source = blocks["labels"], blocks["input"]
-        plane, mask = labels.planes()[0], self._labels_valid(labels)
+        plane, mask = labels.planes()[0], labels_valid(labels, self.ignore)
+        if sweep:
+            there = region.slices(labels.origin)
+            mask = None if mask is None else mask[there]
+            return self._selection.count(plane[there], mask, source, _patch(labels, source, region), state, sweep - 1)
         if plane.dtype == np.uint64:
             there = region.slices(labels.origin)
             largest_label = int(np.max(plane[there], initial=0, where=True if mask is None else mask[there]))
@@ -203,6 +235,8 @@ class LabelStats(HasUnits, WritesTableFiles, Reduction):
     def merge(self, first: Table, second: Table, sweep: int) -> Table:
         if not len(first["label"]) or not len(second["label"]):
             return first if len(first["label"]) else second
+        if sweep:
+            return merge_counts(first, second)
         num_bands = int(first["bands"][0])
         return merge([LabelTable.from_columns(table, num_bands) for table in (first, second)]).to_columns()
 
@@ -210,13 +244,17 @@ class LabelStats(HasUnits, WritesTableFiles, Reduction):
         return merged_bytes(tables)
 
     def fold(self, partial: Table, state: Table, sweep: int) -> Table:
+        if sweep:
+            return self._selection.fold(partial, state, sweep - 1)
         table = LabelTable.from_columns(partial, int(state["num_bands"]))
         columns = {"label": table.labels, "pixels": table.pixels}
-        found = finish(table, (*self.statistics, *self.geometry), state["unknown"])
-        columns |= {name: found[name] for name in self.statistics}
+        sides = self.spacing if isinstance(self.spacing, tuple) else (1.0, 1.0)
+        found = finish(table, (*self.statistics, *self.geometry), state["unknown"], sides)
+        columns |= {name: found[name] for name in self.statistics if name in found}
         for name in self.geometry:
-            columns |= dict(zip(GEOMETRY_COLUMNS[name], _half_open(name, found[name]).T, strict=True))
-        return columns
+            each = _half_open(name, found[name]).T if name in GEOMETRY_COLUMNS else [found[name]]
+            columns |= dict(zip(GEOMETRY_COLUMNS.get(name, (name,)), each, strict=True))
+        return columns | self._selection.begin(table.counts, state["unknown"]) if self._selection else columns
 
     def scratch_bytes(self, specs: Specs, shape: tuple[int, int]) -> int:
         # the values of the block's labels: as many labels as pixels at worst
@@ -241,7 +279,7 @@ class LabelStats(HasUnits, WritesTableFiles, Reduction):
                 block.planes(),
                 _patch(labels, block, region),
                 fill,
-                labels_valid=self._labels_valid(labels),
+                labels_valid=labels_valid(labels, self.ignore),
                 ignore=self._ignored,
             )
 
@@ -257,5 +295,5 @@ def _patch(labels: Block, values: Block, region: Region) -> Patch:
 
 
 def _half_open(name: str, column: np.ndarray) -> np.ndarray:
-    """Return a box as first row, end, first column, end; the kernel has the last row and column."""
+    """Return a box by its ends; the kernel has the last row and column."""
     return column + np.array([0, 1, 0, 1]) if name == "bbox" else column

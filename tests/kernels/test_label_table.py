@@ -15,8 +15,9 @@ from pipeline.execution.process import peak_rss_bytes, trim_heap
 from pipeline.kernels.frame import Patch
 from pipeline.kernels.label_block import BlockSums
 from pipeline.kernels.label_columns import finish, lookup
+from pipeline.kernels.label_geometry import GEOMETRY, MOST_ROWS, SHAPES
 from pipeline.kernels.label_runs import SLAB_PIXELS
-from pipeline.kernels.label_table import GEOMETRY, STATISTICS, LabelTable, merge, partial_table
+from pipeline.kernels.label_table import STATISTICS, LabelTable, merge, partial_table
 from pipeline.kernels.label_width import merged_bytes, width_of, width_of_dtype
 from pipeline.storage.tables import StoredTable, save_table
 from pipeline.testing.draws import draws
@@ -72,6 +73,18 @@ def same(first: LabelTable, second: LabelTable) -> None:
         np.testing.assert_array_equal(a.words, b.words)
 
 
+def test_shapes_are_the_same_anywhere_in_the_largest_raster() -> None:
+    """Moments about the mean, of coordinates whose squares fill 53 bits: exact, so the same bits as at the origin."""
+    labels = np.random.default_rng(0).integers(0, 3, (40, 1500))
+    values = np.zeros((1, 40, 1500), np.uint8)
+    near, far = (
+        table_of(labels, values, None, lanes=False, origin=origin)
+        for origin in ((0, 0), (MOST_ROWS - 40, MOST_ROWS - 1500))
+    )
+    for name in SHAPES:
+        np.testing.assert_array_equal(finish(near, SHAPES)[name], finish(far, SHAPES)[name])
+
+
 def cast_once(value: Fraction) -> float:
     try:
         return float(value)
@@ -107,6 +120,7 @@ def check(got: dict[str, float], values: list[Any]) -> None:
     average = sum(numbers, Fraction(0)) / len(numbers)
     assert got["mean"] == float(average)
     assert (Fraction(got["min"].item()), Fraction(got["max"].item())) == (min(numbers), max(numbers))
+    assert got["range"] == cast_once(max(numbers) - min(numbers))
     expected = sum((number - average) ** 2 for number in numbers) / len(numbers)
     if expected >= Fraction(1.7e308):
         assert got["var"] > 1.6e308

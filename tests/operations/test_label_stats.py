@@ -21,6 +21,7 @@ from pipeline.model.region import Region
 from pipeline.storage.tables import table_bytes
 from pipeline.verbs.load import load
 from tests import harness
+from tests.georeference import placed_tiff
 from tests.harness import Raster
 
 
@@ -113,10 +114,11 @@ def _columns(table: Any) -> tuple[list[str], list[Any]]:
     return table.column_names, table.columns
 
 
-@pytest.mark.parametrize("stop_after", [3, 20, 29, 45])
+@pytest.mark.parametrize("stop_after", [3, 29, 45, 75])
 def test_stopped_in_the_middle_and_resumed(
     config: dict[str, Any], tmp_path: Path, stop_after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    config["steps"][0]["statistics"] = ["mean", "median"]  # a sweep more
     pipeline.run({**config, "output": {**config["output"], "path": str(tmp_path / "whole.zarr")}})
     monkeypatch.setattr("pipeline.planning.fitting._multiples", lambda unit, size: [unit])  # 30 blocks a pass
     monkeypatch.setattr("pipeline.planning.fitting._coarse_unit", lambda chunk, raster, pixel_bytes: chunk)
@@ -138,7 +140,7 @@ def test_stopped_in_the_middle_and_resumed(
     facts = pipeline.run(config, resume=True)
     assert facts["blocks_skipped"] > 0 or stop_after == 3
     whole, resumed = (zarr.open_group(tmp_path / name, mode="r") for name in ("whole.zarr", "out.zarr"))
-    for path in ("zones/mean", "zones/table/label", "zones/table/pixels", "zones/table/mean"):
+    for path in ("zones/mean", "zones/table/label", "zones/table/pixels", "zones/table/mean", "zones/table/median"):
         np.testing.assert_array_equal(whole[path][...], resumed[path][...])
     assert not (tmp_path / "out.zarr.work").exists()
 
@@ -148,6 +150,11 @@ def test_tables_too_large_for_the_memory_go_to_the_disk(
     config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With room for 4 KiB of tables everything is divided, saved and merged range by range: the same bits."""
+    image = zarr.open_array(tmp_path / "image.zarr")[...].astype(np.float32) / 7
+    config["inputs"]["image"] = harness.store(
+        Raster(image, ("y", "x", "band"), chunks=(20, 20, 2)), tmp_path / "f.zarr"
+    )
+    config["steps"][0] |= {"statistics": ["mean", "median"], "percentiles": [3], "geometry": ["major_axis"]}
     pipeline.run({**config, "output": {**config["output"], "path": str(tmp_path / "whole.zarr")}})
     monkeypatch.setattr("pipeline.planning.fitting._multiples", lambda unit, size: [unit])
     monkeypatch.setattr("pipeline.planning.fitting._coarse_unit", lambda chunk, raster, pixel_bytes: chunk)
@@ -163,7 +170,8 @@ def test_tables_too_large_for_the_memory_go_to_the_disk(
     pipeline.run(config)
     assert len(saved) > 10
     whole, divided = (zarr.open_group(tmp_path / name, mode="r") for name in ("whole.zarr", "out.zarr"))
-    for path in ("zones/mean", "zones/table/label", "zones/table/pixels", "zones/table/mean"):
+    columns = ("label", "pixels", "mean", "median", "p3", "major_axis")
+    for path in ("zones/mean", *(f"zones/table/{column}" for column in columns)):
         np.testing.assert_array_equal(whole[path][...], divided[path][...])
 
 
@@ -236,6 +244,96 @@ def test_extrema_of_64_bit_integers_are_not_painted_as_floating_point_without_a_
     rounded = harness.whole(source, [{**step, "allow_inexact": True}], tmp_path)
     assert rounded["s/min"].dtype == np.float64
     assert harness.whole(source, [{**step, "recolor": []}], tmp_path)["s/table/min"][0, 0] == 2**60 + 1
+
+
+@pytest.mark.parametrize("dims", [("y", "x", "band"), ("band", "y", "x")], ids=",".join)
+@pytest.mark.parametrize("dtype", ["int8", "uint16", "int32", "float32", "float64"])
+def test_percentiles_modes_and_varieties_are_numpys(tmp_path: Path, dtype: str, dims: tuple[str, ...]) -> None:
+    """Selected over one to four sweeps; painted, too. Invalid pixels do not count, the zeros are one value."""
+    values = (np.random.default_rng(0).normal(size=(2, 43, 52)) * 40).astype(dtype)
+    if values.dtype.kind == "f":
+        values[0, 3:9, 4:30], values[1, 7, 5:40], values[:, 20, ::2] = np.nan, np.inf, -0.0
+        values[1, 30:33] = np.nextafter(values.dtype.type(1), values.dtype.type(2))  # beside 1: the last digit decides
+        values[1, 33:36] = 1
+    values[:, 0] = 5
+    stored = np.ascontiguousarray(values if dims[0] == "band" else np.moveaxis(values, 0, -1))
+    raster = Raster(stored, dims, 5, tuple(20 if dim != "band" else 2 for dim in dims))
+    source, labels = harness.store(raster, tmp_path / "in.zarr"), harness.labels(43, 52)
+    counted = ["mode", "variety"] if values.dtype.itemsize <= 2 else []
+    step = {"name": "s", "op": "label_stats", "labels": "labels", "statistics": ["median", *counted]}
+    step |= {"percentiles": [0, 10, 97.5], "recolor": ["p10", *counted]}
+    got = harness.run(source, [step], tmp_path, harness.Layout(block=(1, 2), chunks=(20, 20)))
+    for row, label in enumerate(got["s/table/label"].tolist()):
+        for band in range(2):
+            picked = values[band][labels == label]
+            picked = picked[np.isfinite(picked) & (picked != 5)].astype(np.float64)
+            for name, percent in (("median", 50), ("p0", 0), ("p10", 10), ("p97.5", 97.5)):
+                assert got[f"s/table/{name}"][row, band] == np.percentile(picked, percent), (name, label)
+            p10 = got["s/p10"].dtype.type(np.percentile(picked, 10))
+            assert set(got["s/p10"][band][labels == label].tolist()) == {float(p10)}
+            if counted:
+                different, counts = np.unique(picked, return_counts=True)
+                assert set(got["s/mode"][band][labels == label].tolist()) == {different[counts.argmax()]}
+                assert got["s/table/variety"][row, band] == len(different)
+
+
+def test_a_label_without_valid_pixels_has_no_percentile(tmp_path: Path) -> None:
+    """Nor a mode; its variety is 0. It has a row in every sweep."""
+    labels = harness.labels(13, 17)
+    values = np.where(labels == labels[0, 0], 5, 7).astype(np.uint8)
+    source = harness.store(Raster(values, ("y", "x"), 5, (4, 4)), tmp_path / "in.zarr")
+    step = {"name": "s", "op": "label_stats", "labels": "labels", "percentiles": [30], "recolor": ["mode"]}
+    got = harness.run(source, [step | {"statistics": ["mode", "variety", "range"]}], tmp_path)
+    row = got["s/table/label"].tolist().index(labels[0, 0])
+    for name, none, others in (("p30", np.nan, 7), ("mode", np.nan, 7), ("variety", 0, 1), ("range", np.nan, 0)):
+        expected = np.full(len(got["s/table/label"]), others, np.float64)
+        expected[row] = none
+        np.testing.assert_array_equal(got[f"s/table/{name}"][:, 0], expected)
+    np.testing.assert_array_equal(got["s/mode"][0], values)
+
+
+@pytest.mark.parametrize("spacing", [None, [2.0, 0.5]])
+def test_shapes_are_those_of_regionprops(tmp_path: Path, spacing: list[float] | None) -> None:
+    from skimage.measure import regionprops
+
+    rows, columns = np.mgrid[:90, :110]
+    centres = np.random.default_rng(1).uniform(0, 90, (12, 2))
+    labels = 1 + np.argmin([(rows - y) ** 2 + (columns - x) ** 2 for y, x in centres], axis=0)
+    labels[5, 7:40], labels[60:80, 3], labels[2, 2] = 13, 14, 15  # a row, a column, a pixel
+    inputs = {
+        "image": harness.store(Raster(rows.astype(np.float32), ("y", "x")), tmp_path / "in", with_labels=False),
+        "labels": harness.store(Raster(labels, ("y", "x"), chunks=(30, 30)), tmp_path / "labels", with_labels=False),
+    }
+    names = {
+        "area": "area",
+        "major_axis": "axis_major_length",
+        "minor_axis": "axis_minor_length",
+        "orientation": "orientation",
+        "eccentricity": "eccentricity",
+        "equivalent_diameter": "equivalent_diameter_area",
+    }
+    step = {"name": "s", "op": "label_stats", "input": "image", "labels": "labels", "geometry": list(names)}
+    document = {"inputs": inputs, "steps": [step | ({"spacing": spacing} if spacing else {})]}
+    pipeline.run({**document, "output": {"path": str(tmp_path / "out.zarr"), "chunks": [30, 30]}})
+    table = zarr.open_group(tmp_path / "out.zarr", path="s/table", mode="r")
+    regions = regionprops(labels, spacing=spacing)
+    assert table["label"][...].tolist() == [region.label for region in regions]
+    for column, name in names.items():
+        expected = [region[name] for region in regions]
+        np.testing.assert_allclose(table[column][...], expected, rtol=1e-9, atol=1e-9, err_msg=column)
+
+
+def test_shapes_in_metres(tmp_path: Path) -> None:
+    """Rows of four pixels of 20 m."""
+    labels = np.repeat(np.arange(1, 4, dtype=np.int32)[:, None], 4, axis=1)
+    inputs = {name: placed_tiff(tmp_path / f"{name}.tif", labels, size=20) for name in ("image", "labels")}
+    step = {"name": "s", "op": "label_stats", "input": "image", "labels": "labels", "spacing": "geo"}
+    step["geometry"] = ["area", "major_axis", "minor_axis"]
+    pipeline.run({"inputs": inputs, "steps": [step], "output": {"path": str(tmp_path / "out.zarr")}})
+    table = zarr.open_group(tmp_path / "out.zarr", path="s/table", mode="r")
+    assert table["area"][...].tolist() == [1600.0] * 3
+    np.testing.assert_allclose(table["major_axis"][...], [4 * np.sqrt(1.25) * 20] * 3, rtol=1e-15)
+    assert table["minor_axis"][...].tolist() == [0.0] * 3
 
 
 @pytest.mark.parametrize("nodata", [2**64 - 1, 2**63, 0])
@@ -311,6 +409,12 @@ def test_recolor1(config: dict[str, Any], tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"recolor": ["var"]}, "var is not among the statistics"),
+        ({"recolor": ["p10"], "percentiles": [20]}, r"p10 is not among the statistics \(mean, p20\)"),
+        ({"statistics": [], "recolor": []}, "must name a statistic, or there must be `percentiles:`"),
+        ({"statistics": ["mode"], "recolor": [], "input": "ratio"}, "mode is for 8 and 16 bits, the input is float32"),
+        ({"statistics": ["median"], "recolor": [], "input": "long"}, "floating point holds whole numbers only up to"),
+        ({"statistics": ["range"], "recolor": ["range"], "input": "long"}, "floating point holds whole numbers only"),
+        ({"spacing": [2, 2], "geometry": ["bbox"]}, "spacing.*is for `geometry:` area, major_axis"),
         ({"table": "table.xlsx"}, r"must end in .parquet or .csv, got 'table.xlsx'"),
         ({"labels": "image"}, "a label raster has one band, 'image' has 2"),
         ({"labels": "ratio"}, "labels are whole numbers, 'ratio' is float32"),
@@ -318,7 +422,8 @@ def test_recolor1(config: dict[str, Any], tmp_path: Path) -> None:
 )
 def test_refusals(config: dict[str, Any], change: dict[str, Any], message: str) -> None:
     config["steps"].insert(0, {"name": "ratio", "op": "calc", "input": "image", "expression": "b1 / b2"})
-    config["steps"][1] |= change
+    config["steps"].insert(1, {"name": "long", "op": "cast", "input": "image", "dtype": "int64"})
+    config["steps"][2] |= change
     config["steps"].append({"name": "read", "op": "window", "input": "marks", "size": 3})
     with pytest.raises(PipelineError, match=message):
         pipeline.plan(config)

@@ -34,14 +34,17 @@ EVERY: Step = {
     "input": "image",
     "labels": "labels",
     "statistics": ["count", "sum", "mean", "var", "min", "max"],
-    "geometry": ["centroid", "bbox"],
+    "geometry": ["centroid", "bbox", "area", "major_axis", "orientation"],
     "recolor": ["mean"],
 }
+SELECTED: Step = MEANS | {"name": "zones", "statistics": ["median", "range"], "percentiles": [10, 97.5]}
+COUNTED: Step = MEANS | {"name": "zones", "bands": [2], "statistics": ["mode", "variety"], "recolor": ["mode"]}
 PALETTE: Step = {"name": "colors", "op": "palette", "input": "image", "colors": 9, "bands": [1, 2, 3]}
 QUANTIZE: Step = {"op": "quantize", "palette": "colors", "bands": [1, 2, 3], "input": "image"}
 
 TABLES: dict[str, Step] = {
     "label_stats": EVERY,
+    "percentiles": SELECTED | {"recolor": ["median", "p10"]},
     "median cut": PALETTE,
     "few cells": PALETTE | {"max_cells": 256},
     "components": {"name": "cells", "op": "components", "input": "image", "where": "b1 > 120", "connectivity": 8},
@@ -66,6 +69,11 @@ CHAINS: dict[str, list[Step]] = {
         PALETTE | {"input": "zones/mean", "method": "kmeans", "sweeps": 1},
         QUANTIZE | {"name": "poster", "input": "zones/mean", "outputs": ["index"]},
         MEANS | {"name": "back", "labels": "poster/index", "statistics": ["mean", "var"]},
+    ],
+    "modes of modes": [
+        {"name": "rounded", "op": "cast", "input": "image", "dtype": "uint8"},
+        COUNTED | {"input": "rounded/value"},
+        SELECTED | {"name": "back", "input": "zones/mode", "recolor": ["p97.5"]},
     ],
     "three readers of one table": [
         PALETTE,
