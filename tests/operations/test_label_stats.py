@@ -311,7 +311,7 @@ def test_recolor1(config: dict[str, Any], tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"recolor": ["var"]}, "var is not among the statistics"),
-        ({"table": "table.xlsx"}, r"must end in .parquet or .csv, got 'table.xlsx'"),
+        ({"table": "table.xlsx"}, r"must end in .parquet, .csv, .gpkg or .geojson, got 'table.xlsx'"),
         ({"labels": "image"}, "a label raster has one band, 'image' has 2"),
         ({"labels": "ratio"}, "labels are whole numbers, 'ratio' is float32"),
     ],

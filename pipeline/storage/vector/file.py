@@ -65,6 +65,11 @@ class Layer:
     crs: str | None
 
 
+def is_vector(path: str) -> bool:
+    """Return whether a path is called as a file of polygons is; folders of such names are Zarr stores."""
+    return os.path.splitext(path)[1].lower() in FORMATS and not os.path.isdir(path)
+
+
 def check_vector(path: str) -> str:
     """Return the driver that reads a file; raise InputError where it is none of polygons, or lies elsewhere."""
     if is_url(path):
@@ -98,7 +103,7 @@ def files_of(path: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def _reading(path: str, said: list[str]) -> Iterator[Any]:
+def reading(path: str, said: list[str]) -> Iterator[Any]:
     """Yield pyogrio with settings of ours, one thread at a time; say where it is what it raises, and warns of."""
     pyogrio = pyogrio_for(path)
     with _settings, logged(said, "pyogrio._io"), warnings.catch_warnings(record=True) as caught:
@@ -120,7 +125,7 @@ def layers_of(path: str) -> list[Layer]:
     """Return the layers of a file that have geometries."""
     if check_vector(path) == GEOPARQUET:
         return [_parquet_layer(path)]
-    with _reading(path, []) as pyogrio:
+    with reading(path, []) as pyogrio:
         names = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
         return [_layer(path, name, pyogrio.read_info(path, layer=name, force_feature_count=True)) for name in names]
 
@@ -156,7 +161,7 @@ def read_features(
     fields = list(layer.fields if columns is None else columns)
     read = fields if where is None else list(layer.fields)  # the condition may ask for any
     said: list[str] = []
-    with _reading(path, said) as pyogrio:
+    with reading(path, said) as pyogrio:
         meta, _, wkb, data = pyogrio.raw.read(path, layer=layer.name, columns=read, where=where, force_2d=True)
     found = dict(zip(map(str, meta["fields"]), data, strict=True))
     return Features(wkb, {name: found[name] for name in fields}, layer.crs, tuple(said))
