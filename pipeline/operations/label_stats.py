@@ -38,7 +38,7 @@ LOOKED_BYTES = 2**20
 
 @register
 class LabelStats(HasUnits, WritesTableFiles, Reduction):
-    """Zonal statistics: of all pixels that bear the same label, as a table, and on request each pixel given its label's.
+    """Zonal statistics: of all pixels that bear one label, as a table, and on request each pixel given its label's.
 
     Labels are integers of any dtype, sparse, negative, scattered as they may be; an invalid label is none. Invalid
     pixels (nodata, NaN, inf) count for `pixels` only. Sums are exact, so the table has the same bits for every layout.

@@ -56,14 +56,16 @@ class Polygons:
 def parse_polygons(
     wkb: np.ndarray, ids: np.ndarray, projects: tuple[Project, Project], path: str, limits: ReadLimits, said: list[str]
 ) -> Polygons:
-    """Return geometries as edges in pixels; `said` gets what was repaired, and what overlaps.
+    """Return geometries as edges in pixels, taken out of `wkb`; `said` gets what was repaired, and what overlaps.
 
     `projects` are from the file's coordinates to those of the raster, and from these to pixels.
     """
-    parts, repaired, empty = [], list[int](), 0
-    total = 0
+    parts, repaired, empty, total = list[np.ndarray](), list[int](), 0, 0
+    starts = np.zeros(len(wkb) + 1, np.int64)
+    overlaps = list(_overlaps(wkb, ids, path))
     for first in range(0, len(wkb), BATCH):
         batch = _geometries(wkb[first : first + BATCH], ids[first : first + BATCH], path)
+        wkb[first : first + BATCH] = None  # a million of them take much
         empty += sum(each is None for each in batch)
         repaired += _repair(batch, ids[first:])
         edges, owner = _edges(batch, lambda xy: projects[1](projects[0](xy)))
@@ -72,17 +74,27 @@ def parse_polygons(
         if len(lost := np.flatnonzero(~np.isfinite(edges).all(axis=1))):
             where = f"polygon {ids[first + owner[lost[0]]]}"
             raise InputError(f"{path}: {where} has no place in the raster's system; leave it out by `where`")
-        parts.append((edges, owner + first))
+        starts[first + 1 : first + 1 + len(batch)] = np.bincount(owner, minlength=len(batch))
+        parts.append(edges)
     if repaired:
         some = ", ".join(map(str, repaired[:5])) + (", ..." if len(repaired) > 5 else "")
         said.append(f"{len(repaired):,} invalid polygons are repaired: {some}")
     if empty:
         said.append(f"{empty:,} features have no geometry, and so no pixel")
-    said += _overlaps(wkb, ids, path)
-    edges = np.concatenate([edges for edges, _ in parts]) if parts else np.empty((0, 4))
-    owners = np.concatenate([owner for _, owner in parts]) if parts else np.empty(0, np.int64)
-    starts = np.searchsorted(owners, np.arange(len(wkb) + 1))
+    said += overlaps
+    edges, starts = _joined(parts), np.cumsum(starts)
     return Polygons(edges, starts, ids, _boxes(edges, starts))
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """Return arrays of edges below each other, each let go once it is copied."""
+    edges = np.empty((sum(map(len, parts)), 4))
+    end = len(edges)
+    while parts:
+        part = parts.pop()
+        edges[end - len(part) : end] = part
+        end -= len(part)
+    return edges
 
 
 def _geometries(wkb: np.ndarray, ids: np.ndarray, path: str) -> np.ndarray:
