@@ -20,7 +20,8 @@ from pipeline.planning.plan import UNKNOWN
 from pipeline.storage.driver import parse_driver
 from pipeline.storage.input import Choice
 from pipeline.storage.open import open_raster
-from pipeline.verbs.contents import describe_folder, describe_several, is_plain_folder
+from pipeline.storage.vector.file import is_vector
+from pipeline.verbs.contents import describe_folder, describe_polygons, describe_several, is_plain_folder
 from pipeline.verbs.convert import SOURCE, Part, Read, Wanted, conversion, entry_of, part_settings
 from pipeline.verbs.facts import describe_input, describe_plan
 from pipeline.verbs.load import PLANNED, Cut, Source, load
@@ -228,11 +229,13 @@ def convert(
 def info(path: AnyPath, array: str | None = None, **read: Unpack[Read]) -> InfoFacts | ContentsFacts:
     """Return what a raster file or store is: dims, bands, dtype, nodata, chunks, CRS, and how to name it as input.
 
-    Of a folder, or of what holds several rasters of which none is meant, what there is.
+    Of a folder, of what holds several rasters of which none is meant, and of a file of polygons, what there is.
     """
     path = os.fspath(path)
     if is_plain_folder(path):
         return describe_folder(path)
+    if is_vector(path):
+        return describe_polygons(path)
     given: dict[str, Any] = {key: value for key, value in {"array": array, **read}.items() if value is not None}
     try:
         given |= {"driver": parse_driver(read["driver"])} if "driver" in given else {}

@@ -9,6 +9,7 @@ from pipeline.config.message import Problem
 from pipeline.config.model import Pipeline
 from pipeline.model.errors import PipelineError, did_you_mean, unknown
 from pipeline.operations.base import Reduction
+from pipeline.storage.input import grid_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def check_references(pipeline: Pipeline) -> list[Problem]:
 def _unread_problems(pipeline: Pipeline, read: Collection[str]) -> Iterator[Problem]:
     """Yield the inputs that no step reads, nor one that is read has to match: as a rule the name is mistyped."""
     used = [name for name in pipeline.inputs if name in read]
-    used += [entry.match for name, entry in pipeline.inputs.items() if name in used and entry.match]
+    used += [grid for name in list(used) if (grid := grid_of(name, pipeline.inputs))]
     for name in pipeline.inputs:
         if name not in used:
             text = f"no step reads '{name}'{did_you_mean(name, used)} (read are: {', '.join(dict.fromkeys(used))})"

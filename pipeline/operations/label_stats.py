@@ -48,7 +48,7 @@ LOOKED_BYTES = 2**20
 
 @register
 class LabelStats(HasUnits, NeedsGrid, WritesTableFiles, Reduction):
-    """Statistics of all pixels that bear the same label, as a table, and on request each pixel given its label's.
+    """Zonal statistics: of all pixels that bear one label, as a table, and on request each pixel given its label's.
 
     Labels are integers of any dtype, sparse, negative, scattered as they may be; an invalid label is none. Invalid
     pixels (nodata, NaN, inf) count for `pixels` only. Sums are exact, so the table has the same bits for every layout.
@@ -94,7 +94,8 @@ class LabelStats(HasUnits, NeedsGrid, WritesTableFiles, Reduction):
     """Statistics and percentiles (p10) that the raster is painted with; each is an output. Pixels without a label
     become invalid."""
     table: StrictStr | None = None
-    """A .parquet or .csv file to write the table to as well; relative to the pipeline file."""
+    """A .parquet or .csv file to write the table to as well; relative to the pipeline file. Where labels are polygons
+    it has a row for each with its attributes, and may be a .gpkg or .geojson; these and .parquet have geometries."""
 
     _check_unique = field_validator("statistics", "geometry", "recolor")(unique("each"))
     _check_percentiles = field_validator("percentiles")(unique("each percentile", percentile_name))
@@ -112,8 +113,8 @@ class LabelStats(HasUnits, NeedsGrid, WritesTableFiles, Reduction):
             )
         if self.spacing is not None and not set(self.geometry) & set(SHAPES):
             raise PipelineError(f"is for `geometry:` {', '.join(SHAPES)}; none is asked for", ("spacing",))
-        if self.table is not None and not self.table.endswith((".parquet", ".csv")):
-            raise PipelineError(f"must end in .parquet or .csv, got {self.table!r}", ("table",))
+        if self.table is not None and not self.table.endswith((".parquet", ".csv", ".gpkg", ".geojson")):
+            raise PipelineError(f"must end in .parquet, .csv, .gpkg or .geojson, got {self.table!r}", ("table",))
         return self
 
     @property

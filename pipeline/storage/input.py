@@ -24,8 +24,10 @@ from pipeline.storage.driver import parse_driver
 from pipeline.storage.folder.address import Access
 
 Series = int | Literal["mask"]
-SOURCES = ("path", "stack", "mosaic", "dates", "stac")
+SOURCES = ("path", "stack", "mosaic", "dates", "stac", "vector")
 """Fields that name the files of a raster; one of them is given."""
+OF_VECTOR = ("layer", "where", "id", "cover")
+"""What of the polygons of `vector` is meant."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,17 @@ class Input(Source):
     """STAC items, or an ItemCollection: a file or URL. Items of one day are a mosaic, of several days dates."""
     assets: Texts | None = None
     """Of the items, by key, name of a band, or common name: [B04, B08]. Default: all rasters of data with one band."""
+    vector: Text | None = None
+    """Polygons, as a raster of whole numbers on the grid of the raster `match`: a .gpkg, .geojson, .shp, .fgb, or
+    GeoParquet on this machine. Where none lies pixels are 0, which is nodata."""
+    layer: Text | None = None
+    """Of the file `vector`, where it has several."""
+    where: Text | None = None
+    """Which features of `vector`, as SQL says it: "crop = 'wheat'"."""
+    id: Text | None = None
+    """The field of whole numbers but 0 whose values pixels get. Default: 1, 2, 3, ... in the file's order."""
+    cover: Literal["centre", "all_touched"] | None = None
+    """Which pixels a polygon has: those whose `centre` lies in it (default), or `all_touched`, all that it meets."""
     alternate: StrictStr | None = None
     """Which of the alternate places of assets is read, by its key: s3. Default: their `href`."""
     along: StrictStr | None = None
@@ -165,11 +178,13 @@ class Input(Source):
     """`fill`: chunks that are not there are empty, where that is in doubt: on http(s), whose servers do not list what
     they have, and where all are missing."""
     match: StrictStr | None = None
-    """Another input, on whose finer grid this one is read: each pixel is repeated, a whole number of times."""
+    """Another input, on whose finer grid this one is read: each pixel is repeated, a whole number of times. Of polygons
+    the raster on whose grid they are laid, by default the first one that matches no other."""
 
     @model_validator(mode="after")
     def _check_source(self) -> Self:
         self._check_one()
+        self._check_vector()
         if self.arrays is not None and (self.path is None or self.array is not None):
             other = "array" if self.array is not None else next(iter(self.sources))
             raise ValueError(f"`arrays` and `{other}` exclude each other; give one of them")
@@ -186,6 +201,18 @@ class Input(Source):
             raise ValueError(f"`at` cuts {self.along!r} and `along` reads all of it; give one of them")
         return self
 
+    def _check_vector(self) -> None:
+        """Refuse what only polygons, or only rasters, have."""
+        given = [
+            name for name in type(self).model_fields if getattr(self, name) != type(self).model_fields[name].default
+        ]
+        given = [name for name in given if name != "at" or self.at]
+        if self.vector is None:
+            if wrong := [name for name in given if name in OF_VECTOR]:
+                raise ValueError(f"`{wrong[0]}` is of polygons, and there is no `vector: FILE`")
+        elif wrong := [name for name in given if name not in ("vector", "match", *OF_VECTOR)]:
+            raise ValueError(f"`{wrong[0]}` is of rasters; polygons take {', '.join(OF_VECTOR)} and match")
+
     @property
     def dim_names(self) -> Dims | None:
         return None if self.dims is None else tuple(self.dims.split(","))
@@ -199,6 +226,14 @@ class Input(Source):
                     array, self.at, self.dim_names, self.series, self.level, self.along, self.driver, bool(self.sidecar)
                 ),
             )
+
+
+def grid_of(name: str, inputs: Mapping[str, Input]) -> str | None:
+    """Return the input on whose grid another one is read; None where that is its own."""
+    entry = inputs[name]
+    if entry.match is not None or entry.vector is None:
+        return entry.match
+    return next((other for other, each in inputs.items() if each.vector is None and each.match is None), None)
 
 
 def name_of(path: str) -> str:

@@ -17,6 +17,7 @@ from pipeline.storage.input import Choice
 from pipeline.storage.reader import Reader
 from pipeline.storage.series import Series
 from pipeline.storage.tiff.directory import is_tiff
+from pipeline.storage.vector.file import is_vector
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
 RASTER_SUFFIXES = (*TIFF_SUFFIXES, *FORMATS)
@@ -38,6 +39,8 @@ def open_raster(
     suffix = Path(path.rstrip("/")).suffix.lower()
     if is_url(path) and (suffix in FORMATS or choice.driver or choice.sidecar):
         raise InputError(f"{path}: only Zarr and TIFF are read from object stores; copy the file to a disk")
+    if is_vector(path):
+        raise InputError(f"{path}: a file of polygons is no raster; name it as one: `{{vector: {path}}}`")
     if suffix == ".zip":
         raise InputError(f"{path}: an archive is not read; unpack it first")
     try:

@@ -15,10 +15,13 @@ from pipeline.model.alignment import repetition
 from pipeline.model.errors import InputError, RasterpipeError, SeveralRasters
 from pipeline.model.facts import ContentsFacts, MemberFacts
 from pipeline.model.raster import RasterSpec, grid_difference
+from pipeline.model.read_limits import ReadLimits
 from pipeline.storage.compose import open_input
 from pipeline.storage.files import band_in_name, expand, finest_of, names_of, natural
 from pipeline.storage.input import Input
 from pipeline.storage.open import RASTER_SUFFIXES, open_raster
+from pipeline.storage.vector.file import Layer, layers_of, read_features
+from pipeline.storage.vector.polygons import repeated
 
 MOST = 2000
 """Rasters of a folder that are opened."""
@@ -43,6 +46,26 @@ def describe_several(path: str, error: SeveralRasters) -> ContentsFacts:
     lines = tuple(line_of({"path": path, **choice}) for choice in error.choices)
     words = str(error).removeprefix(f"{path}: ").partition("; ")[0]
     return ContentsFacts(path, words, tuple(MemberFacts(*each) for each in error.members), lines, ())
+
+
+def describe_polygons(path: str) -> ContentsFacts:
+    """Return the layers of a file of polygons, and the lines that make inputs of them."""
+    layers, lines, found = layers_of(path), list[str](), list[MemberFacts]()
+    for layer in layers:
+        fields = ", ".join(f"{name} ({dtype})" for name, dtype in layer.fields.items())
+        told = f"{layer.num_features:,} features, {layer.kind}, {(layer.crs or 'no coordinate system')[:40]}"
+        found.append(MemberFacts(layer.name, f"{told}; {fields or 'no fields'}"))
+        entry = {"vector": path, **({"layer": layer.name} if len(layers) > 1 else {})}
+        lines.append(line_of({**entry, **({"id": key} if (key := _key_of(path, layer)) else {})}, "fields"))
+    told = f"{len(layers):,} {'layer' if len(layers) == 1 else 'layers'} of geometries"
+    return ContentsFacts(path, told, tuple(found), tuple(lines), ())
+
+
+def _key_of(path: str, layer: Layer) -> str | None:
+    """Return the first field that may be the ids of polygons."""
+    names = [name for name, dtype in layer.fields.items() if dtype.lstrip("u").startswith("int")]
+    columns = read_features(path, layer, None, names, ReadLimits()).fields if names else {}
+    return next((name for name in names if columns[name].all() and repeated(columns[name]) is None), None)
 
 
 def is_plain_folder(path: str) -> bool:

@@ -33,10 +33,11 @@ from pipeline.storage.compose import Opened, open_input
 from pipeline.storage.files import expand
 from pipeline.storage.folder.address import is_url
 from pipeline.storage.folder.base import RemoteError
-from pipeline.storage.input import SOURCES, Input
+from pipeline.storage.input import SOURCES, Input, grid_of
 from pipeline.storage.matched import match
 from pipeline.storage.matrix import read_matrix
 from pipeline.storage.reader import Reader
+from pipeline.storage.vector.reader import open_polygons
 from pipeline.verbs.notes import input_notes, output_notes, reading_notes
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
@@ -133,11 +134,28 @@ def _located(document: Document, name: str) -> Iterator[None]:
 def _open_inputs(
     config: Pipeline, document: Document, opened: Opened, wide: Collection[str] = ()
 ) -> Iterator[tuple[str, Reader]]:
-    """Open the inputs, one after the other; errors say where the file names them."""
-    for name, entry in config.inputs.items():
+    """Open the inputs, one after the other, polygons on the grids of rasters; errors say where the file names them."""
+    readers: dict[str, Reader] = {}
+    for name, entry in sorted(config.inputs.items(), key=lambda item: item[1].vector is not None):
         with _located(document, name):
-            reader = open_input(entry, config.run.limits, is_wide=name in wide, opened=opened)
-        yield name, reader
+            if entry.vector is None:
+                readers[name] = open_input(entry, config.run.limits, is_wide=name in wide, opened=opened)
+            else:
+                readers[name] = open_polygons(entry, _grid(name, config, readers), config.run.limits)
+    yield from ((name, readers[name]) for name in config.inputs)
+
+
+def _grid(name: str, config: Pipeline, readers: Mapping[str, Reader]) -> RasterSpec:
+    """Return the grid on which polygons are laid."""
+    grid = grid_of(name, config.inputs)
+    if grid is None:
+        raise PipelineError("polygons are laid on the grid of a raster, and no input is one; add it", ("vector",))
+    rasters = {other: reader for other, reader in readers.items() if config.inputs[other].vector is None}
+    if grid not in rasters:
+        raise PipelineError(unknown("raster", grid, list(rasters)), ("match",))
+    if config.inputs[grid].match is not None:
+        raise PipelineError(f"{grid!r} matches another input itself; match that one", ("match",))
+    return rasters[grid].spec
 
 
 def _place_of_input(document: Document, name: str) -> str:
@@ -154,12 +172,14 @@ def _match(config: Pipeline, readers: Mapping[str, Reader]) -> dict[str, Reader]
     """Return the readers, each on the grid of the input that it is to match."""
     matched = dict(readers)
     for name, entry in config.inputs.items():
-        if entry.match is None:
+        if entry.match is None or entry.vector is not None:
             continue
         path = ("inputs", name, "match")
         if entry.match not in readers or entry.match == name:
             others = [other for other in readers if other != name]
             raise PipelineError(unknown("input", entry.match, others), path)
+        if config.inputs[entry.match].vector is not None:
+            raise PipelineError(f"{entry.match!r} has polygons, and no grid of its own; match a raster", path)
         if config.inputs[entry.match].match is not None:
             raise PipelineError(f"{entry.match!r} matches another input itself; match that one", path)
         matched[name] = match(readers[name], readers[entry.match].spec, name, entry.match, entry.paths[0])

@@ -265,6 +265,8 @@ def _at(recorded: Input, path: str | None) -> dict[str, Any]:
     if path is None:
         return {}
     place = path if is_url(path) else str(Path(path).absolute())
+    if recorded.vector is not None:
+        return {"vector": place}
     if recorded.path is None:
         recorded = recorded.with_paths(lambda each, _: f"{place}/{each.rpartition('/')[2]}")
         return recorded.model_dump(mode="json", include=set(SOURCES), exclude_none=True)

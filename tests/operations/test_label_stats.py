@@ -415,7 +415,7 @@ def test_recolor1(config: dict[str, Any], tmp_path: Path) -> None:
         ({"statistics": ["median"], "recolor": [], "input": "long"}, "floating point holds whole numbers only up to"),
         ({"statistics": ["range"], "recolor": ["range"], "input": "long"}, "floating point holds whole numbers only"),
         ({"spacing": [2, 2], "geometry": ["bbox"]}, "spacing.*is for `geometry:` area, major_axis"),
-        ({"table": "table.xlsx"}, r"must end in .parquet or .csv, got 'table.xlsx'"),
+        ({"table": "table.xlsx"}, r"must end in .parquet, .csv, .gpkg or .geojson, got 'table.xlsx'"),
         ({"labels": "image"}, "a label raster has one band, 'image' has 2"),
         ({"labels": "ratio"}, "labels are whole numbers, 'ratio' is float32"),
     ],

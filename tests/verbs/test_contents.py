@@ -133,3 +133,19 @@ def test_convert_and_apply_take_what_info_takes(tmp_path: Path) -> None:
         "select", {"bands": [2]}, path, str(tmp_path / "b.zarr"), part={"array": "value", "at": {"time": 2}}
     )
     np.testing.assert_array_equal(read(opened(f"  image: {tmp_path}/b.zarr")).squeeze(), values[2, 1])
+
+
+def test_a_file_of_polygons_says_its_layers_and_the_lines_that_make_inputs_of_them(tmp_path: Path) -> None:
+    vector_files = pytest.importorskip("tests.vector_files")
+    box = vector_files.shapely.box(0, 0, 1, 1)
+    fields = {"class": [3, 3], "field_id": [7, 9], "crop": ["wheat", "rye"]}
+    path = vector_files.write(tmp_path / "fields.gpkg", [box, box], fields, layer="fields")
+    facts = contents(path)
+    assert facts.inputs_lines == (f"  fields: {{vector: {path}, id: field_id}}",)
+    (layer,) = facts.members
+    assert layer.name == "fields"
+    assert layer.what == ("2 features, Unknown, EPSG:32633; class (int64), field_id (int64), crop (object)")
+    vector_files.write(path, [box], {"name": ["a"]}, layer="other", append=True)
+    assert contents(path).inputs_lines[1] == f"  fields: {{vector: {path}, layer: other}}"
+    with pytest.raises(InputError, match=r"a file of polygons is no raster; name it as one: `{vector: "):
+        opened(f"  image: {path}")

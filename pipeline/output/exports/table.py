@@ -1,8 +1,9 @@
-"""Tables as files beside the output store: Parquet or CSV, one row a label, written once the store is complete."""
+"""Tables as files beside the output store, one row a label or polygon, written once the store is complete."""
 
 from __future__ import annotations
 
 import csv
+import datetime
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +18,11 @@ from pipeline.model.table import TableSpec
 from pipeline.operations import traits
 from pipeline.operations.base import Reduction
 from pipeline.output.exports.base import Export, Written, register
+from pipeline.output.exports.zones import ZoneTable, check_zones, zones_of
 from pipeline.output.job import Job
 from pipeline.storage.folder.base import Folder
 from pipeline.storage.folder.disk import replacing_file
+from pipeline.storage.vector.write import DRIVERS, first_fields, geoparquet_metadata
 from pipeline.storage.zarr.store import root_attributes
 
 ROWS = 100_000
@@ -32,7 +35,7 @@ Columns = Mapping[str, np.ndarray]
 
 @register
 class TableFiles(Export):
-    """Tables as files beside the output store: Parquet or CSV."""
+    """Tables as files beside the output store: Parquet or CSV, of polygons GeoPackage and GeoJSON, too."""
 
     name = "table_files"
 
@@ -41,6 +44,7 @@ class TableFiles(Export):
 
     def check(self, job: Job, *, resume: bool, overwrite: bool) -> None:
         for step, path in table_files(job):
+            check_zones(job, step, path)
             if path.suffix == ".parquet":
                 _require_pyarrow(step)
 
@@ -59,6 +63,8 @@ def is_table(path: Path) -> bool:
         header = ",".join(FIRST_COLUMNS).encode()
         with path.open("rb") as file:
             return file.read(len(header)) == header
+    if path.suffix in DRIVERS:
+        return first_fields(path, len(FIRST_COLUMNS)) == FIRST_COLUMNS
     import pyarrow.parquet
 
     try:
@@ -70,10 +76,29 @@ def is_table(path: Path) -> bool:
 def _write(job: Job, step: str, path: Path, run_id: str, progress: Progress) -> None:
     plan = job.plan.reductions[step]
     assert isinstance(plan.operation, Reduction)
-    spec = plan.operation.table_spec(plan.sources)
+    table, zones = _Stored(job.place.folder, step, plan.operation.table_spec(plan.sources)), zones_of(job, step)
     with _replacing(path, job.place.folder, run_id) as building, progress:
-        parts = _parts(job.place.folder, step, spec, progress)
-        (_write_parquet if path.suffix == ".parquet" else _write_csv)(building, parts)
+        progress.start(1, what=f"the table of {step}")
+        if zones is None:
+            _write_plain(path.suffix, building, table.parts())
+        else:
+            _write_zones(path.suffix, building, table, ZoneTable.of(zones))
+        progress.advance()
+
+
+def _write_plain(suffix: str, path: Path, parts: Iterator[Columns]) -> None:
+    (_write_parquet if suffix == ".parquet" else _write_csv)(path, parts)
+
+
+def _write_zones(suffix: str, path: Path, table: _Stored, zones: ZoneTable) -> None:
+    labels = table.labels
+    if suffix in DRIVERS:
+        zones.write(path, suffix, labels, table.rows)
+    elif suffix == ".csv":
+        _write_csv(path, (columns for columns, _ in zones.parts(labels, table.rows)))
+    else:
+        parts = ({**columns, "geometry": wkb} for columns, wkb in zones.parts(labels, table.rows))
+        _write_parquet(path, parts, geoparquet_metadata(zones.crs))
 
 
 def table_files(job: Job) -> list[tuple[str, Path]]:
@@ -82,23 +107,34 @@ def table_files(job: Job) -> list[tuple[str, Path]]:
     return [(name, Path(path)) for name, step in steps for path in traits.table_files(step.operation).values()]
 
 
-def _parts(store: Folder, step: str, spec: TableSpec, progress: Progress) -> Iterator[Columns]:
-    """Yield the table of a store in runs of rows, a column for each band: ``mean_B04``."""
-    group = zarr.open_group(store.pixel_store(), path=f"{step}/{spec.prefix}".rstrip("/"), mode="r")
-    arrays: dict[str, Any] = {name: group[name] for name in spec.columns}
-    num_rows = next(iter(arrays.values())).shape[0]
-    firsts = range(0, max(1, num_rows), ROWS)
-    progress.start(len(firsts), what=f"parts of the table of {step}")
-    for first in firsts:
-        part: dict[str, np.ndarray] = {}
-        for name, dims in spec.columns.items():
-            column = np.asarray(arrays[name][first : first + ROWS])
+class _Stored:
+    """The table of a step in a store."""
+
+    def __init__(self, store: Folder, step: str, spec: TableSpec) -> None:
+        group = zarr.open_group(store.pixel_store(), path=f"{step}/{spec.prefix}".rstrip("/"), mode="r")
+        self._arrays: dict[str, Any] = {name: group[name] for name in spec.columns}
+        self._spec = spec
+
+    @property
+    def labels(self) -> np.ndarray:
+        return np.asarray(self._arrays["label"][:])
+
+    def rows(self, first: int, last: int) -> dict[str, tuple[str, np.ndarray]]:
+        """Return rows from one to another, a column for each band (``mean_B04``), with what it is of (``mean``)."""
+        part: dict[str, tuple[str, np.ndarray]] = {}
+        for name, dims in self._spec.columns.items():
+            column = np.asarray(self._arrays[name][first:last])
             if "band" in dims:
-                part |= {f"{name}_{band}": column[:, i] for i, band in enumerate(spec.bands)}
+                part |= {f"{name}_{band}": (name, column[:, i]) for i, band in enumerate(self._spec.bands)}
             else:
-                part[name] = column
-        yield part
-        progress.advance()
+                part[name] = name, column
+        return part
+
+    def parts(self) -> Iterator[Columns]:
+        """Yield the table in runs of rows."""
+        num_rows = next(iter(self._arrays.values())).shape[0]
+        for first in range(0, max(1, num_rows), ROWS):
+            yield {name: column for name, (_, column) in self.rows(first, first + ROWS).items()}
 
 
 def _write_csv(path: Path, parts: Iterator[Columns]) -> None:
@@ -107,22 +143,41 @@ def _write_csv(path: Path, parts: Iterator[Columns]) -> None:
         for number, part in enumerate(parts):
             if number == 0:
                 writer.writerow(part)
-            # whole numbers and the shortest digits that give the same number back; nothing for NaN
-            columns = [["" if value != value else repr(value) for value in column.tolist()] for column in part.values()]
+            columns = [[_text(value) for value in column.tolist()] for column in part.values()]
             writer.writerows(zip(*columns, strict=True))
 
 
-def _write_parquet(path: Path, parts: Iterator[Columns]) -> None:
+def _text(value: Any) -> str:
+    """Return whole numbers and the shortest digits that give the same number back; nothing for NaN and None."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    return "" if value is None or value != value else repr(value)
+
+
+def _write_parquet(path: Path, parts: Iterator[Columns], metadata: Mapping[str, str] | None = None) -> None:
     import pyarrow
     import pyarrow.parquet
 
     writer = None
     for part in parts:
-        table = pyarrow.table({name: np.ascontiguousarray(column) for name, column in part.items()})
+        table = pyarrow.table({name: _arrow(name, column) for name, column in part.items()})
+        table = table.replace_schema_metadata(metadata) if metadata else table
         writer = writer or pyarrow.parquet.ParquetWriter(path, table.schema)
         writer.write_table(table)
     if writer is not None:
         writer.close()
+
+
+def _arrow(name: str, column: np.ndarray) -> Any:
+    """Return a column for pyarrow: masked values are missing, objects are texts, or the geometry."""
+    import pyarrow
+
+    if column.dtype.kind == "O":
+        return pyarrow.array(column, pyarrow.binary() if name == "geometry" else pyarrow.string())
+    mask = np.ma.getmaskarray(column) if np.ma.isMaskedArray(column) else None
+    return pyarrow.array(np.ascontiguousarray(np.ma.getdata(column)), mask=mask)
 
 
 def _require_pyarrow(step: str) -> None:

@@ -1,0 +1,1 @@
+"""Polygons of GeoPackages and their like as rasters of whole numbers."""

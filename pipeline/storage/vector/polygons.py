@@ -1,0 +1,257 @@
+"""Polygons in pixels of a raster: read, repaired, reprojected, and as edges that a kernel can burn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.model.affine import Affine
+from pipeline.model.errors import InputError
+from pipeline.model.raster import RasterSpec
+from pipeline.model.read_limits import ReadLimits
+from pipeline.model.region import Region
+
+BATCH = 50_000
+"""Polygons that are objects of shapely at once."""
+EDGE_BYTES = 32
+TOLERANCE = 0.01
+"""Pixels by which an edge may miss the line that its ends are joined by in the polygons' own system."""
+ROUNDS = 20
+"""Times that an edge is halved at most."""
+ASIDE = 0.375
+"""Where on an edge it is looked: not in the middle, where a curve like an S is straight."""
+LOOKED = 20_000
+"""Polygons up to which it is looked whether they overlap."""
+POLYGON, MULTI = 3, 6
+
+Project = Callable[[np.ndarray], np.ndarray]
+"""(point, 2) to (point, 2)."""
+
+
+@dataclass(frozen=True)
+class Polygons:
+    """Polygons as edges, see `kernels.polygon.burn`."""
+
+    edges: np.ndarray
+    starts: np.ndarray
+    ids: np.ndarray
+    boxes: np.ndarray
+    """(4, polygon): the rows and columns that a polygon spans: top, bottom, left, right."""
+
+    def meet(self, region: Region) -> np.ndarray:
+        """Return which polygons may have a pixel in a region, by their boxes."""
+        top, bottom, left, right = self.boxes
+        across = (left < region.right) & (right > region.left)
+        found: np.ndarray = (top < region.bottom) & (bottom > region.top) & across
+        return found
+
+    @property
+    def num_bytes(self) -> int:
+        return self.edges.nbytes + self.starts.nbytes + self.ids.nbytes + self.boxes.nbytes
+
+
+def parse_polygons(
+    wkb: np.ndarray, ids: np.ndarray, projects: tuple[Project, Project], path: str, limits: ReadLimits, said: list[str]
+) -> Polygons:
+    """Return geometries as edges in pixels, taken out of `wkb`; `said` gets what was repaired, and what overlaps.
+
+    `projects` are from the file's coordinates to those of the raster, and from these to pixels.
+    """
+    parts, repaired, empty, total = list[np.ndarray](), list[int](), 0, 0
+    starts = np.zeros(len(wkb) + 1, np.int64)
+    overlaps = list(_overlaps(wkb, ids, path))
+    for first in range(0, len(wkb), BATCH):
+        batch = _geometries(wkb[first : first + BATCH], ids[first : first + BATCH], path)
+        wkb[first : first + BATCH] = None  # a million of them take much
+        empty += sum(each is None for each in batch)
+        repaired += _repair(batch, ids[first:])
+        edges, owner = _edges(batch, lambda xy: projects[1](projects[0](xy)))
+        total += edges.nbytes
+        limits.check_allocation(f"{path}: the edges of its polygons", total)
+        if len(lost := np.flatnonzero(~np.isfinite(edges).all(axis=1))):
+            where = f"polygon {ids[first + owner[lost[0]]]}"
+            raise InputError(f"{path}: {where} has no place in the raster's system; leave it out by `where`")
+        starts[first + 1 : first + 1 + len(batch)] = np.bincount(owner, minlength=len(batch))
+        parts.append(edges)
+    if repaired:
+        some = ", ".join(map(str, repaired[:5])) + (", ..." if len(repaired) > 5 else "")
+        said.append(f"{len(repaired):,} invalid polygons are repaired: {some}")
+    if empty:
+        said.append(f"{empty:,} features have no geometry, and so no pixel")
+    said += overlaps
+    edges, starts = _joined(parts), np.cumsum(starts)
+    return Polygons(edges, starts, ids, _boxes(edges, starts))
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """Return arrays of edges below each other, each let go once it is copied."""
+    edges = np.empty((sum(map(len, parts)), 4))
+    end = len(edges)
+    while parts:
+        part = parts.pop()
+        edges[end - len(part) : end] = part
+        end -= len(part)
+    return edges
+
+
+def _geometries(wkb: np.ndarray, ids: np.ndarray, path: str) -> np.ndarray:
+    """Return the geometries of features; None where there is none."""
+    import shapely
+
+    try:
+        found: np.ndarray = shapely.force_2d(shapely.from_wkb(wkb))
+    except Exception as error:  # of GEOS
+        raise InputError(f"{path}: holds a geometry that cannot be read: {error}") from error
+    found[shapely.is_empty(found)] = None
+    kinds = shapely.get_type_id(found)
+    if len(others := np.flatnonzero((kinds >= 0) & (kinds != POLYGON) & (kinds != MULTI))):
+        kind = found[others[0]].geom_type
+        raise InputError(f"{path}: feature {ids[others[0]]} is a {kind}; only polygons are zones: buffer it first")
+    rough = ~np.isfinite(shapely.bounds(found)).all(axis=1) & (kinds >= 0)
+    if rough.any():
+        raise InputError(f"{path}: polygon {ids[np.flatnonzero(rough)[0]]} has coordinates that are no numbers")
+    return found
+
+
+def _repair(geometries: np.ndarray, ids: np.ndarray) -> list[int]:
+    """Make geometries valid in their place; return the ids of those that were not."""
+    import shapely
+
+    invalid = np.flatnonzero(~shapely.is_valid(geometries) & (shapely.get_type_id(geometries) >= 0))
+    for i in invalid:
+        parts = shapely.get_parts(shapely.get_parts(shapely.make_valid(geometries[i])))
+        geometries[i] = shapely.MultiPolygon(list(parts[shapely.get_type_id(parts) == POLYGON]))
+    return [int(ids[i]) for i in invalid]
+
+
+def _edges(geometries: np.ndarray, to_pixels: Project) -> tuple[np.ndarray, np.ndarray]:
+    """Return edges in pixels, the upper end first, and the place of the geometry that each is of, in order."""
+    import shapely
+
+    polygons, of_polygon = shapely.get_parts(geometries, return_index=True)
+    rings, of_ring = shapely.get_rings(polygons, return_index=True)
+    points, of_point = shapely.get_coordinates(rings, return_index=True)
+    joined = of_point[1:] == of_point[:-1]
+    owner = of_polygon[of_ring[of_point[:-1][joined]]]
+    ends = np.stack([points[:-1][joined], points[1:][joined]], axis=1)
+    # as neighbours have it, too, whose rings go the other way round
+    turned = (ends[:, 0, 0] > ends[:, 1, 0]) | ((ends[:, 0, 0] == ends[:, 1, 0]) & (ends[:, 0, 1] > ends[:, 1, 1]))
+    ends[turned] = ends[turned][:, ::-1]
+    found = list(_straight(ends, owner, to_pixels))
+    edges, owner = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    downwards = edges[:, 0, 1] > edges[:, 1, 1]
+    edges[downwards] = edges[downwards][:, ::-1]
+    order = np.argsort(owner, kind="stable")
+    return np.ascontiguousarray(edges.reshape(-1, 4)[order]), owner[order].astype(np.int64)
+
+
+def _straight(ends: np.ndarray, owner: np.ndarray, to_pixels: Project) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield edges in pixels with their owners, halved as long as they are bent there."""
+    for number in range(ROUNDS + 1):
+        pixels = to_pixels(ends.reshape(-1, 2)).reshape(ends.shape)
+        beside = to_pixels(ends[:, 0] + (ends[:, 1] - ends[:, 0]) * ASIDE)
+        with np.errstate(invalid="ignore"):  # infinite: no place there
+            off = np.abs(beside - (pixels[:, 0] + (pixels[:, 1] - pixels[:, 0]) * ASIDE)).max(axis=1, initial=0)
+        bent = (off > TOLERANCE) & np.isfinite(off) & (number < ROUNDS)
+        yield pixels[~bent], owner[~bent]
+        if not bent.any():
+            return
+        middle = (ends[bent, 0] + ends[bent, 1]) / 2
+        halves = np.stack([ends[bent, 0], middle], axis=1), np.stack([middle, ends[bent, 1]], axis=1)
+        ends, owner = np.concatenate(halves), np.tile(owner[bent], 2)
+
+
+def _boxes(edges: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    boxes = np.tile(np.array([[np.inf], [-np.inf], [np.inf], [-np.inf]]), len(starts) - 1)
+    there = np.flatnonzero(np.diff(starts))
+    if len(there):
+        firsts = starts[there]
+        boxes[0, there] = np.minimum.reduceat(edges[:, 1], firsts)
+        boxes[1, there] = np.maximum.reduceat(edges[:, 3], firsts)
+        boxes[2, there] = np.minimum.reduceat(np.minimum(edges[:, 0], edges[:, 2]), firsts)
+        boxes[3, there] = np.maximum.reduceat(np.maximum(edges[:, 0], edges[:, 2]), firsts)
+    return boxes
+
+
+def _overlaps(wkb: np.ndarray, ids: np.ndarray, path: str) -> Iterator[str]:
+    """Yield that polygons lie over each other, or that this is not known."""
+    import shapely
+
+    if len(wkb) > LOOKED:
+        yield f"more than {LOOKED:,} polygons: where they overlap, which was not looked for, the later one is taken"
+        return
+    geometries = _geometries(wkb, ids, path)
+    _repair(geometries, ids)
+    first, second = shapely.STRtree(geometries).query(geometries)
+    first, second = first[first < second], second[first < second]
+    shapely.prepare(geometries)
+    over = np.flatnonzero(shapely.relate_pattern(geometries[first], geometries[second], "T********"))
+    if len(over):
+        pairs = ", ".join(f"{ids[first[i]]} and {ids[second[i]]}" for i in over[:3])
+        yield (
+            f"{len(over):,} pairs of polygons overlap ({pairs}{', ...' if len(over) > 3 else ''}): a pixel is of one "
+            "alone, the later in the file"
+        )
+
+
+def projection(crs: str | None, grid: RasterSpec, path: str, said: list[str]) -> tuple[Project, Project]:
+    """Return the ways from a file's coordinates to the raster's, and from these to pixels (column, row)."""
+    transform = grid.transform or Affine(1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    if not transform.is_invertible:
+        raise InputError(f"{path}: the raster's transform {transform} has no inverse, so polygons have no place on it")
+    if grid.transform is None:
+        said.append("the raster has no georeference: coordinates are taken as columns and rows")
+    elif grid.crs is None or crs is None:
+        which = "raster names" if grid.crs is None else "polygons name"
+        said.append(f"the {which} no coordinate system: coordinates are taken as the raster's")
+    a, b, c, d, e, f = transform
+    area = a * e - b * d
+
+    def to_pixels(xy: np.ndarray) -> np.ndarray:
+        x, y = xy[:, 0] - c, xy[:, 1] - f
+        if not transform.is_rotated:
+            return np.stack([x / a, y / e], axis=1)
+        return np.stack([(x * e - y * b) / area, (y * a - x * d) / area], axis=1)
+
+    return _between(crs, grid, path), to_pixels
+
+
+def _between(crs: str | None, grid: RasterSpec, path: str) -> Project:
+    """Return the way from one coordinate system to another."""
+    if crs is None or grid.crs is None or grid.transform is None:
+        return lambda xy: xy
+    import pyproj
+
+    try:
+        own, other = pyproj.CRS(crs), pyproj.CRS(grid.crs)
+        if own.equals(other, ignore_axis_order=True):
+            return lambda xy: xy
+        change: Any = pyproj.Transformer.from_crs(own, other, always_xy=True)
+    except pyproj.exceptions.ProjError as error:
+        raise InputError(f"{path}: its polygons cannot be brought to the raster's system: {error}") from error
+    return lambda xy: np.stack(change.transform(xy[:, 0], xy[:, 1]), axis=1)
+
+
+def parse_ids(values: np.ndarray, name: str, path: str) -> np.ndarray:
+    """Return the ids that a field gives polygons; raise InputError where they are no whole numbers, or 0."""
+    kind = np.asarray(values)
+    is_whole = kind.dtype.kind in "iu" or (
+        kind.dtype.kind == "f" and bool(np.all((kind == np.floor(kind)) & (np.abs(kind) < 2**53)))
+    )
+    if not is_whole:
+        what = "lacks it for some features" if kind.dtype.kind == "f" else f"has {kind.dtype.name} there"
+        raise InputError(f"{path}: `id: {name}` is to be a field of whole numbers, and the file {what}; leave it out")
+    if len(kind) and int(kind.max()) >= 2**63:
+        raise InputError(f"{path}: `id: {name}` reaches {int(kind.max())}; ids go up to 2^63 - 1")
+    if (kind == 0).any():
+        raise InputError(f"{path}: `id: {name}` is 0 for some features, which marks pixels outside; leave `id` out")
+    return kind.astype(np.int64)
+
+
+def repeated(ids: Sequence[int] | np.ndarray) -> int | None:
+    """Return an id that stands twice."""
+    found, counts = np.unique(np.asarray(ids), return_counts=True)
+    return int(found[counts > 1][0]) if (counts > 1).any() else None
