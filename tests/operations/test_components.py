@@ -115,7 +115,7 @@ def test_64_bit_values_and_signed_zeros_are_told_apart_exactly(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"bands": [1, 2]}, "pick one with `bands: \\[1\\]`"),
+        ({"bands": [1, 2]}, "one band is looked at"),
         ({"where": "input > 3"}, "the condition has 3 bands; name one"),
         ({"where": "b1 > 3", "background": 0}, "leave it out beside `where`"),
         ({"bands": [1], "min_size": 5, "max_size": 4}, "no object is left"),
