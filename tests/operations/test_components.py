@@ -145,7 +145,7 @@ def test_more_objects_than_the_memory_joins_are_an_error() -> None:
 
 @pytest.mark.long
 def test_ten_million_objects_within_2_gib(tmp_path: Path) -> None:
-    """Some 20 seconds on two shared cores."""
+    """Some 20 seconds on two shared cores, and what scipy takes."""
     side, rng = 10_500, np.random.default_rng(0)
     names: Any = {"chunks": (500, 500), "dimension_names": ("y", "x")}
     image = zarr.create_array(tmp_path / "in.zarr", shape=(side, side), dtype="uint16", **names)
