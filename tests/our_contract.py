@@ -18,7 +18,7 @@ class Ours(OperationContract):
 
     unfit = (
         *("band counts do not fit", "holds fractions", "the palette has"),
-        *("objects of equal value are those of one band", "is the number of an object", "the condition has"),
+        *("one band is looked at", "is the number of an object", "the condition has"),
         *("histograms are of 8 and 16 bits", "li is for 8 and 16 bits"),
         "no pixel is valid in all bands",
         "is for 8 and 16 bits",

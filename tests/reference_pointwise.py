@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import distance_transform_edt
 
 from pipeline.testing.reference import Expected
 
@@ -82,4 +83,14 @@ def cast(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
     return {"value": (value, None)}
 
 
-POINTWISE = {"calc": calc, "cast": cast, "mask": mask, "select": select}
+def distance(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
+    """scipy's distance transform of the whole raster."""
+    plane = planes[0] if step.where is None else EXPRESSIONS[step.where](planes[:1])[0][0]
+    found = np.nan_to_num(plane) != 0
+    away = distance_transform_edt(~found, sampling=step.spacing) if found.any() else np.full(found.shape, np.inf)
+    eps = float(np.finfo(step.working_dtype(dtype)).eps)
+    value = np.where(away <= step.radius * (1 + 1e-12), away, np.nan)
+    return {"value": (value[np.newaxis], 4 * eps * np.nan_to_num(value)[np.newaxis])}
+
+
+POINTWISE = {"distance": distance, "calc": calc, "cast": cast, "mask": mask, "select": select}

@@ -196,6 +196,13 @@ def threshold_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
 
 
 @st.composite
+def distance_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
+    step: dict[str, Any] = {"name": name, "op": "distance", "radius": draw(st.sampled_from([0.5, 2, 3.7, 5]))}
+    step |= draw(st.sampled_from([{}, {"bands": [1]}, {"bands": [1], "where": "(input > 3) & ~(input.b1 > 50)"}]))
+    return step | draw(st.sampled_from([{}, {"spacing": 2}, {"spacing": [0.7, 2.5]}]))
+
+
+@st.composite
 def quantize_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
     """Draw palettes of one band; those of three that do not fit the raster are refused."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -238,6 +245,7 @@ STEPS = {
     "composite": composite_steps,
     "components": components_steps,
     "convolve": convolve_steps,
+    "distance": distance_steps,
     "gabor": gabor_steps,
     "gaussian": gaussian_steps,
     "gradient": gradient_steps,
@@ -275,6 +283,8 @@ def plain(step: dict[str, Any]) -> dict[str, Any]:
     step = {key: value for key, value in step.items() if key not in ("cval", "edge", "percentiles")}
     if step["op"] == "quantize":
         step["outputs"] = ["distance"]
+    if step["op"] == "distance":
+        step |= {"where": "input > 3"}  # few pixels at first
     if step["op"] == "composite":
         step = {"name": step["name"], "op": "composite", "over": "band", "statistics": ["mean"]}
     if step["op"] in ("gradient", "hessian"):
@@ -298,6 +308,7 @@ SCRATCH_STEPS: dict[str, dict[str, Any]] = {
     "label_stats": {"labels": "labels", "statistics": ["mean", "std", "min", "median"], "recolor": ["mean"]},
     "calc": {"expression": "where(b1 > b2, (b1 - b2) / (b1 + b3), input) ** 2 - log(input)"},
     "threshold": {"method": "otsu"},
+    "distance": {"where": "b1 > 300 and b2 > 1", "radius": 12},
     "cast": {"dtype": "uint8", "scale": 0.1, "nodata": 255},
     "mask": {"where": "b1 > 3 and b2 != b3"},
     "select": {"bands": [3, 1]},

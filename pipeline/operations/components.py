@@ -15,8 +15,7 @@ from pipeline.model.raster import Number, RasterSpec, holds
 from pipeline.model.region import Halo, Region
 from pipeline.model.table import Table, TableSpec
 from pipeline.operations.base import Block, Domain, Edge, Reduction, Specs
-from pipeline.operations.expression.evaluation import ExpressionText, aliases, bind, bind_blocks, results
-from pipeline.operations.expression.program import Compiled
+from pipeline.operations.expression.evaluation import ExpressionText, check_one_band, pixels_where
 from pipeline.operations.registry import register
 
 LATTICE = 64
@@ -80,21 +79,10 @@ class Components(Reduction):
 
     def output_specs(self, specs: Specs) -> dict[str, RasterSpec]:
         source = specs["input"]
-        compiled = self._bind(specs)
-        if compiled is not None and compiled.num_bands != 1:
-            raise PipelineError(f"the condition has {compiled.num_bands} bands; name one, as in b1 > 300", ("where",))
-        if compiled is None and source.num_bands != 1:
-            raise PipelineError(
-                f"objects of equal value are those of one band, the input has {source.num_bands} "
-                f"({', '.join(source.bands[:4])}, ...); pick one with `bands: [1]`, or give a condition with `where`",
-                ("bands",),
-            )
+        check_one_band(self, self.where, specs)
         dtype = np.dtype(np.uint32 if source.height * source.width < 2**32 else np.uint64)
         flat = replace(source, dims=("y", "x"), bands=("labels",), band_coordinates=())
         return {"labels": replace(flat, dtype=dtype, nodata=0)}
-
-    def _bind(self, specs: Specs) -> Compiled | None:
-        return None if self.where is None else bind(self, "where", self.where, specs, "input", aliases(self.input))
 
     def table_spec(self, specs: Specs) -> TableSpec:
         columns = dict.fromkeys(("label", "pixels", "row", "column"), ("label",))
@@ -185,7 +173,7 @@ class Components(Reduction):
     def scratch_bytes(self, specs: Specs, shape: tuple[int, int]) -> int:
         source, around = specs["input"], 2 * (LATTICE - 1)
         num_pixels = min(shape[0] + around, source.height) * min(shape[1] + around, source.width)
-        compiled = self._bind(specs)
+        compiled = check_one_band(self, self.where, specs)
         condition = 0 if compiled is None else compiled.program.scratch_bytes
         return number_bytes(num_pixels) + num_pixels * (2 * source.dtype.itemsize + 42) + condition
 
@@ -212,10 +200,7 @@ class Components(Reduction):
         """Return the values of a part, and its objects."""
         block = blocks["input"]
         if self.where is not None:
-            inside = np.zeros(region.shape, bool)
-            compiled = bind_blocks(self, self.where, blocks, "input", aliases(self.input))
-            for _, rows, columns, condition in results(compiled, blocks, region, False):
-                inside[rows, columns] = np.abs(condition) > 0  # not where it is NaN
+            inside = pixels_where(self, self.where, blocks, region)
             values = inside.view(np.uint8)
         else:
             there = region.slices(block.origin)

@@ -175,9 +175,9 @@ class Threshold(Reduction):
             limit: Any = threshold if not is_whole or math.isnan(threshold) else self._limit(threshold)
             with np.errstate(over="ignore"):  # of a threshold beyond float32
                 target[...] = values > limit
-            if is_whole and source.valid is not None:
+            if source.valid is not None:
                 target[~source.by_band(source.valid)[band][there]] = mask.fill
-            elif not is_whole:
+            elif mask.fill is not None:
                 target[np.isnan(values)] = mask.fill
 
     def _limit(self, threshold: float) -> int:

@@ -130,3 +130,29 @@ def results(
     lanes = blocks[compiled.leaves[0].key].lanes if flat else 1
     num_planes = compiled.num_bands // lanes
     return evaluate(compiled.program, layers, (num_planes, region.height, region.width * lanes))
+
+
+def check_one_band(operation: Operation, where: str | None, specs: Specs) -> Compiled | None:
+    """Return the condition of a step that looks at one band: at that of its input, or at what its condition makes."""
+    source = specs["input"]
+    if where is None:
+        if source.num_bands != 1:
+            raise PipelineError(
+                f"one band is looked at, and the input has {source.num_bands} ({', '.join(source.bands[:4])}, ...); "
+                "pick one with `bands: [1]`, or give a condition with `where`",
+                ("bands",),
+            )
+        return None
+    compiled = bind(operation, "where", where, specs, "input", aliases(operation.input))
+    if compiled.num_bands != 1:
+        raise PipelineError(f"the condition has {compiled.num_bands} bands; name one, as in b1 > 300", ("where",))
+    return compiled
+
+
+def pixels_where(operation: Operation, where: str, blocks: Mapping[str, Block], region: Region) -> np.ndarray:
+    """Return (row, column) whether a condition of one band holds, which it does not where an operand is invalid."""
+    found = np.zeros(region.shape, bool)
+    compiled = bind_blocks(operation, where, blocks, "input", aliases(operation.input))
+    for _, rows, columns, condition in results(compiled, blocks, region, False):
+        found[rows, columns] = np.abs(condition) > 0
+    return found
