@@ -23,6 +23,8 @@ MOST_ROWS = 2**26
 """Beyond, products of the coordinates of a run of pixels do not fit 64 bits."""
 _ROWS, _COLUMNS, _TOP, _BOTTOM, _LEFT, _RIGHT, _MOMENTS = range(7)
 _LOW_BITS = 32
+_AT_ONCE = 4096
+"""Labels whose moments are computed at a time: whole numbers of any size are objects."""
 
 
 def empty_tally(num: int) -> np.ndarray:
@@ -122,8 +124,16 @@ def _shapes(tally: np.ndarray, pixels: np.ndarray, sides: tuple[float, float]) -
     }
 
 
-def _central_moments(tally: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, ...]:
+def _central_moments(tally: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     """Return the variances of rows and columns, their covariance, and the determinant of these; each rounded once."""
+    moments = np.empty((4, len(pixels)))
+    for first in range(0, len(pixels), _AT_ONCE):
+        part = slice(first, first + _AT_ONCE)
+        moments[:, part] = _exact_moments(tally[part], pixels[part])
+    return moments
+
+
+def _exact_moments(tally: np.ndarray, pixels: np.ndarray) -> list[np.ndarray]:
     exact = tally.astype(object)
     num, rows, columns = pixels.astype(object), exact[:, _ROWS], exact[:, _COLUMNS]
     squares = [exact[:, at] + exact[:, at + 1] * 2**_LOW_BITS for at in range(_MOMENTS, _MOMENTS + 6, 2)]
@@ -131,4 +141,4 @@ def _central_moments(tally: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray,
     down, across, along = (num * square - product for square, product in zip(squares, products, strict=True))
     numerators = (down, across, along, down * across - along * along)
     divisors = (num**2, num**2, num**2, num**4)
-    return tuple((n / d).astype(np.float64) for n, d in zip(numerators, divisors, strict=True))
+    return [(n / d).astype(np.float64) for n, d in zip(numerators, divisors, strict=True)]

@@ -242,7 +242,7 @@ class LabelStats(HasUnits, NeedsGrid, WritesTableFiles, Reduction):
         return merge([LabelTable.from_columns(table, num_bands) for table in (first, second)]).to_columns()
 
     def merged_bytes(self, tables: Sequence[Table]) -> int:
-        return merged_bytes(tables)
+        return self._selection.merged_bytes(tables) if "place" in tables[0] else merged_bytes(tables)
 
     def fold(self, partial: Table, state: Table, sweep: int) -> Table:
         if sweep:

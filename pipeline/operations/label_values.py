@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,8 @@ from pipeline.model.table import Table
 from pipeline.operations.base import Block
 from pipeline.storage.tables import StoredTable
 
+_FOLD_BYTES = 48
+"""Of a wanted value: what is known and its rank, before and after; and as numbers."""
 COUNTED = ("mode", "variety")
 """Of values of one digit only."""
 
@@ -80,6 +82,13 @@ class Selection:
         valid = None if source.valid is None else source.planes(source.valid)
         known = known.reshape(len(found), num_bands, self.num_wanted)
         return count_digits(slots, found, source.planes(), valid, patch, known, digit)
+
+    def merged_bytes(self, tables: Sequence[Table]) -> int:
+        """Return a bound of the bytes of merged counts, with what `fold` holds beside them."""
+        size = sum(column.nbytes for table in tables for column in table.values())
+        num_labels = sum(int(np.count_nonzero(table["place"] < 0)) for table in tables)
+        last_band = max(int(table["place"].max(initial=0)) for table in tables) // self.num_wanted
+        return size + num_labels * _FOLD_BYTES * (last_band + 1) * self.num_wanted
 
     def fold(self, counts: Table, state: Table, digit: int) -> Table:
         """Return the state's rows of the labels that were counted, a digit further; after the last, the statistics."""
