@@ -23,7 +23,7 @@ from scipy import ndimage
 
 import pipeline
 from pipeline import api
-from pipeline.cli.main import main
+from pipeline.cli.main import _show_error, main
 from pipeline.operations.registry import registry
 from pipeline.output.work_folder import work_folder
 from pipeline.storage.zarr.store import ZarrWriter, root_attributes
@@ -1044,3 +1044,11 @@ def test_streams_and_exit_codes_of_the_installed_command(here: Path) -> None:
         done.stderr == f"error: {here}/result.zarr: exists; --overwrite replaces it once the new result is complete\n"
     )
     assert execute("run", "--nonsense").returncode == 2
+
+
+def test_answers_after_the_end_are_no_news(capsys: pytest.CaptureFixture[str]) -> None:
+    """What obstore's threads print where an answer comes when the event loop is closed: last words were not ours."""
+    _show_error(RuntimeError, RuntimeError("Event loop is closed"), None)
+    assert capsys.readouterr().err == ""
+    _show_error(RuntimeError, RuntimeError("anything else"), None)
+    assert capsys.readouterr().err == "RuntimeError: anything else\n"
