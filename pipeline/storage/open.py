@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -14,6 +16,7 @@ from pipeline.storage.folder.address import Access, is_url
 from pipeline.storage.folder.base import RemoteError
 from pipeline.storage.folder.open import folder_at
 from pipeline.storage.input import Choice
+from pipeline.storage.jpeg2000.boxes import SIGNATURE, is_jpeg2000
 from pipeline.storage.reader import Reader
 from pipeline.storage.series import Series
 from pipeline.storage.tiff.directory import is_tiff
@@ -86,6 +89,10 @@ def _is_tiff_at(url: str, access: Access | None) -> bool:
 
 def _open_file(path: str, choice: Choice, limits: ReadLimits | None, access: Access | None) -> Reader:
     """Open a file: TIFFs by our own reader, what else it is, and what is asked for, by GDAL."""
+    if not (is_url(path) or choice.driver or choice.sidecar) and _is_plain_jpeg2000(path, choice):
+        from pipeline.storage.jpeg2000.reader import Jpeg2000Reader
+
+        return Jpeg2000Reader.open(path, limits)
     if choice.driver or choice.sidecar or not (is_url(path) or _is_tiff(path)):
         from pipeline.storage.gdal.reader import GdalReader
 
@@ -107,6 +114,16 @@ def _open_file(path: str, choice: Choice, limits: ReadLimits | None, access: Acc
     if choice.along is None:
         return TiffReader.open(path, limits, choice, access)
     return _slices(choice.along, lambda index: TiffReader.open(path, limits, _cut(choice, index), access))
+
+
+def _is_plain_jpeg2000(path: str, choice: Choice) -> bool:
+    """Return whether a file is JPEG 2000 that is read without GDAL, for there is none."""
+    if importlib.util.find_spec("rasterio") is not None or not os.path.isfile(path):
+        return False
+    if choice.array or choice.at or choice.along or choice.level or choice.series is not None:
+        return False
+    with open(path, "rb") as file:
+        return is_jpeg2000(file.read(len(SIGNATURE)))
 
 
 def _cut(choice: Choice, index: int) -> Choice:

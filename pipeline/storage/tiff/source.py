@@ -103,20 +103,22 @@ class LocalFile(Source):
     def read(self, parts: Iterable[Part]) -> Iterator[tuple[Part, Data]]:
         file = self._file()
         for part in parts:
-            yield part, self._pread(file, part)
+            yield part, self._pread(file, part.offset, part.count, part.name)
 
-    def _pread(self, file: Descriptor, part: Part) -> bytes:
-        count, offset, pieces = part.count, part.offset, []
+    def pread(self, offset: int, count: int) -> bytes:
+        """Return some bytes of the file; fewer than asked for are an error."""
+        return self._pread(self._file(), offset, count, f"{count:,} bytes from {offset:,} on")
+
+    def _pread(self, file: Descriptor, offset: int, count: int, name: str) -> bytes:
+        pieces = []
         while count > 0:
             try:
                 piece = os.pread(file.number, count, offset)
             except OSError as error:
-                raise InputError(f"{self.path}: {part.name} cannot be read: {error.strerror}") from error
+                raise InputError(f"{self.path}: {name} cannot be read: {error.strerror}") from error
             if not piece:
                 check_status(self.path, file.number, self.status)
-                raise InputError(
-                    f"{self.path}: {part.name} ends beyond the end of the file: it is truncated; copy it again"
-                )
+                raise InputError(f"{self.path}: {name} ends beyond the end of the file: it is truncated; copy it again")
             pieces.append(piece)
             count, offset = count - len(piece), offset + len(piece)
         check_status(self.path, file.number, self.status)

@@ -1,0 +1,1 @@
+"""JPEG 2000 without GDAL: files of tiles, each decoded by itself."""
