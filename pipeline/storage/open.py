@@ -16,7 +16,7 @@ from pipeline.storage.folder.address import Access, is_url
 from pipeline.storage.folder.base import RemoteError
 from pipeline.storage.folder.open import folder_at
 from pipeline.storage.input import Choice
-from pipeline.storage.jpeg2000.boxes import SIGNATURE, is_jpeg2000
+from pipeline.storage.jpeg2000.codestream import SIGNATURE, is_jpeg2000
 from pipeline.storage.reader import Reader
 from pipeline.storage.series import Series
 from pipeline.storage.tiff.directory import is_tiff

@@ -18,12 +18,9 @@ from pipeline.model.affine import Affine
 from pipeline.model.errors import InputError
 from pipeline.storage.georeference import crs, geotiff
 from pipeline.storage.georeference.geokeys_parse import parse_crs
-from pipeline.storage.jpeg2000.codestream import Read
+from pipeline.storage.jpeg2000.codestream import RAW, Read
 from pipeline.storage.tiff.page import tags_of
 
-SIGNATURE = b"\0\0\0\x0cjP  \r\n\x87\n"
-RAW = b"\xff\x4f\xff\x51"
-"""How a codestream without boxes begins."""
 GEOJP2 = bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03")
 BOX_LIMIT, TEXT_LIMIT, DEPTH = 4096, 2**20, 5
 SUPERBOXES = (b"jp2h", b"asoc", b"res ")
@@ -53,11 +50,6 @@ class Boxes:
             if found is not None:
                 return found
         return None, None
-
-
-def is_jpeg2000(head: bytes) -> bool:
-    """Return whether a file that begins so is JPEG 2000."""
-    return head.startswith((SIGNATURE, RAW))
 
 
 def parse_boxes(read: Read, size: int, path: str) -> Boxes:

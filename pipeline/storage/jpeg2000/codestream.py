@@ -16,6 +16,9 @@ from pipeline.model.region import Region
 
 Read = Callable[[int, int], bytes]
 """Bytes of the file from an offset on, so many."""
+SIGNATURE = b"\0\0\0\x0cjP  \r\n\x87\n"
+"""How a file of boxes begins, and how a codestream without such."""
+RAW = b"\xff\x4f\xff\x51"
 SOC, SIZ, TLM, PLM, PPM, COM, SOT, EOC = 0xFF4F, 0xFF51, 0xFF55, 0xFF57, 0xFF60, 0xFF64, 0xFF90, 0xFFD9
 LEFT_OUT = (TLM, PLM, COM)
 """Of the main header: what speaks of all tiles, and comments."""
@@ -23,6 +26,11 @@ HEADER_BYTES = 2**20
 TILES_LIMIT = 2**20
 SIZ_FORM = ">HIIIIIIIIH"
 SOT_BYTES = 12
+
+
+def is_jpeg2000(head: bytes) -> bool:
+    """Return whether a file that begins so is JPEG 2000."""
+    return head.startswith((SIGNATURE, RAW))
 
 
 class Component(NamedTuple):
