@@ -188,7 +188,8 @@ def threshold(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
     found = []
     for plane in planes:
         values = plane[np.isfinite(plane)].astype(dtype)
-        found.append(_threshold(step, values) if values.size else math.nan)
+        is_known = values.size or step.value is not None  # what is given needs no pixel
+        found.append(_threshold(step, values) if is_known else math.nan)
     thresholds = np.array(found)[:, np.newaxis, np.newaxis]
     if step.value is None and dtype.kind == "f":
         thresholds = thresholds.astype(dtype)
