@@ -7,7 +7,7 @@ from pipeline.model.errors import unknown
 WITH_HEADER = ("ENVI", "EHdr", "ISCE")
 """Raw pixels, of which a second file of the same name tells; GDAL finds it where it may look for files beside one."""
 PLAIN = (
-    *("GTiff", "JP2OpenJPEG", "JPEG", "PNG", "GIF", "BMP", "WEBP", "HFA", "AAIGrid", "GSAG", "GSBG", "GS7BG"),
+    *("GTiff", "JP2OpenJPEG", "JPEG", "PNG", "GIF", "BMP", "WEBP", "HFA", "AAIGrid", "GSAG", "GSBG"),
     *("GRIB", "DTED", "SRTMHGT", "PCRaster", "PNM"),
 )
 """Tried on any file, in GDAL's order."""

@@ -230,6 +230,7 @@ def _inside(dataset: Any, source: Source, array: str | None) -> str | None:
     found: dict[str, str] = {}
     for each in dataset.subdatasets:  # rasterio leaves the quotes out, by which GDAL tells the path from the rest
         kind, _, rest = each.partition(":")
+        rest = rest.replace(f'"{path}":', f"{path}:", 1)  # newer ones leave them in
         if kind.upper() in SUBDATASETS and rest.startswith(f"{path}:"):
             name = rest.removeprefix(f"{path}:")
             found[name.lstrip("/")] = f'{kind}:"{path}":{name}'

@@ -91,7 +91,7 @@ def both(path: Path | str, level: int = 0) -> tuple[Reader, Reader]:
 @pytest.mark.parametrize("name", CASES | MORE)
 def test_both_readers_of_tiff_agree(tmp_path: Path, name: str) -> None:
     make(tmp_path / "a.tif", **(CASES | MORE)[name])
-    assert differences(*both(tmp_path / "a.tif")) == DIFFERENT.get(name, {}).keys()
+    assert differences(*both(tmp_path / "a.tif")) <= DIFFERENT.get(name, {}).keys()  # newer GDAL has fewer
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is absent")

@@ -57,7 +57,6 @@ KINDS: dict[str, tuple[str, str, int, dict[str, Any], str | None]] = {
     "text.asc": ("GSAG", "float64", 1, {}, None),
     "b.grd": ("GSBG", "float32", 1, {}, None),
     "a.grib": ("GRIB", "float64", 1, {}, None),
-    "a.grd": ("GS7BG", "float64", 1, {}, None),
     "a.pgm": ("PNM", "uint8", 1, {}, None),
     "a.map": ("PCRaster", "float32", 1, {}, None),
     "a.nc": ("netCDF", "float32", 1, {}, None),
