@@ -11,7 +11,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import zarr
 
 import pipeline
 from tests import house
@@ -47,6 +49,21 @@ def test_version_and_help_need_no_heavy_library(words: str) -> None:
 
 def test_a_threads_run_needs_neither_dask_array_nor_distributed() -> None:
     assert imported("import pipeline.api", {"dask.array", "distributed", "scipy.ndimage", "tifffile"}) == []
+
+
+def test_a_plan_needs_no_compiler(tmp_path: Path) -> None:
+    zarr.create_array(tmp_path / "in.zarr", data=np.ones((4, 5, 3), np.uint16))
+    config = {
+        "inputs": {"image": str(tmp_path / "in.zarr")},
+        "steps": [
+            {"name": "mean", "op": "window", "input": "image", "size": 3},
+            {"name": "colors", "op": "palette", "input": "image", "colors": 2},
+            {"name": "ours", "op": "quantize", "input": "mean", "palette": "colors"},
+        ],
+        "output": {"path": str(tmp_path / "out.zarr")},
+    }
+    code = f"import pipeline\npipeline.plan({config!r})\nassert 'pipeline.kernels.window' in sys.modules"
+    assert imported(code, {"numba", "dask", "rich"}) == []
 
 
 def test_a_command_loads_kernels_without_scipy_linalg() -> None:

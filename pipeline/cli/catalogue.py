@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline.block.plan import StepPlan
 from pipeline.config import parse
+from pipeline.config.description import descriptions
 from pipeline.model.errors import PipelineError, UsageError
 from pipeline.model.raster import RasterSpec
 from pipeline.model.region import Halo
@@ -115,7 +116,7 @@ def _describe_parameter(cls: type[Operation], name: str, entry: Mapping[str, Any
         "required": field.is_required() or name == "name",
         "default": None if field.is_required() else entry.get("default"),
         "choices": choices,
-        "description": re.sub(r"\s+", " ", field.description or "").strip(),
+        "description": re.sub(r"\s+", " ", descriptions(cls).get(name, "")).strip(),
     }
 
 

@@ -30,10 +30,9 @@ def import_api() -> None:
         return
     gc.disable()
     try:
-        import pipeline.api  # noqa: F401
-        from pipeline.kernels.compile import leave_out_blas
+        from pipeline.kernels import compile as kernels
 
-        leave_out_blas()
+        kernels.alone = True
     finally:
         gc.freeze()
         gc.enable()

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
+from pydantic_core.core_schema import ModelSchema
 
+from pipeline.config.description import descriptions
 from pipeline.config.model import Pipeline
 from pipeline.config.name import NAME_PATTERN
 from pipeline.operations.base import Operation
@@ -19,7 +21,7 @@ def schema(operations: Mapping[str, type[Operation]] | None = None) -> dict[str,
     known = registry() if operations is None else operations
     models: list[tuple[type[BaseModel], Literal["validation"]]] = [(Pipeline, "validation")]
     models += [(operation, "validation") for operation in known.values()]
-    references, definitions = models_json_schema(models)
+    references, definitions = models_json_schema(models, schema_generator=_Described)
     defs = definitions["$defs"]
     by_op = {op: references[operation, "validation"]["$ref"] for op, operation in known.items()}
     for op, reference in by_op.items():
@@ -38,6 +40,20 @@ def schema(operations: Mapping[str, type[Operation]] | None = None) -> dict[str,
     result["properties"]["inputs"]["propertyNames"] = {"pattern": f"^{NAME_PATTERN}$"}
     defs.pop("Operation", None)  # a step is always one of the registered ones
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **result, "$defs": defs}
+
+
+class _Described(GenerateJsonSchema):
+    """Puts what the source says of a field into its description."""
+
+    def model_schema(self, schema: ModelSchema) -> JsonSchemaValue:
+        result = super().model_schema(schema)
+        cls = schema["cls"]
+        keys = {field.alias or name: name for name, field in cls.model_fields.items()}
+        texts = descriptions(cls)
+        for key, entry in result.get("properties", {}).items():
+            if text := texts.get(keys.get(key, key)):
+                entry.setdefault("description", text)
+        return result
 
 
 def _require_name(definition: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ from pipeline.block.walk import walk
 from pipeline.execution.partials import BlockCollector, Merger
 from pipeline.execution.progress import Progress
 from pipeline.execution.worker import count_valid
-from pipeline.kernels.compile import NotCompiledError, cache_fault, cached_only
+from pipeline.kernels import compile as kernels
 from pipeline.model.raster import RasterSpec
 from pipeline.model.region import Region
 from pipeline.operations import traits
@@ -49,6 +49,21 @@ IsMine = Callable[[str], bool]
 def compile_kernels(plan: Plan, progress: Progress | None = None) -> float:
     """Have all kernels that a plan needs in this process, compiled; return the seconds that it took."""
     started, progress = time.monotonic(), progress or Progress(quiet=True)
+    collects = gc.isenabled()
+    gc.disable()  # numba makes much that lives on, when it is imported and when it loads its first kernel
+    try:
+        _load_or_compile(plan, progress)
+    finally:
+        if kernels.alone:
+            gc.freeze()  # nor does it go when the process ends
+        if collects:
+            gc.enable()
+    return time.monotonic() - started
+
+
+def _load_or_compile(plan: Plan, progress: Progress) -> None:
+    from pipeline.kernels.machine_code import NotCompiledError, cache_fault, cached_only  # numba
+
     try:
         with cached_only():
             compute_pixels(plan)
@@ -58,7 +73,6 @@ def compile_kernels(plan: Plan, progress: Progress | None = None) -> float:
         else:
             _compile_in_children(plan, progress)
         compute_pixels(plan)
-    return time.monotonic() - started
 
 
 def compute_pixels(plan: Plan, is_mine: IsMine = lambda step: True) -> None:

@@ -13,10 +13,9 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import types
-from numba.core import cgutils
 
-from pipeline.kernels.vector import Generator, intrinsic
+from pipeline.kernels.compile import cgutils, intrinsic, types
+from pipeline.kernels.vector import Generator
 
 VECTOR = 8
 """Numbers of a vector: rows that are computed together, and columns of a block."""

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
 
-from pipeline.kernels.compile import inner, kernel
-from pipeline.kernels.vector import Generator, array_parts, intrinsic
+from pipeline.kernels.compile import inner, intrinsic, kernel, types
+from pipeline.kernels.vector import Generator, array_parts
 
 SLACK_BYTES = 8
 """What input and output hold beyond their ends: eight bytes are read and written at once."""

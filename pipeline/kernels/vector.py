@@ -12,9 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic as numba_intrinsic
+
+from pipeline.kernels.compile import cgutils, intrinsic, types
 
 VECTOR = 32
 """Numbers of a vector: two registers of the widest kind."""
@@ -24,11 +23,6 @@ _VECTOR = ir.VectorType(ir.FloatType(), VECTOR)
 _MASK = ir.VectorType(ir.IntType(32), VECTOR)
 
 Generator = tuple[Any, Callable[..., Any]]
-
-
-def intrinsic(function: Callable[..., Generator]) -> Any:
-    """Make a function of kernels from one that generates LLVM's code (and takes numba's context besides)."""
-    return numba_intrinsic(function)
 
 
 def array_parts(context: Any, builder: Any, kind: Any, value: Any) -> tuple[Any, Any, Any]:

@@ -20,7 +20,7 @@ _DIM = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 class Frozen(BaseModel):
     """Base of what a pipeline file says: unknown keys are errors, and what is said of a key is its description."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def parse_bytes(value: Any) -> int | None:

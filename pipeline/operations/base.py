@@ -116,7 +116,7 @@ class Block:
 class Parameters(BaseModel):
     """The parameters that every step takes; the engine answers to them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     op: str
     name: str = Field(default="", description="Name of the step; later steps and `keep` refer to it.")

@@ -33,7 +33,7 @@ ROUNDED = ("mean", "std")
 class Best(BaseModel):
     """Which date is taken of each pixel."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     by: ExpressionText
     """An expression as of `calc`, over the names of the source bands, e.g. (B08 - B04) / (B08 + B04)."""

@@ -76,7 +76,7 @@ Positive = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
 class Sigma(BaseModel):
     """Standard deviations of the envelope in pixels."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     along: Positive
     """Along the wave (scikit-image's sigma_x)."""

@@ -18,7 +18,7 @@ from pipeline.block.compute import Computation
 from pipeline.block.plan import StepPlan, Sweep
 from pipeline.config import load_pipeline, resolve
 from pipeline.execution import compilation
-from pipeline.kernels import compile
+from pipeline.kernels import machine_code
 from pipeline.model.raster import RasterSpec
 from pipeline.planning.passes import make_plan
 from pipeline.planning.plan import InputSpec, Plan, Settings
@@ -103,14 +103,14 @@ def test_processes_that_compile_one_kernel_at_once_do_not_mix_their_signatures(t
         "save = IndexDataCacheFile._save_index\n"
         "IndexDataCacheFile._save_index = lambda *arguments: (time.sleep(2), save(*arguments))\n"
         "print(*(count_valid(np.arange(9).astype(d), np.dtype(d).type(3)) for d in sys.argv[1:]))\n"
-        "print(sum(count_valid.stats.cache_hits.values()))"
+        "print(sum(count_valid.made.stats.cache_hits.values()))"
     )
     at_once = [run_with_cache(tmp_path, code, dtype) for dtype in ("uint8", "float64")]
     assert [process.communicate()[0].split() for process in at_once] == [["8", "0"]] * 2
     assert run_with_cache(tmp_path, code, "uint8", "float64").communicate()[0].split() == ["8", "8", "2"]
 
 
-KERNELS = Path(compile.__file__).parent
+KERNELS = Path(machine_code.__file__).parent
 
 INNER = "from pipeline.kernels.compile import inner\n\n\n@inner\ndef increased(value):\n    return value + {}\n"
 OUTER = (
@@ -126,7 +126,7 @@ def test_a_kernel_is_compiled_again_where_a_function_of_another_file_has_changed
     code = (
         "import sys\nsys.path.insert(0, sys.argv[1])\n"
         "import numpy as np\nfrom pipeline.kernels.outside import increase\n"
-        "values = np.array([40])\nincrease(values)\nprint(values[0], sum(increase.stats.cache_hits.values()))"
+        "values = np.array([40])\nincrease(values)\nprint(values[0], sum(increase.made.stats.cache_hits.values()))"
     )
     (package / "kernels" / "outside.py").write_text(OUTER)
     for step, hits in ((2, 0), (2, 1), (3, 0), (3, 1)):
@@ -151,7 +151,8 @@ def test_a_cache_that_holds_tuples_whose_class_is_gone_is_made_anew(tmp_path: Pa
     code = (
         "import sys\nsys.path.insert(0, sys.argv[1])\n"
         "import numpy as np\nfrom pipeline.kernels.named import increase, make\n"
-        "values = np.array([40])\nincrease(values, make(2))\nprint(values[0], sum(increase.stats.cache_hits.values()))"
+        "values = np.array([40])\nincrease(values, make(2))\n"
+        "print(values[0], sum(increase.made.stats.cache_hits.values()))"
     )
     for name, hits in (("Step", 0), ("Step", 1), ("Stride", 0), ("Stride", 1)):
         (package / "kernels" / "named.py").write_text(NAMED.format(name))
@@ -161,6 +162,6 @@ def test_a_cache_that_holds_tuples_whose_class_is_gone_is_made_anew(tmp_path: Pa
 
 @pytest.mark.parametrize("package", ["numba", "llvmlite"])
 def test_a_kernel_is_compiled_again_by_another_compiler(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = compile.stamp.__wrapped__(KERNELS)
+    before = machine_code.stamp.__wrapped__(KERNELS)
     monkeypatch.setattr(sys.modules[package], "__version__", "999")
-    assert compile.stamp.__wrapped__(KERNELS) != before == compile.stamp(KERNELS)
+    assert machine_code.stamp.__wrapped__(KERNELS) != before == machine_code.stamp(KERNELS)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline import api
-from pipeline.kernels.compile import cached_only
+from pipeline.kernels.machine_code import cached_only
 from pipeline.operations.registry import our_operations
 from pipeline.verbs import warm
 from tests import harness
