@@ -49,7 +49,7 @@ from pipeline.kernels.window_extremum import Extrema, Limits, extremum_windows
 from pipeline.kernels.window_footprint import PART_ROWS, extremum_footprint, sum_footprint
 from pipeline.kernels.window_part import L1_ELEMENTS, Rule
 from pipeline.kernels.window_row import Moments, Sums
-from pipeline.kernels.window_sum import DIRECT_ROWS, sum_windows
+from pipeline.kernels.window_sum import DIRECT_ROWS, strip_for, sum_windows
 from pipeline.kernels.window_variance import variance_windows
 from pipeline.model.region import Halo
 
@@ -131,7 +131,7 @@ def _moments(
     strip = strip_of(frame, window, L2_ELEMENTS)
     if any(array.size for array in sums):
         direct = place._replace(phase=0) if rule.height == 3 else place
-        sum_windows(values, mask, sums, direct, rule, strip)
+        sum_windows(values, mask, sums, direct, rule, strip_for(values, rule, strip))
     if any(array.size for array in merged):
         variance_windows(values, mask, merged, place, rule, strip)
 

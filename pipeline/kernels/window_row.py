@@ -129,12 +129,12 @@ def write_means_of_three(sums: Any, lanes: Any, size: Any, mean: Any, line: Any)
     if mean.itemsize == 4:
         reciprocal = 1.0 / size
         for c in range(num):
-            total = (sums[c] + a[c]) + b[c]
+            total = sums.dtype.type((sums[c] + a[c]) + b[c])
             invalid |= total - total != 0
             out[c] = total * reciprocal
     else:
         for c in range(num):
-            total = (sums[c] + a[c]) + b[c]
+            total = sums.dtype.type((sums[c] + a[c]) + b[c])
             invalid |= total - total != 0
             out[c] = total / size
     return not invalid

@@ -1,7 +1,8 @@
 """Sums, means and counts over windows, and the passes that the other window kernels share.
 
 Work goes by parts (`frame.part_of`): strips of columns, and down a strip groups of rows whose windows begin in the
-same segment. Rows of float64 hold the sums down the columns of a part; then each row is summed across.
+same segment. Rows hold the sums down the columns of a part, in float64, or in int32 for integers of 8 and 16 bits;
+then each row is summed across.
 
 Down the rows this is the scheme of van Herk (1992) and Gil & Werman (1993), made for minima and maxima: a window is
 the suffix of one segment and the prefix of the next. Applied to sums, it has no running sum that would drift.
@@ -54,14 +55,28 @@ class SumRows(NamedTuple):
     spare_counts: Any
 
 
+class Strip(NamedTuple):
+    """How many elements go across at a time, and an array of the dtype in which they are summed."""
+
+    length: int
+    like: np.ndarray
+
+
+def strip_for(values: np.ndarray, rule: Any, length: int) -> Strip:
+    """Return a strip whose sums are 32-bit integers where these hold them: as exact as float64, and half as long."""
+    fits = values.dtype.kind in "iu" and rule.height * rule.width * 256**values.dtype.itemsize < 2**31
+    return Strip(length, np.empty(0, np.int32 if fits else np.float64))
+
+
 @kernel
-def sum_windows(values: Any, valid: Any, out: Any, place: Any, rule: Any, strip: Any) -> None:
+def sum_windows(values: Any, valid: Any, out: Any, place: Any, rule: Any, work: Any) -> None:
     """Fill means, totals and counts, those that are wanted."""
+    strip, like = work
     span = strip + (rule.width - 1) * rule.lanes
     group = DIRECT_ROWS if rule.height == 3 else rule.height
     rows = SumRows(
-        scratch(group + 1, span, np.float64),
-        scratch(5, span, np.float64),
+        scratch(group + 1, span, like.dtype),
+        scratch(5, span, like.dtype),
         scratch(group + 1, span, np.int32),
         scratch(5, span, np.int32),
     )

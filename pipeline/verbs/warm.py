@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
 
@@ -17,13 +20,16 @@ from pipeline.operations.registry import our_operations
 from pipeline.planning.passes import make_plan
 from pipeline.planning.plan import InputSpec, Plan, Settings
 
-DTYPES = ("uint8", "uint16", "float32")
+DTYPES = ("uint8", "uint16", "int16", "float32")
 """Of most rasters; others are compiled when they come."""
 SIDE, BANDS = 64, 16
 
 
 def warm_everything(progress: Progress) -> float:
-    """Compile the example of each operation for rasters of the usual dtypes, bands first and last; return seconds."""
+    """Compile each operation for rasters of the usual dtypes, bands first and last; return seconds.
+
+    Its example, and the example with each other choice (statistic, method, boundary, ...) that a parameter offers.
+    """
     started = time.monotonic()
     for plan in _plans():
         compile_kernels(plan, progress)
@@ -34,19 +40,39 @@ def _plans() -> Iterator[Plan]:
     for dims in (("band", "y", "x"), ("y", "x", "band")):
         for dtype in DTYPES:
             for operation in our_operations().values():
-                yield from _plan_of(operation, dims, np.dtype(dtype))
+                for step in variants(operation):
+                    yield from _plan_of(step, dims, np.dtype(dtype))
 
 
-def _plan_of(cls: type[Operation], dims: Dims, dtype: np.dtype) -> Iterator[Plan]:
-    """Yield a plan of an operation's example; none where it takes no raster of this kind."""
-    steps = [f"- {cls.example}"]
-    step = cls.model_validate(parse(f"step: {cls.example}").data["step"])
+def variants(cls: type[Operation]) -> Iterator[Operation]:
+    """Yield an operation's example, then with each choice of each parameter that has choices, where it takes that."""
+    example: dict[str, Any] = parse(f"step: {cls.example}").data["step"]
+    yield cls.model_validate(example)
+    for name, field in cls.model_fields.items():
+        for choice in _choices(field.annotation, example.get(name)) if name not in Operation.model_fields else ():
+            with suppress(ValueError, PipelineError):  # a choice that the rest of the example does not go with
+                yield cls.model_validate(example | {name: choice})
+
+
+def _choices(annotation: Any, chosen: Any) -> list[Any]:
+    """Return the words that a parameter may be, as values of it: of several each alone, and each with those chosen."""
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    if get_origin(annotation) is tuple:
+        words = _choices(get_args(annotation)[0], None)
+        return [[word] for word in words] + [[*chosen, word] for word in words if chosen and word not in chosen]
+    return [choice for part in get_args(annotation) for choice in _choices(part, chosen)]
+
+
+def _plan_of(step: Operation, dims: Dims, dtype: np.dtype) -> Iterator[Plan]:
+    """Yield a plan of a step; none where it takes no raster of this kind."""
+    steps = [f"- {json.dumps(step.model_dump(mode='json', exclude_defaults=True))}"]
     for maker in step.tables().values():
         steps.insert(0, f"- {{name: {maker}, op: palette, input: image, bands: [3, 2, 1], colors: 16}}")
     names = dict.fromkeys(["image", *(name for name in step.sources().values() if name)])
     lines = [f"inputs: {{{', '.join(f'{name}: unused.zarr' for name in names)}}}", "steps:", *steps]
     series = (("time", tuple(f"2024-01-{band + 1:02}" for band in range(BANDS))),)
-    nodata = 0 if dtype.kind == "u" else float("nan")
+    nodata = float("nan") if dtype.kind == "f" else 0
     bands = tuple(f"b{band + 1}" for band in range(BANDS))
     spec = RasterSpec(SIDE, SIDE, dtype, dims, bands, nodata, series)
     single = RasterSpec(SIDE, SIDE, np.dtype(np.uint16), ("y", "x"), ("b1",), 0)

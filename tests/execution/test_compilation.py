@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import pickle
+import platform
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import llvmlite.binding
 import numpy as np
 import pytest
 
@@ -71,8 +73,8 @@ def test_one_share_is_computed_without_the_others(share: str, monkeypatch: pytes
     assert names == expected[share]
 
 
-def run_with_cache(folder: Path, code: str, *arguments: str) -> subprocess.Popen[str]:
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(folder)}
+def run_with_cache(folder: Path, code: str, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(folder)} | variables
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -165,3 +167,29 @@ def test_a_kernel_is_compiled_again_by_another_compiler(package: str, monkeypatc
     before = machine_code.stamp.__wrapped__(KERNELS)
     monkeypatch.setattr(sys.modules[package], "__version__", "999")
     assert machine_code.stamp.__wrapped__(KERNELS) != before == machine_code.stamp(KERNELS)
+
+
+V3 = machine_code.PROCESSORS["x86_64"]["x86-64-v3"]
+has_v3 = platform.machine() == "x86_64" and all(llvmlite.binding.get_host_cpu_features().get(name) for name in V3)
+
+
+@pytest.mark.skipif(not has_v3, reason="kernels are carried for processors of x86-64-v3")
+def test_kernels_that_a_package_carries_are_taken_unless_a_file_has_changed(tmp_path: Path) -> None:
+    kernels = tmp_path / "pipeline" / "kernels"
+    shutil.copytree(Path(pipeline.__file__).parent, kernels.parent, ignore=shutil.ignore_patterns("__pycache__"))
+    code = (
+        "import sys\nsys.path.insert(0, sys.argv[1])\n"
+        "import numpy as np\nfrom pipeline.kernels.outside import increase\n"
+        "values = np.array([40])\nincrease(values)\nprint(values[0], sum(increase.made.stats.cache_hits.values()))"
+    )
+    (kernels / "outside.py").write_text(OUTER)
+    (kernels / "inside.py").write_text(INNER.format(2))
+    named = {"NUMBA_CPU_NAME": "x86-64-v3", "NUMBA_CPU_FEATURES": ""}
+    assert run_with_cache(tmp_path / "v3", code, str(tmp_path), **named).communicate()[0].split() == ["42", "0"]
+    (kernels / "compiled" / "x86-64-v3").mkdir(parents=True)
+    for file in (tmp_path / "v3").glob("**/*.nb[ci]"):
+        shutil.copy(file, kernels / "compiled" / "x86-64-v3")
+    assert run_with_cache(tmp_path / "own", code, str(tmp_path)).communicate()[0].split() == ["42", "1"]
+    assert not list((tmp_path / "own").glob("**/*.nb[ci]"))
+    (kernels / "inside.py").write_text(INNER.format(3))
+    assert run_with_cache(tmp_path / "own", code, str(tmp_path)).communicate()[0].split() == ["43", "0"]

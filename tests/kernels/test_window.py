@@ -342,6 +342,19 @@ def test_a_constant_window_is_exact(dtype: str, constant: float, size: tuple[int
     assert (got["range"][known] == 0).all()
 
 
+@pytest.mark.parametrize("size", [(3, 3), (181, 181), (183, 183), (257, 257), (259, 259)])
+@pytest.mark.parametrize(("dtype", "extreme"), [("uint16", 2**16 - 1), ("int16", -(2**15)), ("uint8", 255)])
+def test_the_largest_sums_of_small_integers_are_exact(dtype: str, extreme: int, size: tuple[int, int]) -> None:
+    """32-bit sums hold 181 x 181 values of 16 bits, and no 183 x 183."""
+    values = np.full((1, 4 + size[0] - 1, 5 + size[1] - 1), extreme, dtype)
+    values[0, :2, :3] = 1
+    windows = Windows(region=(0, 4, 0, 5), origin=(-(size[0] // 2), -(size[1] // 2)), out_origin=(0, 0), size=size)
+    got = compute(values, None, windows, ("mean", "sum"))
+    expected = sliding_window_view(values[0].astype(np.int64), size).sum(axis=(2, 3))
+    np.testing.assert_array_equal(got["sum"][0], expected)
+    np.testing.assert_array_equal(got["mean"][0], (expected * (1 / (size[0] * size[1]))).astype(np.float32))
+
+
 @pytest.mark.parametrize("size", [(3, 3), (15, 15), (101, 101)])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_variance_is_stable_at_large_offsets(size: tuple[int, int], dtype: str) -> None:

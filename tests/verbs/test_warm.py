@@ -10,6 +10,7 @@ import pytest
 from pipeline import api
 from pipeline.kernels.machine_code import cached_only
 from pipeline.operations.registry import our_operations
+from pipeline.operations.window import Window
 from pipeline.verbs import warm
 from tests import harness
 
@@ -29,7 +30,7 @@ def test_what_is_warmed_for_a_pipeline_is_what_its_run_needs(tmp_path: Path) -> 
 @pytest.mark.parametrize("dims", [("band", "y", "x"), ("y", "x", "band")])
 def test_every_operation_has_a_plan_to_be_warmed_by(op: str, dims: tuple[str, ...]) -> None:
     for dtype in warm.DTYPES:
-        (plan,) = warm._plan_of(our_operations()[op], dims, np.dtype(dtype))
+        (plan,) = warm._plan_of(next(warm.variants(our_operations()[op])), dims, np.dtype(dtype))
         assert op in {step.operation.op for planned in plan.passes for step in planned.steps} | {
             sweep.step.operation.op for planned in plan.passes for sweep in planned.sweeps
         }
@@ -39,4 +40,12 @@ def test_warming_everything_compiles_each_plan(monkeypatch: pytest.MonkeyPatch) 
     plans = []
     monkeypatch.setattr(warm, "compile_kernels", lambda plan, progress: plans.append(plan))
     api.warm()
-    assert len(plans) == 2 * len(warm.DTYPES) * len(our_operations())
+    num_steps = sum(len(list(warm.variants(operation))) for operation in our_operations().values())
+    assert 5 * len(our_operations()) < num_steps
+    assert 0.9 * 2 * len(warm.DTYPES) * num_steps < len(plans) <= 2 * len(warm.DTYPES) * num_steps
+
+
+def test_a_statistic_is_warmed_alone_and_with_those_of_the_example() -> None:
+    found = {step.statistics for step in warm.variants(Window)}
+    assert {("mean", "std"), ("min",), ("median",), ("mean", "std", "median")} <= found
+    assert {step.boundary for step in warm.variants(Window)} > {"reflect", "wrap"}
