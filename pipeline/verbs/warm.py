@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 import numpy as np
 
 from pipeline.config import parse, resolve, validate
-from pipeline.execution.compilation import compile_kernels
+from pipeline.execution.compilation import compute_pixels
 from pipeline.execution.progress import Progress
 from pipeline.model.errors import PipelineError
 from pipeline.model.raster import Dims, RasterSpec
@@ -30,18 +31,25 @@ def warm_everything(progress: Progress) -> float:
 
     Its example, and the example with each other choice (statistic, method, boundary, ...) that a parameter offers.
     """
-    started = time.monotonic()
-    for plan in _plans():
-        compile_kernels(plan, progress)
+    started, operations = time.monotonic(), our_operations()
+    progress.start(len(operations), what="compiling")
+    gc.disable()  # as where a run compiles; its children would each begin anew for each plan
+    try:
+        for number, (op, operation) in enumerate(operations.items(), 1):
+            progress.begin_part(f"compiling {number} of {len(operations)}: {op}")
+            for plan in _plans(operation):
+                compute_pixels(plan)
+    finally:
+        gc.enable()
+        progress.stop()
     return time.monotonic() - started
 
 
-def _plans() -> Iterator[Plan]:
+def _plans(operation: type[Operation]) -> Iterator[Plan]:
     for dims in (("band", "y", "x"), ("y", "x", "band")):
         for dtype in DTYPES:
-            for operation in our_operations().values():
-                for step in variants(operation):
-                    yield from _plan_of(step, dims, np.dtype(dtype))
+            for step in variants(operation):
+                yield from _plan_of(step, dims, np.dtype(dtype))
 
 
 def variants(cls: type[Operation]) -> Iterator[Operation]:
