@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from pipeline.kernels import difference
+from pipeline.kernels import difference, terrain
 from tests.strategy_pointwise import POINTWISE
 
 BOUNDARIES = ("reflect", "nearest", "mirror", "constant", "wrap", "shrink")
@@ -241,6 +241,33 @@ def composite_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
     return step
 
 
+@st.composite
+def terrain_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
+    step: dict[str, Any] = {"name": name, "op": "terrain"}
+    names = draw(st.lists(st.sampled_from(terrain.OUTPUTS), min_size=1, max_size=4, unique=True))
+    step["outputs"], used = names, set(names)
+    if used & terrain.OF_SIDES:
+        step["spacing"] = draw(st.sampled_from([1, 10, [0.1, 30], [2.5, 0.7]]))
+    if used & {"slope", "aspect", "hillshade"}:
+        step["method"] = draw(st.sampled_from(["horn", "zevenbergen_thorne"]))
+    if "slope" in used:
+        step["slope_unit"] = draw(st.sampled_from(["degree", "percent"]))
+    if "aspect" in used:
+        step |= draw(st.sampled_from([{}, {"flat": -1}]))
+    if "tri" in used:
+        step["tri_method"] = draw(st.sampled_from(["riley", "wilson"]))
+    if "hillshade" in used:
+        step["shading"] = draw(st.sampled_from(["single", "multidirectional", "combined"]))
+        step |= {"altitude": draw(st.sampled_from([0, 30, 45, 90])), "z_factor": draw(st.sampled_from([1, 0.01]))}
+        if step["shading"] != "multidirectional":
+            step["azimuth"] = draw(st.sampled_from([315, 0, 77.5, -90]))
+    if "tpi" in used and draw(st.booleans()):
+        step["ring"] = draw(st.sampled_from([[1, 1], [2, 3.5], [4, 4]]))
+    else:
+        step["compute_edges"] = draw(st.booleans())
+    return step
+
+
 STEPS = {
     "composite": composite_steps,
     "components": components_steps,
@@ -253,6 +280,7 @@ STEPS = {
     "label_stats": label_stats_steps,
     "palette": palette_steps,
     "quantize": quantize_steps,
+    "terrain": terrain_steps,
     "threshold": threshold_steps,
     "window": window_steps,
     **POINTWISE,
@@ -307,6 +335,7 @@ SCRATCH_STEPS: dict[str, dict[str, Any]] = {
     "quantize": {"palette": [[i, 255 - i, i * 7 % 256] for i in range(256)], "outputs": ["index", "color", "distance"]},
     "label_stats": {"labels": "labels", "statistics": ["mean", "std", "min", "median"], "recolor": ["mean"]},
     "calc": {"expression": "where(b1 > b2, (b1 - b2) / (b1 + b3), input) ** 2 - log(input)"},
+    "terrain": {"outputs": list(terrain.OUTPUTS), "spacing": 1},
     "threshold": {"method": "otsu"},
     "distance": {"where": "b1 > 300 and b2 > 1", "radius": 12},
     "cast": {"dtype": "uint8", "scale": 0.1, "nodata": 255},
@@ -337,7 +366,7 @@ def chains(draw: st.DrawFn) -> list[dict[str, Any]]:
         if step.get("statistics"):
             step.pop("percentiles", None)
         for key in ("statistics", "outputs"):
-            if key in step:
+            if key in step and step["op"] != "terrain":  # whose parameters are for its outputs
                 step[key] = step[key][:2]
         if "recolor" in step:
             step["recolor"] = [statistic for statistic in step["recolor"] if statistic in step["statistics"]]
