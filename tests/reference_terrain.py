@@ -175,3 +175,46 @@ def _position(step: Any, plane: np.ndarray) -> np.ndarray:
     centre = windows[..., reach, reach]
     value: np.ndarray = centre - chosen.mean(axis=-1)
     return np.where(np.isfinite(value), value, np.nan)
+
+
+def relief(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
+    """Each pixel looked up in the ramp by itself, entry by entry."""
+    plane = planes[0]  # the band that is picked
+    inside = plane[np.isfinite(plane)]
+    low, high = (inside.min(), inside.max()) if inside.size else (0.0, 0.0)
+    entries, missing = [], [0.0] * 4
+    for value, *color in step.colors:
+        if value == "nv":
+            missing = [float(channel) for channel in color]
+        else:
+            share = isinstance(value, str)
+            entries.append((low + float(value[:-1]) / 100 * (high - low) if share else value, color))
+    entries.sort(key=lambda entry: entry[0])
+    found = np.array([[_color(pixel, entries, missing, step.pick) for pixel in row] for row in plane])
+    found = np.moveaxis(found.reshape(*plane.shape, 4), -1, 0)[: 4 if step.alpha else 3]
+    rounded = np.floor(found + 0.5)
+    doubt = np.abs(found + 0.5 - np.rint(found + 0.5)) < 1e-6
+    table = sorted(entries, key=lambda entry: entry[0])
+    has_missing = any(value == "nv" for value, *_ in step.colors)
+    values = np.array([np.nan] * has_missing + [value for value, _ in table])
+    colors = np.array([missing] * has_missing + [color for _, color in table], np.float64)
+    return {
+        "color": (rounded, (doubt & (step.pick == "interpolate") & (found != rounded)).astype(float)),
+        "table/value": (values, 1e-9 * np.abs(np.nan_to_num(values))),
+        "table/color": (colors, None),
+    }
+
+
+def _color(pixel: float, entries: list[Any], missing: list[float], pick: str) -> list[float]:
+    if np.isnan(pixel):
+        return missing
+    equal = [color for value, color in entries if value == pixel]
+    if equal or pick == "exact":
+        return equal[0] if equal else [0.0] * 4
+    below, above = [e for e in entries if e[0] < pixel], [e for e in entries if e[0] > pixel]
+    if not below or not above:
+        return (above[0] if above else below[-1])[1]
+    (first, one), (second, two) = below[-1], above[0]
+    if pick == "nearest":
+        return one if pixel - first < second - pixel else two
+    return [a + (pixel - first) / (second - first) * (b - a) for a, b in zip(one, two, strict=True)]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.kernels import difference, terrain
 from tests.strategy_pointwise import POINTWISE
+from tests.strategy_terrain import TERRAIN
 
 BOUNDARIES = ("reflect", "nearest", "mirror", "constant", "wrap", "shrink")
 LABEL_STATISTICS = ("count", "sum", "mean", "var", "std", "min", "max", "range")
@@ -241,33 +242,6 @@ def composite_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
     return step
 
 
-@st.composite
-def terrain_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
-    step: dict[str, Any] = {"name": name, "op": "terrain"}
-    names = draw(st.lists(st.sampled_from(terrain.OUTPUTS), min_size=1, max_size=4, unique=True))
-    step["outputs"], used = names, set(names)
-    if used & terrain.OF_SIDES:
-        step["spacing"] = draw(st.sampled_from([1, 10, [0.1, 30], [2.5, 0.7]]))
-    if used & {"slope", "aspect", "hillshade"}:
-        step["method"] = draw(st.sampled_from(["horn", "zevenbergen_thorne"]))
-    if "slope" in used:
-        step["slope_unit"] = draw(st.sampled_from(["degree", "percent"]))
-    if "aspect" in used:
-        step |= draw(st.sampled_from([{}, {"flat": -1}]))
-    if "tri" in used:
-        step["tri_method"] = draw(st.sampled_from(["riley", "wilson"]))
-    if "hillshade" in used:
-        step["shading"] = draw(st.sampled_from(["single", "multidirectional", "combined"]))
-        step |= {"altitude": draw(st.sampled_from([0, 30, 45, 90])), "z_factor": draw(st.sampled_from([1, 0.01]))}
-        if step["shading"] != "multidirectional":
-            step["azimuth"] = draw(st.sampled_from([315, 0, 77.5, -90]))
-    if "tpi" in used and draw(st.booleans()):
-        step["ring"] = draw(st.sampled_from([[1, 1], [2, 3.5], [4, 4]]))
-    else:
-        step["compute_edges"] = draw(st.booleans())
-    return step
-
-
 STEPS = {
     "composite": composite_steps,
     "components": components_steps,
@@ -280,10 +254,10 @@ STEPS = {
     "label_stats": label_stats_steps,
     "palette": palette_steps,
     "quantize": quantize_steps,
-    "terrain": terrain_steps,
     "threshold": threshold_steps,
     "window": window_steps,
     **POINTWISE,
+    **TERRAIN,
 }
 """One strategy per operation; it draws `outputs` or `statistics` where the operation has the choice."""
 
@@ -296,8 +270,8 @@ def outputs_of(step: dict[str, Any]) -> list[str]:
         return []
     if step["op"] == "components":
         return ["labels"]
-    if step["op"] == "threshold":
-        return ["mask"]
+    if step["op"] in ("threshold", "relief"):
+        return ["mask" if step["op"] == "threshold" else "color"]
     if step["op"] == "gabor" and "window" not in step:
         return ["response"]
     percentiles = [f"p{value:g}" for value in step.get("percentiles", ())]
@@ -335,6 +309,7 @@ SCRATCH_STEPS: dict[str, dict[str, Any]] = {
     "quantize": {"palette": [[i, 255 - i, i * 7 % 256] for i in range(256)], "outputs": ["index", "color", "distance"]},
     "label_stats": {"labels": "labels", "statistics": ["mean", "std", "min", "median"], "recolor": ["mean"]},
     "calc": {"expression": "where(b1 > b2, (b1 - b2) / (b1 + b3), input) ** 2 - log(input)"},
+    "relief": {"bands": [1], "colors": [[0, 0, 0, 0], [1000, 255, 200, 100], [5000, 9, 99, 199]], "alpha": True},
     "terrain": {"outputs": list(terrain.OUTPUTS), "spacing": 1},
     "threshold": {"method": "otsu"},
     "distance": {"where": "b1 > 300 and b2 > 1", "radius": 12},

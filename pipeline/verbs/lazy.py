@@ -23,7 +23,6 @@ from pipeline.operations.base import Operation
 from pipeline.operations.terrain import Terrain
 from pipeline.planning.passes import make_plan
 from pipeline.planning.plan import InputSpec, Plan, Settings
-from pipeline.storage.matrix import read_matrix
 from pipeline.verbs.array import take_array
 
 
@@ -92,7 +91,7 @@ def _plan(steps: Sequence[Mapping[str, Any]], spec: RasterSpec, keep: Sequence[s
     settings = Settings(memory_bytes=2**62, workers=1, keep=config.output.keep, halo="read")
     inputs = {"image": InputSpec("image", spec, (spec.height, spec.width))}
     with locating(document):
-        config = with_matrices(document, config, read_matrix)
+        config = with_matrices(document, config)
         plan = make_plan(config.steps, resolve(config), inputs, settings)
         _refuse_sweeps(plan)
     return plan, list(_rough_spacing(config.steps, plan, spec))

@@ -13,6 +13,7 @@ from scipy.ndimage import gaussian_filter
 
 from pipeline import api
 from pipeline.config import parse
+from tests import harness
 from tests.georeference import placed_tiff
 
 PAGE = Path(__file__).parents[2] / "docs" / "terrain.md"
@@ -48,3 +49,19 @@ def test_slope_and_hillshade_of_a_dem(tmp_path: Path, monkeypatch: pytest.Monkey
     light = np.array([-0.5, 0.5, np.sqrt(0.5)])  # from the north-west, 45 degrees high
     shade = 1 + 254 * np.clip(np.tensordot(light, normal, 1), 0, 1)
     assert np.all(np.abs(found["hillshade"] - shade) <= 0.5 + 1e-9)
+
+
+def test_in_colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heights = draw_dem(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    document = example(1)
+    api.run(document)
+    api.run({**document, "output": {"path": "steps.zarr", "keep": ["tinted", "ground"]}})
+    shade = harness.read(tmp_path / "steps.zarr", "ground/hillshade")
+    tinted = harness.read(tmp_path / "steps.zarr", "tinted/color").astype(float)
+    at = np.array([heights.min(), (heights.min() + heights.max()) / 2, heights.max()])
+    for band, channels in enumerate([(0, 255, 255), (90, 255, 255), (160, 0, 255)]):
+        assert np.all(np.abs(tinted[band] - np.interp(heights, at, channels)) <= 0.5 + 1e-6)
+    with rasterio.open(tmp_path / "map.tif") as file:
+        assert file.nodata is None
+        assert np.array_equal(file.read(), np.rint(tinted * shade / 255))

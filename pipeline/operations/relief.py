@@ -1,0 +1,201 @@
+"""Values as colours, by a ramp of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import BeforeValidator, StrictBool, field_validator
+
+from pipeline.model.errors import InputUnfit, PipelineError
+from pipeline.model.raster import RasterSpec
+from pipeline.model.region import Region
+from pipeline.model.table import Table, TableSpec
+from pipeline.operations.base import Block, Reduction, Specs
+from pipeline.operations.registry import register
+from pipeline.operations.traits import ReadsMatrices
+from pipeline.storage.color_ramp import MAX_ENTRIES, NOTHING, SUFFIXES, Entry, parse_entry, read_ramp
+
+TILE_ROWS = 32
+CHANNELS = ("red", "green", "blue", "alpha")
+MAPS: Mapping[str, tuple[Entry, ...]] = {
+    "grey": (("0%", 0, 0, 0, 255), ("100%", 255, 255, 255, 255)),
+    "elevation": (
+        ("0%", 0, 191, 191, 255),
+        ("20%", 0, 255, 0, 255),
+        ("40%", 255, 255, 0, 255),
+        ("60%", 255, 127, 0, 255),
+        ("80%", 191, 127, 63, 255),
+        ("100%", 200, 200, 200, 255),
+    ),
+    "terrain": (
+        ("0%", 51, 51, 153, 255),
+        ("15%", 0, 153, 255, 255),
+        ("25%", 0, 204, 102, 255),
+        ("50%", 255, 255, 153, 255),
+        ("75%", 128, 92, 84, 255),
+        ("100%", 255, 255, 255, 255),
+    ),
+}
+"""From the smallest to the largest value; `elevation` is GRASS's, `terrain` matplotlib's."""
+
+
+def to_ramp(value: Any) -> Any:
+    """Return entries, the name of a map, or the path of a colour file."""
+    if isinstance(value, str):
+        if value in MAPS or value.lower().endswith(SUFFIXES):
+            return value
+        known = f"one of {', '.join(MAPS)}, a colour file ({', '.join(SUFFIXES)}) or a list"
+        raise ValueError(f"must be {known}, got {value!r}")
+    if not isinstance(value, list | tuple) or not all(isinstance(entry, list | tuple) for entry in value):
+        raise ValueError("must be a list such as [[0, 0, 90, 160], [50%, yellow], [100%, white]], or a colour file")
+    if not 1 <= len(value) <= MAX_ENTRIES:
+        raise ValueError(f"must have 1 to {MAX_ENTRIES} colours, got {len(value)}")
+    return tuple(parse_entry(entry) for entry in value)
+
+
+@register
+class Relief(ReadsMatrices, Reduction):
+    """Values as colours: each pixel between those of the two nearest values of a ramp, as gdaldem color-relief.
+
+    Beyond the ends of the ramp pixels have the colour of the end. Invalid pixels get that of `nv`, else 0, 0, 0, and
+    alpha 0. Percentages lie between the smallest and the largest value of the whole raster (infinities left out).
+    """
+
+    matrices: ClassVar[tuple[str, ...]] = ("colors",)
+    example: ClassVar[str] = "{name: tinted, op: relief, input: image, bands: [1], colors: elevation}"
+    outputs_text: ClassVar[Mapping[str, str]] = {
+        "color": "bands red, green, blue and, with `alpha`, alpha; uint8",
+        "table": "value (NaN for that of invalid pixels) and color of each entry, sorted",
+    }
+
+    op: Literal["relief"]
+    colors: Annotated[
+        tuple[Entry, ...] | str, BeforeValidator(to_ramp, json_schema_input_type=str | list[list[float | str]])
+    ]
+    """The ramp: grey, elevation or terrain, over the range of the raster; a colour file of gdaldem (.txt, .clr,
+    .csv); or a list such as [[0, 0, 90, 160], [50%, yellow], [nv, 0, 0, 0, 0]]."""
+    pick: Literal["interpolate", "nearest", "exact"] = "interpolate"
+    """Between two colours; the colour of the nearest value, of equally near ones the larger; or that of an equal value,
+    0, 0, 0, and alpha 0, where there is none."""
+    alpha: StrictBool = False
+    """A fourth band: how opaque a pixel is."""
+
+    @field_validator("colors")
+    @classmethod
+    def _check_colors(cls, colors: tuple[Entry, ...] | str) -> tuple[Entry, ...] | str:
+        if not isinstance(colors, str):
+            values = [entry[0] for entry in colors]
+            if values.count(NOTHING) > 1:
+                raise ValueError("must have one colour for nv, got several")
+            if len(values) == values.count(NOTHING):
+                raise ValueError("must have the colour of a value, got only that of nv")
+        return colors
+
+    @staticmethod
+    def read_file(path: str) -> Any:
+        return read_ramp(path)
+
+    def matrix_files(self) -> dict[str, str]:
+        return {} if self.colors in MAPS else super().matrix_files()
+
+    @property
+    def _entries(self) -> tuple[Entry, ...]:
+        return MAPS[self.colors] if isinstance(self.colors, str) else self.colors
+
+    def output_specs(self, specs: Specs) -> dict[str, RasterSpec]:
+        source = specs["input"]
+        if source.num_bands != 1:
+            raise PipelineError(
+                f"the raster's bands are {', '.join(source.bands[:6])}; pick the one that is coloured: `bands: [1]`",
+                ("bands",),
+            )
+        dims = source.dims if "band" in source.dims else ("band", "y", "x")
+        bands = CHANNELS[: 4 if self.alpha else 3]
+        return {
+            "color": replace(source, dtype=np.dtype(np.uint8), nodata=None, dims=dims, bands=bands, band_coordinates=())
+        }
+
+    def table_spec(self, specs: Specs) -> TableSpec:
+        return TableSpec({"value": ("entry",), "color": ("entry", "band")}, CHANNELS, len(self._entries))
+
+    def num_sweeps(self, specs: Specs) -> int:
+        return int(any(_is_share(value) for value, *_ in self._entries))
+
+    def start(self, specs: Specs) -> Table:
+        return {} if self.num_sweeps(specs) else self._ramp(0.0, 0.0)
+
+    def partial(self, blocks: Mapping[str, Block], state: Table, sweep: int, region: Region) -> Table:
+        low, high = math.inf, -math.inf
+        for top in range(region.top, region.bottom, TILE_ROWS):
+            tile = replace(region, top=top, bottom=min(top + TILE_ROWS, region.bottom))
+            values = blocks["input"].part(tile)
+            values = values[np.isfinite(values)]
+            low, high = min(low, values.min(initial=math.inf)), max(high, values.max(initial=-math.inf))
+        return {"low": np.array([low], np.float64), "high": np.array([high], np.float64)}
+
+    def partial_bytes(self, specs: Specs, num_pixels: int) -> int:
+        return 16
+
+    def merge(self, first: Table, second: Table, sweep: int) -> Table:
+        return {"low": np.minimum(first["low"], second["low"]), "high": np.maximum(first["high"], second["high"])}
+
+    def fold(self, partial: Table, state: Table, sweep: int) -> Table:
+        low, high = float(partial["low"][0]), float(partial["high"][0])
+        if low > high:
+            raise InputUnfit(f"step {self.name!r}: no pixel is valid, so percentages are of nothing; give numbers")
+        return self._ramp(low, high)
+
+    def _ramp(self, low: float, high: float) -> Table:
+        """Return the entries, that of invalid pixels first, the others by their value, equal ones in their order."""
+        values = np.array([_resolved(value, low, high) for value, *_ in self._entries])
+        order = np.argsort(np.where(np.isnan(values), -math.inf, values), kind="stable")
+        return {"value": values[order], "color": np.array([entry[1:] for entry in self._entries], np.float64)[order]}
+
+    def scratch_bytes(self, specs: Specs, shape: tuple[int, int]) -> int:
+        return TILE_ROWS * shape[1] * 96 + 2**16
+
+    def apply(
+        self, blocks: Mapping[str, Block], tables: Mapping[str, Any], out: Mapping[str, Block], region: Region
+    ) -> None:
+        values, colors = tables["self"]["value"], tables["self"]["color"]
+        missing = np.zeros(4)
+        if np.isnan(values[0]):
+            missing, values, colors = colors[0], values[1:], colors[1:]
+        source, target = blocks["input"].by_band()[0], out["color"].by_band()
+        for top in range(region.top, region.bottom, TILE_ROWS):
+            tile = replace(region, top=top, bottom=min(top + TILE_ROWS, region.bottom))
+            pixels = source[tile.slices(blocks["input"].origin)].astype(np.float64)
+            self._paint(pixels, values, colors, missing, target[(slice(None), *tile.slices(out["color"].origin))])
+
+    def _paint(
+        self, pixels: np.ndarray, values: np.ndarray, colors: np.ndarray, missing: np.ndarray, target: np.ndarray
+    ) -> None:
+        after = np.searchsorted(values, pixels)  # the first value that is not smaller
+        before, after = np.maximum(after - 1, 0), np.minimum(after, len(values) - 1)
+        with np.errstate(all="ignore"):
+            past, left, span = pixels - values[before], values[after] - pixels, values[after] - values[before]
+            if self.pick == "interpolate":
+                share = np.where(span > 0, past / span, 1.0)  # beyond an end, both colours are one
+            else:
+                share = np.where(past < left, 0.0, 1.0)
+            nowhere = (left != 0) & (self.pick == "exact")
+        for band, plane in enumerate(target):
+            first, second = colors[before, band], colors[after, band]
+            color = np.floor(first + np.nan_to_num(share) * (second - first) + 0.5)
+            color[nowhere] = 0
+            color[np.isnan(pixels)] = missing[band]
+            plane[...] = color
+
+
+def _is_share(value: float | str) -> bool:
+    return isinstance(value, str) and value != NOTHING
+
+
+def _resolved(value: float | str, low: float, high: float) -> float:
+    if isinstance(value, str):
+        return math.nan if value == NOTHING else low + float(value.removesuffix("%")) / 100 * (high - low)
+    return value
