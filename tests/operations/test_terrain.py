@@ -162,30 +162,6 @@ def test_rows_may_go_north_and_columns_west(north_up: bool, tmp_path: Path) -> N
         np.testing.assert_allclose(found[name][flip], expected[name], rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize(("crs", "size"), [("EPSG:4326", 1.0), ("EPSG:4258", 1 / 1200), ("EPSG:4807", 0.01)])
-def test_pixels_in_degrees_are_measured_row_by_row(crs: str, size: float) -> None:
-    """Against geodesics between neighbours: of two rows, and over half a pixel, where a chord is the parallel."""
-    top = 47.0 if size < 0.1 else 90.5
-    spec = RasterSpec(181, 60, np.dtype("f4"), transform=(size, 0, 8, 0, -size, top), crs=crs)  # type: ignore[arg-type]
-    system = pyproj.CRS(crs)
-    unit = np.degrees(system.axis_info[0].unit_conversion_factor)
-    geod = system.get_geod()
-    assert geod is not None
-    ground, words = ground_of(spec)
-    heights, widths = ground.sides(0, 181)
-    latitudes = (top - size * (np.arange(181) + 0.5)) * unit
-    inside = slice(1, -1)
-    zero = np.zeros(181)
-    steps = geod.inv(zero, latitudes - size * unit / 200, zero, latitudes + size * unit / 200)[2]
-    np.testing.assert_allclose(heights[inside], 100 * np.array(steps)[inside], rtol=1e-8)
-    across = geod.inv(zero, latitudes, zero + size * unit / 100, latitudes)[2]
-    np.testing.assert_allclose(widths[inside], 100 * np.array(across)[inside], rtol=1e-6)
-    assert "row by row" in words
-    if size == 1:
-        assert np.isnan(widths[[0, -1]]).all()
-        assert "of no width (the pole) at latitude 90" in words
-
-
 def test_degrees_from_pole_to_pole(tmp_path: Path) -> None:
     """No refusal; where a pixel has no width there is no slope, and the rest is computed, the last row too."""
     heights = (np.random.default_rng(0).normal(size=(181, 40)) * 2e4).astype(np.float32)
