@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BeforeValidator, StrictBool, field_validator
@@ -165,30 +165,56 @@ class Relief(ReadsMatrices, Reduction):
         missing = np.zeros(4)
         if np.isnan(values[0]):
             missing, values, colors = colors[0], values[1:], colors[1:]
-        source, target = blocks["input"].by_band()[0], out["color"].by_band()
+        source, target, intervals = blocks["input"], out["color"], _intervals(values, colors, missing)
         for top in range(region.top, region.bottom, TILE_ROWS):
             tile = replace(region, top=top, bottom=min(top + TILE_ROWS, region.bottom))
-            pixels = source[tile.slices(blocks["input"].origin)].astype(np.float64)
-            self._paint(pixels, values, colors, missing, target[(slice(None), *tile.slices(out["color"].origin))])
+            pixels = source.by_band()[0][tile.slices(source.origin)].astype(np.float64)
+            place, share = self._placed(pixels, values, intervals)
+            for band, plane in enumerate(target.by_band()[(slice(None), *tile.slices(target.origin))]):
+                color = share * intervals.rises[band][place]
+                color += intervals.colors[band][place]
+                color += 0.5
+                np.copyto(plane, color, casting="unsafe")  # what is cut off rounds half up
 
-    def _paint(
-        self, pixels: np.ndarray, values: np.ndarray, colors: np.ndarray, missing: np.ndarray, target: np.ndarray
-    ) -> None:
-        after = np.searchsorted(values, pixels)  # the first value that is not smaller
-        before, after = np.maximum(after - 1, 0), np.minimum(after, len(values) - 1)
-        with np.errstate(all="ignore"):
-            past, left, span = pixels - values[before], values[after] - pixels, values[after] - values[before]
-            if self.pick == "interpolate":
-                share = np.where(span > 0, past / span, 1.0)  # beyond an end, both colours are one
-            else:
-                share = np.where(past < left, 0.0, 1.0)
-            nowhere = (left != 0) & (self.pick == "exact")
-        for band, plane in enumerate(target):
-            first, second = colors[before, band], colors[after, band]
-            color = np.floor(first + np.nan_to_num(share) * (second - first) + 0.5)
-            color[nowhere] = 0
-            color[np.isnan(pixels)] = missing[band]
-            plane[...] = color
+    def _placed(self, pixels: np.ndarray, values: np.ndarray, intervals: _Intervals) -> tuple[np.ndarray, np.ndarray]:
+        """Return the interval of each pixel, and how far in it lies, from 0 to 1."""
+        is_missing = np.isnan(pixels)
+        inside = np.clip(pixels, values[0], values[-1])
+        place = np.searchsorted(values, inside)  # the first value that is not smaller
+        place[is_missing] = len(values)
+        if self.pick == "exact":
+            place[~is_missing & (values[np.minimum(place, len(values) - 1)] != pixels)] = len(values) + 1
+            return place, np.ones(pixels.shape)
+        inside[is_missing] = 0
+        share = inside - intervals.lows[place]
+        share /= intervals.spans[place]
+        if self.pick == "nearest":
+            lows, highs = intervals.lows[place], values[np.minimum(place, len(values) - 1)]
+            share = np.where(inside - lows < highs - inside, 0.0, 1.0)
+        return place, share
+
+
+class _Intervals(NamedTuple):
+    """Between each value of a ramp and the one before it; before the first there is nothing."""
+
+    lows: np.ndarray
+    spans: np.ndarray
+    """Infinite, so that nothing lies in it, before the first value, of invalid pixels and of no colour."""
+    colors: np.ndarray
+    """(band, interval): the colour at its beginning."""
+    rises: np.ndarray
+    """How much more it is at its end."""
+
+
+def _intervals(values: np.ndarray, colors: np.ndarray, missing: np.ndarray) -> _Intervals:
+    """Return the intervals of a ramp, then one of invalid pixels, then one of no colour."""
+    lows = np.concatenate([values[:1], values[:-1], np.zeros(2)])
+    with np.errstate(over="ignore"):
+        spans = np.concatenate([[math.inf], np.diff(values), [math.inf, math.inf]])
+    spans[spans == 0] = math.inf  # of equal values, where no pixel lies
+    first = np.concatenate([colors[:1], colors[:-1], missing[np.newaxis], np.zeros((1, 4))])
+    rises = np.concatenate([np.zeros((1, 4)), np.diff(colors, axis=0), np.zeros((2, 4))])
+    return _Intervals(lows, spans, np.ascontiguousarray(first.T), np.ascontiguousarray(rises.T))
 
 
 def _is_share(value: float | str) -> bool:
