@@ -165,10 +165,12 @@ class Relief(ReadsMatrices, Reduction):
         missing = np.zeros(4)
         if np.isnan(values[0]):
             missing, values, colors = colors[0], values[1:], colors[1:]
+        factor = 2.0**-4 if np.abs(values).max() > 2.0**1000 else 1.0  # so that no difference overflows
+        values = values * factor
         source, target, intervals = blocks["input"], out["color"], _intervals(values, colors, missing)
         for top in range(region.top, region.bottom, TILE_ROWS):
             tile = replace(region, top=top, bottom=min(top + TILE_ROWS, region.bottom))
-            pixels = source.by_band()[0][tile.slices(source.origin)].astype(np.float64)
+            pixels = source.by_band()[0][tile.slices(source.origin)].astype(np.float64) * factor
             place, share = self._placed(pixels, values, intervals)
             for band, plane in enumerate(target.by_band()[(slice(None), *tile.slices(target.origin))]):
                 color = share * intervals.rises[band][place]
@@ -209,8 +211,7 @@ class _Intervals(NamedTuple):
 def _intervals(values: np.ndarray, colors: np.ndarray, missing: np.ndarray) -> _Intervals:
     """Return the intervals of a ramp, then one of invalid pixels, then one of no colour."""
     lows = np.concatenate([values[:1], values[:-1], np.zeros(2)])
-    with np.errstate(over="ignore"):
-        spans = np.concatenate([[math.inf], np.diff(values), [math.inf, math.inf]])
+    spans = np.concatenate([[math.inf], np.diff(values), [math.inf, math.inf]])
     spans[spans == 0] = math.inf  # of equal values, where no pixel lies
     first = np.concatenate([colors[:1], colors[:-1], missing[np.newaxis], np.zeros((1, 4))])
     rises = np.concatenate([np.zeros((1, 4)), np.diff(colors, axis=0), np.zeros((2, 4))])
@@ -223,5 +224,10 @@ def _is_share(value: float | str) -> bool:
 
 def _resolved(value: float | str, low: float, high: float) -> float:
     if isinstance(value, str):
-        return math.nan if value == NOTHING else low + float(value.removesuffix("%")) / 100 * (high - low)
+        if value == NOTHING:
+            return math.nan
+        share = float(value.removesuffix("%")) / 100
+        if math.isinf(high - low):
+            return 2 * (low / 2 + share * (high / 2 - low / 2))
+        return low + share * (high - low)
     return value

@@ -97,8 +97,8 @@ def _value(word: str) -> float | str:
         value = float(number)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
-        raise ValueError(f"{word[:30]!r} is neither a number, a percentage nor nv")
+    if not math.isfinite(value) or (number != word and not 0 <= value <= 100):
+        raise ValueError(f"{word[:30]!r} is neither a number, a percentage from 0 to 100, nor nv")
     return value if number == word else f"{value!r}%"
 
 

@@ -95,6 +95,17 @@ def test_percentages_are_of_the_whole_raster(tmp_path: Path) -> None:
         compute(empty, tmp_path / "none.zarr", "elevation")
 
 
+def test_the_ends_of_floating_point(tmp_path: Path) -> None:
+    values = np.array([[-1.7e308, -8.5e307, 0, 8.5e307, 1.7e308, np.inf, -np.inf]])
+    source = zarr_files.write(tmp_path / "dem.zarr", values)
+    due = [[0, 64, 128, 191, 255, 255, 0]]
+    assert compute(source, tmp_path / "out.zarr", "grey")[0].tolist() == due
+    ramp = [[-1.7e308, 0, 0, 0], [1.7e308, 255, 255, 255]]
+    assert compute(source, tmp_path / "out.zarr", ramp)[0].tolist() == due
+    tiny = zarr_files.write(tmp_path / "tiny.zarr", np.array([[0, 1e-310, 2e-310]]))
+    assert compute(tiny, tmp_path / "out.zarr", "grey")[0].tolist() == [[0, 128, 255]]
+
+
 def test_a_colour_file_beside_the_pipeline_file(tmp_path: Path) -> None:
     zarr_files.write(tmp_path / "dem.zarr", np.array([[1.0, 2, 3]]))
     (tmp_path / "qgis.txt").write_text("INTERPOLATION:INTERPOLATED\n1,255,0,0,255,low: 1\n3,0,0,255,255,high\n")
@@ -111,8 +122,9 @@ def test_a_colour_file_beside_the_pipeline_file(tmp_path: Path) -> None:
         ("1 2 3\n", r"line 1: must have red, green and blue, or the name of a colour: '1 2 3'"),
         ("1 red\n2 rose\n", r"line 2: 'rose' is no whole number from 0 to 255, nor one of the names white, .*'2 rose'"),
         ("1 256 0 0\n", "line 1: '256' is no whole number from 0 to 255"),
-        ("one 1 2 3\n", "line 1: 'one' is neither a number, a percentage nor nv"),
+        ("one 1 2 3\n", "line 1: 'one' is neither a number, a percentage from 0 to 100, nor nv"),
         ("inf 1 2 3\n", "line 1: 'inf' is neither"),
+        ("110% 1 2 3\n", "line 1: '110%' is neither a number, a percentage from 0 to 100, nor nv"),
         ("INTERPOLATION:DISCRETE\n1 red\n", "line 1: 'INTERPOLATION' is neither"),
         ("7\n", "line 1: must be a value and a colour"),
         (" " * (MAX_BYTES + 1), f"a colour file has at most {MAX_BYTES}"),
