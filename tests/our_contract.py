@@ -20,7 +20,7 @@ class Ours(OperationContract):
         *("band counts do not fit", "holds fractions", "the palette has"),
         *("one band is looked at", "is the number of an object", "the condition has"),
         *("histograms are of 8 and 16 bits", "li is for 8 and 16 bits"),
-        "no pixel is valid in all bands",
+        *("no pixel is valid in all bands", "pick the one that is coloured"),
         "is for 8 and 16 bits",
         *("the raster's bands have", "`best` takes all bands of one entry"),
     )
@@ -29,7 +29,7 @@ class Ours(OperationContract):
         return strategies.plain(step)
 
     def fits(self, raster: Raster | None, steps: Any) -> bool:
-        if raster is None or all(step["op"] != "palette" for step in steps):
+        if raster is None or all(step["op"] not in ("palette", "relief") for step in steps):
             return True
         return bool(np.isfinite(raster.planes()).all(axis=0).any())  # else no pixel is valid
 

@@ -19,6 +19,7 @@ from tests.reference_composite import composite
 from tests.reference_pointwise import POINTWISE
 from tests.reference_reduction import REDUCTIONS
 from tests.reference_statistic import order_statistic, statistic_of
+from tests.reference_terrain import relief, terrain
 
 
 def footprint_of(step: Any) -> np.ndarray:
@@ -287,6 +288,8 @@ REFERENCES: dict[str, Callable[[Operation, np.ndarray, np.dtype], Expected]] = {
     "gradient": difference,
     "hessian": difference,
     **REDUCTIONS,
+    "relief": relief,
+    "terrain": terrain,
     **POINTWISE,
     "window": window,
 }

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from pipeline.kernels import difference
+from pipeline.kernels import difference, terrain
 from tests.strategy_pointwise import POINTWISE
+from tests.strategy_terrain import TERRAIN
 
 BOUNDARIES = ("reflect", "nearest", "mirror", "constant", "wrap", "shrink")
 LABEL_STATISTICS = ("count", "sum", "mean", "var", "std", "min", "max", "range")
@@ -256,6 +257,7 @@ STEPS = {
     "threshold": threshold_steps,
     "window": window_steps,
     **POINTWISE,
+    **TERRAIN,
 }
 """One strategy per operation; it draws `outputs` or `statistics` where the operation has the choice."""
 
@@ -268,8 +270,8 @@ def outputs_of(step: dict[str, Any]) -> list[str]:
         return []
     if step["op"] == "components":
         return ["labels"]
-    if step["op"] == "threshold":
-        return ["mask"]
+    if step["op"] in ("threshold", "relief"):
+        return ["mask" if step["op"] == "threshold" else "color"]
     if step["op"] == "gabor" and "window" not in step:
         return ["response"]
     percentiles = [f"p{value:g}" for value in step.get("percentiles", ())]
@@ -307,6 +309,8 @@ SCRATCH_STEPS: dict[str, dict[str, Any]] = {
     "quantize": {"palette": [[i, 255 - i, i * 7 % 256] for i in range(256)], "outputs": ["index", "color", "distance"]},
     "label_stats": {"labels": "labels", "statistics": ["mean", "std", "min", "median"], "recolor": ["mean"]},
     "calc": {"expression": "where(b1 > b2, (b1 - b2) / (b1 + b3), input) ** 2 - log(input)"},
+    "relief": {"bands": [1], "colors": [[0, 0, 0, 0], [1000, 255, 200, 100], [5000, 9, 99, 199]], "alpha": True},
+    "terrain": {"outputs": list(terrain.OUTPUTS), "spacing": 1},
     "threshold": {"method": "otsu"},
     "distance": {"where": "b1 > 300 and b2 > 1", "radius": 12},
     "cast": {"dtype": "uint8", "scale": 0.1, "nodata": 255},
@@ -337,7 +341,7 @@ def chains(draw: st.DrawFn) -> list[dict[str, Any]]:
         if step.get("statistics"):
             step.pop("percentiles", None)
         for key in ("statistics", "outputs"):
-            if key in step:
+            if key in step and step["op"] != "terrain":  # whose parameters are for its outputs
                 step[key] = step[key][:2]
         if "recolor" in step:
             step["recolor"] = [statistic for statistic in step["recolor"] if statistic in step["statistics"]]

@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from pipeline.config import load_pipeline
 from pipeline.execution.process import peak_rss_bytes
 from pipeline.model.errors import InputError, PipelineError
+from pipeline.storage.color_ramp import read_ramp
 from pipeline.storage.matrix import read_matrix
 from pipeline.testing.draws import draws
 from tests import fuzz, harness
@@ -290,6 +291,15 @@ def test_bytes_for_matrices(tmp_path: Path, data: bytes, suffix: str) -> None:
     path.write_bytes(magic + data)
     with in_time(), fuzz.refused((InputError,)):
         read_matrix(str(path))
+
+
+@settings(DRAWN)
+@given(st.binary(max_size=300) | st.text("0123456789.%nvred ,:#\n-einf", max_size=100).map(str.encode))
+def test_bytes_for_colour_files(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "a.clr"
+    path.write_bytes(data)
+    with in_time(), fuzz.refused((InputError,)):
+        read_ramp(str(path))
 
 
 @pytest.mark.parametrize(

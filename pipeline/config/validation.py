@@ -17,7 +17,7 @@ from pipeline.config.reference import check_references
 from pipeline.model.errors import InputError, PipelineError
 from pipeline.operations.base import Operation
 from pipeline.operations.registry import registry
-from pipeline.operations.traits import matrix_files, table_files
+from pipeline.operations.traits import matrix_files, read_matrix_file, table_files
 from pipeline.storage.input import Input
 
 
@@ -62,16 +62,16 @@ def _resolve_step(document: Document, index: int, step: Operation) -> Operation:
     )
 
 
-def with_matrices(document: Document, pipeline: Pipeline, read: Callable[[str], Any]) -> Pipeline:
+def with_matrices(document: Document, pipeline: Pipeline) -> Pipeline:
     """Return the pipeline with every matrix in the place of the file that holds it.
 
-    Raises PipelineError with the path of a field whose matrix does not fit; of InputError that `read` raises the text
-    gets the place where the document names the file.
+    Raises PipelineError with the path of a field whose matrix does not fit; of InputError of a file the text gets the
+    place where the document names it.
     """
 
     def read_at(index: int, field: str, path: str) -> Any:
         try:
-            return read(path)
+            return read_matrix_file(pipeline.steps[index], path)
         except InputError as error:
             text = locate(document, PipelineError(str(error), ("steps", index, field)))
             raise InputError(text) from error.__cause__

@@ -193,7 +193,7 @@ def spacing_metres(spec: RasterSpec) -> tuple[tuple[float, float], float]:
     >>> round(height, 2), round(width, 2)  # at 60 degrees north
     (5.0, 5.01)
     """
-    crs, base = _systems(spec)
+    crs, base = systems(spec)
     assert spec.transform is not None
     unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
     planar = abs(spec.transform.e) * unit, abs(spec.transform.a) * unit
@@ -220,7 +220,7 @@ def _rough_text(sides: np.ndarray, skew: float, latitudes: np.ndarray) -> str:
     )
 
 
-def _systems(spec: RasterSpec) -> tuple[pyproj.CRS, pyproj.CRS | None]:
+def systems(spec: RasterSpec) -> tuple[pyproj.CRS, pyproj.CRS | None]:
     """Return the CRS of a raster that is not rotated, and the geographic one below it."""
     if spec.transform is None or spec.crs is None:
         lacks = "georeference" if spec.transform is None else "coordinate system"

@@ -12,6 +12,7 @@ from pipeline.model.region import Region
 from pipeline.model.table import Table, TableSpec
 from pipeline.model.total import Total
 from pipeline.operations.base import Block, Operation, Specs
+from pipeline.storage.matrix import read_matrix
 
 
 class KeepsValues(Operation):
@@ -47,6 +48,11 @@ class ReadsMatrices(Operation):
 
     matrices: ClassVar[tuple[str, ...]]
     """These fields, of the type `fields.MatrixOrPath`."""
+
+    @staticmethod
+    def read_file(path: str) -> Any:
+        """Return what such a file holds; raise InputError where it is none."""
+        return read_matrix(path)
 
     def matrix_files(self) -> dict[str, str]:
         """Return the files that fields name instead of a matrix, by field."""
@@ -101,6 +107,12 @@ _NOWHERE = Region(0, 0, 0, 0)
 def matrix_files(step: Operation) -> dict[str, str]:
     """Return the files that a step names instead of a matrix, by field."""
     return step.matrix_files() if isinstance(step, ReadsMatrices) else {}
+
+
+def read_matrix_file(step: Operation, path: str) -> Any:
+    """Return what a file holds that a step names instead of a matrix."""
+    assert isinstance(step, ReadsMatrices)
+    return step.read_file(path)
 
 
 def table_files(step: Operation) -> dict[str, str]:

@@ -20,9 +20,9 @@ from pipeline.model.raster import Dims, Number, RasterSpec
 from pipeline.model.region import Region, wrap_pieces
 from pipeline.model.table import Table
 from pipeline.operations.base import Operation
+from pipeline.operations.terrain import Terrain
 from pipeline.planning.passes import make_plan
 from pipeline.planning.plan import InputSpec, Plan, Settings
-from pipeline.storage.matrix import read_matrix
 from pipeline.verbs.array import take_array
 
 
@@ -91,15 +91,17 @@ def _plan(steps: Sequence[Mapping[str, Any]], spec: RasterSpec, keep: Sequence[s
     settings = Settings(memory_bytes=2**62, workers=1, keep=config.output.keep, halo="read")
     inputs = {"image": InputSpec("image", spec, (spec.height, spec.width))}
     with locating(document):
-        config = with_matrices(document, config, read_matrix)
+        config = with_matrices(document, config)
         plan = make_plan(config.steps, resolve(config), inputs, settings)
         _refuse_sweeps(plan)
-    return plan, list(_rough_spacing(config.steps, spec))
+    return plan, list(_rough_spacing(config.steps, plan, spec))
 
 
-def _rough_spacing(steps: Sequence[Operation], spec: RasterSpec) -> Iterator[str]:
+def _rough_spacing(steps: Sequence[Operation], plan: Plan, spec: RasterSpec) -> Iterator[str]:
     """Yield that pixels have not the same size in metres all over the array, where that matters; a run notes it."""
-    if any(getattr(step, "spacing", None) == "geo" for step in steps):
+    placed = (step.operation for planned in plan.passes for step in planned.steps)
+    is_rough = any(step.ground.off for step in placed if isinstance(step, Terrain))  # of rows on their own it is not
+    if is_rough or any(getattr(step, "spacing", None) == "geo" for step in steps if not isinstance(step, Terrain)):
         spacing = geo_spacing(spec)
         if spacing.off > TRUE_TO_SCALE:
             yield str(spacing)

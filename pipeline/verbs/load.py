@@ -35,7 +35,6 @@ from pipeline.storage.folder.address import is_url
 from pipeline.storage.folder.base import RemoteError
 from pipeline.storage.input import SOURCES, Input, grid_of
 from pipeline.storage.matched import match
-from pipeline.storage.matrix import read_matrix
 from pipeline.storage.reader import Reader
 from pipeline.storage.vector.reader import open_polygons
 from pipeline.verbs.notes import input_notes, output_notes, reading_notes
@@ -67,7 +66,7 @@ def load(source: Source, *, cut: Cut = PLANNED, in_place: bool = False, **change
     config, document = load_pipeline(source, **changes)
     files = tuple(path for step in config.steps for path in matrix_files(step).values())
     with locating(document):
-        config = with_matrices(document, config, read_matrix)
+        config = with_matrices(document, config)
         config, found = _with_files(config, document)
         references = resolve(config)
         opened: Opened = {}

@@ -700,6 +700,10 @@ UNITS: dict[str, tuple[dict[str, Any], dict[str, tuple[str, str]]]] = {
         {"dy": NONE, "direction": ("degree", "degree")},
     ),
     "hessian": ({"spacing": 1, "outputs": ["dyy"]}, {"dyy": NONE}),
+    "terrain": (
+        {"spacing": 1, "outputs": ["slope", "tri", "hillshade"]},
+        {"slope": ("degree", "degree"), "tri": SAME, "hillshade": NONE},
+    ),
     "gabor": ({"frequencies": 0.2, "orientations": 0}, {"response": NONE}),
     "label_stats": (
         {"labels": "labels", "statistics": ["mean", "var", "count"], "recolor": ["mean", "var", "count"]},
