@@ -67,7 +67,7 @@ def check_geometry(names: Iterable[str], source: RasterSpec, spacing: object) ->
         )
     if "perimeter" in names and isinstance(spacing, tuple) and spacing[0] != spacing[1]:
         raise PipelineError(
-            f"perimeter is for square pixels, and these are {spacing[0]:.10g} x {spacing[1]:.10g}; leave `spacing` out "
+            f"perimeter is for square pixels, and these are {spacing[0]!r} x {spacing[1]!r}; leave `spacing` out "
             "(the perimeter is in pixels then), or give one number",
             ("spacing",),
         )

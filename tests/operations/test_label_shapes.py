@@ -116,7 +116,7 @@ def test_perimeters_in_metres(tmp_path: Path) -> None:
 
 def test_oblong_pixels_have_no_perimeter(tmp_path: Path) -> None:
     config = document(tmp_path, ragged_labels(), np.zeros((61, 47), np.uint8), spacing=[2, 0.5])
-    with pytest.raises(PipelineError, match=r"perimeter is for square pixels, and these are 2 x 0\.5; leave `spacing`"):
+    with pytest.raises(PipelineError, match=r"is for square pixels, and these are 2\.0 x 0\.5; leave `spacing`"):
         load(config)
 
 
