@@ -28,6 +28,9 @@ PACKAGES = (
     "flox",
     "faiss-cpu",
     "pillow",
+    "exactextract",
+    "rasterstats",
+    "pandas",
 )
 MIB = 2**20
 LEFT, WIDTH, LINE = 430, 420, 18

@@ -21,7 +21,7 @@ class Ours(OperationContract):
         *("one band is looked at", "is the number of an object", "the condition has"),
         *("histograms are of 8 and 16 bits", "li is for 8 and 16 bits"),
         *("no pixel is valid in all bands", "pick the one that is coloured"),
-        "is for 8 and 16 bits",
+        *("is for 8 and 16 bits", "histograms are of up to 32 bits"),
         *("the raster's bands have", "`best` takes all bands of one entry"),
     )
 

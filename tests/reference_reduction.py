@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 from skimage import filters
+from skimage.measure import perimeter
 
 from pipeline.testing.reference import Expected
 from tests import harness
@@ -41,7 +42,9 @@ def label_stats(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
         values = np.array(columns[name], np.float64).reshape(len(found), len(planes))
         is_rounded = name in ("sum", "mean", "var", "std")
         result[f"table/{name}"] = values, 8 * eps * np.abs(values) if is_rounded else None
-    result |= _label_geometry(step, labels, found)
+    result |= _label_geometry(step, labels, found) | _label_weights(step, labels, found, finite)
+    if step.histogram is not None:
+        result["table/histogram"] = _label_histogram(step, labels, found, finite, dtype), None
     for name in step.recolor:
         raster = np.full(planes.shape, 0.0 if name in ("count", "variety") else np.nan)
         for row, label in enumerate(found):
@@ -76,6 +79,39 @@ def _label_statistic(name: str, values: np.ndarray) -> float:
     return variance if name == "var" else math.sqrt(variance)
 
 
+def _label_histogram(
+    step: Any, labels: np.ndarray, found: np.ndarray, planes: np.ndarray, dtype: np.dtype
+) -> np.ndarray:
+    bins: Any = step.histogram.bins or step.histogram.edges
+    picked = [[plane[(labels == label) & ~np.isnan(plane)] for plane in planes] for label in found]
+    of_dtype = np.dtype(np.float32) if dtype == np.float16 else dtype
+    counts = [[np.histogram(v.astype(of_dtype), bins, step.histogram.range)[0] for v in bands] for bands in picked]
+    return np.array(counts, np.float64).reshape(len(found), len(planes), -1)
+
+
+def _label_weights(
+    step: Any, labels: np.ndarray, found: np.ndarray, planes: np.ndarray
+) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+    """Return perimeters by scikit-image, and exact weighted means of coordinates."""
+    result: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
+    if "perimeter" in step.geometry:
+        lengths = np.array([perimeter(labels == label, 4) for label in found])
+        result["table/perimeter"] = lengths, 1e-12 * lengths
+    for axis, name in enumerate("yx" if "centroid_weighted" in step.geometry else ""):
+        centres = [[_weighted_mean(plane, labels == label, axis) for plane in planes] for label in found]
+        values = np.array(centres).reshape(len(found), len(planes))
+        result[f"table/centroid_weighted_{name}"] = values, 1e-14 * np.abs(values)
+    return result
+
+
+def _weighted_mean(plane: np.ndarray, mask: np.ndarray, axis: int) -> float:
+    places = np.nonzero(mask & ~np.isnan(plane))
+    weights = [Fraction(value) for value in plane[places].tolist()]
+    total = sum(weights, Fraction(0))
+    moment = sum((w * int(at) for w, at in zip(weights, places[axis], strict=True)), Fraction(0))
+    return float(moment / total) if total else math.nan
+
+
 def _label_geometry(
     step: Any, labels: np.ndarray, found: np.ndarray
 ) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
@@ -90,7 +126,7 @@ def _label_geometry(
             result[f"table/bbox_{first}"] = np.array([float(place[axis].min()) for place in places]), None
             result[f"table/bbox_{last}"] = np.array([place[axis].max() + 1.0 for place in places]), None
     shapes = [_shape(*place) for place in places]
-    for name in set(step.geometry) - {"centroid", "bbox"}:
+    for name in set(step.geometry) - {"centroid", "centroid_weighted", "bbox", "perimeter"}:
         values, bounds = np.array([shape[name] for shape in shapes]).reshape(-1, 2).T
         result[f"table/{name}"] = values, bounds
     return result

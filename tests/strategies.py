@@ -14,7 +14,11 @@ from tests.strategy_terrain import TERRAIN
 
 BOUNDARIES = ("reflect", "nearest", "mirror", "constant", "wrap", "shrink")
 LABEL_STATISTICS = ("count", "sum", "mean", "var", "std", "min", "max", "range")
-LABEL_GEOMETRY = ("centroid", "bbox", "area", "major_axis", "minor_axis", "orientation", "eccentricity")
+LABEL_GEOMETRY = (
+    *("centroid", "centroid_weighted", "bbox", "area", "perimeter"),
+    *("major_axis", "minor_axis", "orientation", "eccentricity"),
+)
+HISTOGRAMS = (None, None, {"edges": [-5, 0, 7, 100]}, {"bins": 9, "range": [-10.5, 300]})
 COMPOSITES = ("mean", "median", "min", "max", "std", "count", "first", "last")
 STATISTICS = ("mean", "sum", "var", "std", "min", "max", "range", "count", "median")
 
@@ -166,6 +170,7 @@ def label_stats_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
         "statistics": [*statistics, *selected],
         "percentiles": percentiles,
         "recolor": draw(st.lists(st.sampled_from(columns), max_size=2, unique=True)),
+        "histogram": draw(st.sampled_from(HISTOGRAMS)),
         "geometry": draw(st.lists(st.sampled_from(LABEL_GEOMETRY), unique=True)),
         "ignore": draw(st.lists(st.sampled_from([0, 3, -2, 5 * 10**15]), unique=True)),
     }

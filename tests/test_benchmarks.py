@@ -17,12 +17,15 @@ FROM_A_SERVER.append("16. level 2 of a COG of 128 x 128 x 4 uint16")
 IN_MEMORY = ["8. gradient + Hessian"] * 2
 FROM_FILES = ["1. mean 3 x 3", "1. the same", "2. mean and var 15 x 15"]
 
+ZONES = ["19. means of 625 polygons", "20. objects of 128 x 128 uint8", "21. 3 percentiles of 676 labels"]
+
 
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
         ("8", IN_MEMORY),
         pytest.param("16", FROM_A_SERVER, marks=pytest.mark.thorough),
+        pytest.param("19,20,21", ZONES, marks=pytest.mark.thorough),
         pytest.param("1,8", FROM_FILES + IN_MEMORY, marks=pytest.mark.thorough),
     ],
 )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from benchmarks.rounds import Row
-from benchmarks.rows import colors, files, labels, operations, series
+from benchmarks.rows import colors, files, labels, operations, series, zones
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,11 @@ def mosaic_rows(options: Options) -> Iterator[Row]:
         yield from mosaic.rows(options.scenes.path("mosaic"), options.size)
 
 
+def zone_rows(options: Options) -> Iterator[Row]:
+    if all(importlib.util.find_spec(library) for library in ("rasterio", "rasterstats", "exactextract")):
+        yield from zones.zone_rows(options.scenes)
+
+
 ROWS: dict[str, Callable[[Options], Iterator[Row]]] = {
     "1": lambda options: files.means(options.scenes),
     "3": window_rows,
@@ -102,5 +107,8 @@ ROWS: dict[str, Callable[[Options], Iterator[Row]]] = {
     "16": remote_rows,
     "17": mosaic_rows,
     "18": lambda options: series.composites(options.scenes),
+    "19": zone_rows,
+    "20": lambda options: zones.object_rows(options.scenes),
+    "21": lambda options: zones.percentile_rows(options.scenes),
 }
 """Row 2 comes with row 1."""

@@ -163,7 +163,8 @@ class Pass:
     def halos(self) -> dict[str, Halo]:
         """For every raster, the longest sum of halos along the chains from it to what is written."""
         halos = dict.fromkeys(self.writes, Halo())
-        halos.update({use.raster: Halo() for sweep in self.sweeps for use in sweep.step.uses})
+        for use in (use for sweep in self.sweeps for use in sweep.step.uses):
+            halos[use.raster] = halos.get(use.raster, Halo()) | use.halo
         for step in reversed(self.steps):
             own = Halo()
             for output in self.wanted[step.name]:
@@ -205,7 +206,10 @@ class Pass:
         compute: dict[str, Region] = {}
         used: dict[tuple[str, str], Region] = {}
         for use in (use for sweep in self.sweeps for use in sweep.step.uses):
-            inside[use.raster] = extent[use.raster, False] = region
+            need = region.grow(use.halo)
+            extent[use.raster, False] = need.hull(extent.get((use.raster, False), need))
+            clipped = need if everywhere else need.clip(self.specs[use.raster].region)
+            inside[use.raster] = clipped.hull(inside.get(use.raster, clipped))
         for step in reversed(self.steps):
             rasters = [step.raster(output) for output in self.wanted[step.name]]
             compute[step.name] = _hull(inside[raster] for raster in rasters if raster in inside)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -102,7 +103,8 @@ class _Walk:
             self.release(step, use)
 
     def sweep(self, sweep: Sweep, region: Region) -> None:
-        blocks = {use.key: self.view(sweep.step, use) for use in sweep.step.uses}
+        swept = self.plan.grid.region
+        blocks = {use.key: replace(self.view(sweep.step, use), raster=swept) for use in sweep.step.uses}
         self.actor.collect(sweep, blocks, region)
         for use in sweep.step.uses:
             self.release(sweep.step, use)

@@ -103,55 +103,42 @@ def _joined(parents: Any, a: Any, b: Any) -> int:
     return 1
 
 
-@inner
-def _is_alike(values: Any, inside: Any, row: int, column: int, value: Any) -> bool:
-    if row < 0 or column < 0 or column >= inside.shape[1]:
-        return False
-    return bool(inside[row, column] and values[row, column] == value)
-
-
 @kernel
 def _join_pixels(values: Any, inside: Any, diagonal: bool, parents: Any) -> int:
     """Make a forest of the pixels, 0 for those that do not count; return how many trees it has."""
     num, (height, width) = 0, inside.shape
     for row in range(height):
-        for column in range(width):
-            pixel = row * width + column
+        column = 0
+        while column < width:
+            start = column
             if not inside[row, column]:
-                parents[pixel] = 0
+                parents[row * width + column] = 0
+                column += 1
                 continue
-            num += _join_pixel(values, inside, diagonal, parents, row, column)
+            while column < width and inside[row, column] and values[row, column] == values[row, start]:
+                column += 1
+            num += _join_run(values, inside, diagonal, parents, row, start, column)
     return num
 
 
 @inner
-def _join_pixel(values: Any, inside: Any, diagonal: bool, parents: Any, row: int, column: int) -> int:
-    """Join a pixel with those before it; return by how many trees there are more.
-
-    Two of its neighbours that touch each other are joined already, so one of them is enough.
-    """
-    width = inside.shape[1]
-    pixel, value = row * width + column, values[row, column]
-    above = _is_alike(values, inside, row - 1, column, value)
-    if above and diagonal:  # which touches all others
-        parents[pixel] = parents[pixel - width]
-        return 0
-    left = _is_alike(values, inside, row, column - 1, value)
-    corner = _is_alike(values, inside, row - 1, column - 1, value)
-    if left:
-        parents[pixel] = parents[pixel - 1]
-    elif above:
-        parents[pixel] = parents[pixel - width]
-    elif diagonal and corner:
-        parents[pixel] = parents[pixel - width - 1]
-    else:
-        parents[pixel] = pixel + 1
-    is_new = parents[pixel] == pixel + 1
-    if above and left and not corner:
-        return -_joined(parents, pixel, pixel - width)
-    if diagonal and _is_alike(values, inside, row - 1, column + 1, value):
-        return int(is_new) - _joined(parents, pixel, pixel - width + 1)
-    return int(is_new)
+def _join_run(values: Any, inside: Any, diagonal: bool, parents: Any, row: int, start: int, end: int) -> int:
+    """Join a run of alike pixels with those of the row above that touch it; return by how many trees there are more."""
+    width, reach, num = inside.shape[1], int(diagonal), 1
+    parent, seen = 0, 0
+    for column in range(max(start - reach, 0), min(end + reach, width) if row > 0 else 0):
+        if inside[row - 1, column] and values[row - 1, column] == values[row, start]:
+            above = parents[(row - 1) * width + column]
+            if parent == 0:
+                parent, num = above, 0
+            elif above != seen:
+                num -= _joined(parents, parent - 1, above - 1)
+            seen = above
+    if parent == 0:
+        parent = row * width + start + 1
+    for column in range(start, end):
+        parents[row * width + column] = parent
+    return num
 
 
 @kernel
@@ -169,6 +156,14 @@ def _number_pixels(labels: Any, first: Any, pixels: Any) -> None:
         else:
             labels[pixel] = labels[parent - 1]
         pixels[labels[pixel] - 1] += 1
+
+
+@kernel
+def paint(labels: Any, names: Any, out: Any) -> None:
+    """Give each pixel of a part the name of its object, which stands at its number."""
+    for row in range(out.shape[0]):
+        for column in range(out.shape[1]):
+            out[row, column] = names[labels[row, column]]
 
 
 @kernel

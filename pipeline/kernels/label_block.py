@@ -22,7 +22,7 @@ from pipeline.kernels.label_digits import (
     shift_digits,
     widen_bits,
 )
-from pipeline.kernels.label_runs import RUN, grow
+from pipeline.kernels.label_runs import RUN, grow, with_room
 from pipeline.kernels.label_sums import Digits, RunBuffers, Totals, Where, add_outliers, add_slab
 
 _COUNT_BITS = 34
@@ -107,9 +107,9 @@ class BlockSums:
         else:  # memory that was never touched costs nothing
             self.invalid = np.zeros((room, self.bands), np.int64)
         if self.power > 0:
-            self.sums = _with_room(self.sums, room)
+            self.sums = with_room(self.sums, room)
         if self.power > 1:
-            self.squares = _with_room(self.squares, room)
+            self.squares = with_room(self.squares, room)
         if self.extrema:
             info: Any = np.finfo(self.dtype) if self.floating else np.iinfo(self.dtype)
             grow(self.low, more, info.max)
@@ -193,10 +193,3 @@ class BlockSums:
             sums = fold_in_order(self.sums, self._sum_shifts, order) if self.power > 0 else None
             squares = fold_in_order(self.squares, self._square_shifts, order) if self.power > 1 else None
         return self.invalid[order] if self.found_invalid[0] else None, sums, squares
-
-
-def _with_room(digits: np.ndarray, room: int) -> np.ndarray:
-    """Return digits (slot, band, digit) with room for so many slots: what is not used is not touched."""
-    more = np.zeros((room, *digits.shape[1:]), np.int64)
-    more[: len(digits)] = digits
-    return more

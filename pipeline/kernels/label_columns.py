@@ -10,7 +10,9 @@ import numpy as np
 from pipeline.kernels.compile import kernel
 from pipeline.kernels.exact_quotient import mean, to_float, variance
 from pipeline.kernels.frame import Patch
+from pipeline.kernels.label_border import perimeters
 from pipeline.kernels.label_geometry import geometry_columns
+from pipeline.kernels.label_moments import AXES, weighted_centroids
 from pipeline.kernels.label_runs import grow, label_slots, slabs
 from pipeline.kernels.label_sums import Where
 from pipeline.kernels.label_table import LabelTable
@@ -28,10 +30,11 @@ def finish(
     count is int64, all else float64 (bbox int64; min and max of 64-bit integers, which float64 does not hold, have
     their dtype). Sum, mean and range are the exact ones rounded once, var and std the population's from exact moments:
     equal values have exactly their value as mean, and variance 0. Without a valid value: sum 0, the others NaN, but min
-    and max of 64-bit integers `unknown`.
+    and max of 64-bit integers `unknown`. The weighted centroid is (label, band, row and column) float64, the histogram
+    int64 (label, band, bin).
     """
     names = set(statistics)
-    columns = dict(_columns(table, names, unknown))
+    columns = dict(_columns(table, names, unknown)) | dict(_further_columns(table, sides))
     if table.geometry is not None:
         columns |= geometry_columns(table.geometry, table.pixels, names, sides)
     return columns
@@ -55,6 +58,17 @@ def _columns(table: LabelTable, names: set[str], unknown: int | np.ndarray) -> I
             yield name, np.where(table.counts > 0, values, np.asarray(mark, values.dtype))
     if "range" in names and table.lowest is not None and table.highest is not None:
         yield "range", np.where(table.counts > 0, _difference(table.highest, table.lowest), np.nan)
+
+
+def _further_columns(table: LabelTable, sides: tuple[float, float]) -> Iterator[tuple[str, np.ndarray]]:
+    shape = len(table.labels), table.num_bands
+    if "border" in table.counted:
+        yield "perimeter", perimeters(table.counted["border"], sides[0])
+    if "histogram" in table.counted:
+        num_bins = table.counted["histogram"].shape[1] // table.num_bands
+        yield "histogram", table.counted["histogram"].reshape(*shape, num_bins)
+    if table.moments and table.sums:
+        yield "centroid_weighted", weighted_centroids(table.moments, table.sums).reshape(*shape, AXES)
 
 
 def _difference(high: np.ndarray, low: np.ndarray) -> np.ndarray:

@@ -43,6 +43,15 @@ def grow(array: np.ndarray, num: int, fill: float | int = 0) -> None:
         array[before:] = fill
 
 
+def with_room(array: np.ndarray, num: int) -> np.ndarray:
+    """Return an array with at least so many rows, further ones 0: what is not used is not touched."""
+    if num <= len(array):
+        return array
+    more = np.zeros((max(num, 2 * len(array)), *array.shape[1:]), array.dtype)
+    more[: len(array)] = array
+    return more
+
+
 @dataclass(slots=True)
 class LabelSlots:
     """The labels met so far, and where to find their slots.

@@ -18,20 +18,27 @@ Examples
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from pipeline.kernels.exact_sum import ExactSums, scatter_add, zeros
 from pipeline.kernels.frame import Patch
 from pipeline.kernels.label_block import BlockSums
+from pipeline.kernels.label_border import BorderCounts
 from pipeline.kernels.label_geometry import GEOMETRY, carried, empty_tally, merge_tallies, tally_runs
+from pipeline.kernels.label_histogram import BinCounts
+from pipeline.kernels.label_moments import AXES, MomentSums
 from pipeline.kernels.label_runs import grow, label_slots, slabs
 from pipeline.kernels.label_sums import Where
 from pipeline.kernels.label_union import union_of
+from pipeline.model.region import Region
 
 STATISTICS = ("count", "sum", "mean", "var", "std", "min", "max", "range")
 """By label and band."""
+COUNTS = ("border", "histogram")
+"""Whole numbers by label that are added up: a column of `LabelTable.counted` each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +59,20 @@ class LabelTable:
     """Extrema in the dtype of the values; without a valid value, highest < lowest."""
     geometry: np.ndarray | None = None
     """A tally of `label_geometry`."""
+    moments: ExactSums | None = None
+    """Those of `label_moments`: entry (label x bands + band) x 2 + axis."""
+    counted: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Some of `COUNTS`, (label, number) int64: those of `label_border`, and of `label_histogram`."""
 
     def to_columns(self) -> dict[str, np.ndarray]:
         """Return the table as arrays with a row for each label, as tables are kept; `from_columns` undoes it."""
         num = len(self.labels)
         columns = {"label": self.labels, "pixels": self.pixels, "bands": np.full(num, self.num_bands, np.int32)}
         optional = {"count": self.count, "lowest": self.lowest, "highest": self.highest, "geometry": self.geometry}
-        columns |= {name: column for name, column in optional.items() if column is not None}
-        for name, sums in (("sums", self.sums), ("squares", self.squares)):
+        columns |= {name: column for name, column in optional.items() if column is not None} | dict(self.counted)
+        for name, sums in (("sums", self.sums), ("squares", self.squares), ("moments", self.moments)):
             if sums is not None:
-                columns[name] = sums.words.reshape(num, self.num_bands * sums.words.shape[1])
+                columns[name] = sums.words.reshape(num, sums.words.size // max(1, num))
                 columns[f"{name}_low"] = np.full(num, sums.low, np.int16)
         return columns
 
@@ -69,22 +80,25 @@ class LabelTable:
     def from_columns(cls, columns: Mapping[str, np.ndarray], num_bands: int) -> LabelTable:
         num = len(columns["label"])
 
-        def sums(name: str) -> ExactSums | None:
+        def sums(name: str, numbers: int = num_bands) -> ExactSums | None:
             if name not in columns:
                 return None
             if not num:
                 return zeros(0)
-            words = np.ascontiguousarray(columns[name]).reshape(num * num_bands, -1)
+            words = np.ascontiguousarray(columns[name]).reshape(num * numbers, -1)
             return ExactSums(words, int(columns[f"{name}_low"][0]))
 
-        rest = {name: columns.get(name) for name in ("count", "lowest", "highest", "geometry")}
-        return cls(columns["label"], columns["pixels"], num_bands, sums=sums("sums"), squares=sums("squares"), **rest)
+        rest: dict[str, Any] = {name: columns.get(name) for name in ("count", "lowest", "highest", "geometry")}
+        rest |= {"sums": sums("sums"), "squares": sums("squares"), "moments": sums("moments", AXES * num_bands)}
+        counted = {name: columns[name] for name in COUNTS if name in columns}
+        return cls(columns["label"], columns["pixels"], num_bands, **rest, counted=counted)
 
     @property
     def nbytes(self) -> int:
         """What the table occupies in memory."""
         arrays = (self.labels, self.pixels, self.count, self.sums, self.squares, self.lowest, self.highest)
-        return sum(int(array.nbytes) for array in (*arrays, self.geometry) if array is not None)
+        more = (self.geometry, self.moments, *self.counted.values())
+        return sum(int(array.nbytes) for array in (*arrays, *more) if array is not None)
 
     @property
     def divisors(self) -> np.ndarray:
@@ -108,6 +122,8 @@ def partial_table(
     valid: np.ndarray | None = None,
     labels_valid: np.ndarray | None = None,
     ignore: Sequence[int] = (),
+    within: Region | None = None,
+    edges: np.ndarray | None = None,
 ) -> LabelTable:
     """Return the table of one region of a block.
 
@@ -119,17 +135,35 @@ def partial_table(
         Planes (plane, row, column x lane), C-contiguous, of any integer or floating-point dtype; bands are planes
         or lanes. `valid` is of their shape, or None.
     statistics
-        What `finish` will be asked for: any of `STATISTICS` and `label_geometry.GEOMETRY`.
+        What `finish` will be asked for: any of `STATISTICS` and `label_geometry.GEOMETRY`, `perimeter`,
+        `centroid_weighted`.
     labels_valid
         Where labels are valid (shape of `labels`); pixels without a label belong to none.
     ignore
         Labels that count as none.
+    within
+        Rows and columns of the labels' array that count, for perimeters. Default: all.
+    edges
+        Of the bins of a histogram, as `BinCounts` takes them; None where there is none.
     """
     slots = label_slots(labels, patch.labels_at, patch.shape, np.array(sorted(ignore), np.int64))
+    where = Where(*patch.values_at, patch.lanes)
     builder = TableBuilder(values.dtype, len(values) * patch.lanes, statistics)
+    counters: dict[str, BorderCounts | BinCounts] = {}
+    if "perimeter" in statistics:
+        everywhere = Region(0, labels.shape[0], 0, labels.shape[1])
+        counters["border"] = BorderCounts(labels, labels_valid, patch, within or everywhere)
+    if edges is not None:
+        counters["histogram"] = BinCounts(values, valid, where, edges)
+    moments = MomentSums(values, valid, patch) if "centroid_weighted" in statistics else None
     for runs in slabs(labels, labels_valid, patch.labels_at, patch.shape, slots):
-        builder.add(values, valid, Where(*patch.values_at, patch.lanes), runs, slots.num, patch.origin)
-    return builder.table(slots.labels[: slots.num])
+        builder.add(values, valid, where, runs, slots.num, patch.origin)
+        for more in (*counters.values(), *([moments] if moments else [])):
+            more.add(runs, slots.num)
+    names = slots.labels[: slots.num]
+    table, order = builder.table(names), np.argsort(names, kind="stable")
+    counted = {name: counter.result(order) for name, counter in counters.items()}
+    return replace(table, moments=moments.result(order) if moments else None, counted=counted)
 
 
 class TableBuilder:
@@ -137,7 +171,7 @@ class TableBuilder:
 
     def __init__(self, dtype: np.dtype, num_bands: int, statistics: Sequence[str]) -> None:
         names = set(statistics)
-        power = 2 if names & {"var", "std"} else int(bool(names & {"sum", "mean"}))
+        power = 2 if names & {"var", "std"} else int(bool(names & {"sum", "mean", "centroid_weighted"}))
         self.sums = BlockSums(dtype, num_bands, power, bool(names & {"min", "max", "range"}))
         self.pixels = np.zeros(0, np.int64)
         self.geometry = bool(names & set(GEOMETRY))
@@ -203,7 +237,16 @@ def merge(tables: Sequence[LabelTable]) -> LabelTable:
         _merge_by(np.minimum, [table.lowest for table in tables], places, num),
         _merge_by(np.maximum, [table.highest for table in tables], places, num),
         merge_tallies([table.geometry for table in tables], places, num),
+        _merge_sums([table.moments for table in tables], places, num, AXES * num_bands),
+        {name: _added([table.counted[name] for table in tables], places, num) for name in tables[0].counted},
     )
+
+
+def _added(parts: list[np.ndarray], places: list[np.ndarray], num: int) -> np.ndarray:
+    total = np.zeros((num, parts[0].shape[1]), np.int64)
+    for part, place in zip(parts, places, strict=True):
+        total[place] += part
+    return total
 
 
 def _merge_sums(parts: list[ExactSums | None], places: list[np.ndarray], num: int, bands: int) -> ExactSums | None:

@@ -13,6 +13,7 @@ from pipeline.kernels.frame import Patch
 
 _COUNT_BITS = 34
 """Bits that a sum may have more than its values, the sign among them."""
+_COORDINATE_BITS = 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +26,26 @@ class Width:
     @property
     def sum_bytes(self) -> int:
         """Bytes of an exact sum of such values."""
-        return 8 * (-(-(self.highest + _COUNT_BITS) // 64) - self.lowest // 64)
+        return 8 * self.num_words
+
+    @property
+    def num_words(self) -> int:
+        return -(-(self.highest + _COUNT_BITS) // 64) - self.low
+
+    @property
+    def low(self) -> int:
+        """The weight of a sum's lowest word."""
+        return self.lowest // 64
 
     @property
     def square_bytes(self) -> int:
         """Bytes of an exact sum of their squares."""
         return Width(2 * self.lowest, 2 * self.highest).sum_bytes
+
+    @property
+    def moments(self) -> Width:
+        """The width of such values times a coordinate."""
+        return Width(self.lowest, self.highest + _COORDINATE_BITS)
 
 
 def width_of_dtype(dtype: np.dtype) -> Width:
@@ -79,11 +94,11 @@ def row_bytes(tables: Sequence[Mapping[str, np.ndarray]]) -> int:
 def merged_bytes(tables: Sequence[Mapping[str, np.ndarray]]) -> int:
     """Return a bound of the bytes of the merge of tables, as `LabelTable.to_columns` gives them."""
     size = sum(column.nbytes for table in tables for column in table.values())
-    for name in ("sums", "squares"):
+    for name, numbers in (("sums", 1), ("squares", 1), ("moments", 2)):
         parts = [table for table in tables if name in table and len(table[name])]
         if parts:
             lows = [int(part[f"{name}_low"][0]) for part in parts]
-            words = [part[name].shape[1] // int(part["bands"][0]) for part in parts]
+            words = [part[name].shape[1] // (numbers * int(part["bands"][0])) for part in parts]
             width = max(low + num for low, num in zip(lows, words, strict=True)) - min(lows) + 1
-            size += sum(8 * (width * int(p["bands"][0]) - p[name].shape[1]) * len(p[name]) for p in parts)
+            size += sum(8 * (width * numbers * int(p["bands"][0]) - p[name].shape[1]) * len(p[name]) for p in parts)
     return size

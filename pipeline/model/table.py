@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 Table = Mapping[str, np.ndarray]
-"""A small result, or the state of a reduction: named columns of one length, each (row,) or (row, band)."""
+"""A small result, or the state of a reduction: named columns of one length, (row,), (row, band) or (row, band, bin)."""
 
 
 _FLOAT64 = np.dtype(np.float64)
@@ -27,6 +27,13 @@ class TableSpec:
     """Of a palette's colours."""
     prefix: str = "table/"
     """What stands before the columns' names in the step's group of the output store."""
+    edges: tuple[float, ...] = ()
+    """Of the bins of a histogram: one more than bins."""
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The dims whose length is known."""
+        return {"band": len(self.bands), "bin": max(len(self.edges) - 1, 0)}
 
     @property
     def num_bytes(self) -> int | None:

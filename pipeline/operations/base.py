@@ -65,7 +65,8 @@ class Block:
     `values` is C-contiguous in the raster's dims; its first pixel is raster row and column `origin`. An invalid
     pixel is NaN in floating-point values; in integer values it is False in `valid` (None: all are valid). In a
     block that an operation fills, an invalid integer pixel is written as `fill`. `raster` is the whole raster's
-    region: an operation of two stages fills the edges of its own intermediate by it. `bands` are the names of a
+    region: an operation of two stages fills the edges of its own intermediate by it; of a block that is swept it is the
+    region that tables are made of. `bands` are the names of a
     source's bands, `band_coordinates` what else is known of them (`RasterSpec.band_coordinates`).
     """
 
@@ -231,12 +232,16 @@ class Reduction(Operation):
     def num_sweeps(self, specs: Specs) -> int:
         return 1
 
+    def sweep_halo(self, specs: Specs) -> dict[str, Halo]:
+        """Return what `partial` reads around a region, per source; it never lies outside `Block.raster`."""
+        return {}
+
     def start(self, specs: Specs) -> Table:
         """Return the state before the first sweep; without sweeps, the table."""
         return {}
 
     def partial(self, blocks: Mapping[str, Block], state: Table, sweep: int, region: Region) -> Table:
-        """Return the partial table of a region; the blocks hold the region, maybe more."""
+        """Return the partial table of a region; the blocks hold the region with its halo, maybe more."""
         raise NotImplementedError(f"{type(self).__name__}.partial")
 
     def merge(self, first: Table, second: Table, sweep: int) -> Table:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, StrictInt, model_validator
 
-from pipeline.kernels.components import Numbered, forest, join_runs, number, number_bytes, roots, runs_of
+from pipeline.kernels.components import Numbered, forest, join_runs, number, number_bytes, paint, roots, runs_of
 from pipeline.model.errors import InputUnfit, PipelineError
 from pipeline.model.raster import Number, RasterSpec, holds
 from pipeline.model.region import Halo, Region
@@ -194,7 +194,8 @@ class Components(Reduction):
             if len(seen):
                 places = np.searchsorted(table["run"], start + at, side="right") - 1
                 labels[seen] = table["run_label"][places]
-        np.copyto(out["labels"].part(region), labels[found.labels[region.slices((window.top, window.left))]], "unsafe")
+        target = out["labels"].part(region)
+        paint(found.labels[region.slices((window.top, window.left))], labels.astype(target.dtype), target)
 
     def _number(self, blocks: Mapping[str, Block], region: Region) -> tuple[np.ndarray, Numbered]:
         """Return the values of a part, and its objects."""

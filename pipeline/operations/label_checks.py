@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.kernels.label_geometry import MOST_ROWS
 from pipeline.model.errors import PipelineError
 from pipeline.model.raster import RasterSpec
 from pipeline.operations.base import Block, Operation
@@ -36,16 +35,6 @@ def check_values(operation: Operation, source: RasterSpec, selection: Selection)
             f"{selection.counted[0]} is for 8 and 16 bits, the input is {source.dtype.name}; cast it first: "
             "{op: cast, dtype: int16}",
             ("statistics",),
-        )
-
-
-def check_sides(source: RasterSpec) -> None:
-    """Refuse rasters whose sums of products of coordinates would not be exact."""
-    if max(source.height, source.width) > MOST_ROWS:
-        raise PipelineError(
-            f"geometry is for up to {MOST_ROWS} rows and columns, the input has {source.height} x {source.width}; "
-            "choose a `region`",
-            ("geometry",),
         )
 
 

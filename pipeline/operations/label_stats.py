@@ -13,35 +13,29 @@ from pipeline.kernels.frame import Patch
 from pipeline.kernels.label_columns import finish, lookup
 from pipeline.kernels.label_counts import ROW_BYTES as COUNT_BYTES
 from pipeline.kernels.label_counts import merge_counts
-from pipeline.kernels.label_geometry import SHAPES
 from pipeline.kernels.label_table import LabelTable, merge, partial_table
 from pipeline.kernels.label_width import Width, merged_bytes, width_of, width_of_dtype
 from pipeline.model.errors import InputUnfit, PipelineError
 from pipeline.model.raster import SAME, RasterSpec, holds, largest
-from pipeline.model.region import Region
+from pipeline.model.region import Halo, Region
 from pipeline.model.table import Table, TableSpec
+from pipeline.operations import label_shapes
 from pipeline.operations.base import Block, Domain, Operation, Reduction, Specs
 from pipeline.operations.checks import unique
 from pipeline.operations.difference import Spacing, check_spacing, placed_by_geo
 from pipeline.operations.exact import keep_dtype, require_exact
 from pipeline.operations.fields import Percentile, percentile_name
-from pipeline.operations.label_checks import check_labels, check_sides, check_values, labels_valid
+from pipeline.operations.label_bytes import row_bytes
+from pipeline.operations.label_checks import check_labels, check_values, labels_valid
+from pipeline.operations.label_histogram import Histogram, check_fields, edges_of, num_bins
+from pipeline.operations.label_shapes import MEASURED, Geometry, check_geometry
 from pipeline.operations.label_values import COUNTED, Selection
 from pipeline.operations.registry import register
 from pipeline.operations.traits import HasUnits, NeedsGrid, WritesTableFiles
 from pipeline.storage.tables import STRIPE_BYTES, StoredTable
 
 Statistic = Literal["count", "sum", "mean", "var", "std", "min", "max", "range", "median", "mode", "variety"]
-Geometry = Literal[
-    "centroid", "bbox", "area", "major_axis", "minor_axis", "orientation", "eccentricity", "equivalent_diameter"
-]
-GEOMETRY_COLUMNS = {
-    "centroid": ("centroid_y", "centroid_x"),
-    "bbox": ("bbox_top", "bbox_bottom", "bbox_left", "bbox_right"),
-}
 WHOLE = ("count", "variety", "min", "max", "mode")
-ROW_BYTES = 24
-"""Of a partial table: label, pixels, bands, lowest words."""
 LOOKED_BYTES = 2**20
 """Of a partial table, from which on the values are looked at to know how wide their sums are."""
 
@@ -64,7 +58,7 @@ class LabelStats(HasUnits, NeedsGrid, WritesTableFiles, Reduction):
     outputs_text: ClassVar[Mapping[str, str]] = {
         "table": "label (int64, sorted), pixels (int64), and by label and band count, variety (int64), sum, mean, var, "
         "std, range, median, mode, percentiles (p10), min, max (float64; min and max of 64-bit integers their dtype, "
-        "and without a valid value their nodata); geometry by label",
+        "and without a valid value their nodata); histogram (label, band, bin; int64); geometry by label",
         "mean": "with recolor: the raster, each pixel its label's mean; working dtype (so sum, var, std, range, "
         "median, p10; float64 for sums of integers)",
         "min": "with recolor; the input's dtype (so max, mode); floating point where an integer has none for nodata",
@@ -81,13 +75,16 @@ class LabelStats(HasUnits, NeedsGrid, WritesTableFiles, Reduction):
     equals the smallest) and variety (how many different values) are for 8 and 16 bits."""
     percentiles: Annotated[tuple[Percentile, ...], Field(max_length=100)] = ()
     """Percentiles to compute, from 0 to 100; [10, 90] are the columns p10 and p90. Statistics may be [] then."""
+    histogram: Histogram | None = None
+    """Counts of valid values by bin, as numpy.histogram: {edges: [0, 10, 20]}, {bins: 20, range: [0, 100]}, or auto:
+    256 bins over the dtype's range, of 8 bits one for each value, of 16 bits one for 256 values."""
     geometry: tuple[Geometry, ...] = ()
-    """centroid (mean row and column, pixel centres at whole numbers) and bbox (first row, end, first column, end);
-    area, major_axis, minor_axis, orientation (radians), eccentricity and equivalent_diameter as scikit-image's
-    regionprops."""
+    """centroid (mean row and column, pixel centres at whole numbers), centroid_weighted (by the values of each band)
+    and bbox (first row, end, first column, end); area, perimeter, major_axis, minor_axis, orientation (radians),
+    eccentricity and equivalent_diameter as scikit-image's regionprops."""
     spacing: Spacing | None = None
-    """Height and width of a pixel, or one number for both, in whose unit area, axes and diameters are; or geo: metres,
-    or a microscope's micrometres, as for gradient. Default: pixels."""
+    """Height and width of a pixel, or one number for both, in whose unit area, perimeter, axes and diameters are; or
+    geo: metres, or a microscope's micrometres, as for gradient. Default: pixels."""
     ignore: tuple[StrictInt, ...] = ()
     """Labels that count as none, [0] for a background."""
     recolor: tuple[StrictStr, ...] = ()
@@ -99,20 +96,19 @@ class LabelStats(HasUnits, NeedsGrid, WritesTableFiles, Reduction):
 
     _check_unique = field_validator("statistics", "geometry", "recolor")(unique("each"))
     _check_percentiles = field_validator("percentiles")(unique("each percentile", percentile_name))
-
     _check_spacing = field_validator("spacing")(check_spacing)
 
     @model_validator(mode="after")
     def _check(self) -> LabelStats:
-        if not self._names:
-            raise PipelineError("must name a statistic, or there must be `percentiles:`", ("statistics",))
+        if not self._names and self.histogram is None:
+            raise PipelineError("must name a statistic, or there must be `percentiles:`, `histogram:`", ("statistics",))
         missing = [name for name in self.recolor if name not in self._names]
         if missing:
             raise PipelineError(
                 f"{missing[0]} is not among the statistics ({', '.join(self._names)}); add it there", ("recolor",)
             )
-        if self.spacing is not None and not set(self.geometry) & set(SHAPES):
-            raise PipelineError(f"is for `geometry:` {', '.join(SHAPES)}; none is asked for", ("spacing",))
+        if self.spacing is not None and not set(self.geometry) & set(MEASURED):
+            raise PipelineError(f"is for `geometry:` {', '.join(MEASURED)}; none is asked for", ("spacing",))
         if self.table is not None and not self.table.endswith((".parquet", ".csv", ".gpkg", ".geojson")):
             raise PipelineError(f"must end in .parquet, .csv, .gpkg or .geojson, got {self.table!r}", ("table",))
         return self
@@ -142,7 +138,8 @@ class LabelStats(HasUnits, NeedsGrid, WritesTableFiles, Reduction):
         check_labels(self.labels, specs["labels"])
         check_values(self, specs["input"], self._selection)
         if self.geometry:
-            check_sides(specs["input"])
+            check_geometry(self.geometry, specs["input"], self.spacing)
+        check_fields(edges_of(self.histogram, specs["input"]), specs["input"].num_bands, self.table)
         return {name: self._output(name, specs["input"]) for name in self.recolor}
 
     def _output(self, name: str, source: RasterSpec) -> RasterSpec:
@@ -168,24 +165,26 @@ class LabelStats(HasUnits, NeedsGrid, WritesTableFiles, Reduction):
     def table_spec(self, specs: Specs) -> TableSpec:
         columns: dict[str, tuple[str, ...]] = {"label": ("label",), "pixels": ("label",)}
         columns |= dict.fromkeys(self._names, ("label", "band"))
-        columns |= {column: ("label",) for name in self.geometry for column in GEOMETRY_COLUMNS.get(name, (name,))}
-        return TableSpec(columns, specs["input"].bands)
+        columns |= label_shapes.column_dims(self.geometry)
+        columns |= {} if self.histogram is None else {"histogram": ("label", "band", "bin")}
+        edges = tuple(edges_of(self.histogram, specs["input"]).tolist())
+        return TableSpec(columns, specs["input"].bands, edges=edges)
+
+    def sweep_halo(self, specs: Specs) -> dict[str, Halo]:
+        return {"labels": label_shapes.sweep_halo(self.geometry)}
 
     def partial_bytes(self, specs: Specs, num_pixels: int) -> int:
         num_rows: int = min(num_pixels, 2 ** (8 * specs["labels"].dtype.itemsize))
         num_bands = specs["input"].num_bands
         counts = num_pixels * (num_bands + 1) * COUNT_BYTES if self._selection else 0
-        return max(num_rows * self._row_bytes(num_bands, width_of_dtype(specs["input"].dtype)), counts)
+        width, edges = width_of_dtype(specs["input"].dtype), edges_of(self.histogram, specs["input"])
+        return max(num_rows * self._row_bytes(num_bands, width, edges), counts)
 
     def num_sweeps(self, specs: Specs) -> int:
         return 1 + self._selection.num_sweeps(specs["input"].dtype)
 
-    def _row_bytes(self, num_bands: int, width: Width) -> int:
-        names = set(self.statistics)
-        sums = width.sum_bytes if names & {"sum", "mean", "var", "std"} else 0
-        squares = width.square_bytes if names & {"var", "std"} else 0
-        extrema = 16 if names & {"min", "max", "range"} else 0
-        return ROW_BYTES + (96 if self.geometry else 0) + num_bands * (8 + sums + squares + extrema)
+    def _row_bytes(self, num_bands: int, width: Width, edges: np.ndarray) -> int:
+        return row_bytes((*self.statistics, *self.geometry), num_bands, width, num_bins(edges))
 
     def most_bytes(self, blocks: Mapping[str, Block], state: Table, sweep: int, region: Region) -> int:
         labels, source = blocks["labels"], blocks["input"]
@@ -194,10 +193,11 @@ class LabelStats(HasUnits, NeedsGrid, WritesTableFiles, Reduction):
         part = labels.planes()[0][region.slices(labels.origin)]
         num_rows: int = min(part.size, int(part.max()) - int(part.min()) + 1)
         num_bands = len(source.planes()) * source.lanes
-        most: int = num_rows * self._row_bytes(num_bands, width_of_dtype(source.values.dtype))
+        most: int = num_rows * self._row_bytes(num_bands, width_of_dtype(source.values.dtype), state["edges"])
         if most <= LOOKED_BYTES:
             return most
-        return num_rows * self._row_bytes(num_bands, width_of(source.planes(), _patch(labels, source, region)))
+        width = width_of(source.planes(), _patch(labels, source, region))
+        return num_rows * self._row_bytes(num_bands, width, state["edges"])
 
     @property
     def _ignored(self) -> tuple[int, ...]:
@@ -224,6 +224,8 @@ class LabelStats(HasUnits, NeedsGrid, WritesTableFiles, Reduction):
             valid=None if source.valid is None else source.planes(source.valid),
             labels_valid=mask,
             ignore=self._ignored,
+            within=labels.raster.shift(-labels.origin[0], -labels.origin[1]),
+            edges=state["edges"] if len(state["edges"]) else None,
         )
         return found.to_columns()
 
@@ -231,7 +233,12 @@ class LabelStats(HasUnits, NeedsGrid, WritesTableFiles, Reduction):
         source = specs["input"]
         is_named = self.nodata is not None and holds(source.dtype, self.nodata)
         unknown = self.nodata if is_named else source.nodata
-        return {"num_bands": np.array(source.num_bands), "unknown": np.array(unknown or 0, source.dtype)}
+        edges = edges_of(self.histogram, source)
+        return {
+            "num_bands": np.array(source.num_bands),
+            "unknown": np.array(unknown or 0, source.dtype),
+            "edges": edges,
+        }
 
     def merge(self, first: Table, second: Table, sweep: int) -> Table:
         if not len(first["label"]) or not len(second["label"]):
@@ -251,10 +258,8 @@ class LabelStats(HasUnits, NeedsGrid, WritesTableFiles, Reduction):
         columns = {"label": table.labels, "pixels": table.pixels}
         sides = self.spacing if isinstance(self.spacing, tuple) else (1.0, 1.0)
         found = finish(table, (*self.statistics, *self.geometry), state["unknown"], sides)
-        columns |= {name: found[name] for name in self.statistics if name in found}
-        for name in self.geometry:
-            each = _half_open(name, found[name]).T if name in GEOMETRY_COLUMNS else [found[name]]
-            columns |= dict(zip(GEOMETRY_COLUMNS.get(name, (name,)), each, strict=True))
+        columns |= {name: found[name] for name in (*self.statistics, "histogram") if name in found}
+        columns |= dict(label_shapes.columns(found, self.geometry))
         return columns | self._selection.begin(table.counts, state["unknown"]) if self._selection else columns
 
     def scratch_bytes(self, specs: Specs, shape: tuple[int, int]) -> int:
@@ -293,8 +298,3 @@ def _patch(labels: Block, values: Block, region: Region) -> Patch:
         values.lanes,
         (region.top, region.left),
     )
-
-
-def _half_open(name: str, column: np.ndarray) -> np.ndarray:
-    """Return a box by its ends; the kernel has the last row and column."""
-    return column + np.array([0, 1, 0, 1]) if name == "bbox" else column

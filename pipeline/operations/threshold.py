@@ -12,11 +12,12 @@ from pydantic import Field, model_validator
 
 from pipeline.kernels.threshold import li, otsu, triangle
 from pipeline.model.errors import InputUnfit, PipelineError
-from pipeline.model.raster import Number, RasterSpec
+from pipeline.model.raster import Number, RasterSpec, json_number
 from pipeline.model.region import Region
 from pipeline.model.table import Table, TableSpec
 from pipeline.operations.base import Block, Domain, Reduction, Specs
 from pipeline.operations.registry import register
+from pipeline.operations.traits import DescribesOutputs
 
 NUM_BINS = 256
 """Of floating point, between the smallest and the largest value: scikit-image's."""
@@ -24,7 +25,7 @@ TILE_ROWS = 64
 
 
 @register
-class Threshold(Reduction):
+class Threshold(DescribesOutputs, Reduction):
     """Pixels above a threshold, band by band: 1 above, 0 at it and below.
 
     The threshold is given, or found in the exact histogram of all valid pixels of the band: of every value of 8 and 16
@@ -36,7 +37,7 @@ class Threshold(Reduction):
     example: ClassVar[str] = "{name: bright, op: threshold, input: image, method: otsu}"
     not_averaged: ClassVar[frozenset[str]] = frozenset({"mask"})
     outputs_text: ClassVar[Mapping[str, str]] = {
-        "mask": "1 and 0; uint8, nodata 255 where pixels can be invalid",
+        "mask": "1 and 0; uint8, nodata 255 where pixels can be invalid; attribute threshold: a number for each band",
         "table": "threshold by band (float64)",
     }
 
@@ -160,6 +161,9 @@ class Threshold(Reduction):
             found = table["threshold"][0].tolist()
             shown = ", ".join(f"{value:.9g}" for value in found[:8]) + (", ..." if len(found) > 8 else "")
             yield f"{self.method} finds the {'threshold' if len(found) == 1 else 'thresholds'} {shown}"
+
+    def attributes(self, table: Table) -> dict[str, Any]:
+        return {"threshold": [json_number(value) for value in table["threshold"][0].tolist()]}
 
     def scratch_bytes(self, specs: Specs, shape: tuple[int, int]) -> int:
         return 4 * TILE_ROWS * shape[1]

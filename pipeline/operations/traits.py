@@ -77,6 +77,14 @@ class HasTableBeside(Operation):
         raise NotImplementedError(f"{type(self).__name__}.table_beside")
 
 
+class DescribesOutputs(Operation):
+    """Knows of its table, once that is finished, what readers of its outputs should know."""
+
+    def attributes(self, table: Table) -> dict[str, Any]:
+        """Return attributes of the outputs' arrays in the store, ready for JSON."""
+        raise NotImplementedError(f"{type(self).__name__}.attributes")
+
+
 class IsMeasured(Operation):
     """Returns a total of each block, which it makes facts of: how good a result is."""
 

@@ -20,7 +20,7 @@ from pipeline.model.stored import StoredArray
 from pipeline.model.table import Table
 from pipeline.model.version import __version__
 from pipeline.operations.base import Reduction
-from pipeline.operations.traits import HasTableBeside, IsMeasured
+from pipeline.operations.traits import DescribesOutputs, HasTableBeside, IsMeasured
 from pipeline.output.color_table import ColorTable, color_table_of, with_colors
 from pipeline.output.job import Job
 from pipeline.output.journal import Journal, grids_to_json
@@ -190,7 +190,8 @@ class RunStore:
             name: {**shared, "step": steps[name], "inputs": self.job.parts["identities"]}
             for name in dict.fromkeys([*(raster.partition("/")[0] for raster in plan.kept), *plan.reductions])
         }
-        arrays = {raster: quality[name] for raster in plan.kept if (name := raster.partition("/")[0]) in quality}
+        described = quality | dict(_descriptions(plan, measured.tables))
+        arrays = {raster: described[name] for raster in plan.kept if (name := raster.partition("/")[0]) in described}
         kept = [_colored(array, colors[name]) for name, array in plan.kept.items()]
         levels = {
             name: replace(each, arrays=tuple(_colored(array, colors[name]) for array in each.arrays))
@@ -266,6 +267,13 @@ def _table_notes(plan: Plan, tables: Mapping[str, Table]) -> Iterator[str]:
     for name, step in plan.reductions.items():
         assert isinstance(step.operation, Reduction)
         yield from (f"{name}: {text}" for text in step.operation.table_notes(tables[name]))
+
+
+def _descriptions(plan: Plan, tables: Mapping[str, Table]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the steps whose finished tables tell attributes of their outputs."""
+    for name, step in plan.reductions.items():
+        if isinstance(step.operation, DescribesOutputs):
+            yield name, step.operation.attributes(tables[name])
 
 
 def now() -> str:

@@ -70,6 +70,13 @@ class Graph:
         read = tuple(use for use in plan.uses if use.key in keys)
         return replace(plan, uses=read, unread=tuple(use for use in plan.uses if use.key not in keys))
 
+    def bind_swept(self, name: str, specs: Mapping[str, RasterSpec]) -> StepPlan:
+        """Return a reduction as it sweeps over what it reads."""
+        plan = self.bind(name, specs)
+        assert isinstance(plan.operation, Reduction)
+        halos = plan.operation.sweep_halo(plan.sources)
+        return replace(plan, uses=tuple(replace(use, halo=halos.get(use.key, Halo())) for use in plan.uses))
+
 
 def bind(
     steps: Sequence[Operation], references: Mapping[tuple[int, str], Ref], inputs: Mapping[str, InputSpec]

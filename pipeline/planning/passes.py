@@ -215,7 +215,7 @@ def _plan_pass(number: int, targets: _Targets, graph: Graph, settings: Settings)
         plan = graph.bind_applied(name, specs)
         steps.append(plan)
         specs.update({plan.raster(output): spec for output, spec in plan.declared.items()})
-    sweeps = tuple(Sweep(graph.bind(name, specs), sweep) for name, sweep in targets.sweeps)
+    sweeps = tuple(Sweep(graph.bind_swept(name, specs), sweep) for name, sweep in targets.sweeps)
     taken = read.union(targets.writes)
     wanted = {plan.name: tuple(o for o in plan.declared if plan.raster(o) in taken) for plan in steps}
     dims = {raster: stored_spec(raster, settings, graph).dims for raster in targets.writes}

@@ -146,8 +146,8 @@ def _table_problems(output: str, job: Job) -> Iterator[str]:
         rows = {(spec.columns[column][0], array.shape[:1]) for column, array in arrays.items()}
         is_ragged = len(rows) > len({dims[0] for dims in spec.columns.values()})
         for column, array in arrays.items():
-            bands = (len(spec.bands),) * (len(spec.columns[column]) - 1)
-            if is_ragged or array.shape[1:] != bands or not array.ndim or array.dtype.kind not in "iuf":
+            sizes = tuple(spec.sizes[dim] for dim in spec.columns[column][1:])
+            if is_ragged or array.shape[1:] != sizes or not array.ndim or array.dtype.kind not in "iuf":
                 where = f"{output}/{name}/{spec.prefix}{column}"
                 yield f"{where}: has the shape {array.shape} and the dtype {array.dtype}, which no such column has"
 

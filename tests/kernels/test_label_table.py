@@ -23,7 +23,8 @@ from pipeline.storage.tables import StoredTable, save_table
 from pipeline.testing.draws import draws
 from tests import harness
 
-ALL = STATISTICS + GEOMETRY
+ALL = (*STATISTICS, *GEOMETRY, "centroid_weighted")
+EDGES = np.array([-1e300, -1.5, 0, 1, 100, 2**31])
 DTYPES = ("uint8", "int32", "uint64", "float32", "float64")
 """Each is compiled anew."""
 HARD = [0.0, -0.0, 1.0, -1.0, 0.1, 1e10, 1e300, -1e300, 1e-300, 5e-324, 1.7976931348623157e308, np.nan, np.inf, -np.inf]
@@ -60,13 +61,15 @@ def table_of(
         if valid is not None:
             valid = np.ascontiguousarray(np.moveaxis(valid, 0, -1)).reshape(1, height, width * bands)
     patch = Patch((height, width), lanes=bands if lanes else 1, origin=options.pop("origin", (0, 0)))
-    return partial_table(np.ascontiguousarray(labels), values, patch, ALL, valid=valid, **options)
+    return partial_table(np.ascontiguousarray(labels), values, patch, ALL, valid=valid, edges=EDGES, **options)
 
 
 def same(first: LabelTable, second: LabelTable) -> None:
     for name in ("labels", "pixels", "count", "lowest", "highest", "geometry"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
-    for a, b in ((first.sums, second.sums), (first.squares, second.squares)):
+    np.testing.assert_array_equal(first.counted["histogram"], second.counted["histogram"])
+    for name in ("sums", "squares", "moments"):
+        a, b = getattr(first, name), getattr(second, name)
         assert a is not None
         assert b is not None
         assert a.low == b.low
@@ -107,6 +110,22 @@ def test_the_columns_are_those_of_exact_arithmetic(raster: Any) -> None:
         for band, plane in enumerate(values):
             usable = (labels == label) & (np.isfinite(plane) if valid is None else valid[band])
             check({name: columns[name][i, band] for name in STATISTICS}, plane[usable].tolist())
+            check_centre(columns["centroid_weighted"][i, band], plane, usable)
+            expected = np.histogram(plane[usable].astype(np.float64), EDGES)[0]
+            assert columns["histogram"][i, band].tolist() == expected.tolist()
+
+
+def check_centre(got: np.ndarray, plane: np.ndarray, usable: np.ndarray) -> None:
+    weights = [Fraction(value) for value in plane[usable].tolist()]
+    total = sum(weights, Fraction(0))
+    for axis, places in enumerate(np.nonzero(usable)):
+        moment = sum((w * int(place) for w, place in zip(weights, places, strict=True)), Fraction(0))
+        expected = cast_once(moment / total) if total else np.nan
+        if np.isfinite(expected):
+            bound = abs(Fraction(expected)) * Fraction(2) ** -51 + Fraction(2) ** -100
+            assert abs(Fraction(got[axis].item()) - Fraction(expected)) <= bound
+        else:
+            np.testing.assert_equal(got[axis], expected)
 
 
 def check(got: dict[str, float], values: list[Any]) -> None:
@@ -201,7 +220,7 @@ def test_a_region_within_larger_arrays() -> None:
     rng = np.random.default_rng(3)
     labels, values = rng.integers(0, 4, (9, 11)), rng.normal(size=(9, 11, 3)).astype(np.float32)
     patch = Patch((4, 5), labels_at=(2, 3), values_at=(5, 6), lanes=3, origin=(102, 203))
-    table = partial_table(labels, values.reshape(1, 9, 33), patch, ALL)
+    table = partial_table(labels, values.reshape(1, 9, 33), patch, ALL, edges=EDGES)
     expected = table_of(labels[2:6, 3:8], np.moveaxis(values[5:9, 6:11], -1, 0).copy(), None, False, origin=(102, 203))
     same(table, expected)
     out = np.full((1, 9, 33), 9.0, np.float32)

@@ -34,7 +34,8 @@ EVERY: Step = {
     "input": "image",
     "labels": "labels",
     "statistics": ["count", "sum", "mean", "var", "min", "max"],
-    "geometry": ["centroid", "bbox", "area", "major_axis", "orientation"],
+    "geometry": ["centroid", "centroid_weighted", "bbox", "area", "perimeter", "major_axis", "orientation"],
+    "histogram": {"bins": 5, "range": [0, 300]},
     "recolor": ["mean"],
 }
 SELECTED: Step = MEANS | {"name": "zones", "statistics": ["median", "range"], "percentiles": [10, 97.5]}

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from skimage import filters
 
 from pipeline import api
-from pipeline.model.errors import PipelineError
+from pipeline.execution import worker
+from pipeline.model.errors import PipelineError, RunStopped
 from pipeline.verbs.load import load
 from tests import harness
 from tests.harness import Layout, Raster
@@ -52,6 +54,7 @@ def test_each_band_has_its_own_and_nodata_stays(tmp_path: Path) -> None:
     assert found.tolist() == [[float(filters.threshold_otsu(band[band != 7])) for band in image]]
     assert facts.warnings[-1] == f"bright: otsu finds the thresholds {found[0, 0]:g}, {found[0, 1]:g}"
     assert (harness.read(tmp_path / "out.zarr", "bright/mask")[:, :20] == 255).all()
+    assert zarr.open_array(tmp_path / "out.zarr", path="bright/mask").attrs["threshold"] == found[0].tolist()
     assert not api.verify(str(tmp_path / "out.zarr")).problems
 
 
@@ -65,6 +68,28 @@ def test_a_given_threshold(dtype: str, value: float, expected: list[int], tmp_pa
     source = harness.store(Raster(np.array([[1, 2, top]], dtype), ("y", "x")), tmp_path / "in.zarr")
     got = harness.run(source, [STEP | {"value": value}], tmp_path)
     assert got["bright/mask"][0, 0].tolist() == expected
+
+
+def test_a_resumed_run_says_its_threshold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped while it paints the mask, when the threshold is known; a band without valid pixels has none."""
+    image = np.stack([cells("float32"), np.full((83, 71), np.nan, np.float32)])
+    source = harness.store(Raster(image, ("band", "y", "x")), tmp_path / "in.zarr")
+    document = harness.document(source, [STEP | {"method": "otsu"}], tmp_path / "out.zarr")
+    run_block = worker.PassWorker.run_block
+
+    def failing(self: Any, number: int) -> Any:
+        if self.planned.writes:
+            raise OSError("the power is gone")
+        return run_block(self, number)
+
+    monkeypatch.setattr(worker.PassWorker, "run_block", failing)
+    with pytest.raises(RunStopped):
+        api.run(document)
+    monkeypatch.setattr(worker.PassWorker, "run_block", run_block)
+    api.run(document, resume=True)
+    attributes = zarr.open_array(tmp_path / "out.zarr", path="bright/mask").attrs
+    assert attributes["threshold"] == [float(filters.threshold_otsu(image[0])), "nan"]
+    assert not api.verify(str(tmp_path / "out.zarr")).problems
 
 
 @pytest.mark.parametrize(

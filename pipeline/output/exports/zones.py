@@ -16,7 +16,7 @@ from pipeline.storage.vector.write import DRIVERS, as_texts, write_features
 
 ROWS = 100_000
 """Rows that are made at once."""
-ZERO = {"pixels", "count", "sum", "variety", "area"}
+ZERO = {"pixels", "count", "sum", "variety", "histogram", "area", "perimeter"}
 """Columns that are 0 without a pixel, as `label_stats` has them; others are not known."""
 
 Columns = Mapping[str, np.ndarray]

@@ -119,6 +119,9 @@ def _create_table(root: zarr.Group, plan: TablePlan) -> None:
         )
     if "band" not in group and any("band" in dims for dims in plan.spec.columns.values()):
         _put(group, "band", list(plan.spec.bands), ("band",))
+    if plan.spec.edges:
+        _put(group, "bin_left", plan.spec.edges[:-1], ("bin",))
+        _put(group, "bin_right", plan.spec.edges[1:], ("bin",))
 
 
 def _without_clashes(arrays: Sequence[StoredArray]) -> Iterator[StoredArray]:
