@@ -1,0 +1,69 @@
+"""Rasters drawn into a PNG, side by side."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.execution.terminal import say
+from pipeline.model.errors import OutputError, UsageError
+from pipeline.model.facts import Facts
+from pipeline.output.exports.base import Written
+from pipeline.output.writes import check_files
+from pipeline.picture.render import to_png
+from pipeline.picture.sheet import LARGEST, SMALLEST, Subject, draw_sheet
+from pipeline.storage.folder.disk import replace_file
+from pipeline.storage.open import local_paths
+from pipeline.storage.zarr.reader import configure
+from pipeline.verbs.rasters import find_rasters
+
+MOST = 16
+"""Rasters in one picture."""
+
+
+@dataclass(frozen=True)
+class ShowFacts(Facts):
+    """A picture that was drawn."""
+
+    path: str
+    rasters: tuple[str, ...]
+    size: tuple[int, int]
+    """Height and width in pixels."""
+    not_drawn: tuple[str, ...]
+    """Rasters that it has no room for."""
+
+
+def show(
+    results: Sequence[str],
+    target: str,
+    *,
+    size: int | None = None,
+    overwrite: bool = False,
+    chosen: Mapping[str, Any] | None = None,
+    quiet: bool = True,
+) -> ShowFacts:
+    """Draw all rasters of some results, side by side, into a PNG (see `pipeline.api.show`)."""
+    if Path(target).suffix.lower() != ".png":
+        raise OutputError(f"{target}: a picture is a PNG; give a name that ends in .png")
+    if size is not None and not SMALLEST <= size <= LARGEST:
+        raise UsageError(f"--size must be from {SMALLEST} to {LARGEST} pixels, got {size}")
+    configure(os.cpu_count() or 1)
+    found = find_rasters(results, chosen)
+    sources = [path for each in found for path in local_paths(each.source.full)]
+    check_files([Written(target, "the picture", "picture")], sources, may_replace=overwrite)
+    drawn, rest = found[:MOST], tuple(each.name for each in found[MOST:])
+    notes = [f"{each.name}: {text}" for each in drawn for text in each.source.full.describe().get("warnings", ())]
+    if rest:
+        notes.append(f"a picture has room for {MOST} rasters; not drawn: {', '.join(rest)}; name those that you want")
+    for note in () if quiet else notes:
+        say(f"note: {note}")
+    image = draw_sheet([Subject(each.name, each.source, each.source.full.spec.region) for each in drawn], size)
+    try:
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        replace_file(Path(target), to_png(image))
+    except OSError as error:
+        raise OutputError(f"{target}: the picture cannot be written: {error.strerror or error}") from error
+    return ShowFacts(target, tuple(each.name for each in drawn), (image.shape[0], image.shape[1]), rest)
