@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from pipeline.config import RESERVED, Changes, Setting, load_pipeline, locating
@@ -262,6 +262,36 @@ def show(
         chosen=chosen,
         quiet=quiet,
     )
+
+
+def view(
+    results: AnyPath | Sequence[AnyPath],
+    *,
+    port: int = 0,
+    browser: bool = True,
+    chosen: Chosen | None = None,
+    started: Callable[[str], None] = print,
+) -> None:
+    """Serve a map of rasters to the browser, on this machine alone, until the process is interrupted.
+
+    Parameters
+    ----------
+    results
+        As for `show`.
+    port
+        Of 127.0.0.1; 0: one that is free.
+    browser
+        Whether to open a page in it.
+    chosen
+        Which raster of each is meant: see `info`.
+    started
+        Is called with the URL once it answers.
+    """
+    from pipeline.verbs.view.view import view as serve
+
+    paths = [results] if isinstance(results, str | os.PathLike) else results
+    names = [os.fspath(path) for path in paths]
+    serve(names, port=port, browser=browser, chosen=chosen, started=lambda server: started(server.url))
 
 
 def info(path: AnyPath, array: str | None = None, **read: Unpack[Read]) -> InfoFacts | ContentsFacts:

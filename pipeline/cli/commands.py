@@ -19,7 +19,7 @@ from pipeline.cli.options import (
     quiet_option,
     trust_option,
 )
-from pipeline.cli.pictures import show
+from pipeline.cli.pictures import show, view
 from pipeline.cli.printing import fail, print_facts, print_summary
 from pipeline.cli.startup import import_api
 
@@ -259,5 +259,5 @@ def warm(file: str | None, quiet: bool, as_json: bool, changes: dict[str, Any]) 
     print_facts({"seconds": seconds}, as_json, [f"all kernels are there, after {seconds:.1f} s"])
 
 
-COMMANDS = (run, plan, validate, info, show, verify, ops, schema, synth, convert, apply, warm)
+COMMANDS = (run, plan, validate, info, show, view, verify, ops, schema, synth, convert, apply, warm)
 """In the order in which they are listed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -72,10 +73,35 @@ class Levelled:
         """Return the coarsest level that has a pixel for each `step` pixels of full resolution."""
         return max((level for level in self.levels if level[0] <= step), key=lambda level: level[0])
 
-    def pixels(self, rows: np.ndarray, columns: np.ndarray, bands: Sequence[int], step: int) -> np.ndarray:
-        """Return pixels at places that ascend, `step` apart or more, as (row, column, band) in the stored dtype."""
+    def pixels(
+        self, rows: np.ndarray, columns: np.ndarray, bands: Sequence[int], step: int, most_bytes: int | None = None
+    ) -> np.ndarray:
+        """Return pixels at places that ascend, `step` apart or more, as (row, column, band) in the stored dtype.
+
+        Where more than `most_bytes` would be decoded for them, fewer are read, and each stands for those beside it.
+        """
         factor, reader = self.level_for(step)
-        return read_pixels(reader, rows // factor, columns // factor, bands, self._cache)
+        rows, columns = rows // factor, columns // factor
+        times = 1 if most_bytes is None else _thinning(reader, rows, columns, most_bytes)
+        values = read_pixels(reader, rows[::times], columns[::times], bands, self._cache)
+        if times == 1:
+            return values
+        return np.repeat(np.repeat(values, times, axis=0), times, axis=1)[: len(rows), : len(columns)]
+
+
+def _thinning(reader: Reader, rows: np.ndarray, columns: np.ndarray, most_bytes: int) -> int:
+    """Return of how many places in a row one is read, so that chunks of so many bytes hold all of them."""
+    share = (reader.chunk_bands or reader.spec.num_bands) / reader.spec.num_bands
+    chunk_bytes = math.prod(reader.chunk) * reader.spec.pixel_bytes * share
+    times = 1
+    while times < max(len(rows), len(columns)):
+        down, across = (
+            len(np.unique(places[::times] // side)) for places, side in zip((rows, columns), reader.chunk, strict=True)
+        )
+        if down * across * chunk_bytes <= most_bytes:
+            break
+        times *= 2
+    return times
 
 
 def read_pixels(

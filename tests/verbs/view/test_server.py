@@ -1,0 +1,347 @@
+"""What the viewer's server answers, and what it refuses; without a browser."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+import zarr
+
+from pipeline.model.errors import UsageError
+from pipeline.model.raster import RasterSpec
+from pipeline.picture.color_map import class_colors
+from pipeline.picture.render import render
+from pipeline.picture.style import Style
+from pipeline.verbs.view import gallery as galleries
+from pipeline.verbs.view.gallery import TILE, Gallery
+from pipeline.verbs.view.server import ANSWERS, FILES, PAGE, Server
+from tests.sources import PROJECT
+from tests.views import make_result, serving
+
+STYLE = {"kind": "sequential", "map": "viridis", "limits": "0,1000"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("view")
+    make_result(place)
+    photo = np.random.default_rng(2).integers(0, 255, (40, 60, 3)).astype("u1")
+    tifffile.imwrite(place / "photo.tif", photo, photometric="rgb")
+    return place
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Server]:
+    with serving(str(folder / "out.zarr"), str(folder / "photo.tif"), str(folder / "scene.zarr")) as server:
+        yield server
+
+
+Answer = tuple[int, Mapping[str, str], bytes]
+
+
+def ask(server: Server, path: str, method: str = "GET", host: str | None = None, **headers: str) -> Answer:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    try:
+        connection.request(method, path, headers={"Host": host or f"127.0.0.1:{server.port}", **headers})
+        answer = connection.getresponse()
+        return answer.status, dict(answer.getheaders()), answer.read()
+    finally:
+        connection.close()
+
+
+def get(server: Server, name: str, **fields: Any) -> Any:
+    status, headers, body = ask(server, f"/{name}?{urlencode(fields)}")
+    assert status == 200, body
+    return json.loads(body) if headers["Content-Type"] == "application/json" else imagecodecs.png_decode(body)
+
+
+def names(server: Server) -> list[str]:
+    return [each["name"] for each in get(server, "rasters.json")["rasters"]]
+
+
+def test_what_there_is(server: Server) -> None:
+    rasters = {each["name"]: each for each in get(server, "rasters.json")["rasters"]}
+    assert set(rasters) == {
+        *("bands/value", "slope/dy", "slope/direction", "poster/index", "cells/labels", "photo", "scene"),
+    }
+    bands = rasters["bands/value"]
+    assert (bands["height"], bands["width"], bands["levels"]) == (600, 523, [1, 2, 4])
+    assert rasters["slope/direction"]["units"] == ["°"] * 3
+    assert len(bands["alike"]) == 6
+    assert len(rasters["photo"]["alike"]) == 1
+
+
+def test_tiles_are_the_stored_pixels_through_the_colours(server: Server, folder: Path) -> None:
+    """At full resolution, at a level, and where a level is strided; transparent beyond the raster."""
+    number = names(server).index("slope/dy")
+    store = zarr.open_group(folder / "out.zarr", mode="r")
+    style = Style("diverging", "blue-red", ((-50.0, 50.0),))
+    fields = {"raster": number, "bands": 1, "kind": "diverging", "map": "blue-red", "limits": "-50,50"}
+    cases = [(0, "slope/dy", 1), (1, "slope/1/dy", 1), (2, "slope/2/dy", 1), (3, "slope/2/dy", 2)]
+    for power, path, stride in cases:
+        stored: Any = store[path]
+        values = np.asarray(stored[...])[::stride, ::stride, 1:2]
+        spec = RasterSpec(*values.shape[:2], values.dtype, ("y", "x"), nodata=float("nan"))
+        expected = render(values, spec, style)
+        for row in range(-(-values.shape[0] // TILE)):
+            for column in range(-(-values.shape[1] // TILE)):
+                tile = get(server, "tile.png", power=power, row=row, column=column, **fields)
+                part = expected[row * TILE : (row + 1) * TILE, column * TILE : (column + 1) * TILE]
+                assert tile.shape == (TILE, TILE, 4)
+                np.testing.assert_array_equal(tile[: part.shape[0], : part.shape[1], :3], part)
+                assert (tile[: part.shape[0], : part.shape[1], 3] == 255).all()
+                assert not tile[part.shape[0] :].any()
+                assert not tile[:, part.shape[1] :].any()
+
+
+def test_a_photograph_is_what_it_is(server: Server, folder: Path) -> None:
+    number = names(server).index("photo")
+    style = get(server, "style.json", raster=number, bands="0,1,2")
+    assert style == {"kind": "color", "map": "viridis", "limits": [[0, 255]] * 3}
+    fields = {"bands": "0,1,2", "kind": "color", "map": "viridis", "limits": "0,255,0,255,0,255"}
+    tile = get(server, "tile.png", raster=number, power=0, row=0, column=0, **fields)
+    np.testing.assert_array_equal(tile[:40, :60, :3], tifffile.imread(folder / "photo.tif"))
+
+
+def test_a_palette_in_its_own_colours(server: Server) -> None:
+    number = names(server).index("poster/index")
+    assert get(server, "style.json", raster=number, bands=0)["kind"] == "palette"
+    fields = {"bands": 0, "kind": "palette", "map": "viridis", "limits": "0,1"}
+    tile = get(server, "tile.png", raster=number, power=0, row=0, column=0, **fields)
+    assert 1 < len(np.unique(tile[..., :3].reshape(-1, 3), axis=0)) <= 8
+
+
+def test_a_pixel_of_all_rasters(server: Server, folder: Path) -> None:
+    found = get(server, "pixel.json", raster=names(server).index("scene"), row=123, column=77)
+    told = {names(server)[each["raster"]]: each for each in found["rasters"]}
+    assert set(told) == {"bands/value", "slope/dy", "slope/direction", "poster/index", "cells/labels", "scene"}
+    store: Any = zarr.open_group(folder / "out.zarr", mode="r")
+    for name in ("bands/value", "slope/dy", "slope/direction"):
+        stored = np.asarray(store[name][123, 77])
+        assert [stored.dtype.type(each["value"]) for each in told[name]["bands"]] == stored.tolist()
+    assert found["point"] == pytest.approx([399960 + 775, 5800020 - 1235])
+
+
+def test_a_row_of_the_table_of_a_label(server: Server, folder: Path) -> None:
+    store: Any = zarr.open_group(folder / "out.zarr", mode="r")
+    labels = np.asarray(store["cells/labels"][...])
+    row, column = (int(each[0]) for each in np.nonzero(labels == 1))
+    found = get(server, "pixel.json", raster=names(server).index("cells/labels"), row=row, column=column)
+    told = next(each for each in found["rasters"] if names(server)[each["raster"]] == "cells/labels")
+    tables = {each["table"]: each["row"] for each in told["tables"]}
+    place = np.nonzero(np.asarray(store["stats/table/label"][...]) == 1)[0][0]
+    assert tables["stats/table"]["label"] == "1"
+    assert int(tables["stats/table"]["pixels"]) == int(store["stats/table/pixels"][place])
+    assert float(tables["stats/table"]["mean_b2"]) == pytest.approx(float(store["stats/table/mean"][place, 1]))
+    others = [each for each in found["rasters"] if each is not told]
+    assert not any(each["tables"] for each in others)
+
+
+def test_a_histogram_of_a_part(server: Server, folder: Path) -> None:
+    store: Any = zarr.open_group(folder / "out.zarr", mode="r")
+    part = np.asarray(store["bands/value"][100:150, 200:290, 2])
+    fields = {"raster": names(server).index("bands/value"), "bands": 2, "top": 100, "bottom": 150, **STYLE}
+    found = get(server, "histogram.json", left=200, right=290, **fields)
+    (band,) = found["bands"]
+    assert (found["pixels"], found["valid"], band["minimum"], band["maximum"]) == (4500, 4500, part.min(), part.max())
+    assert band["counts"] == np.histogram(part.astype(np.float64), 64, (part.min(), part.max()))[0].tolist()
+    fields |= {"raster": names(server).index("cells/labels"), "bands": 0, "kind": "categorical", "bottom": 112}
+    found = get(server, "histogram.json", left=200, right=240, **fields)
+    labels = np.asarray(store["cells/labels"][100:112, 200:240])
+    numbers, counts = np.unique(labels[labels != server.gallery.spec(fields["raster"]).nodata], return_counts=True)
+    assert 1 < len(numbers) <= galleries.MOST_CLASSES
+    assert (found["num_classes"], found["valid"]) == (len(numbers), counts.sum())
+    assert found["classes"] == [
+        {"value": str(number), "pixels": count, "color": class_colors(number).tolist()}
+        for number, count in zip(numbers, counts, strict=True)
+    ]
+
+
+def test_a_raster_without_levels_is_read_coarsely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tile of all of it decodes no more than its share; at full resolution nothing is left out."""
+    array = zarr.create_array(
+        str(tmp_path / "large.zarr"), shape=(2048, 2048), chunks=(64, 64), dtype="u1", dimension_names=("y", "x")
+    )
+    array[...] = np.random.default_rng(0).integers(0, 255, (2048, 2048)).astype("u1")
+    monkeypatch.setattr(galleries, "TILE_BYTES", 64 * 64 * 16)
+    gallery = Gallery([str(tmp_path / "large.zarr")])
+    style, read = Style("sequential", "grey", ((0.0, 255.0),)), []
+    reader = gallery.shown[0].source.full
+    own_read = type(reader).read
+
+    def count(self: Any, region: Any, *rest: Any) -> None:
+        read.append(region.num_pixels)
+        own_read(self, region, *rest)
+
+    monkeypatch.setattr(type(reader), "read", count)
+    whole = imagecodecs.png_decode(gallery.tile(0, (3, 0, 0), [0], style) or b"")
+    assert sum(read) <= 64 * 64 * 16
+    stored = np.asarray(array[...])
+    assert set(np.unique(whole[:, :, 0])) <= set(np.unique(stored))
+    full = imagecodecs.png_decode(gallery.tile(0, (0, 1, 2), [0], style) or b"")
+    np.testing.assert_array_equal(full[..., 0], stored[256:512, 512:768])
+
+
+def test_the_page_and_its_files(server: Server) -> None:
+    for path, (name, kind) in FILES.items():
+        status, headers, body = ask(server, path)
+        assert (status, headers["Content-Type"], body) == (200, kind, (PAGE / name).read_bytes())
+        policy = headers["Content-Security-Policy"]
+        assert policy.startswith("default-src 'none'; ")
+        assert not re.search("https?:|unsafe|[*]", policy)
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert "Access-Control-Allow-Origin" not in headers
+    assert "leaflet.LICENSE" in {file.name for file in PAGE.iterdir()}
+    page = (PAGE / "index.html").read_text()
+    assert not re.search(r"\son\w+=|\sstyle=|<script>|https?://", page)
+    for name in ("map.js", "panel.js", "viewer.js"):
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|https?://", (PAGE / name).read_text()
+        )
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1", "127.0.0.1:1", "localhost", "[::1]:80", "", "127.0.0.1:{}x"]
+)
+def test_hosts_that_are_not_this_machine(server: Server, host: str) -> None:
+    """A name that an attacker rebinds to 127.0.0.1 brings its own name with it."""
+    status, _, body = ask(server, "/rasters.json", host=host.format(server.port) or "x")
+    assert (status, json.loads(body)) == (421, {"error": "this server answers to its own address alone"})
+    assert ask(server, "/rasters.json", host=f"localhost:{server.port}")[0] == 200
+
+
+def test_other_pages_do_not_get_tiles(server: Server) -> None:
+    assert ask(server, "/rasters.json", **{"Sec-Fetch-Site": "cross-site"})[0] == 403
+    assert ask(server, "/rasters.json", **{"Sec-Fetch-Site": "same-origin"})[0] == 200
+    assert ask(server, "/", **{"Sec-Fetch-Site": "cross-site"})[0] == 200  # a link to it
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE", "CONNECT", "X"])
+def test_only_get(server: Server, method: str) -> None:
+    status, headers, _ = ask(server, "/rasters.json", method)
+    assert status == 501
+    assert headers["Server"] == "rasterpipe"
+
+
+OUTSIDE = (
+    *(
+        "/..",
+        "/../pyproject.toml",
+        "/%2e%2e/server.py",
+        "/page/index.html",
+        "/index.html",
+        "//etc/passwd",
+        "/./",
+        "/leaflet.LICENSE",
+    ),
+    *(
+        "/server.py",
+        "/..%2fserver.py",
+        "/etc/passwd",
+        "/viewer.js/",
+        "/viewer.js%00",
+        "/tile.png/..",
+        "/out.zarr/zarr.json",
+        "*",
+    ),
+)
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
+def test_no_path_leads_to_a_file(server: Server, path: str) -> None:
+    status, _, body = ask(server, path)
+    assert (status, json.loads(body)) == (404, {"error": "there is nothing of this name"})
+
+
+GOOD = {
+    "/tile.png": {"raster": 0, "power": 0, "row": 0, "column": 0, "bands": 0, **STYLE},
+    "/pixel.json": {"raster": 0, "row": 0, "column": 0},
+    "/histogram.json": {"raster": 0, "bands": 0, "top": 0, "bottom": 9, "left": 0, "right": 9, **STYLE},
+    "/style.json": {"raster": 0, "bands": 0},
+    "/bar.png": {"map": "viridis"},
+}
+BAD = {
+    "raster": ("-1", "99", "1e0", "", "٣", "0x1", "1" * 40),
+    "power": ("-1", "32", "x"),
+    "row": ("-1", "9999999999999", "1.5"),
+    "column": ("-1", "nan"),
+    "bands": ("3", "-1", "0,1", "0,1,2,3", "", "b1", "0,1,2"),
+    "top": ("600", "-1"),
+    "bottom": ("0", "601"),
+    "left": ("523", "x"),
+    "right": ("0", "524"),
+    "kind": ("photo", "color", "palette ", ""),
+    "map": ("jet", "", "../viridis"),
+    "limits": ("0", "0,1,2", "nan,1", "inf,2", "a,b", "", "1e999,0"),
+}
+
+
+@pytest.mark.parametrize("path", GOOD)
+def test_queries_within_bounds(server: Server, path: str) -> None:
+    assert ask(server, f"{path}?{urlencode(GOOD[path])}")[0] == 200
+    for name in GOOD[path]:
+        for value in BAD[name]:
+            if path == "/style.json" and (name, value) == ("bands", "0,1,2"):
+                continue  # there it is no contradiction
+            status, _, body = ask(server, f"{path}?{urlencode({**GOOD[path], name: value})}")
+            assert status in (400, 404), (name, value, body)
+            assert "error" in json.loads(body)
+    many = "&".join(f"a{i}=1" for i in range(50))
+    assert ask(server, f"{path}?{many}")[0] == 400
+    assert ask(server, f"{path}?%ff%fe=1")[0] == 400
+    assert ask(server, f"{path}?{'a' * 70_000}")[0] == 414
+
+
+def test_all_answers_are_tried(server: Server) -> None:
+    assert set(ANSWERS) == {*GOOD, "/rasters.json"}
+
+
+def test_a_damaged_chunk_is_told(tmp_path: Path) -> None:
+    array = zarr.create_array(
+        str(tmp_path / "bad.zarr"), shape=(64, 64), chunks=(32, 32), dtype="f4", dimension_names=("y", "x")
+    )
+    array[...] = np.random.default_rng(0).random((64, 64), np.float32)
+    file = tmp_path / "bad.zarr" / "c" / "1" / "1"
+    file.write_bytes(file.read_bytes()[:20])
+    with serving(str(tmp_path / "bad.zarr")) as server:
+        status, _, body = ask(server, "/pixel.json?raster=0&row=40&column=40")
+        assert status == 500
+        assert "chunk c/1/1" in json.loads(body)["error"]
+        assert ask(server, "/pixel.json?raster=0&row=1&column=1")[0] == 200
+
+
+def test_a_port_that_is_taken(server: Server, folder: Path) -> None:
+    with pytest.raises(
+        UsageError, match=rf"port {server.port} of 127\.0\.0\.1 cannot be used: .*; give another --port"
+    ):
+        Server(Gallery([str(folder / "photo.tif")]), server.port)
+
+
+def test_the_command_serves_until_it_is_stopped(folder: Path) -> None:
+    command = [sys.executable, "-m", "pipeline", "view", str(folder / "photo.tif"), "--no-browser"]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        line = run.stdout.readline()
+        found = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/ \(Ctrl-C ends it\)\n", line)
+        assert found, (line, run.stderr.read())
+        connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=20)
+        connection.request("GET", "/rasters.json")
+        assert json.loads(connection.getresponse().read())["rasters"][0]["name"] == "photo"
+        connection.close()
+        run.send_signal(signal.SIGINT)
+        assert (run.wait(20), run.stderr.read()) == (0, "")
