@@ -72,11 +72,16 @@ class Legend:
     style: Style
     values: np.ndarray
     """Those that are drawn: (row, column, band)."""
-    has_invalid: bool
+    scale: tuple[float, float] = (1.0, 0.0)
+    """Scale and offset by which they are told."""
 
     @staticmethod
     def height(pen: Pen) -> int:
         return round(4.2 * pen.line)
+
+    @property
+    def has_invalid(self) -> bool:
+        return not is_valid(self.values, self.spec).all()
 
     def draw(self, pen: Pen, top: int, width: int, scale: float) -> None:
         """Draw it below a picture in which a pixel of the raster takes `scale` pixels."""
@@ -97,7 +102,8 @@ class Legend:
         pen.frame(0, top, long, thick + 2)
         pen.paste(np.repeat(colors[np.newaxis], thick, axis=0), 1, top + 1)
         unit = unit_of(self.spec, self.bands[0])
-        texts = [format_number(value) for value in (low, (low + high) / 2, high)]
+        factor, offset = self.scale
+        texts = [format_number(value * factor + offset) for value in (low, (low + high) / 2, high)]
         texts[2] += f" {unit}" if unit else ""
         for place, text in zip((0.0, 0.5, 1.0), texts, strict=True):
             pen.text((long - pen.width(text)) * place, top + thick + 4, text, long)

@@ -69,6 +69,10 @@ class Levelled:
                 break
         return cls(readers, cache)
 
+    def scale_of(self, band: int) -> tuple[float, float]:
+        """Return scale and offset by which stored values of a band become those of its unit."""
+        return self.full.scales[band] if self.full.scales else (1.0, 0.0)
+
     def level_for(self, step: int) -> tuple[int, Reader]:
         """Return the coarsest level that has a pixel for each `step` pixels of full resolution."""
         return max((level for level in self.levels if level[0] <= step), key=lambda level: level[0])

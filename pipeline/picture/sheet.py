@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from pipeline.model.region import Region
 from pipeline.picture.legend import Legend, Pen
 from pipeline.picture.render import render
 from pipeline.picture.sample import Levelled
-from pipeline.picture.style import choose_style, drawn_bands, is_valid, unit_of
+from pipeline.picture.style import choose_style, drawn_bands, unit_of
 
 SIZE, SIZE_OF_SEVERAL = 1000, 500
 """About the pixels of the longer side of a raster that is drawn alone, and of each of several."""
@@ -38,13 +38,13 @@ class Subject:
         return self.source.full.spec
 
 
-def draw_sheet(subjects: Sequence[Subject], size: int | None = None) -> np.ndarray:
-    """Return the picture of some rasters, four in a row, as uint8 (row, column, 3).
+def draw_sheet(subjects: Iterable[Subject], count: int, size: int | None = None) -> np.ndarray:
+    """Return the picture of `count` rasters, four in a row, as uint8 (row, column, 3).
 
     The longer side of each has about `size` pixels: one of a whole number of the raster's, from the level that
     suffices, or of a small raster each a whole number of times as large.
     """
-    side = size or (SIZE if len(subjects) == 1 else SIZE_OF_SEVERAL)
+    side = size or (SIZE if count == 1 else SIZE_OF_SEVERAL)
     panels = [draw_panel(subject, side) for subject in subjects]
     rows = [panels[i : i + COLUMNS] for i in range(0, len(panels), COLUMNS)]
     heights = [max(len(panel) for panel in row) for row in rows]
@@ -92,7 +92,7 @@ def draw_panel(subject: Subject, size: int) -> np.ndarray:
     top = 2 * line
     pen.frame(0, top, pixels.shape[1] + 2, pixels.shape[0] + 2)
     panel.paste(Image.fromarray(pixels), (1, top + 1))
-    legend = Legend(spec, bands, style, values, bool((~is_valid(values, spec)).any()))
+    legend = Legend(spec, bands, style, values, subject.source.scale_of(bands[0]))
     legend.draw(pen, top + pixels.shape[0] + 2, panel_width, times / step)
     return np.asarray(panel)
 

@@ -65,7 +65,10 @@ def _rasters_at(path: str, choice: Choice, cache: PieceCache | None) -> Iterator
             raise
         return
     array = first.describe().get("array") or choice.array
-    name = str(array) if array else _stem(path)
+    name = str(array or "")
+    if name.rpartition("/")[2].isdigit():  # a level of OME-Zarr
+        name = name.rpartition("/")[0]
+    name = name or _stem(path)
     if choice.series is not None:
         name = f"{name} {choice.series}"
     if choice.level:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.execution.progress import Progress
 from pipeline.execution.terminal import say
 from pipeline.model.errors import OutputError, UsageError
 from pipeline.model.facts import Facts
@@ -18,7 +19,7 @@ from pipeline.picture.sheet import LARGEST, SMALLEST, Subject, draw_sheet
 from pipeline.storage.folder.disk import replace_file
 from pipeline.storage.open import local_paths
 from pipeline.storage.zarr.reader import configure
-from pipeline.verbs.rasters import find_rasters
+from pipeline.verbs.rasters import Found, find_rasters
 
 MOST = 16
 """Rasters in one picture."""
@@ -60,10 +61,18 @@ def show(
         notes.append(f"a picture has room for {MOST} rasters; not drawn: {', '.join(rest)}; name those that you want")
     for note in () if quiet else notes:
         say(f"note: {note}")
-    image = draw_sheet([Subject(each.name, each.source, each.source.full.spec.region) for each in drawn], size)
+    with Progress(quiet=quiet) as progress:
+        progress.start(len(drawn), what=f"panels of {Path(target).name}")
+        image = draw_sheet(_subjects(drawn, progress), len(drawn), size)
     try:
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         replace_file(Path(target), to_png(image))
     except OSError as error:
         raise OutputError(f"{target}: the picture cannot be written: {error.strerror or error}") from error
     return ShowFacts(target, tuple(each.name for each in drawn), (image.shape[0], image.shape[1]), rest)
+
+
+def _subjects(found: Sequence[Found], progress: Progress) -> Iterator[Subject]:
+    for each in found:
+        yield Subject(each.name, each.source, each.source.full.spec.region)
+        progress.advance()

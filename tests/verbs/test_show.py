@@ -16,7 +16,7 @@ import pipeline
 from pipeline.cli.main import main
 from pipeline.model.errors import InputError, OutputError, UsageError
 from pipeline.picture.sheet import MARGIN
-from pipeline.picture.style import Style
+from pipeline.picture.style import Style, unit_of
 from pipeline.verbs.demo.synth import synth
 from pipeline.verbs.rasters import find_rasters
 
@@ -66,6 +66,10 @@ def test_what_is_meant(place: Path) -> None:
     assert names("out.zarr", array="smooth/mean") == ["smooth/mean"]
     assert names("photo.tif", "scene.zarr") == ["photo", "scene"]
     assert names("out.zarr/smooth/mean", "out.zarr/smooth/mean")[0].endswith(":smooth/mean")
+    image = str(place / "photo.ome.zarr")
+    pipeline.convert(place / "photo.tif", image)
+    (found,) = find_rasters([image])
+    assert found.name == "photo"
     (level,) = find_rasters([str(place / "out.zarr")], {"array": "smooth/mean", "level": 1})
     assert level.source.full.spec.height == 150
 
@@ -123,6 +127,33 @@ def test_the_command(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = CliRunner().invoke(main, ["show", "out.zarr", "photo.tif", "-o", "one.png"])
     assert plain.stdout == f"one.png: 3 rasters, {facts['size'][1]} x {facts['size'][0]} pixels\n"
     assert CliRunner().invoke(main, ["show", "away.tif", "-o", "two.png"]).exit_code == 4
+
+
+def test_levels_of_every_format(tmp_path: Path) -> None:
+    """A store, a GeoTIFF and an OME-Zarr image give what they have between full resolution and the step."""
+    synth(tmp_path / "scene.zarr", size=(1100, 700), bands=1, dtype="uint16", seed=4)
+    for target in ("out.zarr", "out.tif", "out.ome.zarr"):
+        output = {"pyramid": "1", "chunks": "[256, 256]"} if target == "out.zarr" else {}
+        pipeline.convert(tmp_path / "scene.zarr", tmp_path / target, output=output)
+        (found,) = find_rasters([str(tmp_path / target)])
+        factor, level = found.source.level_for(2)
+        assert (factor, level.spec.height, level.spec.width) == (2, 550, 350), target
+        stored = np.empty(level.spec.shape, np.uint16)
+        level.read(level.spec.region, stored)
+        pixels = found.source.pixels(np.arange(0, 1100, 2), np.arange(0, 700, 2), [0], 2)
+        np.testing.assert_array_equal(pixels[..., 0], stored.reshape(550, 350))
+
+
+def test_scaled_values_are_told_as_their_unit_has_them(tmp_path: Path) -> None:
+    """The colour bar of a raster that stores centimetres and says so in metres."""
+    attributes = {"scale_factor": 0.01, "add_offset": -5.0, "units": "m"}
+    array = zarr.create_array(
+        str(tmp_path / "in.zarr"), shape=(9, 9), dtype="i2", attributes=attributes, dimension_names=("y", "x")
+    )
+    array[...] = np.arange(81).reshape(9, 9)
+    (found,) = find_rasters([str(tmp_path / "in.zarr")])
+    assert found.source.scale_of(0) == (0.01, -5.0)
+    assert unit_of(found.source.full.spec, 0) == "m"
 
 
 def test_a_raster_larger_than_what_is_read_at_once(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def draw(job: Job, path: str, progress: Progress) -> str:
     """Draw the first input and up to seven outputs; what is not drawn is said."""
     trim_heap()  # of what the blocks left
     progress.start(1 + len(_drawn(job)), what=f"panels of {Path(path).name}")
-    image = to_png(draw_sheet([*_subjects(job, progress)]))
+    image = to_png(draw_sheet(_subjects(job, progress), 1 + len(_drawn(job))))
     if left_out := len(job.plan.kept) - len(_drawn(job)):
         progress.say(f"note: {path} has no room for the last {left_out} rasters; `rasterpipe show` draws them")
     try:

@@ -22,7 +22,7 @@ from pipeline.verbs.rasters import find_rasters
 TILE = 256
 """Rows and columns of a tile."""
 CACHE_BYTES = 256 * 2**20
-TILE_BYTES = 64 * 2**20
+TILE_BYTES = 2 * 2**30
 """What is decoded for a tile: of a raster without levels, what shows much of it is coarse."""
 SAMPLE = 512
 """Rows and columns from which colours are chosen and histograms made, at most."""
@@ -31,7 +31,7 @@ MOST_BANDS = 64
 """Of a pixel, values that are told."""
 MOST_CLASSES = 24
 """The most frequent ones of a view, which are explained."""
-MOST_RASTERS = 256
+MOST_RASTERS = 64
 
 
 class Gallery:
@@ -63,6 +63,7 @@ class Gallery:
             "dtype": spec.dtype.name,
             "bands": [printable(band) for band in spec.bands],
             "units": [unit_of(spec, band) for band in range(min(spec.num_bands, MOST_BANDS))],
+            "scales": [list(source.scale_of(band)) for band in range(min(spec.num_bands, MOST_BANDS))],
             "drawn": list(drawn_bands(found.name, spec)),
             "levels": [factor for factor, _ in source.levels],
             "crs": None if spec.crs is None else printable(spec.crs[:80]),
@@ -104,7 +105,7 @@ class Gallery:
         """Return pixels of a region, evenly, at most `SAMPLE` rows and columns."""
         step = 2 ** max(0, math.ceil(math.log2(max(region.shape) / SAMPLE)))
         rows, columns = np.arange(region.top, region.bottom, step), np.arange(region.left, region.right, step)
-        return self.shown[number].source.pixels(rows, columns, bands, step, 4 * TILE_BYTES)
+        return self.shown[number].source.pixels(rows, columns, bands, step, TILE_BYTES)
 
     def histogram(self, number: int, region: Region, bands: Sequence[int], style: Style) -> dict[str, Any]:
         """Return how often values occur among pixels of a region, its extremes, and its classes where these are few."""

@@ -24,6 +24,12 @@ function number(value) {
   return size !== 0 && (size < 1e-3 || size >= 1e7) ? value.toExponential(3) : String(Number(value.toPrecision(5)));
 }
 
+// A stored value as its unit has it, by the scale that the file records; empty where that changes nothing.
+function physical(raster, band, value) {
+  const [factor, offset] = raster.scales[band] ?? [1, 0];
+  return factor === 1 && offset === 0 ? "" : number(value * factor + offset);
+}
+
 const CHANNELS = ["red", "green", "blue"];
 
 function showFacts(raster) {
@@ -91,7 +97,8 @@ function showLegend(raster, bands, style) {
   $("ramp").src = `bar.png?map=${style.map}`;
   const [low, high] = style.limits[0];
   const unit = raster.units[bands[0]] ?? "";
-  $("ends").replaceChildren(element("span", number(low)), element("span", number((low + high) / 2)), element("span", `${number(high)} ${unit}`));
+  const [first, middle, last] = [low, (low + high) / 2, high].map((value) => physical(raster, bands[0], value) || number(value));
+  $("ends").replaceChildren(element("span", first), element("span", middle), element("span", `${last} ${unit}`));
 }
 
 function showHistogram(found, style) {
@@ -133,6 +140,11 @@ function tableOf(rows) {
   return element("table", null, ...rows.map(([name, value]) => element("tr", null, element("th", name), element("td", value))));
 }
 
+function valueOf(raster, band, value) {
+  const [unit, scaled] = [raster.units[band] ?? "", physical(raster, band, Number(value))];
+  return (scaled ? `${scaled} ${unit} (stored: ${value})` : `${value} ${unit}`).replace(/\s+/g, " ").trim();
+}
+
 function showPixel(found, rasters) {
   const place = [["row, column", `${found.row}, ${found.column}`]];
   if (found.point) place.push(["x, y", found.point.map((each) => Number(each.toPrecision(12))).join(", ")]);
@@ -140,7 +152,7 @@ function showPixel(found, rasters) {
     const raster = rasters[each.raster];
     const single = raster.bands.length === 1;
     const rows = each.bands.map((band, i) => [
-      single ? "value" : band.band, band.valid ? `${band.value} ${raster.units[i] ?? ""}`.trim() : `no data (${band.value})`,
+      single ? "value" : band.band, band.valid ? valueOf(raster, i, band.value) : `no data (${band.value})`,
     ]);
     const tables = each.tables.flatMap((table) => [element("h3", table.table), tableOf(Object.entries(table.row))]);
     const rest = raster.bands.length - each.bands.length;
