@@ -83,6 +83,14 @@ class Legend:
     def has_invalid(self) -> bool:
         return not is_valid(self.values, self.spec).all()
 
+    @property
+    def ticks(self) -> list[str]:
+        """The low limit, the middle and the high limit, by the scale, the last with the unit."""
+        (low, high), (factor, offset) = self.style.limits[0], self.scale
+        first, middle, last = (format_number(value * factor + offset) for value in (low, (low + high) / 2, high))
+        unit = unit_of(self.spec, self.bands[0])
+        return [first, middle, f"{last} {unit}".rstrip().replace(" °", "°")]
+
     def draw(self, pen: Pen, top: int, width: int, scale: float) -> None:
         """Draw it below a picture in which a pixel of the raster takes `scale` pixels."""
         top += pen.line // 2
@@ -96,15 +104,11 @@ class Legend:
         self._marks(pen, top + round(2.3 * pen.line), width, scale)
 
     def _bar(self, pen: Pen, top: int, width: int) -> None:
-        low, high = self.style.limits[0]
         long, thick = min(width, 20 * pen.line), pen.line * 2 // 3
         colors = color_map(self.style.map)[np.arange(long - 2) * 256 // (long - 2)]
         pen.frame(0, top, long, thick + 2)
         pen.paste(np.repeat(colors[np.newaxis], thick, axis=0), 1, top + 1)
-        unit = unit_of(self.spec, self.bands[0])
-        factor, offset = self.scale
-        texts = [format_number(value * factor + offset) for value in (low, (low + high) / 2, high)]
-        texts[2] += f" {unit}" if unit else ""
+        texts = self.ticks
         for place, text in zip((0.0, 0.5, 1.0), texts, strict=True):
             pen.text((long - pen.width(text)) * place, top + thick + 4, text, long)
 

@@ -24,7 +24,6 @@ KINDS: dict[Kind, str] = {
     "palette": "indices of its own colours",
     "color": "red, green and blue",
 }
-DEFAULT_MAPS = {"sequential": "viridis", "diverging": "blue-red", "cyclic": CYCLE}
 NAMES: dict[str, Kind] = {
     **dict.fromkeys(("aspect", "direction", "azimuth", "orientation", "phase"), "cyclic"),
     **dict.fromkeys(("dy", "dx", "dyy", "dxy", "dxx", "laplacian", "curvature", "tpi", "anomaly"), "diverging"),
@@ -35,6 +34,7 @@ NAMES: dict[str, Kind] = {
 }
 """What the name of an output, a step or a band tells of its values, where these agree."""
 SHADED = ("hillshade", "shade", "relief")
+PLANTS = ("ndvi", "savi", "evi")
 FEW = 12
 """Values of an integer raster up to which they are taken for classes."""
 SHOWN = 2.0, 98.0
@@ -124,7 +124,8 @@ def choose_style(name: str, spec: RasterSpec, bands: Sequence[int], values: np.n
     is_mixed = low < 0 < high and min(-low, high) > MIXED * max(-low, high)
     if kind == "diverging" or (is_mixed and kind is None):
         most = max(abs(low), abs(high)) or 1.0
-        return Style("diverging", DEFAULT_MAPS["diverging"], ((-most, most),))
+        is_of_plants = any(word in PLANTS for word in _tokens(f"{name} {band}"))
+        return Style("diverging", "brown-green" if is_of_plants else "blue-red", ((-most, most),))
     return Style("sequential", "grey" if _tokens(name)[0] in SHADED else "viridis", ((low, high),))
 
 

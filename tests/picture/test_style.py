@@ -46,7 +46,7 @@ KINDS = {
     "signed": ("difference/value", SIGNED, "diverging", "blue-red"),
     "a gradient above 0": ("slope/dy", HEIGHTS, "diverging", "blue-red"),
     "heights with a little below 0": ("dem/value", HEIGHTS - 210, "sequential", "viridis"),
-    "ndvi": ("ndvi/value", HEIGHTS / 1000, "diverging", "blue-red"),
+    "ndvi": ("ndvi/value", HEIGHTS / 1000, "diverging", "brown-green"),
     "aspect": ("terrain/aspect", ANGLES, "cyclic", "cycle"),
     "directions both ways": ("slope/direction", ANGLES - 180, "cyclic", "cycle"),
     "what is called aspect and is none": ("aspect/value", HEIGHTS, "sequential", "viridis"),

@@ -15,8 +15,9 @@ from click.testing import CliRunner
 import pipeline
 from pipeline.cli.main import main
 from pipeline.model.errors import InputError, OutputError, UsageError
+from pipeline.picture.legend import Legend
 from pipeline.picture.sheet import MARGIN
-from pipeline.picture.style import Style, unit_of
+from pipeline.picture.style import Style
 from pipeline.verbs.demo.synth import synth
 from pipeline.verbs.rasters import find_rasters
 
@@ -152,8 +153,9 @@ def test_scaled_values_are_told_as_their_unit_has_them(tmp_path: Path) -> None:
     )
     array[...] = np.arange(81).reshape(9, 9)
     (found,) = find_rasters([str(tmp_path / "in.zarr")])
-    assert found.source.scale_of(0) == (0.01, -5.0)
-    assert unit_of(found.source.full.spec, 0) == "m"
+    style = Style("sequential", limits=((0.0, 80.0),))
+    legend = Legend(found.source.full.spec, [0], style, np.zeros((1, 1, 1), "i2"), found.source.scale_of(0))
+    assert legend.ticks == ["-5", "-4.6", "-4.2 m"]
 
 
 def test_a_raster_larger_than_what_is_read_at_once(tmp_path: Path) -> None:

@@ -195,6 +195,33 @@ def test_a_raster_without_levels_is_read_coarsely(tmp_path: Path, monkeypatch: p
     np.testing.assert_array_equal(full[..., 0], stored[256:512, 512:768])
 
 
+LARGE = """\
+import resource, sys
+from pipeline.picture.style import Style
+from pipeline.storage.zarr.reader import configure
+from pipeline.verbs.view.gallery import Gallery
+configure(2)
+gallery = Gallery([sys.argv[1]])
+style = Style("color", limits=((0.0, 1.0),) * 3)
+for place in ((6, 0, 0), (5, 1, 1), (0, 40, 30)):
+    assert gallery.tile(0, place, [2, 1, 0], style)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.thorough
+def test_memory_does_not_grow_with_the_raster(tmp_path: Path) -> None:
+    """Tiles of 3 GiB of pixels without levels, within the cache and a few pieces beside it."""
+    path = tmp_path / "large.zarr"
+    zarr.create_array(
+        str(path), shape=(16384, 16384, 6), chunks=(512, 512, 6), dtype="u2", dimension_names=("y", "x", "band")
+    )
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    command = [sys.executable, "-c", LARGE, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert int(done.stdout) < 700 * 1024
+
+
 def test_the_page_and_its_files(server: Server) -> None:
     for path, (name, kind) in FILES.items():
         status, headers, body = ask(server, path)
