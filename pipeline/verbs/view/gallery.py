@@ -117,10 +117,9 @@ class Gallery:
         for band in range(len(bands)):
             plane = finite[:, band]
             ends = (float(plane.min()), float(plane.max())) if plane.size else (0.0, 1.0)
-            counts, _ = np.histogram(plane, BINS, ends if ends[0] < ends[1] else (ends[0] - 0.5, ends[1] + 0.5))
             stretch = list(spread_of(plane))
             found["bands"].append(
-                {"minimum": ends[0], "maximum": ends[1], "spread": stretch, "counts": counts.tolist()}
+                {"minimum": ends[0], "maximum": ends[1], "spread": stretch, "counts": _counts(plane, *ends)}
             )
         if style.kind in ("categorical", "palette"):
             classes, counts = np.unique(valid, return_counts=True)
@@ -199,6 +198,14 @@ class Gallery:
             for table, row in found
             if row is not None
         ]
+
+
+def _counts(values: np.ndarray, low: float, high: float) -> list[int]:
+    """Return how many values lie in each of `BINS` parts from the lowest to the highest, equally wide."""
+    half = high / 2 - low / 2  # the whole may be more than a number holds
+    places = (values / 2 - low / 2) / half * BINS if half > 0 else np.zeros(len(values))
+    counts = np.bincount(np.minimum(places, BINS - 1).astype(np.int64), minlength=BINS)
+    return [int(count) for count in counts]
 
 
 def bar(name: str) -> bytes:
