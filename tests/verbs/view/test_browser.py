@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -134,6 +135,12 @@ def driver() -> Iterator[Any]:
 @pytest.fixture
 def page(driver: Any, server: Server) -> Iterator[Page]:
     """The page; in the end, that nothing went wrong in it and that it asked nobody else."""
+    with checked(driver, server) as page:
+        yield page
+
+
+@contextmanager
+def checked(driver: Any, server: Server) -> Iterator[Page]:
     driver.get_log("performance")
     page = Page(driver, server.url)
     yield page
@@ -254,3 +261,21 @@ def test_what_a_label_is(page: Page, folder: Path) -> None:
     pixels = int(store["stats/table/pixels"][np.nonzero(np.asarray(store["stats/table/label"][...]) == number)[0][0]])
     assert f"label{number}" in told
     assert f"pixels{pixels}" in told
+
+
+def test_text_of_files_is_text(driver: Any, tmp_path: Path) -> None:
+    """Names that a page would run, of bands and of the file; and a raster of one pixel."""
+    evil = "<img src=x onerror=document.title=1>"
+    path = tmp_path / f"{evil}.zarr"
+    group = zarr.create_group(path)
+    array = group.create_array("image", shape=(1, 1, 2), dtype="f4", dimension_names=("y", "x", "band"))
+    array[...] = 7
+    names = group.create_array("band", shape=(2,), dtype=np.dtypes.StringDType(), dimension_names=("band",))
+    names[...] = np.array([evil, "</script>"], np.dtypes.StringDType())
+    with serving(str(path)) as server, checked(driver, server) as page:
+        assert evil in page.text("facts")
+        page.click(0.5, 0.5)
+        told = page.wait(lambda: page.text("pixel") if evil in page.text("pixel") else "")
+        assert f"{evil} 7.0" in told
+        assert driver.find_elements("css selector", "aside img:not(#ramp)") == []
+        assert driver.title == "image · rasterpipe view"

@@ -20,11 +20,13 @@ import pytest
 import tifffile
 import zarr
 
+import pipeline
 from pipeline.model.errors import UsageError
 from pipeline.model.raster import RasterSpec
 from pipeline.picture.color_map import class_colors
 from pipeline.picture.render import render
 from pipeline.picture.style import Style
+from pipeline.storage.open import open_raster
 from pipeline.verbs.view import gallery as galleries
 from pipeline.verbs.view.gallery import TILE, Gallery
 from pipeline.verbs.view.server import ANSWERS, FILES, PAGE, Server
@@ -135,6 +137,28 @@ def test_a_pixel_of_all_rasters(server: Server, folder: Path) -> None:
     assert found["point"] == pytest.approx([399960 + 775, 5800020 - 1235])
 
 
+def test_a_pixel_of_a_raster_on_another_grid(folder: Path) -> None:
+    """By coordinates of the same system: a part that was cut out, turned about, and what lies beyond it."""
+    scene, part, turned = (str(folder / f"{name}.zarr") for name in ("scene", "part", "turned"))
+    pipeline.convert(scene, part, region={"rows": [100, 200], "columns": [50, 90]}, overwrite=True)
+    reader = open_raster(part)
+    values = np.empty((100, 40, 3), np.uint16)
+    reader.read(reader.spec.region, values)
+    group = zarr.create_group(turned, overwrite=True)
+    array = group.create_array("image", shape=(40, 100, 3), dtype="u2", dimension_names=("y", "x", "band"))
+    array[...] = np.moveaxis(values, 0, 1)
+    transform = reader.spec.transform
+    assert transform is not None
+    array.attrs["spatial:transform"] = [transform.b, transform.a, transform.c, transform.e, transform.d, transform.f]
+    array.attrs["proj:code"] = "EPSG:32633"
+    gallery = Gallery([scene, part, turned])
+    assert [each["alike"] for each in gallery.describe()] == [[0], [1], [2]]
+    inside, outside = gallery.pixel(0, 130, 77)["rasters"], gallery.pixel(0, 130, 90)["rasters"]
+    assert [(each["row"], each["column"]) for each in inside] == [(130, 77), (30, 27), (27, 30)]
+    assert len({tuple(band["value"] for band in each["bands"]) for each in inside}) == 1
+    assert [each["raster"] for each in outside] == [0]
+
+
 def test_a_row_of_the_table_of_a_label(server: Server, folder: Path) -> None:
     store: Any = zarr.open_group(folder / "out.zarr", mode="r")
     labels = np.asarray(store["cells/labels"][...])
@@ -200,6 +224,7 @@ def test_a_raster_without_levels_is_read_coarsely(tmp_path: Path, monkeypatch: p
 LARGE = """\
 import resource, sys
 from pipeline.picture.style import Style
+from pipeline.storage.open import open_raster
 from pipeline.storage.zarr.reader import configure
 from pipeline.verbs.view.gallery import Gallery
 configure(2)
