@@ -17,7 +17,7 @@ from pipeline.picture.style import choose_style, drawn_bands, unit_of
 
 SIZE, SIZE_OF_SEVERAL = 1000, 500
 """About the pixels of the longer side of a raster that is drawn alone, and of each of several."""
-SMALLEST, LARGEST = 50, 4000
+SMALLEST, LARGEST = 50, 2000
 COLUMNS = 4
 NARROWEST = 260
 """Of a panel, so that there is room for its legend."""
@@ -81,7 +81,7 @@ def draw_panel(subject: Subject, size: int) -> np.ndarray:
     bands = drawn_bands(subject.name, spec)
     values = subject.source.pixels(rows, columns, bands, step)
     style = choose_style(subject.name, spec, bands, values)
-    pixels = np.repeat(np.repeat(render(values, spec, style), times, axis=0), times, axis=1)
+    pixels = render(values, spec, style, times)
     pen = Pen.of(FONT, size)
     line = pen.line
     panel_width = max(NARROWEST, pixels.shape[1] + 2)

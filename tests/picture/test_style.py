@@ -12,7 +12,7 @@ from pipeline.model.affine import Affine
 from pipeline.model.raster import RasterSpec, default_names
 from pipeline.picture.color_map import MAPS, class_colors, color_map, hues
 from pipeline.picture.marks import ScaleBar, north, scale_bar
-from pipeline.picture.render import DARK, LIGHT, render
+from pipeline.picture.render import DARK, LIGHT, hatch, render
 from pipeline.picture.style import Style, choose_style, drawn_bands
 from pipeline.storage.georeference.recorded import Item, Recorded
 
@@ -149,9 +149,20 @@ def test_invalid_pixels_are_hatched_and_do_not_stretch() -> None:
     assert set(np.unique(image[5])) == {DARK, LIGHT}
     assert (image[6:10] == 255).all()
     assert (image[10:] == 0).all()
+    twice = render(values, spec, Style("sequential", "grey", ((100.0, 200.0),)), 2)
+    np.testing.assert_array_equal(twice[12::2, ::2], image[6:])
+    np.testing.assert_array_equal(twice[10:12, :, 0], hatch(40, 40)[10:12])
     assert choose("image", values, nodata=7).kind == "categorical"
     several = np.dstack([values, values, np.full_like(values, 7)])
     assert set(np.unique(render(several, spec_of(several, nodata=7), Style("color")))) == {DARK, LIGHT}
+
+
+def test_a_raster_is_painted_strip_by_strip(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.where(RNG.random((50, 30, 1)) < 0.2, 7, RNG.integers(0, 200, (50, 30, 1))).astype("u1")
+    spec, style = spec_of(values, nodata=7), Style("sequential", limits=((0.0, 200.0),))
+    whole = render(values, spec, style, 3)
+    monkeypatch.setattr("pipeline.picture.render.STRIP", 7)
+    np.testing.assert_array_equal(render(values, spec, style, 3), whole)
 
 
 def test_scale_bars() -> None:

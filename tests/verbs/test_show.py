@@ -97,7 +97,7 @@ def test_refusals(place: Path) -> None:
         pipeline.show(result, place / "x.jpg")
     with pytest.raises(OutputError, match="lies inside"):
         pipeline.show(result, place / "out.zarr" / "x.png")
-    with pytest.raises(UsageError, match="--size must be from 50 to 4000 pixels, got 9"):
+    with pytest.raises(UsageError, match="--size must be from 50 to 2000 pixels, got 9"):
         pipeline.show(result, place / "x.png", size=9)
     with pytest.raises(InputError, match="no such file"):
         pipeline.show(place / "away.zarr", place / "x.png")

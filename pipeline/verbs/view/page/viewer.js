@@ -36,6 +36,7 @@ async function choose(number, bands = state.rasters[number].drawn) {
   if (before === undefined || !raster().alike.includes(before)) {
     view.fit(raster());
     view.marked?.remove();
+    $("place").textContent = "";
     if (state.other && !raster().alike.includes(state.other.number)) state.other = null;
   }
   draw();
