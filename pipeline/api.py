@@ -6,7 +6,7 @@ import dataclasses
 import importlib.util
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 from pipeline.config import RESERVED, Changes, Setting, load_pipeline, locating
 from pipeline.config.scheduler import THREADS, Cluster
@@ -26,10 +26,8 @@ from pipeline.verbs.convert import SOURCE, Chosen, Part, Read, Wanted, conversio
 from pipeline.verbs.facts import describe_input, describe_plan
 from pipeline.verbs.load import PLANNED, Cut, Source, load
 from pipeline.verbs.run import Ways, executor_of, run_job
+from pipeline.verbs.show import show as show
 from pipeline.verbs.warm import warm_everything
-
-if TYPE_CHECKING:
-    from pipeline.verbs.show import ShowFacts
 
 AnyPath = str | os.PathLike[str]
 
@@ -227,41 +225,6 @@ def convert(
     document, settings = conversion(str(source), str(target), **wanted)
     existing = Existing(resume=resume, overwrite=overwrite, in_place=in_place, quiet=quiet)
     return run(document, overrides=[*settings, *limits], **existing)
-
-
-def show(
-    results: AnyPath | Sequence[AnyPath],
-    target: AnyPath,
-    *,
-    size: int | None = None,
-    overwrite: bool = False,
-    quiet: bool = True,
-    chosen: Chosen | None = None,
-) -> ShowFacts:
-    """Draw rasters side by side into a PNG, with titles, the colours explained, scale bar and north arrow.
-
-    Parameters
-    ----------
-    results
-        Output stores, arrays in them, TIFFs, or whatever is an input; of a store all its rasters.
-    size
-        About the pixels of the longer side of each. Default: 1000, of several 500.
-    overwrite
-        Whether a PNG that is there is replaced.
-    chosen
-        Which raster of each is meant: see `info`.
-    """
-    from pipeline.verbs.show import show as draw
-
-    paths = [results] if isinstance(results, str | os.PathLike) else results
-    return draw(
-        [os.fspath(path) for path in paths],
-        os.fspath(target),
-        size=size,
-        overwrite=overwrite,
-        chosen=chosen,
-        quiet=quiet,
-    )
 
 
 def view(

@@ -1,16 +1,25 @@
-"""Results to look at, and a server of them in a thread of its own."""
+"""Results to look at, a server of them in a thread of its own, and what it answers."""
 
 from __future__ import annotations
 
+import http.client
+import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import imagecodecs
 
 import pipeline
 from pipeline.verbs.demo.synth import synth
 from pipeline.verbs.view.gallery import Gallery
 from pipeline.verbs.view.server import Server
+
+STYLE = {"kind": "sequential", "map": "viridis", "limits": "0,1000"}
+"""Of a tile, a histogram."""
 
 
 def make_result(folder: Path, side: int = 600) -> str:
@@ -50,3 +59,26 @@ def serving(*paths: str) -> Iterator[Server]:
         finally:
             server.shutdown()
             thread.join()
+
+
+Answer = tuple[int, Mapping[str, str], bytes]
+
+
+def ask(server: Server, path: str, method: str = "GET", host: str | None = None, **headers: str) -> Answer:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    try:
+        connection.request(method, path, headers={"Host": host or f"127.0.0.1:{server.port}", **headers})
+        answer = connection.getresponse()
+        return answer.status, dict(answer.getheaders()), answer.read()
+    finally:
+        connection.close()
+
+
+def get(server: Server, name: str, **fields: Any) -> Any:
+    status, headers, body = ask(server, f"/{name}?{urlencode(fields)}")
+    assert status == 200, body
+    return json.loads(body) if headers["Content-Type"] == "application/json" else imagecodecs.png_decode(body)
+
+
+def names(server: Server) -> list[str]:
+    return [each["name"] for each in get(server, "rasters.json")["rasters"]]

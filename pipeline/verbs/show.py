@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline.execution.progress import Progress
 from pipeline.execution.terminal import say
@@ -19,8 +18,10 @@ from pipeline.picture.sheet import LARGEST, SMALLEST, Subject, draw_sheet
 from pipeline.storage.folder.disk import replace_file
 from pipeline.storage.open import local_paths
 from pipeline.storage.zarr.reader import configure
+from pipeline.verbs.convert import Chosen
 from pipeline.verbs.rasters import Found, find_rasters
 
+AnyPath = str | os.PathLike[str]
 MOST = 16
 """Rasters in one picture."""
 
@@ -38,21 +39,34 @@ class ShowFacts(Facts):
 
 
 def show(
-    results: Sequence[str],
-    target: str,
+    results: AnyPath | Sequence[AnyPath],
+    target: AnyPath,
     *,
     size: int | None = None,
     overwrite: bool = False,
-    chosen: Mapping[str, Any] | None = None,
     quiet: bool = True,
+    chosen: Chosen | None = None,
 ) -> ShowFacts:
-    """Draw all rasters of some results, side by side, into a PNG (see `pipeline.api.show`)."""
+    """Draw rasters side by side into a PNG, with titles, the colours explained, scale bar and north arrow.
+
+    Parameters
+    ----------
+    results
+        Output stores, arrays in them, TIFFs, or whatever is an input; of a store all its rasters.
+    size
+        About the pixels of the longer side of each. Default: 1000, of several 500.
+    overwrite
+        Whether a PNG that is there is replaced.
+    chosen
+        Which raster of each is meant: see `pipeline.info`.
+    """
+    target, paths = os.fspath(target), [results] if isinstance(results, str | os.PathLike) else results
     if Path(target).suffix.lower() != ".png":
         raise OutputError(f"{target}: a picture is a PNG; give a name that ends in .png")
     if size is not None and not SMALLEST <= size <= LARGEST:
         raise UsageError(f"--size must be from {SMALLEST} to {LARGEST} pixels, got {size}")
     configure(os.cpu_count() or 1)
-    found = find_rasters(results, chosen)
+    found = find_rasters([os.fspath(path) for path in paths], chosen)
     sources = [path for each in found for path in local_paths(each.source.full)]
     check_files([Written(target, "the picture", "picture")], sources, may_replace=overwrite)
     drawn, rest = found[:MOST], tuple(each.name for each in found[MOST:])
