@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 
 from pipeline.config import RESERVED, Changes, Setting, load_pipeline, locating
@@ -22,10 +22,11 @@ from pipeline.storage.input import Choice
 from pipeline.storage.open import open_raster
 from pipeline.storage.vector.file import is_vector
 from pipeline.verbs.contents import describe_folder, describe_polygons, describe_several, is_plain_folder
-from pipeline.verbs.convert import SOURCE, Part, Read, Wanted, conversion, entry_of, part_settings
+from pipeline.verbs.convert import SOURCE, Chosen, Part, Read, Wanted, conversion, entry_of, part_settings
 from pipeline.verbs.facts import describe_input, describe_plan
 from pipeline.verbs.load import PLANNED, Cut, Source, load
 from pipeline.verbs.run import Ways, executor_of, run_job
+from pipeline.verbs.show import show as show
 from pipeline.verbs.warm import warm_everything
 
 AnyPath = str | os.PathLike[str]
@@ -224,6 +225,36 @@ def convert(
     document, settings = conversion(str(source), str(target), **wanted)
     existing = Existing(resume=resume, overwrite=overwrite, in_place=in_place, quiet=quiet)
     return run(document, overrides=[*settings, *limits], **existing)
+
+
+def view(
+    results: AnyPath | Sequence[AnyPath],
+    *,
+    port: int = 0,
+    browser: bool = True,
+    chosen: Chosen | None = None,
+    started: Callable[[str], None] = print,
+) -> None:
+    """Serve a map of rasters to the browser, on this machine alone, until the process is interrupted.
+
+    Parameters
+    ----------
+    results
+        As for `show`.
+    port
+        Of 127.0.0.1; 0: one that is free.
+    browser
+        Whether to open a page in it.
+    chosen
+        Which raster of each is meant: see `info`.
+    started
+        Is called with the URL once it answers.
+    """
+    from pipeline.verbs.view.view import view as serve
+
+    paths = [results] if isinstance(results, str | os.PathLike) else results
+    names = [os.fspath(path) for path in paths]
+    serve(names, port=port, browser=browser, chosen=chosen, started=lambda server: started(server.url))
 
 
 def info(path: AnyPath, array: str | None = None, **read: Unpack[Read]) -> InfoFacts | ContentsFacts:

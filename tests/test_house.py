@@ -68,7 +68,7 @@ def test_a_plan_needs_no_compiler(tmp_path: Path) -> None:
 
 def test_a_command_loads_kernels_without_scipy_linalg() -> None:
     code = (
-        "from pipeline.cli import commands; commands.import_api()\n"
+        "from pipeline.cli import startup; startup.import_api()\n"
         "import numpy as np; from pipeline.kernels.validity import count_valid\n"
         "assert count_valid(np.ones(3, np.float32), np.float32(0)) == 3"
     )

@@ -226,8 +226,11 @@ OWN = {
     "crew.py": {"pickle"},
     "task.py": {"pickle"},
     "probe.py": {"cloudpickle"},
+    "server.py": {"http"},
+    "view.py": {"webbrowser"},
 }
 """What compiles kernels hands its own plan to a child of its own: the command is a constant, the pickle a pipe's.
+The viewer serves this machine, when somebody asks for it, and opens the address of that in the browser.
 
 Plans and passes go to the workers of a cluster as dask sends everything: pickled, to who is trusted to run code.
 """

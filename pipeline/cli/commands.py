@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +19,9 @@ from pipeline.cli.options import (
     quiet_option,
     trust_option,
 )
+from pipeline.cli.pictures import show, view
 from pipeline.cli.printing import fail, print_facts, print_summary
-
-
-def import_api() -> None:
-    """Import what most commands need, and never look for garbage among it: that took a sixth of a short run."""
-    if "pipeline.api" in sys.modules:
-        return
-    gc.disable()
-    try:
-        from pipeline.kernels import compile as kernels
-
-        kernels.alone = True
-    finally:
-        gc.freeze()
-        gc.enable()
+from pipeline.cli.startup import import_api
 
 
 @click.command()
@@ -273,5 +259,5 @@ def warm(file: str | None, quiet: bool, as_json: bool, changes: dict[str, Any]) 
     print_facts({"seconds": seconds}, as_json, [f"all kernels are there, after {seconds:.1f} s"])
 
 
-COMMANDS = (run, plan, validate, info, verify, ops, schema, synth, convert, apply, warm)
+COMMANDS = (run, plan, validate, info, show, view, verify, ops, schema, synth, convert, apply, warm)
 """In the order in which they are listed."""

@@ -38,16 +38,21 @@ def check_writes(job: Job, inputs: Sequence[str], exports: Iterable[Written], *,
     # what --resume finds may be of the run that it continues only where there is one
     may_replace = overwrite or (resume and _is_begun(job))
     written = [*exports, *_folders(job)]
-    sources = {path: Path(os.path.realpath(path)) for path in [*inputs, *job.matrix_files] if not is_url(path)}
-    for each in [*written, *_hidden_folders(job)]:
+    check_files([*written, *_hidden_folders(job)], [*inputs, *job.matrix_files], may_replace=may_replace)
+    for pair in itertools.combinations(written, 2):
+        _check_apart(*pair)
+
+
+def check_files(written: Iterable[Written], inputs: Iterable[str], *, may_replace: bool) -> None:
+    """Refuse paths, each by itself, as `check_writes`; `may_replace` says whether files of their kind may be there."""
+    sources = {path: Path(os.path.realpath(path)) for path in inputs if not is_url(path)}
+    for each in written:
         try:
             _check_place(each, sources)
             _check_existing(each, may_replace)
         except (OSError, ValueError) as error:  # a name too long or with a zero byte, no permission to look
             reason = getattr(error, "strerror", None) or error
             raise OutputError(f"{each.path}: {reason}; choose another output path") from error
-    for pair in itertools.combinations(written, 2):
-        _check_apart(*pair)
 
 
 def _is_begun(job: Job) -> bool:
