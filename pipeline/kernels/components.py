@@ -84,7 +84,7 @@ def roots(parents: np.ndarray) -> np.ndarray:
 
 
 @inner
-def _root(parents: Any, at: Any) -> Any:
+def root(parents: Any, at: Any) -> Any:
     """Follow the parents, which are counted from 1 and never come after their child; shorten the way."""
     while parents[at] != at + 1:
         above = parents[at] - 1
@@ -94,9 +94,9 @@ def _root(parents: Any, at: Any) -> Any:
 
 
 @inner
-def _joined(parents: Any, a: Any, b: Any) -> int:
+def joined(parents: Any, a: Any, b: Any) -> int:
     """Join two; return 1 where they were not."""
-    a, b = _root(parents, a), _root(parents, b)
+    a, b = root(parents, a), root(parents, b)
     if a == b:
         return 0
     parents[max(a, b)] = min(a, b) + 1
@@ -148,9 +148,9 @@ def _join_pixel(values: Any, inside: Any, diagonal: bool, parents: Any, row: int
         parents[pixel] = pixel + 1
     is_new = parents[pixel] == pixel + 1
     if above and left and not corner:
-        return -_joined(parents, pixel, pixel - width)
+        return -joined(parents, pixel, pixel - width)
     if diagonal and _is_alike(values, inside, row - 1, column + 1, value):
-        return int(is_new) - _joined(parents, pixel, pixel - width + 1)
+        return int(is_new) - joined(parents, pixel, pixel - width + 1)
     return int(is_new)
 
 
@@ -182,7 +182,7 @@ def _join_runs(start: Any, last: Any, value: Any, part: Any, side: int, reach: i
         j = low
         while j < start.size and start[j] <= end:
             if start[j] // side == line + 1 and value[j] == value[i]:
-                _joined(parents, part[i], part[j])
+                joined(parents, part[i], part[j])
             j += 1
 
 
