@@ -130,9 +130,10 @@ class Outlines:
         lines = shapely.linearrings(coordinates, indices=of)
         polygons = shapely.polygons(lines, indices=np.cumsum(is_polygon) - 1)
         feature = np.cumsum(is_feature)[is_polygon] - 1
-        geometries, first = shapely.multipolygons(polygons, indices=feature), np.flatnonzero(_changes(feature))
-        is_single = np.bincount(feature) == 1 if len(feature) else np.empty(0, bool)
-        geometries[is_single] = polygons[first[is_single]]
+        geometries, is_many = polygons[_changes(feature)], np.bincount(feature) > 1
+        rank = (np.cumsum(is_many) - 1)[feature]
+        several = is_many[feature]
+        geometries[is_many] = shapely.multipolygons(polygons[several], indices=rank[several])
         begins = np.flatnonzero(is_feature)
         pixels = np.add.reduceat(rings.area, begins) if len(begins) else rings.area
         return Features(rings.label[begins].astype(self._spec.dtype), pixels, shapely.to_wkb(geometries, byte_order=1))
