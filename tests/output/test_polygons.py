@@ -60,10 +60,10 @@ def read(path: Path) -> dict[int, Any]:
     return {label: (pixels, shapely.from_wkb(geometry)) for label, pixels, geometry in zip(*columns, strict=True)}
 
 
-def gdal(labels: np.ndarray) -> dict[int, Any]:
+def gdal(labels: np.ndarray, transform: tuple[float, ...] = TRANSFORM) -> dict[int, Any]:
     """Return label -> what GDAL outlines, dissolved."""
     found: dict[int, list[Any]] = {}
-    for shape, value in features.shapes(labels, labels != 0, transform=TRANSFORM):
+    for shape, value in features.shapes(labels, labels != 0, transform=transform):
         found.setdefault(int(value), []).append(shapely.make_valid(shapely.geometry.shape(shape)))
     return {value: shapely.union_all(shapes) for value, shapes in found.items()}
 
@@ -85,6 +85,18 @@ def test_outlines_are_those_of_gdal(kind: str, suffix: str, tmp_path: Path) -> N
         assert all(part.exterior.is_ccw and not any(hole.is_ccw for hole in part.interiors) for part in parts)
         corners = [len(ring.coords) for part in parts for ring in (part.exterior, *part.interiors)]
         assert sum(corners) == shapely.get_num_coordinates(shapely.simplify(shape, 0))
+
+
+def test_a_part_lies_where_it_is_and_a_geotiff_has_outlines_too(tmp_path: Path) -> None:
+    labels = scene("blobs")
+    document = config(tmp_path, labels, "cells.gpkg", path=str(tmp_path / "part.tif"))
+    document["region"] = {"rows": [13, 71], "columns": [20, 95]}
+    api.run(document)
+    assert (tmp_path / "part.tif").exists()
+    expected = gdal(labels[13:71, 20:95], (10.0, 0.0, 500200.0, 0.0, -10.0, 5399870.0))
+    found = read(tmp_path / "cells.gpkg")
+    assert list(found) == sorted(expected)
+    assert all(shapely.equals(found[label][1], expected[label]) for label in expected)
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".geojson", ".gpkg"])

@@ -16,7 +16,7 @@ from pipeline.model.raster import RasterSpec, holds
 from pipeline.model.region import Region
 from pipeline.storage.reader import Reader
 
-RING_BYTES, VERTEX_BYTES = 112, 160
+RING_BYTES, VERTEX_BYTES = 112, 288
 """Of a ring, until all are sorted; of a vertex, while it becomes a part of a polygon."""
 ROW_BYTES = 560
 """Of a column: what `Outliner` holds of two rows, and of as many edges as they may have."""
