@@ -179,7 +179,8 @@ class Components(Reduction):
 
     def merge(self, first: Table, second: Table, sweep: int) -> Table:
         merged = {name: np.concatenate([first[name], second[name]]) for name in first if name != "extent"}
-        return _in_order(merged | {"extent": hull(first["extent"], second["extent"])})
+        merged["extent"] = hull(first["extent"], second["extent"])
+        return _in_order(merged)  # which holds no column twice
 
     def fold_stored(self, partials: Sequence[Table], state: Table, sweep: int, limit_bytes: int) -> Table:
         """Join all parts at once, where half of the memory holds that: of it, tables in the making have a share."""
@@ -201,7 +202,7 @@ class Components(Reduction):
         joining = Joining(partial, height, width, self.connectivity == 8)
         if self.fill_holes is not None:
             joining.fill(self.fill_holes)
-        whole = joining.roots()
+        whole = joining.finish()
         pixels = joining.pixels(whole)
         is_kept = (pixels >= (self.min_size or 1)) & (pixels <= (self.max_size or height * width)) & ~joining.is_hole
         labels = np.cumsum(is_kept) * is_kept
@@ -209,7 +210,7 @@ class Components(Reduction):
         row, column = np.divmod(joining.first[is_kept], width)
         table = {"label": labels[is_kept], "pixels": pixels[is_kept], "row": row, "column": column}
         if self._gives:
-            given, to = joining.given(labels, pixels, self.min_size or 1)
+            given, to = joining.given(whole, labels, pixels, self.min_size or 1)
             np.add.at(table["pixels"], to - 1, pixels[given])
             labels[given] = to
             table |= {"given": joining.first[given], "given_label": to}

@@ -52,19 +52,21 @@ class Joining:
         upper, lower = np.concatenate(found, axis=1)
         return upper, lower
 
-    def roots(self) -> np.ndarray:
-        """Return the first of those joined with each."""
-        return roots(self._parents)
+    def finish(self) -> np.ndarray:
+        """Return the first of those joined with each; nothing more is joined."""
+        whole = roots(self._parents)
+        del self._parents
+        return whole
 
     def pixels(self, whole: np.ndarray) -> np.ndarray:
-        """Return the pixels of what is joined, 0 for all but the first of it; `whole` is `roots`."""
+        """Return the pixels of what is joined, 0 for all but the first of it; `whole` is what `finish` returns."""
         found = np.zeros(len(self.first), np.int64)
         np.add.at(found, whole, self._partial["pixels"])
         return found
 
     def fill(self, size: int) -> None:
         """Join holes of fewer pixels with what is around and in them, where all that has one value."""
-        whole = self.roots()
+        whole = roots(self._parents)
         is_small = (self.pixels(whole) < size) & self.is_hole
         is_small[whole[self._at_edge()]] = False
         first, second = self._contacts
@@ -84,12 +86,13 @@ class Joining:
             found.append(self.part[runs][(line == ends[0]) | (line == ends[1] - 1)])
         return np.concatenate(found)
 
-    def given(self, labels: np.ndarray, pixels: np.ndarray, min_size: int) -> tuple[np.ndarray, np.ndarray]:
+    def given(
+        self, whole: np.ndarray, labels: np.ndarray, pixels: np.ndarray, min_size: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return which objects of fewer pixels are given to the largest beside them that is kept, and its label.
 
         `labels` (0 where none is kept) and `pixels` are of the roots. Of equally large ones it is the first.
         """
-        whole = self.roots()
         first, second = (whole[each] for each in self._contacts)
         small, kept = np.concatenate([first, second]), np.concatenate([second, first])
         these = (pixels[small] < min_size) & ~self.is_hole[small] & (labels[kept] > 0)

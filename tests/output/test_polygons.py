@@ -183,8 +183,11 @@ def test_a_run_that_stops_while_it_writes_leaves_nothing_half_and_goes_on(
         "labels.tif",
         "out.zarr",
     ]
+    run_id = json.loads((tmp_path / "out.zarr" / "zarr.json").read_text())["attributes"]["rasterpipe"]["run_id"]
+    (tmp_path / f".cells.gpkg.{run_id}.partial.gpkg").write_bytes(b"SQLite format 3\0")  # of a run that was killed
     api.run(document, resume=True)
     assert list(read(tmp_path / "cells.gpkg")) == [1, 2]
+    assert {path.name for path in tmp_path.iterdir()} <= {"labels.tif", "out.zarr", "out.zarr.work", "cells.gpkg"}
 
 
 @pytest.mark.parametrize(
