@@ -203,6 +203,8 @@ def components(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
         values = np.nan_to_num(POINTWISE["mask"](step, planes[:1], dtype)["value"][0][0] * 0 + 1)
         inside = values == 1
     structure = ndimage.generate_binary_structure(2, 2 if step.connectivity == 8 else 1)
+    if step.fill_holes:
+        values, inside = _without_holes(values, inside, step.fill_holes, 3 - step.connectivity // 4)
     objects = []
     for value in np.unique(values[inside]):
         found, num = ndimage.label(inside & (values == value), structure)
@@ -213,10 +215,38 @@ def components(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
     for number, pixels in enumerate(kept):
         labels[pixels] = number + 1
     row, column = np.divmod(np.array([pixels[0] for pixels in kept], np.int64), values.shape[1])
-    columns = {"label": range(1, len(kept) + 1), "pixels": map(len, kept), "row": row, "column": column}
+    if step.removed == "largest_neighbour":
+        small = [pixels for pixels in objects if len(pixels) < step.min_size]
+        for pixels, number in [(pixels, _largest_beside(pixels, labels.reshape(values.shape))) for pixels in small]:
+            labels[pixels] = number
+    num_pixels = np.bincount(labels[~np.isnan(labels)].astype(int), minlength=len(kept) + 1)[1:]
+    columns = {"label": range(1, len(kept) + 1), "pixels": num_pixels, "row": row, "column": column}
     table = {name: (np.array([*array], np.float64), None) for name, array in columns.items()}
-    table |= dict.fromkeys(("run", "run_label", "extent"), (None, None))  # which painting reads
+    internal = ("run", "run_label", "extent", *(("given", "given_label") if step.removed != "drop" else ()))
+    table |= dict.fromkeys(internal, (None, None))  # which painting reads
     return {"labels": (labels.reshape(1, *values.shape), None)} | {f"table/{name}": table[name] for name in table}
+
+
+def _without_holes(values: np.ndarray, inside: np.ndarray, size: int, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    """Give regions without objects the value around them, where that is one."""
+    values, filled = values.copy(), inside.copy()
+    holes, num = ndimage.label(~inside, ndimage.generate_binary_structure(2, rank))
+    outside = set(np.unique(np.concatenate([holes[0], holes[-1], holes[:, 0], holes[:, -1]])))
+    for number in range(1, num + 1):
+        hole = holes == number
+        around = np.unique(values[ndimage.binary_dilation(hole) & inside])
+        if number not in outside and np.count_nonzero(hole) < size and len(around) == 1:
+            values[hole], filled[hole] = around[0], True
+    return values, filled
+
+
+def _largest_beside(pixels: np.ndarray, labels: np.ndarray) -> float:
+    """Return the label of the largest object beside some pixels, of equals the first; NaN where there is none."""
+    of = np.zeros(labels.size, bool)
+    of[pixels] = True
+    beside = ndimage.binary_dilation(of.reshape(labels.shape)) & ~of.reshape(labels.shape) & ~np.isnan(labels)
+    found = np.unique(labels[beside])
+    return min(found, key=lambda label: (-np.count_nonzero(labels == label), label), default=np.nan)
 
 
 def threshold(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:

@@ -190,6 +190,10 @@ def components_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
     else:
         step |= draw(st.sampled_from([{}, {"bands": [1]}, {"bands": [1]}]))
         step |= draw(st.sampled_from([{}, {"background": 7}, {"background": 0.5}]))
+        step |= draw(st.sampled_from([{}, {}, {"min_size": 3, "removed": "largest_neighbour"}]))
+    step |= draw(st.sampled_from([{}, {}, {"fill_holes": 5}, {"fill_holes": 30}]))
+    if "removed" in step:
+        return step
     return step | draw(st.sampled_from([{}, {}, {"min_size": 2}, {"max_size": 9}, {"min_size": 3, "max_size": 3}]))
 
 

@@ -113,6 +113,7 @@ def format_run(facts: RunFacts) -> Iterator[str]:
     for table in facts.tables:
         yield f"  {table.path}: {_count(table.rows, 'row')} of {', '.join(table.columns)}"
     yield from (f"table: {path}" for path in facts.table_files)
+    yield from (f"polygons: {path}" for path in facts.polygon_files)
     yield from (f"geotiff: {file.path}" for file in facts.geotiffs if file.path != facts.output)
     yield from (f"ome-zarr: {file.path}" for file in facts.ome_zarrs if file.path != facts.output)
     yield f"result: {facts.output}"

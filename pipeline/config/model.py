@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from pipeline.config.message import OPERATION_SYNONYMS, missing, own_error, own_failure, unknown_value
-from pipeline.config.output_name import check_output_name
+from pipeline.config.output_name import check_output_name, check_polygons
 from pipeline.config.scheduler import THREADS, Cluster, Scheduler, parse_scheduler
 from pipeline.model.errors import PipelineError, show
 from pipeline.model.read_limits import ReadLimits
@@ -91,6 +91,11 @@ class Output(Frozen):
     """Order of the dimensions; auto: as a Zarr input has them, band,y,x from TIFFs."""
     geotiff: Annotated[StrictStr, Field(min_length=1), AfterValidator(check_output_name)] | None = None
     """A folder for each kept raster as a GeoTIFF too: smooth/mean as smooth_mean.tif, ndvi/value as ndvi.tif."""
+    polygons: Annotated[
+        StrictStr | dict[str, StrictStr] | None,
+        BeforeValidator(check_polygons, json_schema_input_type=str | dict[str, str]),
+    ] = None
+    """A .parquet, .gpkg or .geojson for the outlines of a kept raster of labels; {STEP: FILE, ...} of several."""
     ome_zarr: Annotated[StrictStr, Field(min_length=1), AfterValidator(check_output_name)] | None = None
     """A folder for each kept raster as an OME-Zarr image too: smooth/mean as smooth_mean.ome.zarr."""
     ome_version: Annotated[

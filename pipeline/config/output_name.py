@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import PurePath
+from typing import Any
+
+from pipeline.model.errors import show
 
 OME_ZARR = ".ome.zarr"
 """How the name of an OME-Zarr image ends."""
@@ -19,8 +23,11 @@ _REMEDIES = {
     "a picture": "write a .zarr or .tif, and `--quicklook FILE.png` for a picture of it",
     "NetCDF or HDF": "write a .zarr, which xarray turns into NetCDF: xarray.open_zarr(...).to_netcdf(...)",
     "an archive": "write a .zarr, and put that into an archive",
-    "a table": "write a .zarr or .tif; a `label_stats` step writes its table with `table: FILE.csv`",
+    "a table": "write a .zarr or .tif; a `label_stats` step writes its table with `table: FILE.csv`, and "
+    "`output.polygons: FILE.gpkg` the outlines of labels",
 }
+
+OUTLINES = (".parquet", ".gpkg", ".geojson")
 
 
 def check_output_name(path: str) -> str:
@@ -31,3 +38,13 @@ def check_output_name(path: str) -> str:
         remedy = _REMEDIES.get(kind, "write a .zarr or .tif")
         raise ValueError(f"{suffix} is {kind}, and results are Zarr stores or GeoTIFFs; {remedy}")
     return path
+
+
+def check_polygons(value: Any) -> Any:
+    """Refuse what is neither a file of polygons nor a mapping of rasters to such files."""
+    if value is None:
+        return value
+    for path in value.values() if isinstance(value, Mapping) and value else [value]:
+        if not isinstance(path, str) or PurePath(path).suffix not in OUTLINES:
+            raise ValueError(f"must be a file that ends in {', '.join(OUTLINES)}, or {{STEP: FILE}}, got {show(path)}")
+    return value

@@ -48,8 +48,15 @@ def resolved(document: Document, pipeline: Pipeline) -> Pipeline:
     steps = tuple(_resolve_step(document, index, step) for index, step in enumerate(pipeline.steps))
     given = {"geotiff": pipeline.output.geotiff, "ome_zarr": pipeline.output.ome_zarr}
     folders = {key: document.resolve_path(folder, ("output", key)) for key, folder in given.items() if folder}
-    output = pipeline.output.model_copy(update={"path": path, **folders})
+    polygons = _resolve_polygons(document, pipeline.output.polygons)
+    output = pipeline.output.model_copy(update={"path": path, "polygons": polygons, **folders})
     return pipeline.model_copy(update={"inputs": inputs, "steps": steps, "output": output, "run": run})
+
+
+def _resolve_polygons(document: Document, files: str | dict[str, str] | None) -> str | dict[str, str] | None:
+    if isinstance(files, dict):
+        return {name: document.resolve_path(path, ("output", "polygons", name)) for name, path in files.items()}
+    return files and document.resolve_path(files, ("output", "polygons"))
 
 
 def _resolve_step(document: Document, index: int, step: Operation) -> Operation:

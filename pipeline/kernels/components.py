@@ -84,7 +84,7 @@ def roots(parents: np.ndarray) -> np.ndarray:
 
 
 @inner
-def _root(parents: Any, at: Any) -> Any:
+def root(parents: Any, at: Any) -> Any:
     """Follow the parents, which are counted from 1 and never come after their child; shorten the way."""
     while parents[at] != at + 1:
         above = parents[at] - 1
@@ -94,9 +94,9 @@ def _root(parents: Any, at: Any) -> Any:
 
 
 @inner
-def _joined(parents: Any, a: Any, b: Any) -> int:
+def joined(parents: Any, a: Any, b: Any) -> int:
     """Join two; return 1 where they were not."""
-    a, b = _root(parents, a), _root(parents, b)
+    a, b = root(parents, a), root(parents, b)
     if a == b:
         return 0
     parents[max(a, b)] = min(a, b) + 1
@@ -111,9 +111,9 @@ def _join_pixels(values: Any, inside: Any, diagonal: bool, parents: Any) -> int:
         column = 0
         while column < width:
             start = column
-            if not inside[row, column]:
-                parents[row * width + column] = 0
-                column += 1
+            column += 1
+            if not inside[row, start]:
+                parents[row * width + start] = 0
                 continue
             while column < width and inside[row, column] and values[row, column] == values[row, start]:
                 column += 1
@@ -132,7 +132,7 @@ def _join_run(values: Any, inside: Any, diagonal: bool, parents: Any, row: int, 
             if parent == 0:
                 parent, num = above, 0
             elif above != seen:
-                num -= _joined(parents, parent - 1, above - 1)
+                num -= joined(parents, parent - 1, above - 1)
             seen = above
     if parent == 0:
         parent = row * width + start + 1
@@ -177,7 +177,7 @@ def _join_runs(start: Any, last: Any, value: Any, part: Any, side: int, reach: i
         j = low
         while j < start.size and start[j] <= end:
             if start[j] // side == line + 1 and value[j] == value[i]:
-                _joined(parents, part[i], part[j])
+                joined(parents, part[i], part[j])
             j += 1
 
 

@@ -257,6 +257,10 @@ class RunFacts(Facts):
     def table_files(self) -> tuple[str, ...]:
         return tuple(self.exports.get("table_files", ()))
 
+    @property
+    def polygon_files(self) -> tuple[str, ...]:
+        return tuple(self.exports.get("polygon_files", ()))
+
 
 @dataclass(frozen=True)
 class InfoFacts(RasterFacts, Located):

@@ -9,20 +9,34 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, StrictInt, model_validator
 
-from pipeline.kernels.components import Numbered, forest, join_runs, number, number_bytes, paint, roots, runs_of
+from pipeline.kernels.components import Numbered, number, number_bytes, paint, runs_of
+from pipeline.kernels.contact import CONTACT_BYTES, contacts
 from pipeline.model.errors import InputUnfit, PipelineError
 from pipeline.model.raster import Number, RasterSpec, holds
 from pipeline.model.region import Halo, Region
 from pipeline.model.table import Table, TableSpec
+from pipeline.operations import lattice
 from pipeline.operations.base import Block, Domain, Edge, Reduction, Specs
 from pipeline.operations.expression.evaluation import ExpressionText, check_one_band, pixels_where
+from pipeline.operations.holes import FILL_BYTES, bits_of, filled, number_all
+from pipeline.operations.joining import Joining
+from pipeline.operations.lattice import (
+    hull,
+    joined_runs,
+    labels_of,
+    lines_of,
+    on_lattice,
+    rim,
+    seen_on,
+    window_around,
+)
 from pipeline.operations.registry import register
 
-LATTICE = 64
-"""Rows and columns at whole multiples of this make the lattice along which the table knows the objects of pixels."""
 OBJECT_BYTES, RUN_BYTES = 16, 32
 JOINED_OBJECT_BYTES, JOINED_RUN_BYTES = 96, 72
 """While the parts of the raster are joined."""
+CONTACT_ROW_BYTES, JOINED_CONTACT_BYTES = 16, 96
+"""Of two that share a side, where holes are filled or small objects given away; so are many as pixels at most."""
 LIMITS_IN_HALF = 8
 """How many times what merging may take (1/16 of the memory) goes into half of it."""
 WORK_BYTES = 48
@@ -58,6 +72,10 @@ class Components(Reduction):
     """Objects of fewer pixels become 0, and the others are numbered without them."""
     max_size: Size | None = None
     """Likewise those of more pixels."""
+    removed: Literal["drop", "largest_neighbour"] = "drop"
+    """Whether objects below min_size become 0, or the largest object beside them that is kept, by sides of pixels."""
+    fill_holes: Size | None = None
+    """Fill holes of fewer pixels: what is no object and reaches no edge of the raster, amid pixels of one value."""
 
     @model_validator(mode="after")
     def _check(self) -> Components:
@@ -65,6 +83,9 @@ class Components(Reduction):
             raise PipelineError("`background` goes with equal values; leave it out beside `where`", ("background",))
         if self.min_size is not None and self.max_size is not None and self.min_size > self.max_size:
             raise PipelineError(f"is above max_size ({self.max_size}), so no object is left", ("min_size",))
+        if self.removed == "largest_neighbour" and (self.min_size is None or self.where is not None):
+            why = "objects of a condition lie beside no other" if self.where else "no object is, without min_size"
+            raise PipelineError(f"says what objects are given to, and {why}; leave it out", ("removed",))
         if self.nodata is not None and self.nodata > 0:
             raise PipelineError(
                 f"{self.nodata} is the number of an object; pixels of none are 0, leave `nodata` out", ("nodata",)
@@ -72,7 +93,7 @@ class Components(Reduction):
         return self
 
     def halo(self, specs: Specs) -> dict[str, Halo]:
-        return dict.fromkeys(specs, Halo.around(LATTICE - 1, LATTICE - 1))
+        return dict.fromkeys(specs, Halo.around(lattice.LATTICE - 1, lattice.LATTICE - 1))
 
     def edges(self, specs: Specs) -> dict[str, Edge]:
         return dict.fromkeys(specs, Edge("nearest"))
@@ -86,51 +107,88 @@ class Components(Reduction):
 
     def table_spec(self, specs: Specs) -> TableSpec:
         columns = dict.fromkeys(("label", "pixels", "row", "column"), ("label",))
+        if self._gives:
+            columns |= {"given": ("given",), "given_label": ("given",)}
         # what a part of the raster needs to know of what lies around it
         return TableSpec(columns | {"run": ("run",), "run_label": ("run",), "extent": ("side",)}, ())
 
+    @property
+    def _gives(self) -> bool:
+        return self.removed == "largest_neighbour"
+
+    @property
+    def _looks_around(self) -> bool:
+        """Whether it matters what lies beside what."""
+        return self._gives or self.fill_holes is not None
+
     def partial_bytes(self, specs: Specs, num_pixels: int) -> int:
-        return num_pixels * (OBJECT_BYTES + 2 * RUN_BYTES + WORK_BYTES)
+        around = 2 * CONTACT_ROW_BYTES + OBJECT_BYTES if self._looks_around else 0
+        return num_pixels * (OBJECT_BYTES + 2 * RUN_BYTES + self._work_bytes + around)
+
+    @property
+    def _work_bytes(self) -> int:
+        return WORK_BYTES + (CONTACT_BYTES + 2 * OBJECT_BYTES if self._looks_around else 0)
 
     def most_bytes(self, blocks: Mapping[str, Block], state: Table, sweep: int, region: Region) -> int:
-        rows, columns = _lines(region.top, region.bottom), _lines(region.left, region.right)
+        rows, columns = lines_of(region.top, region.bottom), lines_of(region.left, region.right)
         runs = len(rows) * region.width + len(columns) * region.height
-        return region.num_pixels * (OBJECT_BYTES + WORK_BYTES) + runs * RUN_BYTES
+        return region.num_pixels * (OBJECT_BYTES + self._work_bytes) + runs * RUN_BYTES
 
     def start(self, specs: Specs) -> Table:
         return {"size": np.array([specs["input"].height, specs["input"].width])}
 
     def partial(self, blocks: Mapping[str, Block], state: Table, sweep: int, region: Region) -> Table:
-        """Return the objects of a part, and the runs of their pixels along its rim and the lattice."""
-        values, found = self._number(blocks, region)
+        """Return the objects of a part, and the runs of their pixels along its rim and the lattice.
+
+        Where holes are to be filled, regions without objects as well; where it matters, which of all share sides.
+        """
+        values, inside = self._pixels(blocks, region)
+        if self.fill_holes is None:
+            found = number(values, inside, self.connectivity == 8)
+            num = len(found.first)
+        else:
+            found, num = number_all(values, inside, self.connectivity == 8)
         height, width = state["size"].tolist()
         first = _pixels_of(found, region, width)
         parts = []
         for lines, offset, at, across in (
-            (_lines(region.top, region.bottom), 0, (region.top, region.left), False),
-            (_lines(region.left, region.right), height * width, (region.left, region.top), True),
+            (lines_of(region.top, region.bottom), 0, (region.top, region.left), False),
+            (lines_of(region.left, region.right), height * width, (region.left, region.top), True),
         ):
             labels, pixels = (array.T if across else array for array in (found.labels, values))
             side, runs = (height if across else width), runs_of(labels[lines - at[0]])
             begin = offset + lines[runs.line] * side + at[1]
             place = (lines - at[0])[runs.line], runs.start
-            parts.append((begin + runs.start, begin + runs.last, _bits(pixels[place]), first[labels[place] - 1]))
+            label = labels[place]
+            value = np.where(label <= num, bits_of(pixels[place]), 0)
+            parts.append((begin + runs.start, begin + runs.last, value, first[label - 1]))
         columns = zip(("start", "last", "value", "object"), zip(*parts, strict=True), strict=True)
         extent = np.array([region.top, region.bottom, region.left, region.right])
-        objects = {"first": first, "pixels": found.pixels, "extent": extent}
-        return objects | {name: np.concatenate(column) for name, column in columns}
+        table = {"first": first, "pixels": found.pixels, "extent": extent}
+        table |= {name: np.concatenate(column) for name, column in columns}
+        if self._looks_around:
+            pairs = np.stack(contacts(found.labels, len(first)), axis=1)
+            if not self._gives:  # it does not matter which objects touch each other
+                pairs = pairs[pairs[:, 1] > num]
+            table["contact"] = first[pairs - 1]
+        if self.fill_holes is not None:
+            is_hole = np.arange(len(first)) >= num
+            value = np.where(is_hole, 0, bits_of(values.reshape(-1)[found.first]))
+            table |= {"is_hole": is_hole, "object_value": value}
+        return _in_order(table)
 
     def merge(self, first: Table, second: Table, sweep: int) -> Table:
         merged = {name: np.concatenate([first[name], second[name]]) for name in first if name != "extent"}
-        for key, names in (("first", ("first", "pixels")), ("start", ("start", "last", "value", "object"))):
-            order = np.argsort(merged[key], kind="stable")
-            merged |= {name: merged[name][order] for name in names}
-        return merged | {"extent": _hull(first["extent"], second["extent"])}
+        merged["extent"] = hull(first["extent"], second["extent"])
+        return _in_order(merged)  # which holds no column twice
 
     def fold_stored(self, partials: Sequence[Table], state: Table, sweep: int, limit_bytes: int) -> Table:
         """Join all parts at once, where half of the memory holds that: of it, tables in the making have a share."""
         num = sum(len(table["first"]) for table in partials)
         need = num * JOINED_OBJECT_BYTES + sum(len(table["start"]) for table in partials) * JOINED_RUN_BYTES
+        if self._looks_around:
+            pairs = sum(len(table["contact"]) + 2 * len(table["start"]) for table in partials)
+            need += pairs * JOINED_CONTACT_BYTES
         if need > (have := limit_bytes * LIMITS_IN_HALF):
             raise InputUnfit(
                 f"step {self.name!r}: joining {num:,} objects of blocks takes {need / 2**20:,.0f} MiB, and may take "
@@ -141,23 +199,23 @@ class Components(Reduction):
     def fold(self, partial: Table, state: Table, sweep: int) -> Table:
         """Join what touches, and number the objects that are kept."""
         height, width = state["size"].tolist()
-        first, start, last = partial["first"], partial["start"], partial["last"]
-        part = np.searchsorted(first, partial["object"])
-        parents, num_rows = forest(len(first)), int(np.searchsorted(start, height * width))
-        for runs, offset, side in ((slice(num_rows), 0, width), (slice(num_rows, None), height * width, height)):
-            places = start[runs] - offset, last[runs] - offset
-            join_runs(*places, partial["value"][runs], part[runs], side, self.connectivity == 8, parents)
-        whole = roots(parents)
-        del parents
-        pixels = np.zeros(len(first), np.int64)
-        np.add.at(pixels, whole, partial["pixels"])
-        is_kept = (pixels >= (self.min_size or 1)) & (pixels <= (self.max_size or height * width))
+        joining = Joining(partial, height, width, self.connectivity == 8)
+        if self.fill_holes is not None:
+            joining.fill(self.fill_holes)
+        whole = joining.finish()
+        pixels = joining.pixels(whole)
+        is_kept = (pixels >= (self.min_size or 1)) & (pixels <= (self.max_size or height * width)) & ~joining.is_hole
         labels = np.cumsum(is_kept) * is_kept
         self._check_number(int(np.count_nonzero(is_kept)))
-        row, column = np.divmod(first[is_kept], width)
+        row, column = np.divmod(joining.first[is_kept], width)
         table = {"label": labels[is_kept], "pixels": pixels[is_kept], "row": row, "column": column}
-        at, run_labels = _on_lattice(start, height, width), labels[whole[part]]
-        run, run_label = _joined(start[at], last[at], run_labels[at])
+        if self._gives:
+            given, to = joining.given(whole, labels, pixels, self.min_size or 1)
+            np.add.at(table["pixels"], to - 1, pixels[given])
+            labels[given] = to
+            table |= {"given": joining.first[given], "given_label": to}
+        at, run_labels = on_lattice(partial["start"], height, width), labels[whole[joining.part]]
+        run, run_label = joined_runs(partial["start"][at], partial["last"][at], run_labels[at])
         return table | {"run": run, "run_label": run_label, "extent": partial["extent"]}
 
     def _check_number(self, num: int) -> None:
@@ -171,11 +229,12 @@ class Components(Reduction):
             yield "there is no object"
 
     def scratch_bytes(self, specs: Specs, shape: tuple[int, int]) -> int:
-        source, around = specs["input"], 2 * (LATTICE - 1)
+        source, around = specs["input"], 2 * (lattice.LATTICE - 1)
         num_pixels = min(shape[0] + around, source.height) * min(shape[1] + around, source.width)
         compiled = check_one_band(self, self.where, specs)
         condition = 0 if compiled is None else compiled.program.scratch_bytes
-        return number_bytes(num_pixels) + num_pixels * (2 * source.dtype.itemsize + 42) + condition
+        around = 0 if self.fill_holes is None else FILL_BYTES
+        return number_bytes(num_pixels) + num_pixels * (2 * source.dtype.itemsize + 42 + around) + condition
 
     def apply(
         self, blocks: Mapping[str, Block], tables: Mapping[str, Any], out: Mapping[str, Block], region: Region
@@ -183,103 +242,54 @@ class Components(Reduction):
         """Number the pixels of a window whose rim lies on the lattice: there the table knows the objects."""
         raster, table = blocks["input"].raster, tables["self"]
         extent = Region(*np.asarray(table["extent"]).tolist())
-        window = _window(region).clip(extent)
-        _, found = self._number(blocks, window)
+        window = window_around(region).clip(extent)
+        sides = list(rim(window, extent, raster))
+        values, inside = self._pixels(blocks, window)
+        if self.fill_holes is not None:
+            found, num = number_all(values, inside, self.connectivity == 8)
+            known = ((seen, run_labels > 0) for seen, run_labels in seen_on(found.labels, table, sides))
+            values, inside = filled(values, inside, (found, num), self.fill_holes, known)
+        found = number(values, inside, self.connectivity == 8)
         first = _pixels_of(found, window, raster.width)
         labels = np.zeros(len(first) + 1, np.int64)
-        labels[1:] = _labels_of(first, table, window, raster.width)
-        for line, start in _rim(window, extent, raster):
-            seen, at = np.unique(found.labels[line], return_index=True)
-            at, seen = at[seen > 0], seen[seen > 0]
-            if len(seen):
-                places = np.searchsorted(table["run"], start + at, side="right") - 1
-                labels[seen] = table["run_label"][places]
+        labels[1:] = labels_of(first, table, window, raster.width)
+        for seen, run_labels in seen_on(found.labels, table, sides):
+            labels[seen] = run_labels
         target = out["labels"].part(region)
         paint(found.labels[region.slices((window.top, window.left))], labels.astype(target.dtype), target)
 
-    def _number(self, blocks: Mapping[str, Block], region: Region) -> tuple[np.ndarray, Numbered]:
-        """Return the values of a part, and its objects."""
+    def _pixels(self, blocks: Mapping[str, Block], region: Region) -> tuple[np.ndarray, np.ndarray]:
+        """Return the values of a part, and which pixels count."""
         block = blocks["input"]
         if self.where is not None:
             inside = pixels_where(self, self.where, blocks, region)
-            values = inside.view(np.uint8)
-        else:
-            there = region.slices(block.origin)
-            values = np.ascontiguousarray(block.by_band()[0][there])
-            if values.dtype == np.float16:  # which numba does not know
-                values = values.astype(np.float32)
-            inside = np.ones(region.shape, bool)
-            if holds(values.dtype, background := self.background or 0):
-                np.not_equal(values, values.dtype.type(background), out=inside)
-            if values.dtype.kind == "f":
-                inside &= ~np.isnan(values)
-            if block.valid is not None:
-                inside &= block.by_band(block.valid)[0][there]
-        return values, number(values, inside, self.connectivity == 8)
+            return inside.view(np.uint8), inside
+        there = region.slices(block.origin)
+        values = np.ascontiguousarray(block.by_band()[0][there])
+        if values.dtype == np.float16:  # which numba does not know
+            values = values.astype(np.float32)
+        inside = np.ones(region.shape, bool)
+        if holds(values.dtype, background := self.background or 0):
+            np.not_equal(values, values.dtype.type(background), out=inside)
+        if values.dtype.kind == "f":
+            inside &= ~np.isnan(values)
+        if block.valid is not None:
+            inside &= block.by_band(block.valid)[0][there]
+        return values, inside
 
 
-def _lines(first: int, end: int) -> np.ndarray:
-    """Return the rows (or columns) of a part along which its runs are kept: the outermost, and those of the lattice."""
-    inner = np.arange(-(-first // LATTICE) * LATTICE, end, LATTICE)
-    return np.unique(np.concatenate([inner, [first, end - 1]]))
+def _in_order(table: dict[str, np.ndarray]) -> Table:
+    """Return objects, runs and contacts sorted, so that it does not matter which part came first."""
+    rows = {"first": ("first", "pixels", "is_hole", "object_value"), "start": ("start", "last", "value", "object")}
+    for key, names in rows.items():
+        order = np.argsort(table[key], kind="stable")
+        table |= {name: table[name][order] for name in names if name in table}
+    if "contact" in table:
+        table["contact"] = table["contact"][np.lexsort(table["contact"].T)]
+    return table
 
 
 def _pixels_of(found: Numbered, region: Region, width: int) -> np.ndarray:
     """Return the first pixels of objects as row x width + column of the raster."""
     row, column = np.divmod(found.first, region.width)
     return (row + region.top) * width + column + region.left
-
-
-def _bits(values: np.ndarray) -> np.ndarray:
-    """Return values as int64 that are equal where the values are."""
-    if values.dtype.kind == "f":
-        return (values.astype(np.float64) + 0.0).view(np.int64)  # -0 is 0
-    return values.astype(np.int64)
-
-
-def _hull(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    hull = Region(*first.tolist()).hull(Region(*second.tolist()))
-    return np.array([hull.top, hull.bottom, hull.left, hull.right])
-
-
-def _on_lattice(start: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return which runs lie on the lattice: first those of rows, then those of columns."""
-    line = np.where(start < height * width, start // width, (start - height * width) // height)
-    found: np.ndarray = line % LATTICE == 0
-    return found
-
-
-def _joined(start: np.ndarray, last: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return runs less those that go on with the one before, whatever block they came from."""
-    goes_on = np.zeros(len(start), bool)
-    goes_on[1:] = (start[1:] == last[:-1] + 1) & (label[1:] == label[:-1])
-    return start[~goes_on], label[~goes_on]
-
-
-def _window(region: Region) -> Region:
-    """Return a region grown to the next lines of the lattice, these included."""
-    top, left = region.top // LATTICE * LATTICE, region.left // LATTICE * LATTICE
-    bottom, right = (-(-(end - 1) // LATTICE) * LATTICE + 1 for end in (region.bottom, region.right))
-    return Region(top, bottom, left, right)
-
-
-def _rim(window: Region, extent: Region, raster: Region) -> Iterator[tuple[Any, int]]:
-    """Yield the sides beyond which the objects go on: which pixels of the window, the first as a run's."""
-    for row in _ends(window.top, window.bottom, extent.top, extent.bottom):
-        yield np.s_[row - window.top], row * raster.width + window.left
-    for column in _ends(window.left, window.right, extent.left, extent.right):
-        yield np.s_[:, column - window.left], raster.num_pixels + column * raster.height + window.top
-
-
-def _ends(first: int, end: int, whole_first: int, whole_end: int) -> list[int]:
-    """Return the outermost lines of a part beyond which the whole goes on."""
-    return [*([first] if first > whole_first else []), *([end - 1] if end < whole_end else [])]
-
-
-def _labels_of(first: np.ndarray, table: Mapping[str, np.ndarray], window: Region, width: int) -> np.ndarray:
-    """Return the numbers of objects by their first pixels, 0 where none that is kept begins."""
-    rows = slice(*np.searchsorted(table["row"], [window.top, window.bottom]).tolist())
-    known = np.asarray(table["row"][rows]) * width + table["column"][rows]
-    at = np.searchsorted(known, first)
-    found = np.append(known, -1)[at] == first
-    return np.where(found, rows.start + 1 + at, 0)

@@ -29,7 +29,7 @@ from pipeline.operations.base import Reduction
 from pipeline.output.address import is_one_raster
 from pipeline.output.exports.geotiff import GeoTiffs, tiling_of
 from pipeline.output.exports.ome_zarr import OmeZarrs, images_of
-from pipeline.output.exports.raster import RasterExport, RasterFile
+from pipeline.output.exports.raster import RasterExport, RasterFile, writing_bytes
 from pipeline.output.job import Job
 from pipeline.output.levels import levels_of, walk_of
 from pipeline.output.provenance import hash_parts, provenance_of
@@ -85,7 +85,8 @@ def _peak_bytes(job: Job) -> int:
     """Return the memory that a run takes at most: its passes, then its levels, then its files."""
     levels = (walk_of(job, job.plan.kept[raster], each) for raster, each in levels_of(job).items())
     formats: tuple[RasterExport, ...] = (GeoTiffs(), OmeZarrs())
-    files = (each.num_bytes(job, file) for each in formats for file in each.rasters(job))
+    files = [each.num_bytes(job, file) for each in formats for file in each.rasters(job)]
+    files += [writing_bytes(job)] if job.pipeline.output.polygons else []
     return max(job.plan.peak_bytes, BASE_BYTES + max((*(walk.num_bytes for walk in levels), *files), default=0))
 
 

@@ -24,6 +24,7 @@ from pipeline.operations.base import Operation
 from pipeline.operations.registry import owner_of
 from pipeline.operations.traits import matrix_files, table_files
 from pipeline.output.address import is_one_raster
+from pipeline.output.exports.polygons import polygon_notes
 from pipeline.output.exports.raster import FORM
 from pipeline.output.job import Job
 from pipeline.output.levels import levels_of
@@ -81,7 +82,8 @@ def load(source: Source, *, cut: Cut = PLANNED, in_place: bool = False, **change
             raise
         if is_url(config.output.path):
             _check_remote(config, plan)
-    notes = (*found, *input_notes(config, readers), *reading_notes(plan), *output_notes(config, plan))
+        written = (*output_notes(config, plan), *polygon_notes(config.output, plan.kept))
+    notes = (*found, *input_notes(config, readers), *reading_notes(plan), *written)
     plan = dataclasses.replace(plan, notes=tuple(map(shortened, (*notes, *plan.notes))))
     job = Job(config, document, readers, plan, _parts(config, readers), files, in_place, opened)
     with locating(document):
@@ -245,7 +247,7 @@ def _region_of_box(box: Sequence[float], spec: RasterSpec) -> Region:
     return clipped
 
 
-OF_FILES = ("path", "storage", "geotiff", "ome_zarr", "pyramid", *FORM)
+OF_FILES = ("path", "storage", "geotiff", "ome_zarr", "polygons", "pyramid", *FORM)
 """What the rasters of a store do not depend on."""
 
 

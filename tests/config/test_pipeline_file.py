@@ -258,8 +258,8 @@ SECTION_ERRORS = {
     "inputs: {a: x}\noutput: o": "2:9: output: must be a mapping such as `{path: result.zarr}`, got 'o'",
     "inputs: {a: x}\noutput: {path: 3}": "2:16: output.path: must be text, got 3; write '3' in quotes",
     "inputs: {a: x}\noutput: {path: o, tiles: d}": "2:19: output: unknown key 'tiles' "
-    "(valid: path, storage, keep, chunks, shards, codec, dims, geotiff, ome_zarr, ome_version, cog, overviews, "
-    "pyramid, resampling)",
+    "(valid: path, storage, keep, chunks, shards, codec, dims, geotiff, polygons, ome_zarr, ome_version, cog, "
+    "overviews, pyramid, resampling)",
     "inputs: {a: x}\noutput: {path: o, chunks: 512}": "2:27: output.chunks: must be `auto`, [y, x] or [y, x, band] "
     "in whole pixels, got 512; write [512, 512]",
     "inputs: {a: x}\noutput: {path: o, shards: [1]}": "2:27: output.shards: must be `auto`, `none`, [y, x] or "

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import zarr
 from scipy import ndimage
+from skimage import morphology
 
 from pipeline import api
 from pipeline.model.errors import InputUnfit, PipelineError
-from pipeline.operations import components
+from pipeline.operations import lattice
 from pipeline.operations.components import Components
 from pipeline.verbs.load import load
 from tests import harness
@@ -72,7 +73,7 @@ def test_objects_across_blocks_have_the_numbers_of_the_whole(kind: str, connecti
 @pytest.mark.parametrize("seed", range(12))
 def test_any_lattice_gives_the_same_numbers(seed: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     rng = np.random.default_rng(seed)
-    monkeypatch.setattr(components, "LATTICE", int(rng.choice([2, 3, 7, 16])))
+    monkeypatch.setattr(lattice, "LATTICE", int(rng.choice([2, 3, 7, 16])))
     image = rng.integers(0, 3, rng.integers(1, 60, 2)).astype(np.int16)
     step = STEP | {"connectivity": int(rng.choice([4, 8])), "min_size": int(rng.choice([1, 3]))}
     source = harness.store(Raster(image, ("y", "x")), tmp_path / "in.zarr")
@@ -81,6 +82,63 @@ def test_any_lattice_gives_the_same_numbers(seed: int, monkeypatch: pytest.Monke
     chunks = int(rng.integers(3, 30)), int(rng.integers(3, 30))
     got = harness.run(source, [step], tmp_path, Layout(block=(1, 1), chunks=chunks))
     assert np.array_equal(got["cells/labels"], np.nan_to_num(expected))
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_holes_are_filled_and_small_objects_given_away_across_blocks(
+    seed: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """On any lattice, by any blocks: the bits of the whole, and those of the reference."""
+    rng = np.random.default_rng(seed)
+    monkeypatch.setattr(lattice, "LATTICE", int(rng.choice([2, 3, 7, 16])))
+    if seed % 2:
+        image = rng.integers(0, 3, rng.integers(5, 50, 2)).astype(np.int16)
+    else:
+        image = (ndimage.gaussian_filter(rng.normal(size=rng.integers(20, 60, 2)), 1.2) * 8).astype(np.int16)
+    step = STEP | {"connectivity": int(rng.choice([4, 8]))}
+    step |= {"fill_holes": int(rng.choice([2, 10, 100]))} if seed % 5 else {}
+    step |= {"min_size": int(rng.choice([2, 4, 9])), "removed": str(rng.choice(["drop", "largest_neighbour"]))}
+    source = harness.store(Raster(image, ("y", "x")), tmp_path / "in.zarr")
+    planes = image[np.newaxis].astype(float)
+    expected = REFERENCES["components"](Components.model_validate(step), planes, image.dtype)
+    first = harness.whole(source, [step], tmp_path)
+    assert np.array_equal(first["cells/labels"], np.nan_to_num(expected["labels"][0]))
+    assert np.array_equal(first["cells/table/pixels"], expected["table/pixels"][0])
+    for _ in range(2):
+        chunks = int(rng.integers(3, 30)), int(rng.integers(3, 30))
+        got = harness.run(source, [step], tmp_path, Layout(block=(1, 1), chunks=chunks))
+        assert all(same_bits(got[path], values) for path, values in first.items())
+
+
+@pytest.mark.parametrize("connectivity", [4, 8])
+def test_filled_holes_are_those_of_scikit_image(connectivity: int, tmp_path: Path) -> None:
+    """But for what reaches the edge of the raster, which is no hole."""
+    rng = np.random.default_rng(2)
+    mask = ndimage.gaussian_filter(rng.normal(size=(210, 160)), 2) > -0.04
+    mask[0] = mask[-1] = True
+    mask[:, 0] = mask[:, -1] = True
+    step = STEP | {"connectivity": connectivity, "where": "input == 1", "fill_holes": 60}
+    source = harness.store(Raster(mask.astype(np.uint8), ("y", "x")), tmp_path / "in.zarr")
+    got = harness.run(source, [step], tmp_path, Layout(block=(1, 1), chunks=(33, 40)))
+    filled = morphology.remove_small_holes(mask, max_size=59, connectivity=1 if connectivity == 8 else 2)
+    assert np.count_nonzero(filled & ~mask) > 20
+    expected = ndimage.label(filled, np.ones((3, 3)) if connectivity == 8 else None)[0]
+    assert np.array_equal(got["cells/labels"][0], expected)
+
+
+def test_small_objects_are_given_as_gdal_sieves(tmp_path: Path) -> None:
+    """Where each of them lies in one larger one, which is what GDAL's order cannot change."""
+    features = pytest.importorskip("rasterio.features")
+    rng = np.random.default_rng(4)
+    image = np.repeat(np.repeat(np.array([[1, 2], [3, 1]], np.uint8), 60, axis=0), 65, axis=1)
+    for row, column in [*rng.integers(2, 55, (40, 2)), *rng.integers(2, 55, (40, 2)) + 60]:
+        image[row : row + 1 + row % 2, column : column + 2] = 9
+    step = STEP | {"min_size": 40, "removed": "largest_neighbour"}
+    source = harness.store(Raster(image, ("y", "x")), tmp_path / "in.zarr")
+    got = harness.run(source, [step], tmp_path, Layout(block=(1, 1), chunks=(33, 40)))["cells/labels"][0]
+    sieved = features.sieve(image, 40)
+    assert np.unique(sieved).tolist() == [1, 2, 3]
+    assert np.array_equal(got, np.array([0, 1, 2, 3])[sieved] + 3 * ((got == 4) & (sieved == 1)))
 
 
 def test_objects_end_at_the_region(tmp_path: Path) -> None:
@@ -120,6 +178,12 @@ def test_64_bit_values_and_signed_zeros_are_told_apart_exactly(tmp_path: Path) -
         ({"where": "b1 > 3", "background": 0}, "leave it out beside `where`"),
         ({"bands": [1], "min_size": 5, "max_size": 4}, "no object is left"),
         ({"bands": [1], "nodata": 5}, "is the number of an object"),
+        ({"bands": [1], "removed": "largest_neighbour"}, "no object is, without min_size"),
+        (
+            {"where": "b1 > 3", "min_size": 3, "removed": "largest_neighbour"},
+            "objects of a condition lie beside",
+        ),
+        ({"bands": [1], "fill_holes": 0}, "fill_holes"),
         ({"bands": [1], "connectivity": 6}, "connectivity"),
     ],
 )

@@ -117,6 +117,16 @@ def test_geometries_are_those_of_the_file(tmp_path: Path, suffix: str) -> None:
         assert shapes[2].centroid.distance(shapely.Point(15.0021, 48.7532)) < 0.01
 
 
+def test_a_geojson_of_polygons_without_a_system_is_refused(tmp_path: Path) -> None:
+    """It has degrees, and GDAL would leave out the coordinates that are none."""
+    document = run(tmp_path, "t.geojson")
+    (tmp_path / "fields.gpkg").unlink()
+    write(tmp_path / "fields.gpkg", SHAPES, FIELDS, crs=None)
+    with pytest.raises(PipelineError, match="its polygons name no coordinate system"):
+        api.run(document)
+    assert not (tmp_path / "out.zarr").exists()
+
+
 def test_ids_that_stand_twice_have_a_row_a_label(tmp_path: Path) -> None:
     write(tmp_path / "twice.gpkg", SHAPES, {"key": [1, 1, 2, 2, 1]})
     document = run(tmp_path, "t.csv", vector=str(tmp_path / "twice.gpkg"), id="key")

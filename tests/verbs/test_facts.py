@@ -45,7 +45,8 @@ MEASURED = (
 )
 RUN = f"{MEASURED} tables quality warnings plan_hash version"
 QUALITY = "quality.poster.mean_squared_error quality.poster.psnr quality.poster.peak"
-GEOTIFF = "geotiffs.path geotiffs.raster geotiffs.file_bytes geotiffs.warnings ome_zarrs table_files"
+EXPORTS = "geotiffs ome_zarrs polygon_files table_files"
+GEOTIFF = f"geotiffs.path geotiffs.raster geotiffs.file_bytes geotiffs.warnings {EXPORTS.removeprefix('geotiffs ')}"
 FULL = f"{MEASURED} tables.path tables.rows tables.columns {QUALITY} warnings plan_hash version {GEOTIFF}"
 VERIFY = (
     "output agrees problems everything samples seed pixels_compared pixels differing_pixels not_compared plan_hash "
@@ -88,7 +89,7 @@ COMMANDS = {
     "verify all.zarr --samples 1 --seed 3": VERIFY,
     "verify one.tif --all --seed 3": VERIFY,
     "convert scene.zarr scene.tif --memory 1GiB --workers 2": f"{RUN} {GEOTIFF}",
-    "apply window size=3 scene.zarr applied.zarr --memory 1GiB --workers 2": f"{RUN} geotiffs ome_zarrs table_files",
+    "apply window size=3 scene.zarr applied.zarr --memory 1GiB --workers 2": f"{RUN} {EXPORTS}",
 }
 """Each command with the keys of its facts and of those that these hold, in their order."""
 

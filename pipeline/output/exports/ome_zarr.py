@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.block.plan import StepPlan
 from pipeline.config.output_name import OME_ZARR
 from pipeline.execution.progress import Progress, WatchedProgress
 from pipeline.model.facts import OmeZarrFacts
@@ -121,10 +122,19 @@ def open_level(path: Path, array: StoredArray, level: int = 0) -> Reader:
 
 
 def _owner_of(job: Job, raster: str) -> str | None:
-    """Return the kept raster that labels were made of; None for what are no labels, or were made of no kept raster."""
-    name, _, output = raster.partition("/")
-    step = next(step for planned in job.plan.passes for step in planned.steps if step.name == name)
-    spec = job.plan.kept[raster].spec
-    if output not in step.operation.not_averaged or spec.dtype.kind not in "iu" or "band" in spec.dims:
+    """Return the kept image that labels were made of, back from step to step; None for what has none."""
+    steps, kept = {step.name: step for planned in job.plan.passes for step in planned.steps}, job.plan.kept
+    spec, source = kept[raster].spec, raster
+    if not _stands_for(steps, raster) or spec.dtype.kind not in "iu" or "band" in spec.dims:
         return None
-    return next((use.raster for use in step.uses if use.key == "input" and use.raster in job.plan.kept), None)
+    while step := steps.get(source.partition("/")[0]):
+        source = next((use.raster for use in step.uses if use.key == "input"), "")
+        if source in kept and not _stands_for(steps, source):
+            return source
+    return None
+
+
+def _stands_for(steps: Mapping[str, StepPlan], raster: str) -> bool:
+    """Return whether the pixels of a raster stand for something, as labels and masks do."""
+    name, _, output = raster.partition("/")
+    return output in steps[name].operation.not_averaged

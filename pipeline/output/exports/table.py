@@ -22,7 +22,7 @@ from pipeline.output.exports.zones import ZoneTable, check_zones, zones_of
 from pipeline.output.job import Job
 from pipeline.storage.folder.base import Folder
 from pipeline.storage.folder.disk import replacing_file
-from pipeline.storage.vector.write import DRIVERS, first_fields, geoparquet_metadata
+from pipeline.storage.vector.write import DRIVERS, first_fields, geoparquet_metadata, has_no_features
 from pipeline.storage.zarr.store import root_attributes
 
 ROWS = 100_000
@@ -46,12 +46,11 @@ class TableFiles(Export):
         for step, path in table_files(job):
             check_zones(job, step, path)
             if path.suffix == ".parquet":
-                _require_pyarrow(step)
+                require_pyarrow(f"the table of step {step!r}")
 
     def write(self, job: Job, progress: Progress) -> tuple[str, ...]:
-        run_id = str((root_attributes(job.place.folder) or {}).get("run_id"))
         for step, path in table_files(job):
-            _write(job, step, path, run_id, progress)
+            _write(job, step, path, progress)
         return tuple(str(path) for _, path in table_files(job))
 
 
@@ -64,7 +63,7 @@ def is_table(path: Path) -> bool:
         with path.open("rb") as file:
             return file.read(len(header)) == header
     if path.suffix in DRIVERS:
-        return first_fields(path, len(FIRST_COLUMNS)) == FIRST_COLUMNS
+        return first_fields(path, len(FIRST_COLUMNS)) == FIRST_COLUMNS or has_no_features(path)
     import pyarrow.parquet
 
     try:
@@ -73,11 +72,11 @@ def is_table(path: Path) -> bool:
         return False
 
 
-def _write(job: Job, step: str, path: Path, run_id: str, progress: Progress) -> None:
+def _write(job: Job, step: str, path: Path, progress: Progress) -> None:
     plan = job.plan.reductions[step]
     assert isinstance(plan.operation, Reduction)
     table, zones = _Stored(job.place.folder, step, plan.operation.table_spec(plan.sources)), zones_of(job, step)
-    with _replacing(path, job.place.folder, run_id) as building, progress:
+    with replacing(path, "the table", job) as building, progress:
         progress.start(1, what=f"the table of {step}")
         if zones is None:
             _write_plain(path.suffix, building, table.parts())
@@ -87,7 +86,7 @@ def _write(job: Job, step: str, path: Path, run_id: str, progress: Progress) -> 
 
 
 def _write_plain(suffix: str, path: Path, parts: Iterator[Columns]) -> None:
-    (_write_parquet if suffix == ".parquet" else _write_csv)(path, parts)
+    (write_parquet if suffix == ".parquet" else _write_csv)(path, parts)
 
 
 def _write_zones(suffix: str, path: Path, table: _Stored, zones: ZoneTable) -> None:
@@ -98,7 +97,7 @@ def _write_zones(suffix: str, path: Path, table: _Stored, zones: ZoneTable) -> N
         _write_csv(path, (columns for columns, _ in zones.parts(labels, table.rows)))
     else:
         parts = ({**columns, "geometry": wkb} for columns, wkb in zones.parts(labels, table.rows))
-        _write_parquet(path, parts, geoparquet_metadata(zones.crs))
+        write_parquet(path, parts, geoparquet_metadata(zones.crs))
 
 
 def table_files(job: Job) -> list[tuple[str, Path]]:
@@ -169,7 +168,7 @@ def _text(value: Any) -> str:
     return "" if value is None or value != value else repr(value)
 
 
-def _write_parquet(path: Path, parts: Iterator[Columns], metadata: Mapping[str, str] | None = None) -> None:
+def write_parquet(path: Path, parts: Iterator[Columns], metadata: Mapping[str, str] | None = None) -> None:
     import pyarrow
     import pyarrow.parquet
 
@@ -193,25 +192,26 @@ def _arrow(name: str, column: np.ndarray) -> Any:
     return pyarrow.array(np.ascontiguousarray(np.ma.getdata(column)), mask=mask)
 
 
-def _require_pyarrow(step: str) -> None:
+def require_pyarrow(what: str) -> None:
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError:
         raise PipelineError(
-            f"the table of step {step!r} is a .parquet file, which needs pyarrow; "
-            "`pip install 'rasterpipe[parquet]'`, or write a .csv"
+            f"{what} is a .parquet file, which needs pyarrow; "
+            "`pip install 'rasterpipe[parquet]'`, or write another kind"
         ) from None
 
 
 @contextmanager
-def _replacing(path: Path, store: Folder, run_id: str) -> Iterator[Path]:
+def replacing(path: Path, what: str, job: Job) -> Iterator[Path]:
     """Yield where a file is written, under a name that no other run takes, before it is put in its place."""
+    run_id = str((root_attributes(job.place.folder) or {}).get("run_id"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing_file(path, run_id) as building:
             yield building
     except OSError as error:
         raise RunStopped(
-            f"{path}: the table cannot be written: {error.strerror or error}; the store {store} is complete, and "
-            "--resume writes the file once that is mended"
+            f"{path}: {what} cannot be written: {error.strerror or error}; the store {job.place.folder} is complete, "
+            "and --resume writes the file once that is mended"
         ) from error

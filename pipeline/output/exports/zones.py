@@ -56,7 +56,7 @@ class ZoneTable:
         """Write a GeoPackage or a GeoJSON."""
         parts = list(self.parts(labels, rows))
         columns = {name: _joined([part[name] for part, _ in parts]) for name in parts[0][0]}
-        write_features(path, suffix, columns, np.concatenate([wkb for _, wkb in parts]), self.crs)
+        write_features(path, suffix, [(columns, np.concatenate([wkb for _, wkb in parts]))], self.crs)
 
 
 def _filled(
@@ -100,7 +100,13 @@ def zones_of(job: Job, step: str) -> PolygonReader | None:
 
 def check_zones(job: Job, step: str, path: Path) -> None:
     """Refuse a table with geometries of labels that have none."""
-    if path.suffix in DRIVERS and zones_of(job, step) is None:
+    zones = zones_of(job, step)
+    if path.suffix == ".geojson" and zones is not None and zones.layer.crs is None:  # GDAL would write no coordinates
+        raise PipelineError(
+            f"the table of step {step!r} is a GeoJSON, which has degrees of WGS 84, and its polygons name no "
+            "coordinate system; write a .gpkg or .parquet"
+        )
+    if path.suffix in DRIVERS and zones is None:
         raise PipelineError(
             f"the table of step {step!r} is a {path.suffix} file, which has a polygon for each row, and its labels are "
             "no polygons with an id each; write a .csv or .parquet"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,35 +16,68 @@ from pipeline.storage.vector.file import check_vector, layers_of, reading
 DRIVERS: dict[str, tuple[str, dict[str, str]]] = {".gpkg": ("GPKG", {}), ".geojson": ("GeoJSON", {"RFC7946": "YES"})}
 """Suffix -> driver, and its options: a GeoJSON has degrees of WGS 84, whatever the polygons are in."""
 
+BEGIN, END = b'"features": [\n', b"\n]\n}\n"
+"""Of the features of a GeoJSON, as GDAL writes it."""
+LAYER = "zones"
+WITHOUT_FEATURES = f'{{\n"type": "FeatureCollection",\n"name": "{LAYER}",\n'.encode() + BEGIN + END
+
 Columns = Mapping[str, np.ndarray]
 """Of numbers, or of texts and None; masked where a value is missing."""
 
 
-def write_features(path: Path, suffix: str, columns: Columns, wkb: np.ndarray, crs: str | None) -> None:
-    """Write a table with a geometry for each row over a file, in the format of a suffix."""
-    driver, options = DRIVERS[suffix]
+def write_features(path: Path, suffix: str, parts: Iterable[tuple[Columns, np.ndarray]], crs: str | None) -> None:
+    """Write a table with a geometry (WKB) for each row over a file, part after part, in the format of a suffix."""
     building = path.with_name(f"{path.name}{suffix}")  # a name that GDAL does not wonder at
-    data = [_plain(column) for column in columns.values()]
-    masks = [np.ma.getmaskarray(column) if np.ma.isMaskedArray(column) else None for column in columns.values()]
+    piece = path.with_name(f"{path.name}.part{suffix}")
+    for each in (building, piece):  # of a run that was killed
+        each.unlink(missing_ok=True)
     try:
-        with reading(str(path), []) as pyogrio:
-            pyogrio.raw.write(
-                str(building),
-                wkb,
-                data,
-                list(columns),
-                field_mask=masks,
-                layer="zones",
-                driver=driver,
-                geometry_type="Unknown",
-                crs=crs,
-                **options,
-            )
+        for number, (columns, wkb) in enumerate(parts):
+            if number == 0 or suffix == ".gpkg":
+                _write_part(building, suffix, columns, wkb, crs, append=number > 0)
+            else:
+                _write_part(piece, suffix, columns, wkb, crs)
+                _add_features(building, piece)
+                piece.unlink()
         os.replace(building, path)
     except InputError as error:
         raise OSError(str(error)) from error
     finally:
-        building.unlink(missing_ok=True)
+        for each in (building, piece):
+            each.unlink(missing_ok=True)
+
+
+def _write_part(
+    path: Path, suffix: str, columns: Columns, wkb: np.ndarray, crs: str | None, *, append: bool = False
+) -> None:
+    driver, options = DRIVERS[suffix]
+    data = [_plain(column) for column in columns.values()]
+    masks = [np.ma.getmaskarray(column) if np.ma.isMaskedArray(column) else None for column in columns.values()]
+    with reading(str(path), []) as pyogrio:
+        pyogrio.raw.write(
+            str(path),
+            wkb,
+            data,
+            list(columns),
+            field_mask=masks,
+            layer=LAYER,
+            driver=driver,
+            geometry_type="Unknown",
+            crs=crs,
+            append=append,
+            **options,
+        )
+
+
+def _add_features(path: Path, piece: Path) -> None:
+    """Add the features of one GeoJSON to another: GDAL, which wrote both, would add them in their own coordinates."""
+    features = piece.read_bytes().split(BEGIN, 1)[1]
+    if not features.startswith(END):
+        with path.open("r+b") as file:
+            file.seek(-len(END), os.SEEK_END)
+            assert file.read() == END
+            file.seek(-len(END), os.SEEK_END)
+            file.write(b",\n" + features)
 
 
 def _plain(column: np.ndarray) -> np.ndarray:
@@ -65,6 +98,12 @@ def geoparquet_metadata(crs: str | None) -> dict[str, str]:
         "crs": None if crs is None else pyproj.CRS(crs).to_json_dict(),
     }
     return {"geo": json.dumps({"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": about}})}
+
+
+def has_no_features(path: Path) -> bool:
+    """Return whether a file is a GeoJSON that `write_features` wrote without features, so that it tells no fields."""
+    with path.open("rb") as file:
+        return file.read(len(WITHOUT_FEATURES) + 1) == WITHOUT_FEATURES
 
 
 def first_fields(path: Path, number: int) -> list[str]:
