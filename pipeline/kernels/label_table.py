@@ -52,6 +52,8 @@ class LabelTable:
     """Extrema in the dtype of the values; without a valid value, highest < lowest."""
     geometry: np.ndarray | None = None
     """A tally of `label_geometry`."""
+    weights: ExactSums | None = None
+    """Sums of weights, where the other sums are weighted by them."""
 
     def to_columns(self) -> dict[str, np.ndarray]:
         """Return the table as arrays with a row for each label, as tables are kept; `from_columns` undoes it."""
@@ -59,7 +61,7 @@ class LabelTable:
         columns = {"label": self.labels, "pixels": self.pixels, "bands": np.full(num, self.num_bands, np.int32)}
         optional = {"count": self.count, "lowest": self.lowest, "highest": self.highest, "geometry": self.geometry}
         columns |= {name: column for name, column in optional.items() if column is not None}
-        for name, sums in (("sums", self.sums), ("squares", self.squares)):
+        for name, sums in (("sums", self.sums), ("squares", self.squares), ("weights", self.weights)):
             if sums is not None:
                 columns[name] = sums.words.reshape(num, self.num_bands * sums.words.shape[1])
                 columns[f"{name}_low"] = np.full(num, sums.low, np.int16)
@@ -78,13 +80,21 @@ class LabelTable:
             return ExactSums(words, int(columns[f"{name}_low"][0]))
 
         rest = {name: columns.get(name) for name in ("count", "lowest", "highest", "geometry")}
-        return cls(columns["label"], columns["pixels"], num_bands, sums=sums("sums"), squares=sums("squares"), **rest)
+        return cls(
+            columns["label"],
+            columns["pixels"],
+            num_bands,
+            sums=sums("sums"),
+            squares=sums("squares"),
+            weights=sums("weights"),
+            **rest,
+        )
 
     @property
     def nbytes(self) -> int:
         """What the table occupies in memory."""
         arrays = (self.labels, self.pixels, self.count, self.sums, self.squares, self.lowest, self.highest)
-        return sum(int(array.nbytes) for array in (*arrays, self.geometry) if array is not None)
+        return sum(int(array.nbytes) for array in (*arrays, self.geometry, self.weights) if array is not None)
 
     @property
     def divisors(self) -> np.ndarray:
@@ -203,6 +213,7 @@ def merge(tables: Sequence[LabelTable]) -> LabelTable:
         _merge_by(np.minimum, [table.lowest for table in tables], places, num),
         _merge_by(np.maximum, [table.highest for table in tables], places, num),
         merge_tallies([table.geometry for table in tables], places, num),
+        _merge_sums([table.weights for table in tables], places, num, num_bands),
     )
 
 

@@ -39,6 +39,7 @@ from pipeline.storage.matrix import read_matrix
 from pipeline.storage.reader import Reader
 from pipeline.storage.vector.reader import open_polygons
 from pipeline.verbs.notes import input_notes, output_notes, reading_notes
+from pipeline.verbs.shares import with_shares
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
 
@@ -68,7 +69,8 @@ def load(source: Source, *, cut: Cut = PLANNED, in_place: bool = False, **change
     files = tuple(path for step in config.steps for path in matrix_files(step).values())
     with locating(document):
         config = with_matrices(document, config, read_matrix)
-        config, found = _with_files(config, document)
+        named = config.inputs
+        config, found = _with_files(with_shares(config), document)
         references = resolve(config)
         opened: Opened = {}
         readers = _match(config, dict(_open_inputs(config, document, opened, _wide_inputs(config, references))))
@@ -82,7 +84,8 @@ def load(source: Source, *, cut: Cut = PLANNED, in_place: bool = False, **change
             raise
         if is_url(config.output.path):
             _check_remote(config, plan)
-    notes = (*found, *input_notes(config, readers), *reading_notes(plan), *output_notes(config, plan))
+    given = {name: reader for name, reader in readers.items() if name in named}
+    notes = (*found, *input_notes(config, given), *reading_notes(plan), *output_notes(config, plan))
     plan = dataclasses.replace(plan, notes=tuple(map(shortened, (*notes, *plan.notes))))
     job = Job(config, document, readers, plan, _parts(config, readers), files, in_place, opened)
     with locating(document):
