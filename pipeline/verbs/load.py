@@ -70,7 +70,8 @@ def load(source: Source, *, cut: Cut = PLANNED, in_place: bool = False, **change
     with locating(document):
         config = with_matrices(document, config, read_matrix)
         named = config.inputs
-        config, found = _with_files(with_shares(config), document)
+        config, weighed = with_shares(config)
+        config, found = _with_files(config, document)
         references = resolve(config)
         opened: Opened = {}
         readers = _match(config, dict(_open_inputs(config, document, opened, _wide_inputs(config, references))))
@@ -85,7 +86,7 @@ def load(source: Source, *, cut: Cut = PLANNED, in_place: bool = False, **change
         if is_url(config.output.path):
             _check_remote(config, plan)
     given = {name: reader for name, reader in readers.items() if name in named}
-    notes = (*found, *input_notes(config, given), *reading_notes(plan), *output_notes(config, plan))
+    notes = (*found, *input_notes(config, given), *weighed, *reading_notes(plan), *output_notes(config, plan))
     plan = dataclasses.replace(plan, notes=tuple(map(shortened, (*notes, *plan.notes))))
     job = Job(config, document, readers, plan, _parts(config, readers), files, in_place, opened)
     with locating(document):

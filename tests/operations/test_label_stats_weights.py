@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline import api
+from pipeline.execution import partials
 from pipeline.model.errors import InputUnfit, PipelineError
 from tests import harness
 from tests.georeference import placed_tiff
@@ -84,6 +85,35 @@ def test_every_layout_has_the_bits_of_fractions(config: dict[str, Any], tmp_path
             assert got["std"] == pytest.approx(np.sqrt(float(variance)), rel=1e-15)
             assert got["min"] == image[band][used].min()
             assert got["max"] == image[band][used].max()
+
+
+def test_tables_that_do_not_fit_are_merged_on_the_disk(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights that span much widen all sums: tables are divided, saved, and merged range by range."""
+    weights = np.random.default_rng(0).random(SHAPE)
+    weights[3, 5], weights[60, 80] = 1e200, 1e-200
+    placed_tiff(tmp_path / "weights.tif", weights)
+    placed_tiff(tmp_path / "labels.tif", np.random.default_rng(2).integers(0, 400, SHAPE).astype(np.int32))
+    names = ("label", "pixels", "count", "mean", "std", "max")
+    config["steps"][0]["statistics"] = list(names[2:])
+    api.run({**config, "output": {"path": str(tmp_path / "whole.zarr")}})
+    monkeypatch.setattr("pipeline.planning.fitting._multiples", lambda unit, size: [unit])
+    monkeypatch.setattr("pipeline.planning.fitting._coarse_unit", lambda chunk, raster, pixel_bytes: chunk)
+    monkeypatch.setattr("pipeline.planning.cost.MAX_TABLE_BYTES", 2**16)
+    saved: list[Any] = []
+    fold = partials.fold
+
+    def watched(sweep: Any, folders: Any, *rest: Any) -> None:
+        saved.extend(folders)
+        fold(sweep, folders, *rest)
+
+    monkeypatch.setattr(partials, "fold", watched)
+    api.run(config)
+    assert len(saved) > 5
+    whole, divided = tables(tmp_path / "whole.zarr", names), tables(config["output"]["path"], names)
+    for name in names:
+        assert whole[name].tobytes() == divided[name].tobytes()
 
 
 def test_weights_of_steps_in_either_order_of_bands_and_painted(config: dict[str, Any], tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +124,8 @@ def test_polygons_that_lie_too_deep_are_refused_and_read_as_the_last(tmp_path: P
 
 
 def document(folder: Path, fields: dict[str, Any], **step: Any) -> dict[str, Any]:
-    placed_tiff(folder / "image.tif", pixels(SHAPE, "uint16"))
+    if not (folder / "image.tif").exists():
+        placed_tiff(folder / "image.tif", pixels(SHAPE, "uint16"))
     base = {"name": "zones", "op": "label_stats", "input": "image", "labels": "fields", "statistics": ["count", "sum"]}
     return {
         "inputs": {"image": str(folder / "image.tif"), "fields": fields},
@@ -217,3 +221,31 @@ def test_layers_go_with_no_other_bands(tmp_path: Path) -> None:
         api.plan(config)
     config["inputs"]["fields"]["overlap"] = "last"
     api.plan(config)
+
+
+RUN = """
+import json, sys
+import pipeline
+print(json.dumps(pipeline.run(json.loads(sys.argv[1])).to_dict()))
+"""
+
+
+@pytest.mark.long
+def test_a_million_polygons_within_2_gib(tmp_path: Path) -> None:
+    """By their shares, with their geometries in the table; some two minutes on two shared cores."""
+    side, random = 10_000, np.random.default_rng(0)
+    rows = random.integers(0, 4000, 2 * side).astype(np.uint16)
+    placed_tiff(tmp_path / "image.tif", np.lib.stride_tricks.sliding_window_view(rows, side)[:side], tile=(512, 512))
+    y, x = np.mgrid[:1000, :1000]
+    left, top, edges = 500000.0 + 100 * x.ravel(), 5400000.0 - 100 * y.ravel(), random.uniform(0, 15, (4, 1_000_000))
+    shapes = shapely.box(left + edges[0], top - 95 + edges[1], left + 85 + edges[2], top - edges[3])
+    path = write(tmp_path / "a.gpkg", shapes, {"key": np.arange(1, 1_000_001)})
+    config = document(
+        tmp_path, {"vector": str(path), "id": "key", "cover": "fraction"}, table=str(tmp_path / "a.parquet")
+    )
+    command = [sys.executable, "-c", RUN, json.dumps(config | {"run": {"memory": "2 GiB", "workers": 2}})]
+    facts = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert facts["peak_rss_bytes"] <= facts["planned_peak_bytes"] <= 2 * 2**30
+    table = table_of(config["output"]["path"], ("label", "count"))
+    assert table["label"].tolist() == list(range(1, 1_000_001))
+    np.testing.assert_allclose(table["count"][:, 0], shapely.area(shapes) / 100, rtol=1e-9)

@@ -152,6 +152,9 @@ def test_label_stats_of_fractions_in_any_layout(tmp_path: Path) -> None:
         config["output"] = {"path": str(tmp_path / f"{number}.zarr"), "chunks": [16 + number, 32]}
         facts = api.run({**config, "run": run})
         assert len([note for note in facts.warnings if "in common" in note]) == 1
+        assert (
+            "step zones: values count by the share of their pixel that fields have (fields_coverage)" in facts.warnings
+        )
         assert api.verify(config["output"]["path"]).agrees
         tables.append((tmp_path / f"{number}.csv").read_text())
     assert tables[0] == tables[1]
