@@ -18,6 +18,8 @@ from pipeline.operations.base import Block
 
 ROW_BYTES = 24
 """Of a partial table: label, pixels, bands, lowest words."""
+TERMS = 7
+"""Numbers that a weighted value and its square are sums of, at most."""
 WEIGHTED = width_of_dtype(np.dtype(np.float64))
 """Of weights, whatever they are; products that are wider are refused."""
 
@@ -109,11 +111,14 @@ def patch_of(labels: Block, values: Block, region: Region) -> Patch:
 
 
 def row_bytes(statistics: Collection[str], num_bands: int, width: Width, weights: Width | None) -> int:
-    """Return a bound of what a row of a partial table takes, by the widths of values, and of weights if there are."""
+    """Return a bound of what a row of a partial table takes, by the widths of values, and of weights if there are.
+
+    The sums that weighted ones are made of are counted, too: they are there beside them.
+    """
     names, one = set(statistics), weights or Width(0, 0)
     sums = (width * one).sum_bytes if names & {"sum", "mean", "var", "std"} else 0
     squares = (width * width * one).sum_bytes if names & {"var", "std"} else 0
     extrema = 16 if names & {"min", "max", "range"} else 0
-    weighted = weights.sum_bytes if weights else 0
+    weighted = weights.sum_bytes + TERMS * (16 + max(weights.sum_bytes, sums, squares)) if weights else 0
     geometry = 96 if names & set(GEOMETRY) else 0
     return ROW_BYTES + geometry + num_bands * (8 + sums + squares + weighted + extrema)

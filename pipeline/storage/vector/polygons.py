@@ -21,6 +21,8 @@ TOLERANCE = 0.01
 """Pixels by which an edge may miss the line that its ends are joined by in the polygons' own system."""
 ROUNDS = 20
 """Times that an edge is halved at most."""
+FARTHEST = 2.0**50
+"""Pixels beyond which kernels would not find whole numbers; nothing lies there but by mistake."""
 ASIDE = 0.375
 """Where on an edge it is looked: not in the middle, where a curve like an S is straight."""
 POLYGON, MULTI = 3, 6
@@ -70,7 +72,7 @@ def parse_polygons(
         edges, owner, directions = _edges(batch, lambda xy: projects[1](projects[0](xy)))
         total += edges.nbytes
         limits.check_allocation(f"{path}: the edges of its polygons", total)
-        if len(lost := np.flatnonzero(~np.isfinite(edges).all(axis=1))):
+        if len(lost := np.flatnonzero(~(np.abs(edges) < FARTHEST).all(axis=1))):
             where = f"polygon {ids[first + owner[lost[0]]]}"
             raise InputError(f"{path}: {where} has no place in the raster's system; leave it out by `where`")
         starts[first + 1 : first + 1 + len(batch)] = np.bincount(owner, minlength=len(batch))

@@ -181,6 +181,9 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     assert "polygon 1 has coordinates that are no numbers" in message(endless)
     pole = write(tmp_path / "p.geojson", [shapely.box(100, 80, 200, 95)], crs="EPSG:4326")
     assert "polygon 1 has no place in the raster's system" in message(pole)
+    far = write(tmp_path / "f.gpkg", [SQUARE, shapely.box(0, 0, 1e300, 10)])
+    for cover in ("centre", "all_touched", "fraction"):
+        assert "polygon 2 has no place in the raster's system" in message(far, cover=cover)
     assert "no such file" in message(tmp_path / "b.gpkg")
     assert "polygons are read from .gpkg, .geojson" in message(tmp_path / "b.kml")
     with pytest.raises(InputError, match="files on this machine"):

@@ -103,6 +103,18 @@ def test_upside_down_and_rotated_rasters_have_the_shares_of_their_pixels(tmp_pat
         np.testing.assert_allclose(found, straight, rtol=0, atol=1e-12)
 
 
+def test_shares_of_polygons_in_another_system(tmp_path: Path) -> None:
+    pyproj = pytest.importorskip("pyproj")
+    there = pyproj.Transformer.from_crs(UTM, "EPSG:4326", always_xy=True)
+    shapes = odd_shapes(3)[:8]
+    fine = [shapely.segmentize(placed(shape), 0.5) for shape in shapes]  # their edges are straight in both
+    moved = [shapely.transform(each, lambda xy: np.stack(there.transform(*xy.T), axis=1)) for each in fine]
+    grid = RasterSpec(*SHAPE, np.dtype(np.uint8), transform=Affine(10, 0, 500000, 0, -10, 5400000), crs=UTM)
+    path = write(tmp_path / "a.gpkg", moved, crs="EPSG:4326")
+    found = read(open_polygons(Input(vector=str(path), value="coverage"), grid))
+    np.testing.assert_allclose(found, sum(map(areas, shapes)), rtol=0, atol=1e-6)
+
+
 def test_a_field_as_a_raster_and_what_is_no_number(tmp_path: Path) -> None:
     shapes = [shapely.box(0, 0, 10, 10), shapely.box(5, 5, 20, 20), shapely.box(30, 30, 40, 40)]
     columns = {"dose": [1.5, np.nan, -3.0], "rank": [1, 2, 3], "long": [2**60 + 1, 1, 1], "coverage": [1, 2, 3]}
