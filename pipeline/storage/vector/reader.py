@@ -208,6 +208,8 @@ def _outside(polygons: Polygons, grid: RasterSpec) -> Iterator[str]:
 def _overlaps(layers: Layers, zones: Zones) -> Iterator[str]:
     """Yield which polygons have pixels in common, and what becomes of these."""
     if not layers.num_pairs:
+        if layers.refusal:
+            yield f"{layers.refusal}; where they have, a pixel is as `overlap: {zones.overlap}` says"
         return
     pairs = ", ".join(f"{a} and {b}" for a, b in layers.pairs) + (", ..." if layers.num_pairs > 3 else "")
     told = f"{layers.num_pairs:,} pairs of polygons have pixels in common ({pairs}): "

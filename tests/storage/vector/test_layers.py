@@ -112,12 +112,24 @@ def test_polygons_of_one_id_are_one_label(tmp_path: Path) -> None:
 def test_polygons_that_lie_too_deep_are_refused_and_read_as_the_last(tmp_path: Path) -> None:
     nest = [shapely.box(0, 0, 50 - i / 30, 50) for i in range(300)]
     path = write(tmp_path / "a.gpkg", nest, crs=None)
-    with pytest.raises(InputError, match=r"lie more than 256 deep; keep some by `where`, or .* `overlap: last`"):
+    with pytest.raises(
+        InputError, match=r"300 above each other, the most are 256; keep some by `where`, or .* `overlap"
+    ):
         opened(path)
     assert read(opened(path, overlap="last"))[5, 5] == 300
     few = ReadLimits.model_construct(allocation_bytes=1_000_000)
-    with pytest.raises(InputError, match="25,001 pairs of polygons or more"):
+    with pytest.raises(InputError, match="more than 25,000 pairs of polygons have pixels in common"):
         opened(path, few)
+
+
+def test_what_takes_too_long_to_look_for_is_refused_or_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.storage.vector.layers.MOST_CROSSINGS", 39)
+    path = write(tmp_path / "a.gpkg", [shapely.box(0, 0, 10, 10), shapely.box(5, 5, 15, 15)], crs=None)
+    with pytest.raises(InputError, match="edges cross 40 rows of pixels, too many to see which polygons have"):
+        opened(path)
+    reader = opened(path, overlap="last")
+    assert read(reader)[7, 7] == 2
+    assert reader.describe()["warnings"][-1].startswith("its edges cross 40 rows of pixels, too many")
 
 
 # --- in a pipeline --------------------------------------------------------------------------------------------
