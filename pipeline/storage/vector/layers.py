@@ -14,8 +14,8 @@ from pipeline.storage.vector.polygons import Polygons
 PAIR_BYTES = 40
 """Of a pair of polygons, while it is found and sorted."""
 MOST_LAYERS = 256
-MOST_CROSSINGS = 2**31
-"""Rows that edges cross, all together, that are looked at; some 0.1 microseconds each."""
+MOST_CROSSINGS, FEW_CROSSINGS = 2**31, 2**25
+"""Rows that edges cross, in all, that are looked at (0.1 microseconds each): for layers, and just to say it."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,12 @@ class Layers:
             )
 
 
-def layers_of(polygons: Polygons, shape: tuple[int, int], all_touched: bool, limits: ReadLimits) -> Layers:
+def layers_of(
+    polygons: Polygons, shape: tuple[int, int], all_touched: bool, most_crossings: int, limits: ReadLimits
+) -> Layers:
     """Return the layers of polygons on a raster, or why there are none."""
     heights = np.clip(polygons.edges[:, 3], 0, shape[0]) - np.clip(polygons.edges[:, 1], 0, shape[0])
-    if (crossings := int(heights.sum())) > MOST_CROSSINGS:
+    if (crossings := int(heights.sum())) > most_crossings:
         told = f"its edges cross {crossings:,} rows of pixels, too many to see which polygons have pixels in common"
         return Layers(1, np.zeros(0, np.uint16), 0, (), told)
     ids, labels = np.unique(polygons.ids, return_inverse=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -21,7 +21,7 @@ from pipeline.storage.gdal.files import identity_of
 from pipeline.storage.input import COVERAGE, Input
 from pipeline.storage.reader import NO_TRAFFIC, Evidence, Reader, Traffic
 from pipeline.storage.vector.file import Features, check_vector, files_of, layer_of, pyogrio_for, read_features
-from pipeline.storage.vector.layers import Layers, layers_of
+from pipeline.storage.vector.layers import FEW_CROSSINGS, MOST_CROSSINGS, Layers, layers_of
 from pipeline.storage.vector.polygons import Polygons, parse_ids, parse_numbers, parse_polygons, projection, repeated
 
 CHUNK = 512
@@ -49,8 +49,9 @@ class Parsed:
     """The polygons of a file on a grid, whatever of them pixels get."""
 
     polygons: Polygons
-    layers: Layers
     said: tuple[str, ...]
+    layers: list[Layers] = field(default_factory=list)
+    """Those that are known: none, one, or one more that was looked for longer."""
 
 
 class PolygonReader(Reader):
@@ -63,6 +64,7 @@ class PolygonReader(Reader):
         self.layer = layer_of(zones.path, zones.layer)
         self._identity = _identity(zones)
         self.parsed = self._parsed()  # held, so that others find it
+        self.layers = self._layers()
         if zones.overlap == "layers":
             self.layers.check(zones.path)
         self._said = [*self.parsed.said, *_overlaps(self.layers, zones)]
@@ -78,10 +80,6 @@ class PolygonReader(Reader):
     @property
     def polygons(self) -> Polygons:
         return self.parsed.polygons
-
-    @property
-    def layers(self) -> Layers:
-        return self.parsed.layers
 
     def _parsed(self) -> Parsed:
         """Return the polygons, which inputs that are made of the same ones share."""
@@ -105,9 +103,16 @@ class PolygonReader(Reader):
         ways = projection(found.crs, zones.grid, zones.path, said)
         polygons = parse_polygons(found.wkb, ids, ways, zones.path, self.limits, said)
         said += _outside(polygons, zones.grid)
-        shape = zones.grid.height, zones.grid.width
-        layers = layers_of(polygons, shape, zones.cover != "centre", self.limits)
-        return Parsed(polygons, layers, tuple(said))
+        return Parsed(polygons, tuple(said))
+
+    def _layers(self) -> Layers:
+        """Return the layers, where they are bands whatever they take."""
+        zones, known = self.zones, self.parsed.layers
+        if not known or (zones.overlap == "layers" and known[-1].refusal):
+            shape = zones.grid.height, zones.grid.width
+            most = MOST_CROSSINGS if zones.overlap == "layers" else FEW_CROSSINGS
+            known.append(layers_of(self.polygons, shape, zones.cover != "centre", most, self.limits))
+        return known[-1]
 
     def _values(self) -> np.ndarray:
         """Return what pixels get, of each polygon; nothing for shares."""

@@ -123,13 +123,18 @@ def test_polygons_that_lie_too_deep_are_refused_and_read_as_the_last(tmp_path: P
 
 
 def test_what_takes_too_long_to_look_for_is_refused_or_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.storage.vector.layers.MOST_CROSSINGS", 39)
+    for name in ("MOST_CROSSINGS", "FEW_CROSSINGS"):
+        monkeypatch.setattr(f"pipeline.storage.vector.reader.{name}", 39)
     path = write(tmp_path / "a.gpkg", [shapely.box(0, 0, 10, 10), shapely.box(5, 5, 15, 15)], crs=None)
     with pytest.raises(InputError, match="edges cross 40 rows of pixels, too many to see which polygons have"):
         opened(path)
     reader = opened(path, overlap="last")
     assert read(reader)[7, 7] == 2
     assert reader.describe()["warnings"][-1].startswith("its edges cross 40 rows of pixels, too many")
+    monkeypatch.setattr("pipeline.storage.vector.reader.MOST_CROSSINGS", 40)
+    layers = opened(path)  # those of the same file, looked for longer
+    assert layers.polygons is reader.polygons
+    assert layers.spec.num_bands == 2
 
 
 # --- in a pipeline --------------------------------------------------------------------------------------------
