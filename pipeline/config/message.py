@@ -37,6 +37,8 @@ OPERATION_SYNONYMS = {
     **dict.fromkeys(("temporal_median", "median_composite", "nanmedian", "nanmean", "resample", "reduce"), "composite"),
     **dict.fromkeys(("mosaic_composite", "quality_mosaic", "z_project", "projection"), "composite"),
 }
+ELSEWHERE = {"rasterize": "polygons are rasters where they are inputs: {vector: FILE, value: FIELD or coverage}"}
+"""Where that is which is no operation here."""
 UNITS = {"orientations": " (degrees)"}
 REMEDIES: Mapping[KeyPath, str] = {
     ("inputs",): "add `inputs: {image: FILE}`",
@@ -145,6 +147,8 @@ def unknown_value(
 ) -> str:
     """Return the message for a value that is not among the valid ones."""
     ours = synonyms.get(value) if isinstance(value, str) else None
+    if isinstance(value, str) and value in ELSEWHERE:
+        return f"unknown {kind} '{value}'; {ELSEWHERE[value]}"
     if ours in valid:
         return f"unknown {kind} '{value}'; here it is called '{ours}'"
     if isinstance(value, str) and all(isinstance(name, str) for name in valid):

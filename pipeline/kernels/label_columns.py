@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.kernels.compile import kernel
 from pipeline.kernels.exact_quotient import mean, to_float, variance
+from pipeline.kernels.exact_sum import ExactSums
 from pipeline.kernels.frame import Patch
 from pipeline.kernels.label_border import perimeters
 from pipeline.kernels.label_geometry import geometry_columns
@@ -17,6 +18,7 @@ from pipeline.kernels.label_runs import grow, label_slots, slabs
 from pipeline.kernels.label_sums import Where
 from pipeline.kernels.label_table import LabelTable
 from pipeline.kernels.label_union import places_among
+from pipeline.kernels.weighted_quotient import weighted_mean, weighted_variance
 
 
 def finish(
@@ -27,11 +29,11 @@ def finish(
 ) -> dict[str, np.ndarray]:
     """Return the statistics by label and band, and those of the geometry by label, for pixels of some height and width.
 
-    count is int64, all else float64 (bbox int64; min and max of 64-bit integers, which float64 does not hold, have
-    their dtype). Sum, mean and range are the exact ones rounded once, var and std the population's from exact moments:
-    equal values have exactly their value as mean, and variance 0. Without a valid value: sum 0, the others NaN, but min
-    and max of 64-bit integers `unknown`. The weighted centroid is (label, band, row and column) float64, the histogram
-    int64 (label, band, bin).
+    count is int64 (of weighted values the sum of the weights, float64), all else float64 (bbox int64; min and max of
+    64-bit integers, which float64 does not hold, have their dtype). Sum, mean and range are the exact ones rounded
+    once, var and std the population's from exact moments: equal values have exactly their value as mean, and variance
+    0. Without a valid value: sum 0, the others NaN, but min and max of 64-bit integers `unknown`. The weighted centroid
+    is (label, band, row and column) float64, the histogram int64 (label, band, bin).
     """
     names = set(statistics)
     columns = dict(_columns(table, names, unknown)) | dict(_further_columns(table, sides))
@@ -43,14 +45,14 @@ def finish(
 def _columns(table: LabelTable, names: set[str], unknown: int | np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     shape = len(table.labels), table.num_bands
     if "count" in names:
-        yield "count", table.counts
+        yield "count", table.counts if table.weights is None else to_float(table.weights).reshape(shape)
     if "sum" in names and table.sums:
         yield "sum", to_float(table.sums).reshape(shape)
     if "mean" in names and table.sums:
-        yield "mean", mean(table.sums, table.divisors).reshape(shape)
+        yield "mean", _mean(table, table.sums).reshape(shape)
     if names & {"var", "std"} and table.sums and table.squares:
         for name in names & {"var", "std"}:
-            yield name, variance(table.sums, table.squares, table.divisors, name == "std").reshape(shape)
+            yield name, _variance(table, table.sums, table.squares, name == "std").reshape(shape)
     for name, extremum in (("min", table.lowest), ("max", table.highest)):
         if name in names and extremum is not None:
             is_long = extremum.dtype.kind != "f" and extremum.itemsize == 8
@@ -69,6 +71,16 @@ def _further_columns(table: LabelTable, sides: tuple[float, float]) -> Iterator[
         yield "histogram", table.counted["histogram"].reshape(*shape, num_bins)
     if table.moments and table.sums:
         yield "centroid_weighted", weighted_centroids(table.moments, table.sums).reshape(*shape, AXES)
+
+
+def _mean(table: LabelTable, sums: ExactSums) -> np.ndarray:
+    return mean(sums, table.divisors) if table.weights is None else weighted_mean(sums, table.weights)
+
+
+def _variance(table: LabelTable, sums: ExactSums, squares: ExactSums, root: bool) -> np.ndarray:
+    if table.weights is None:
+        return variance(sums, squares, table.divisors, root)
+    return weighted_variance(sums, squares, table.weights, root)
 
 
 def _difference(high: np.ndarray, low: np.ndarray) -> np.ndarray:

@@ -63,6 +63,8 @@ class LabelTable:
     """Those of `label_moments`: entry (label x bands + band) x 2 + axis."""
     counted: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Some of `COUNTS`, (label, number) int64: those of `label_border`, and of `label_histogram`."""
+    weights: ExactSums | None = None
+    """Sums of weights, where the other sums are weighted by them."""
 
     def to_columns(self) -> dict[str, np.ndarray]:
         """Return the table as arrays with a row for each label, as tables are kept; `from_columns` undoes it."""
@@ -70,7 +72,8 @@ class LabelTable:
         columns = {"label": self.labels, "pixels": self.pixels, "bands": np.full(num, self.num_bands, np.int32)}
         optional = {"count": self.count, "lowest": self.lowest, "highest": self.highest, "geometry": self.geometry}
         columns |= {name: column for name, column in optional.items() if column is not None} | dict(self.counted)
-        for name, sums in (("sums", self.sums), ("squares", self.squares), ("moments", self.moments)):
+        several = {"sums": self.sums, "squares": self.squares, "moments": self.moments, "weights": self.weights}
+        for name, sums in several.items():
             if sums is not None:
                 columns[name] = sums.words.reshape(num, sums.words.size // max(1, num))
                 columns[f"{name}_low"] = np.full(num, sums.low, np.int16)
@@ -89,7 +92,8 @@ class LabelTable:
             return ExactSums(words, int(columns[f"{name}_low"][0]))
 
         rest: dict[str, Any] = {name: columns.get(name) for name in ("count", "lowest", "highest", "geometry")}
-        rest |= {"sums": sums("sums"), "squares": sums("squares"), "moments": sums("moments", AXES * num_bands)}
+        rest |= {name: sums(name) for name in ("sums", "squares", "weights")}
+        rest["moments"] = sums("moments", AXES * num_bands)
         counted = {name: columns[name] for name in COUNTS if name in columns}
         return cls(columns["label"], columns["pixels"], num_bands, **rest, counted=counted)
 
@@ -97,7 +101,7 @@ class LabelTable:
     def nbytes(self) -> int:
         """What the table occupies in memory."""
         arrays = (self.labels, self.pixels, self.count, self.sums, self.squares, self.lowest, self.highest)
-        more = (self.geometry, self.moments, *self.counted.values())
+        more = (self.geometry, self.moments, self.weights, *self.counted.values())
         return sum(int(array.nbytes) for array in (*arrays, *more) if array is not None)
 
     @property
@@ -239,6 +243,7 @@ def merge(tables: Sequence[LabelTable]) -> LabelTable:
         merge_tallies([table.geometry for table in tables], places, num),
         _merge_sums([table.moments for table in tables], places, num, AXES * num_bands),
         {name: _added([table.counted[name] for table in tables], places, num) for name in tables[0].counted},
+        _merge_sums([table.weights for table in tables], places, num, num_bands),
     )
 
 

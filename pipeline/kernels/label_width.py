@@ -37,10 +37,14 @@ class Width:
         """The weight of a sum's lowest word."""
         return self.lowest // 64
 
+    def __mul__(self, other: Width) -> Width:
+        """Return the width of products."""
+        return Width(self.lowest + other.lowest, self.highest + other.highest)
+
     @property
     def square_bytes(self) -> int:
         """Bytes of an exact sum of their squares."""
-        return Width(2 * self.lowest, 2 * self.highest).sum_bytes
+        return (self * self).sum_bytes
 
     @property
     def moments(self) -> Width:
@@ -94,7 +98,7 @@ def row_bytes(tables: Sequence[Mapping[str, np.ndarray]]) -> int:
 def merged_bytes(tables: Sequence[Mapping[str, np.ndarray]]) -> int:
     """Return a bound of the bytes of the merge of tables, as `LabelTable.to_columns` gives them."""
     size = sum(column.nbytes for table in tables for column in table.values())
-    for name, numbers in (("sums", 1), ("squares", 1), ("moments", 2)):
+    for name, numbers in (("sums", 1), ("squares", 1), ("moments", 2), ("weights", 1)):
         parts = [table for table in tables if name in table and len(table[name])]
         if parts:
             lows = [int(part[f"{name}_low"][0]) for part in parts]

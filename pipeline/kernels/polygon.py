@@ -35,13 +35,13 @@ def burn(
     starts
         The first edge of each polygon, and at the end how many there are.
     values
-        int64, of each polygon.
+        int64 or float64, of each polygon.
     chosen
         The polygons to write, in this order.
     corner
         Row and column of the raster where `out` begins.
     out
-        (row, column) int64.
+        (row, column) of the dtype of the values.
     all_touched
         Pixels whose inside meets the polygon; else those whose centre lies in it, where a centre on an edge belongs
         to what lies to the right of the edge, on a horizontal one to what lies below it.
@@ -66,7 +66,7 @@ def _burn(
         upper, lower, left, right = height, 0, width, 0
         for i in range(starts[polygon], starts[polygon + 1]):
             edge = edges[i, 0], edges[i, 1], edges[i, 2], edges[i, 3]
-            first, last = _rows(edge, corner[0], height, all_touched)
+            first, last = rows_of(edge, corner[0], height, all_touched)
             if first >= last:
                 continue
             upper, lower = min(upper, first), max(lower, last)
@@ -88,21 +88,21 @@ def _burn(
 
 
 @inner
-def _within(value: float, most: int) -> int:
+def within(value: float, most: int) -> int:
     """Return a whole number, no less than 0 and no more than the most."""
     return int(min(max(value, 0.0), float(most)))
 
 
 @inner
-def _rows(edge: tuple[float, float, float, float], top: int, height: int, all_touched: bool) -> tuple[int, int]:
+def rows_of(edge: tuple[float, float, float, float], top: int, height: int, all_touched: bool) -> tuple[int, int]:
     """Return the rows that an edge may cross, counted from the top: the first, and the one behind the last."""
     if all_touched:
-        return _within(math.floor(edge[1]) - top, height), _within(math.ceil(edge[3]) - top, height)
-    return _within(math.ceil(edge[1] - 0.5) - top, height), _within(math.ceil(edge[3] - 0.5) - top, height)
+        return within(math.floor(edge[1]) - top, height), within(math.ceil(edge[3]) - top, height)
+    return within(math.ceil(edge[1] - 0.5) - top, height), within(math.ceil(edge[3] - 0.5) - top, height)
 
 
 @inner
-def _column_at(edge: tuple[float, float, float, float], y: float) -> float:
+def column_at(edge: tuple[float, float, float, float], y: float) -> float:
     """Return where an edge is at a height between those of its ends."""
     x0, y0, x1, y1 = edge
     if y <= y0:
@@ -120,12 +120,23 @@ def _cross(
 
     Return it, and the one behind it.
     """
-    y = corner[0] + row + 0.5
-    if not edge[1] <= y < edge[3]:
+    if not is_crossed(edge, corner[0] + row):
         return width, 0
-    column = _within(math.ceil(_column_at(edge, y) - 0.5) - corner[1], width)
+    column = within(crossing(edge, corner[0] + row) - corner[1], width)
     marks[row, column] ^= CROSSED
     return column, column + 1
+
+
+@inner
+def is_crossed(edge: tuple[float, float, float, float], row: int) -> bool:
+    """Return whether an edge crosses the line of the centres of a row of the raster."""
+    return edge[1] <= row + 0.5 and row + 0.5 < edge[3]
+
+
+@inner
+def crossing(edge: tuple[float, float, float, float], row: int) -> float:
+    """Return the first column of the raster whose centre is not left of an edge in a row."""
+    return math.ceil(column_at(edge, row + 0.5) - 0.5)
 
 
 @inner
@@ -133,18 +144,24 @@ def _touch(
     edge: tuple[float, float, float, float], row: int, corner: tuple[int, int], width: int, marks: np.ndarray
 ) -> tuple[int, int]:
     """Mark the pixels of a row through whose inside an edge passes; return the first, and the one behind the last."""
-    y = float(corner[0] + row)
-    a, b = _column_at(edge, y), _column_at(edge, y + 1.0)
-    if edge[1] == edge[3]:
-        a, b = edge[0], edge[2]
-    first = _within(math.floor(min(a, b)) - corner[1], width)
-    end = _within(math.ceil(max(a, b)) - corner[1], width)
+    low, high = touched(edge, corner[0] + row)
+    first, end = within(low - corner[1], width), within(high - corner[1], width)
     for column in range(first, end):
         marks[row, column] |= TOUCHED
     return (first, end) if first < end else (width, 0)
 
 
+@inner
+def touched(edge: tuple[float, float, float, float], row: int) -> tuple[float, float]:
+    """Return the columns of the raster through whose inside an edge passes in a row: the first, and that behind."""
+    a, b = column_at(edge, float(row)), column_at(edge, row + 1.0)
+    if edge[1] == edge[3]:
+        a, b = edge[0], edge[2]
+    return math.floor(min(a, b)), math.ceil(max(a, b))
+
+
 def compile_burn() -> None:
     """Compile the kernel."""
-    number, place = np.zeros(1, np.int64), np.zeros(2, np.int64)
-    burn(np.zeros((1, 4)), place, number, number[:0], (0, 0), np.zeros((1, 1), np.int64), False)
+    for dtype in (np.int64, np.float64):
+        values, place = np.zeros(1, dtype), np.zeros(2, np.int64)
+        burn(np.zeros((1, 4)), place, values, place[:0], (0, 0), np.zeros((1, 1), dtype), False)

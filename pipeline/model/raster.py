@@ -20,6 +20,10 @@ BandCoordinates = tuple[tuple[str, tuple[Number | str, ...]], ...]
 """Further coordinates along the band axis: name, and a value for each band."""
 SOURCE_BAND = "source_band"
 """The coordinate of the bands of a series (of dates, slices, filters) that says which band of each of them one is."""
+LAYER = "layer"
+"""The coordinate of the bands of labels that overlap: each is a layer in which a pixel has one label at most."""
+OVERLAPPING = "the bands of {0} are labels that overlap; take the last of each pixel (polygons: `overlap: last`)"
+"""What is said where such bands do not go with others."""
 
 DIMS: tuple[Dims, ...] = (("y", "x", "band"), ("band", "y", "x"), ("y", "x"))
 DTYPES = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64")

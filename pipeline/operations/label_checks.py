@@ -1,28 +1,56 @@
-"""What `label_stats` refuses: labels that are none, and values of which a statistic would not be exact; its mask."""
+"""What `label_stats` refuses: labels and weights that are none, values of which a statistic would not be exact."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Collection
 
+from pipeline.kernels.label_geometry import SHAPES
+from pipeline.kernels.label_weights import MOMENTS
 from pipeline.model.errors import PipelineError
-from pipeline.model.raster import RasterSpec
-from pipeline.operations.base import Block, Operation
+from pipeline.model.raster import LAYER, RasterSpec
+from pipeline.operations.base import Operation
 from pipeline.operations.exact import require_exact
 from pipeline.operations.label_values import Selection
 
+_WEIGHABLE = frozenset({*MOMENTS, "min", "max", "range", "centroid", "bbox", *SHAPES})
+"""What is computed with weights; of these the geometry is of all pixels that bear a label."""
 
-def check_labels(name: str, labels: RasterSpec) -> None:
-    """Refuse a label raster (the one called `name`) that is not one band of integers."""
+
+def check_labels(name: str, labels: RasterSpec, are_painted: bool) -> None:
+    """Refuse a label raster (the one called `name`) that is not one band of integers, or layers of them, unpainted."""
     if labels.dtype.kind == "f":
         raise PipelineError(
             f"labels are whole numbers, {name!r} is {labels.dtype.name}; cast it first: {{op: cast, dtype: int32}}",
             ("labels",),
         )
-    if labels.num_bands != 1:
+    if labels.num_bands != 1 and LAYER not in dict(labels.band_coordinates):
         raise PipelineError(
             f"a label raster has one band, {name!r} has {labels.num_bands} "
             f"({', '.join(labels.bands[:4])}, ...); pick one with {{op: select, bands: [1]}}",
             ("labels",),
+        )
+    if labels.num_bands != 1 and are_painted:
+        raise PipelineError(
+            f"paints a pixel with one label, and those of {name!r} overlap in {labels.num_bands} layers; take one of "
+            "each pixel (polygons: `overlap: last`)",
+            ("recolor",),
+        )
+
+
+def check_weights(operation: Operation, name: str, weights: RasterSpec, layers: int, names: Collection[str]) -> None:
+    """Refuse weights (the raster called `name`) that do not fit the labels, and statistics for which there are none."""
+    if weights.num_bands not in (1, layers):
+        bands = "one band" if layers == 1 else f"one band or {layers}, as the labels"
+        raise PipelineError(
+            f"weights have {bands}, {name!r} has {weights.num_bands}; pick one with {{op: select, bands: [1]}}",
+            ("weights",),
+        )
+    require_exact(operation, weights)
+    if others := [name for name in names if name not in _WEIGHABLE]:
+        raise PipelineError(
+            f"{', '.join(others)} are not computed of weighted values; leave them out, or weigh nothing (polygons: "
+            "`cover: centre` or `all_touched`)",
+            ("statistics",),
         )
 
 
@@ -36,16 +64,3 @@ def check_values(operation: Operation, source: RasterSpec, selection: Selection)
             "{op: cast, dtype: int16}",
             ("statistics",),
         )
-
-
-def labels_valid(labels: Block, ignore: tuple[int, ...]) -> np.ndarray | None:
-    """Return where there are labels: where they are valid, and none of those to ignore that only uint64 holds."""
-    mask = None if labels.valid is None else labels.planes(labels.valid)[0]
-    large = [label for label in ignore if 2**63 <= label < 2**64]
-    if not large or labels.values.dtype != np.uint64:
-        return mask
-    plane = labels.planes()[0]
-    kept: np.ndarray = np.ones(plane.shape, bool) if mask is None else mask.copy()
-    for label in large:
-        kept &= plane != np.uint64(label)
-    return kept

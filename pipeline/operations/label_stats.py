@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, StrictInt, StrictStr, field_validator, model_validator
 
-from pipeline.kernels.frame import Patch
 from pipeline.kernels.label_columns import finish, lookup
 from pipeline.kernels.label_counts import ROW_BYTES as COUNT_BYTES
 from pipeline.kernels.label_counts import merge_counts
-from pipeline.kernels.label_table import LabelTable, merge, partial_table
+from pipeline.kernels.label_table import LabelTable, merge
 from pipeline.kernels.label_width import Width, merged_bytes, width_of, width_of_dtype
-from pipeline.model.errors import InputUnfit, PipelineError
+from pipeline.model.errors import PipelineError
 from pipeline.model.raster import SAME, RasterSpec, holds, largest
 from pipeline.model.region import Halo, Region
 from pipeline.model.table import Table, TableSpec
@@ -25,9 +25,10 @@ from pipeline.operations.checks import unique
 from pipeline.operations.difference import Spacing, check_spacing, placed_by_geo
 from pipeline.operations.exact import keep_dtype, require_exact
 from pipeline.operations.fields import Percentile, percentile_name
-from pipeline.operations.label_bytes import row_bytes
-from pipeline.operations.label_checks import check_labels, check_values, labels_valid
+from pipeline.operations.label_bytes import WEIGHTED, row_bytes
+from pipeline.operations.label_checks import check_labels, check_values, check_weights
 from pipeline.operations.label_histogram import Histogram, check_fields, edges_of, num_bins
+from pipeline.operations.label_layers import ignored, label_layers, layer_table, patch_of
 from pipeline.operations.label_shapes import MEASURED, Geometry, check_geometry
 from pipeline.operations.label_values import COUNTED, Selection
 from pipeline.operations.registry import register
@@ -62,14 +63,19 @@ class LabelStats(HasUnits, NeedsGrid, WritesTableFiles, Reduction):
         "mean": "with recolor: the raster, each pixel its label's mean; working dtype (so sum, var, std, range, "
         "median, p10; float64 for sums of integers)",
         "min": "with recolor; the input's dtype (so max, mode); floating point where an integer has none for nodata",
-        "count": "with recolor; uint32 (so variety)",
+        "count": "with recolor; uint32 (so variety), with weights float64",
     }
 
     version: ClassVar[int] = 4
 
     op: Literal["label_stats"]
     labels: StrictStr
-    """The label raster: an input, a step with one raster output, or step/output. One band of integers."""
+    """The label raster: an input, a step with one raster output, or step/output. One band of integers; of polygons
+    that overlap, layers of them."""
+    weights: StrictStr | None = None
+    """A raster of what each pixel's values count, 0 or more, in count (the sum of weights), sum, mean, var and std; of
+    min, max and range pixels of weight 0 are left out, and so are those without a valid weight. One band, or as many as
+    `labels`. Default: all count 1; of polygons of `cover: fraction` their shares."""
     statistics: tuple[Statistic, ...] = ("mean",)
     """What to compute for each label and band; var and std are the population's. mode (the most frequent value, of
     equals the smallest) and variety (how many different values) are for 8 and 16 bits."""
@@ -119,6 +125,11 @@ class LabelStats(HasUnits, NeedsGrid, WritesTableFiles, Reduction):
         return (*self.statistics, *map(percentile_name, self.percentiles))
 
     @property
+    def _in_table(self) -> tuple[str, ...]:
+        """What partial tables of the first sweep are to hold."""
+        return (*self.statistics, *self.geometry)
+
+    @property
     def _selection(self) -> Selection:
         percents = {"median": 50.0} if "median" in self.statistics else {}
         percents |= {percentile_name(percentile): percentile for percentile in self.percentiles}
@@ -132,10 +143,15 @@ class LabelStats(HasUnits, NeedsGrid, WritesTableFiles, Reduction):
         return {} if self.table is None else {"table": self.table}
 
     def sources(self) -> dict[str, str | None]:
-        return {"input": self.input, "labels": self.labels}
+        weights = {} if self.weights is None else {"weights": self.weights}
+        return {"input": self.input, "labels": self.labels, **weights}
 
     def output_specs(self, specs: Specs) -> dict[str, RasterSpec]:
-        check_labels(self.labels, specs["labels"])
+        check_labels(self.labels, specs["labels"], bool(self.recolor))
+        if self.weights is not None:
+            names = (*self._names, *self.geometry, *(["histogram"] if self.histogram is not None else []))
+            check_weights(self, self.weights, specs["weights"], specs["labels"].num_bands, names)
+            require_exact(self, specs["input"])
         check_values(self, specs["input"], self._selection)
         if self.geometry:
             check_geometry(self.geometry, specs["input"], self.spacing)
@@ -143,6 +159,8 @@ class LabelStats(HasUnits, NeedsGrid, WritesTableFiles, Reduction):
         return {name: self._output(name, specs["input"]) for name in self.recolor}
 
     def _output(self, name: str, source: RasterSpec) -> RasterSpec:
+        if name == "count" and self.weights is not None:
+            return replace(source, dtype=np.dtype(np.float64), nodata=float("nan"))
         if name in ("count", "variety"):
             return replace(source, dtype=np.dtype(np.uint32), nodata=None)
         if name in ("min", "max", "mode"):
@@ -158,7 +176,7 @@ class LabelStats(HasUnits, NeedsGrid, WritesTableFiles, Reduction):
 
     def limits(self, specs: Specs) -> dict[str, float]:
         source = specs["input"]
-        most = largest(source.dtype)
+        most = largest(source.dtype) if self.weights is None else largest(np.dtype(np.float64))
         larger = {"sum": most * source.height * source.width, "var": most**2, "range": 2 * most}
         return {name: larger.get(name, most) for name in self.recolor if name not in WHOLE}
 
@@ -178,66 +196,53 @@ class LabelStats(HasUnits, NeedsGrid, WritesTableFiles, Reduction):
         num_bands = specs["input"].num_bands
         counts = num_pixels * (num_bands + 1) * COUNT_BYTES if self._selection else 0
         width, edges = width_of_dtype(specs["input"].dtype), edges_of(self.histogram, specs["input"])
-        return max(num_rows * self._row_bytes(num_bands, width, edges), counts)
+        row = self._row_bytes(num_bands, width, edges, WEIGHTED)
+        return specs["labels"].num_bands * max(num_rows * row, counts)
 
     def num_sweeps(self, specs: Specs) -> int:
         return 1 + self._selection.num_sweeps(specs["input"].dtype)
 
-    def _row_bytes(self, num_bands: int, width: Width, edges: np.ndarray) -> int:
-        return row_bytes((*self.statistics, *self.geometry), num_bands, width, num_bins(edges))
+    def _row_bytes(self, num_bands: int, width: Width, edges: np.ndarray, weights: Width) -> int:
+        return row_bytes(self._in_table, num_bands, width, num_bins(edges), None if self.weights is None else weights)
 
     def most_bytes(self, blocks: Mapping[str, Block], state: Table, sweep: int, region: Region) -> int:
         labels, source = blocks["labels"], blocks["input"]
-        if sweep:
-            return region.num_pixels * (len(source.planes()) * source.lanes + 1) * COUNT_BYTES
-        part = labels.planes()[0][region.slices(labels.origin)]
-        num_rows: int = min(part.size, int(part.max()) - int(part.min()) + 1)
+        layers = labels.by_band()[(slice(None), *region.slices(labels.origin))]
         num_bands = len(source.planes()) * source.lanes
-        most: int = num_rows * self._row_bytes(num_bands, width_of_dtype(source.values.dtype), state["edges"])
+        if sweep:
+            return len(layers) * region.num_pixels * (num_bands + 1) * COUNT_BYTES
+        num_rows: int = sum(min(part.size, int(part.max()) - int(part.min()) + 1) for part in layers)
+        most: int = num_rows * self._row_bytes(num_bands, width_of_dtype(source.values.dtype), state["edges"], WEIGHTED)
         if most <= LOOKED_BYTES:
             return most
-        width = width_of(source.planes(), _patch(labels, source, region))
-        return num_rows * self._row_bytes(num_bands, width, state["edges"])
-
-    @property
-    def _ignored(self) -> tuple[int, ...]:
-        """Labels to ignore, as far as 64 bits with a sign hold them."""
-        return tuple(label for label in self.ignore if -(2**63) <= label < 2**63)
+        weights = blocks.get("weights")
+        weighted = WEIGHTED if weights is None else width_of(weights.planes(), patch_of(labels, weights, region))
+        width = width_of(source.planes(), patch_of(labels, source, region))
+        return num_rows * self._row_bytes(num_bands, width, state["edges"], weighted)
 
     def partial(self, blocks: Mapping[str, Block], state: Table, sweep: int, region: Region) -> Table:
+        return functools.reduce(lambda a, b: self.merge(a, b, sweep), self._partials(blocks, state, sweep, region))
+
+    def _partials(self, blocks: Mapping[str, Block], state: Table, sweep: int, region: Region) -> Iterator[Table]:
+        """Yield the partial table of each layer."""
         labels, source = blocks["labels"], blocks["input"]
-        plane, mask = labels.planes()[0], labels_valid(labels, self.ignore)
-        if sweep:
+        for layer, (plane, mask) in enumerate(label_layers(labels, self.ignore)):
+            if not sweep:
+                wanted = self._in_table, state["edges"]
+                yield layer_table(self.name, wanted, (layer, plane, mask), blocks, ignored(self.ignore), region)
+                continue
             there = region.slices(labels.origin)
-            mask = None if mask is None else mask[there]
-            return self._selection.count(plane[there], mask, source, _patch(labels, source, region), state, sweep - 1)
-        if plane.dtype == np.uint64:
-            there = region.slices(labels.origin)
-            largest_label = int(np.max(plane[there], initial=0, where=True if mask is None else mask[there]))
-            if largest_label >= 2**63:
-                raise InputUnfit(f"the labels of step {self.name!r} reach {largest_label}; labels go up to 2^63 - 1")
-        found = partial_table(
-            plane,
-            source.planes(),
-            _patch(labels, source, region),
-            (*self.statistics, *self.geometry),
-            valid=None if source.valid is None else source.planes(source.valid),
-            labels_valid=mask,
-            ignore=self._ignored,
-            within=labels.raster.shift(-labels.origin[0], -labels.origin[1]),
-            edges=state["edges"] if len(state["edges"]) else None,
-        )
-        return found.to_columns()
+            own = None if mask is None else mask[there]
+            yield self._selection.count(plane[there], own, source, patch_of(labels, source, region), state, sweep - 1)
 
     def start(self, specs: Specs) -> Table:
         source = specs["input"]
         is_named = self.nodata is not None and holds(source.dtype, self.nodata)
         unknown = self.nodata if is_named else source.nodata
-        edges = edges_of(self.histogram, source)
         return {
             "num_bands": np.array(source.num_bands),
             "unknown": np.array(unknown or 0, source.dtype),
-            "edges": edges,
+            "edges": edges_of(self.histogram, source),
         }
 
     def merge(self, first: Table, second: Table, sweep: int) -> Table:
@@ -257,7 +262,7 @@ class LabelStats(HasUnits, NeedsGrid, WritesTableFiles, Reduction):
         table = LabelTable.from_columns(partial, int(state["num_bands"]))
         columns = {"label": table.labels, "pixels": table.pixels}
         sides = self.spacing if isinstance(self.spacing, tuple) else (1.0, 1.0)
-        found = finish(table, (*self.statistics, *self.geometry), state["unknown"], sides)
+        found = finish(table, self._in_table, state["unknown"], sides)
         columns |= {name: found[name] for name in (*self.statistics, "histogram") if name in found}
         columns |= dict(label_shapes.columns(found, self.geometry))
         return columns | self._selection.begin(table.counts, state["unknown"]) if self._selection else columns
@@ -273,28 +278,19 @@ class LabelStats(HasUnits, NeedsGrid, WritesTableFiles, Reduction):
         self, blocks: Mapping[str, Block], tables: Mapping[str, Any], out: Mapping[str, Block], region: Region
     ) -> None:
         labels, table = blocks["labels"], tables["self"]
+        ((plane, mask),) = label_layers(labels, self.ignore)
         if isinstance(table, StoredTable):
-            part = labels.planes()[0][region.slices(labels.origin)]
+            part = plane[region.slices(labels.origin)]
             table = table.select("label", np.unique(part.astype(np.int64)), list(out))
         for name, block in out.items():
             fill = block.fill if block.fill is not None else 0
             lookup(
-                labels.planes()[0],
+                plane,
                 table["label"],
                 table[name],
                 block.planes(),
-                _patch(labels, block, region),
+                patch_of(labels, block, region),
                 fill,
-                labels_valid=labels_valid(labels, self.ignore),
-                ignore=self._ignored,
+                labels_valid=mask,
+                ignore=ignored(self.ignore),
             )
-
-
-def _patch(labels: Block, values: Block, region: Region) -> Patch:
-    return Patch(
-        region.shape,
-        (region.top - labels.origin[0], region.left - labels.origin[1]),
-        (region.top - values.origin[0], region.left - values.origin[1]),
-        values.lanes,
-        (region.top, region.left),
-    )

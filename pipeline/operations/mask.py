@@ -10,7 +10,7 @@ from pydantic import model_validator
 
 from pipeline.kernels.expression import TILE_ELEMENTS
 from pipeline.model.errors import PipelineError
-from pipeline.model.raster import SAME, RasterSpec
+from pipeline.model.raster import OVERLAPPING, SAME, RasterSpec
 from pipeline.model.region import Region
 from pipeline.operations.base import Block, Domain, Specs
 from pipeline.operations.exact import keep_dtype
@@ -27,7 +27,7 @@ from pipeline.operations.expression.evaluation import (
 )
 from pipeline.operations.expression.program import Compiled
 from pipeline.operations.registry import register
-from pipeline.operations.series import HasBands, dates_of_bands
+from pipeline.operations.series import HasBands, are_layers, dates_of_bands
 from pipeline.operations.traits import HasUnits
 
 
@@ -64,9 +64,13 @@ class Mask(HasUnits):
     def _bind(self, specs: Specs) -> Compiled:
         compiled = bind(self, "where", self.where, specs, "input", aliases(self.input))
         source = specs["input"]
-        if compiled.wide is not None and compiled.num_bands not in (1, source.num_bands):
+        if compiled.wide is not None and compiled.num_bands > 1:
             key = compiled.wide.key
-            if not self._dates(compiled, source, specs[key]):
+            if are_layers(specs[key]) and not are_layers(source):
+                raise PipelineError(
+                    f"the condition has {compiled.num_bands} bands: {OVERLAPPING.format(key)}", ("where",)
+                )
+            if compiled.num_bands != source.num_bands and not self._dates(compiled, source, specs[key]):
                 raise PipelineError(
                     f"band counts do not fit: the condition has {compiled.num_bands}, the input {source.num_bands}; "
                     f"take one band of {key} ({key}.b1)",

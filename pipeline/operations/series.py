@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from pipeline.model.errors import PipelineError, did_you_mean
-from pipeline.model.raster import SOURCE_BAND, BandCoordinates, Number, RasterSpec
+from pipeline.model.raster import LAYER, SOURCE_BAND, BandCoordinates, Number, RasterSpec
 
 BAND = "band"
 """The series of all bands, in their order."""
@@ -70,6 +70,11 @@ class HasBands(Protocol):
 
     @property
     def band_coordinates(self) -> BandCoordinates: ...
+
+
+def are_layers(source: HasBands) -> bool:
+    """Return whether bands are layers of labels that overlap, which go with no other bands."""
+    return LAYER in dict(source.band_coordinates)
 
 
 def series_of(source: HasBands, over: str, window: str | None = None) -> Series:

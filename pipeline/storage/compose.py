@@ -79,7 +79,9 @@ class Composition:
             parts = [Source(path=part) if isinstance(part, str) else part for part in source.mosaic]
             names, readers = [part.paths[0] for part in parts], [self._source(part, mask) for part in parts]
             placed = place([reader.spec for reader in readers], names, self.entry.extent or "union")
-            return Mosaic(readers, names, self.entry.overlap or "first", placed)
+            overlap = self.entry.overlap or "first"
+            assert overlap in ("first", "last", "error")
+            return Mosaic(readers, names, overlap, placed)
         if source.stack is not None:
             assert not isinstance(source.stack, str)
             return self._stack(source.stack, mask or {})

@@ -26,8 +26,12 @@ from pipeline.storage.folder.address import Access
 Series = int | Literal["mask"]
 SOURCES = ("path", "stack", "mosaic", "dates", "stac", "vector")
 """Fields that name the files of a raster; one of them is given."""
-OF_VECTOR = ("layer", "where", "id", "cover")
+OF_VECTOR = ("layer", "where", "id", "value", "cover", "overlap")
 """What of the polygons of `vector` is meant."""
+
+
+COVERAGE = "coverage"
+"""What pixels may get besides ids and attributes of polygons: the share of the pixel that they have."""
 
 
 @dataclass(frozen=True)
@@ -136,14 +140,20 @@ class Input(Source):
     """Which features of `vector`, as SQL says it: "crop = 'wheat'"."""
     id: Text | None = None
     """The field of whole numbers but 0 whose values pixels get. Default: 1, 2, 3, ... in the file's order."""
-    cover: Literal["centre", "all_touched"] | None = None
-    """Which pixels a polygon has: those whose `centre` lies in it (default), or `all_touched`, all that it meets."""
+    value: Text | None = None
+    """What pixels get instead of ids: a field of numbers, NaN where no polygon lies; or `coverage`, the share of the
+    pixel, from 0 to 1, that polygons have."""
+    cover: Literal["centre", "all_touched", "fraction"] | None = None
+    """Which pixels a polygon has: those whose `centre` lies in it (default); `all_touched`, all that it meets; or
+    `fraction`, these too, by the exact share of each: `label_stats` weights by it."""
     alternate: StrictStr | None = None
     """Which of the alternate places of assets is read, by its key: s3. Default: their `href`."""
     along: StrictStr | None = None
     """A further dimension of the file that is read as bands: time of a Zarr store, z or t of OME-TIFF."""
-    overlap: Literal["first", "last", "error"] | None = None
-    """Where files of a mosaic overlap: the first (default) or the last of the list that is valid there, or an error."""
+    overlap: Literal["first", "last", "error", "layers", "sum"] | None = None
+    """Where files of a mosaic overlap: the first (default) or the last of the list that is valid there, or an error.
+    Where polygons do: `layers` (default of ids), bands in which none do; the `last` of the file (default of a field),
+    or the `sum` of shares (default of coverage)."""
     extent: Literal["union", "of first"] | tuple[float, float, float, float] | None = None
     """What a mosaic spans: union, all its files (default), of first, or [xmin, ymin, xmax, ymax] by its CRS."""
     arrays: Annotated[tuple[StrictStr, ...], Field(min_length=1)] | None = None
@@ -195,7 +205,8 @@ class Input(Source):
         if self.stac is None and (self.assets or self.alternate):
             raise ValueError(f"`{'assets' if self.assets else 'alternate'}` is of a `stac`, and there is none")
         has_mosaic = self.mosaic or self.stac or any(each.mosaic for each in self.dates or () if isinstance(each, Date))
-        if not has_mosaic and not isinstance(self.dates, str) and (self.overlap or self.extent):
+        is_of_one = self.vector is None and not has_mosaic and not isinstance(self.dates, str)
+        if is_of_one and (self.overlap or self.extent):
             raise ValueError(f"`{'overlap' if self.overlap else 'extent'}` is of a `mosaic`, and there is none")
         if self.along is not None and self.along in self.at:
             raise ValueError(f"`at` cuts {self.along!r} and `along` reads all of it; give one of them")
@@ -208,10 +219,18 @@ class Input(Source):
         ]
         given = [name for name in given if name != "at" or self.at]
         if self.vector is None:
-            if wrong := [name for name in given if name in OF_VECTOR]:
+            if wrong := [name for name in given if name in OF_VECTOR and name != "overlap"]:
                 raise ValueError(f"`{wrong[0]}` is of polygons, and there is no `vector: FILE`")
+            if self.overlap in ("layers", "sum"):
+                raise ValueError(f"`overlap: {self.overlap}` is of polygons; of a mosaic it is first, last or error")
         elif wrong := [name for name in given if name not in ("vector", "match", *OF_VECTOR)]:
             raise ValueError(f"`{wrong[0]}` is of rasters; polygons take {', '.join(OF_VECTOR)} and match")
+        elif self.overlap not in (None, "layers", "last", "sum"):
+            raise ValueError(f"`overlap: {self.overlap}` is of a mosaic; of polygons it is layers, last or sum")
+        elif self.overlap == "sum" and self.value != COVERAGE:
+            raise ValueError("`overlap: sum` adds shares; say `value: coverage`")
+        elif self.value == COVERAGE and self.cover not in (None, "fraction"):
+            raise ValueError("`value: coverage` is of `cover: fraction`; leave `cover` out")
 
     @property
     def dim_names(self) -> Dims | None:

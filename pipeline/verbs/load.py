@@ -39,6 +39,7 @@ from pipeline.storage.matched import match
 from pipeline.storage.reader import Reader
 from pipeline.storage.vector.reader import open_polygons
 from pipeline.verbs.notes import input_notes, output_notes, reading_notes
+from pipeline.verbs.shares import with_shares
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
 
@@ -68,6 +69,8 @@ def load(source: Source, *, cut: Cut = PLANNED, in_place: bool = False, **change
     files = tuple(path for step in config.steps for path in matrix_files(step).values())
     with locating(document):
         config = with_matrices(document, config)
+        named = config.inputs
+        config, weighed = with_shares(config)
         config, found = _with_files(config, document)
         references = resolve(config)
         opened: Opened = {}
@@ -83,7 +86,8 @@ def load(source: Source, *, cut: Cut = PLANNED, in_place: bool = False, **change
         if is_url(config.output.path):
             _check_remote(config, plan)
         written = (*output_notes(config, plan), *polygon_notes(config.output, plan.kept))
-    notes = (*found, *input_notes(config, readers), *reading_notes(plan), *written)
+    given = {name: reader for name, reader in readers.items() if name in named}
+    notes = (*found, *input_notes(config, given), *weighed, *reading_notes(plan), *written)
     plan = dataclasses.replace(plan, notes=tuple(map(shortened, (*notes, *plan.notes))))
     job = Job(config, document, readers, plan, _parts(config, readers), files, in_place, opened)
     with locating(document):

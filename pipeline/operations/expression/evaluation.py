@@ -17,7 +17,7 @@ from pipeline.operations.exact import require_exact
 from pipeline.operations.expression.grammar import parse
 from pipeline.operations.expression.names import WHOLE, Leaf, Scope, Source, check_key, is_writable
 from pipeline.operations.expression.program import Compiled, compile_expression
-from pipeline.operations.series import HasBands
+from pipeline.operations.series import HasBands, are_layers
 
 
 def check_expression(text: str) -> str:
@@ -59,7 +59,8 @@ def bind(
 ) -> Compiled:
     """Bind an expression to the rasters of a step; PipelineError says what does not fit."""
     sources = tuple(
-        (key, Source(spec.bands, spec.dtype, spec.can_be_invalid, source_bands(spec))) for key, spec in specs.items()
+        (key, Source(spec.bands, spec.dtype, spec.can_be_invalid, source_bands(spec), are_layers(spec)))
+        for key, spec in specs.items()
     )
     try:
         compiled = compile_expression(text, Scope(sources, plain, whole), operation.dtype)

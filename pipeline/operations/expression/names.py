@@ -32,6 +32,8 @@ class Source:
     can_be_invalid: bool
     source_bands: tuple[str, ...] = ()
     """Of a series (of dates, of filters), which band of each of them a band is."""
+    are_layers: bool = False
+    """Whether the bands are layers of labels that overlap."""
 
     def series(self, name: str) -> tuple[int, ...]:
         """Return all bands (indices from 0) that are one band of each date."""

@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from pipeline.kernels.expression import Argument, Instruction, Program
-from pipeline.model.raster import DTypeName, largest, working_dtype
+from pipeline.model.raster import OVERLAPPING, DTypeName, largest, working_dtype
 from pipeline.operations.expression.grammar import CONDITIONS, Expression, Node, parse
 from pipeline.operations.expression.names import Leaf, Scope
 
@@ -77,6 +77,9 @@ def compile_expression(text: str, scope: Scope, declared: DTypeName | None = Non
 def _bands(leaves: Iterable[Leaf], scope: Scope) -> tuple[int, Leaf | None]:
     counts = {leaf: len(leaf.series or scope.source(leaf.key).bands) for leaf in leaves if leaf.band is None}
     wide = {leaf: count for leaf, count in counts.items() if count > 1}
+    layered = [leaf.key for leaf in wide if scope.source(leaf.key).are_layers]
+    if layered and len(layered) < len(wide):
+        raise ValueError(f"band counts do not fit: {OVERLAPPING.format(layered[0])}")
     if len(set(wide.values())) > 1:
         names = {
             leaf: scope.source(leaf.key).source_bands[leaf.series[0]] if leaf.series else leaf.key for leaf in wide

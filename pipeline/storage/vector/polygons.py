@@ -21,10 +21,10 @@ TOLERANCE = 0.01
 """Pixels by which an edge may miss the line that its ends are joined by in the polygons' own system."""
 ROUNDS = 20
 """Times that an edge is halved at most."""
+FARTHEST = 2.0**50
+"""Pixels beyond which kernels would not find whole numbers; nothing lies there but by mistake."""
 ASIDE = 0.375
 """Where on an edge it is looked: not in the middle, where a curve like an S is straight."""
-LOOKED = 20_000
-"""Polygons up to which it is looked whether they overlap."""
 POLYGON, MULTI = 3, 6
 
 Project = Callable[[np.ndarray], np.ndarray]
@@ -36,6 +36,8 @@ class Polygons:
     """Polygons as edges, see `kernels.polygon.burn`."""
 
     edges: np.ndarray
+    sides: np.ndarray
+    """Of each edge, see `kernels.polygon_share.Outlines`."""
     starts: np.ndarray
     ids: np.ndarray
     boxes: np.ndarray
@@ -50,40 +52,39 @@ class Polygons:
 
     @property
     def num_bytes(self) -> int:
-        return self.edges.nbytes + self.starts.nbytes + self.ids.nbytes + self.boxes.nbytes
+        return sum(each.nbytes for each in (self.edges, self.sides, self.starts, self.ids, self.boxes))
 
 
 def parse_polygons(
     wkb: np.ndarray, ids: np.ndarray, projects: tuple[Project, Project], path: str, limits: ReadLimits, said: list[str]
 ) -> Polygons:
-    """Return geometries as edges in pixels, taken out of `wkb`; `said` gets what was repaired, and what overlaps.
+    """Return geometries as edges in pixels, taken out of `wkb`; `said` gets what was repaired.
 
     `projects` are from the file's coordinates to those of the raster, and from these to pixels.
     """
-    parts, repaired, empty, total = list[np.ndarray](), list[int](), 0, 0
+    parts, sides, repaired, empty, total = list[np.ndarray](), list[np.ndarray](), list[int](), 0, 0
     starts = np.zeros(len(wkb) + 1, np.int64)
-    overlaps = list(_overlaps(wkb, ids, path))
     for first in range(0, len(wkb), BATCH):
         batch = _geometries(wkb[first : first + BATCH], ids[first : first + BATCH], path)
         wkb[first : first + BATCH] = None  # a million of them take much
         empty += sum(each is None for each in batch)
         repaired += _repair(batch, ids[first:])
-        edges, owner = _edges(batch, lambda xy: projects[1](projects[0](xy)))
+        edges, owner, directions = _edges(batch, lambda xy: projects[1](projects[0](xy)))
         total += edges.nbytes
         limits.check_allocation(f"{path}: the edges of its polygons", total)
-        if len(lost := np.flatnonzero(~np.isfinite(edges).all(axis=1))):
+        if len(lost := np.flatnonzero(~(np.abs(edges) < FARTHEST).all(axis=1))):
             where = f"polygon {ids[first + owner[lost[0]]]}"
             raise InputError(f"{path}: {where} has no place in the raster's system; leave it out by `where`")
         starts[first + 1 : first + 1 + len(batch)] = np.bincount(owner, minlength=len(batch))
         parts.append(edges)
+        sides.append(_sides(edges, owner, directions))
     if repaired:
         some = ", ".join(map(str, repaired[:5])) + (", ..." if len(repaired) > 5 else "")
         said.append(f"{len(repaired):,} invalid polygons are repaired: {some}")
     if empty:
         said.append(f"{empty:,} features have no geometry, and so no pixel")
-    said += overlaps
     edges, starts = _joined(parts), np.cumsum(starts)
-    return Polygons(edges, starts, ids, _boxes(edges, starts))
+    return Polygons(edges, np.concatenate(sides), starts, ids, _boxes(edges, starts))
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
@@ -127,41 +128,61 @@ def _repair(geometries: np.ndarray, ids: np.ndarray) -> list[int]:
     return [int(ids[i]) for i in invalid]
 
 
-def _edges(geometries: np.ndarray, to_pixels: Project) -> tuple[np.ndarray, np.ndarray]:
-    """Return edges in pixels, the upper end first, and the place of the geometry that each is of, in order."""
+def _edges(geometries: np.ndarray, to_pixels: Project) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return edges in pixels, the upper end first, and the place of the geometry that each is of, in order.
+
+    The third, int8, is 1 where the polygon lies left of the edge in the file's coordinates, -1 where right of it.
+    """
     import shapely
 
     polygons, of_polygon = shapely.get_parts(geometries, return_index=True)
     rings, of_ring = shapely.get_rings(polygons, return_index=True)
     points, of_point = shapely.get_coordinates(rings, return_index=True)
     joined = of_point[1:] == of_point[:-1]
-    owner = of_polygon[of_ring[of_point[:-1][joined]]]
+    ring = of_point[:-1][joined]
+    is_hole = np.append(False, of_ring[1:] == of_ring[:-1])[: len(rings)]
+    direction = np.where(shapely.is_ccw(rings) != is_hole, 1, -1)[ring]
+    owner = of_polygon[of_ring[ring]]
     ends = np.stack([points[:-1][joined], points[1:][joined]], axis=1)
     # as neighbours have it, too, whose rings go the other way round
     turned = (ends[:, 0, 0] > ends[:, 1, 0]) | ((ends[:, 0, 0] == ends[:, 1, 0]) & (ends[:, 0, 1] > ends[:, 1, 1]))
     ends[turned] = ends[turned][:, ::-1]
-    found = list(_straight(ends, owner, to_pixels))
-    edges, owner = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    downwards = edges[:, 0, 1] > edges[:, 1, 1]
-    edges[downwards] = edges[downwards][:, ::-1]
-    order = np.argsort(owner, kind="stable")
-    return np.ascontiguousarray(edges.reshape(-1, 4)[order]), owner[order].astype(np.int64)
+    direction[turned] *= -1
+    found = list(_straight(ends, np.stack([owner, direction], axis=1), to_pixels))
+    edges, marks = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    upwards = edges[:, 0, 1] > edges[:, 1, 1]
+    edges[upwards] = edges[upwards][:, ::-1]
+    marks[upwards, 1] *= -1
+    marks = marks[order := np.argsort(marks[:, 0], kind="stable")].astype(np.int64)
+    return np.ascontiguousarray(edges.reshape(-1, 4)[order]), marks[:, 0], marks[:, 1].astype(np.int8)
 
 
-def _straight(ends: np.ndarray, owner: np.ndarray, to_pixels: Project) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield edges in pixels with their owners, halved as long as they are bent there."""
+def _sides(edges: np.ndarray, owner: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """Return on which side of its edges a polygon lies in pixels: what is left may be right there, on its head."""
+    if not len(edges):
+        return directions
+    firsts = np.flatnonzero(np.append(True, owner[1:] != owner[:-1]))
+    left = np.repeat(edges[firsts, 0], np.diff(np.append(firsts, len(edges))))
+    middles = (edges[:, 0] + edges[:, 2]) / 2 - left
+    areas = np.add.reduceat(-directions * (edges[:, 3] - edges[:, 1]) * middles, firsts)
+    turned = np.repeat(areas < 0, np.diff(np.append(firsts, len(edges))))
+    return np.where(turned, -directions, directions).astype(np.int8)
+
+
+def _straight(ends: np.ndarray, marks: np.ndarray, to_pixels: Project) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield edges in pixels with what each is marked by, halved as long as they are bent there."""
     for number in range(ROUNDS + 1):
         pixels = to_pixels(ends.reshape(-1, 2)).reshape(ends.shape)
         beside = to_pixels(ends[:, 0] + (ends[:, 1] - ends[:, 0]) * ASIDE)
         with np.errstate(invalid="ignore"):  # infinite: no place there
             off = np.abs(beside - (pixels[:, 0] + (pixels[:, 1] - pixels[:, 0]) * ASIDE)).max(axis=1, initial=0)
         bent = (off > TOLERANCE) & np.isfinite(off) & (number < ROUNDS)
-        yield pixels[~bent], owner[~bent]
+        yield pixels[~bent], marks[~bent]
         if not bent.any():
             return
         middle = (ends[bent, 0] + ends[bent, 1]) / 2
         halves = np.stack([ends[bent, 0], middle], axis=1), np.stack([middle, ends[bent, 1]], axis=1)
-        ends, owner = np.concatenate(halves), np.tile(owner[bent], 2)
+        ends, marks = np.concatenate(halves), np.tile(marks[bent], (2, 1))
 
 
 def _boxes(edges: np.ndarray, starts: np.ndarray) -> np.ndarray:
@@ -174,27 +195,6 @@ def _boxes(edges: np.ndarray, starts: np.ndarray) -> np.ndarray:
         boxes[2, there] = np.minimum.reduceat(np.minimum(edges[:, 0], edges[:, 2]), firsts)
         boxes[3, there] = np.maximum.reduceat(np.maximum(edges[:, 0], edges[:, 2]), firsts)
     return boxes
-
-
-def _overlaps(wkb: np.ndarray, ids: np.ndarray, path: str) -> Iterator[str]:
-    """Yield that polygons lie over each other, or that this is not known."""
-    import shapely
-
-    if len(wkb) > LOOKED:
-        yield f"more than {LOOKED:,} polygons: where they overlap, which was not looked for, the later one is taken"
-        return
-    geometries = _geometries(wkb, ids, path)
-    _repair(geometries, ids)
-    first, second = shapely.STRtree(geometries).query(geometries)
-    first, second = first[first < second], second[first < second]
-    shapely.prepare(geometries)
-    over = np.flatnonzero(shapely.relate_pattern(geometries[first], geometries[second], "T********"))
-    if len(over):
-        pairs = ", ".join(f"{ids[first[i]]} and {ids[second[i]]}" for i in over[:3])
-        yield (
-            f"{len(over):,} pairs of polygons overlap ({pairs}{', ...' if len(over) > 3 else ''}): a pixel is of one "
-            "alone, the later in the file"
-        )
 
 
 def projection(crs: str | None, grid: RasterSpec, path: str, said: list[str]) -> tuple[Project, Project]:
@@ -249,6 +249,18 @@ def parse_ids(values: np.ndarray, name: str, path: str) -> np.ndarray:
     if (kind == 0).any():
         raise InputError(f"{path}: `id: {name}` is 0 for some features, which marks pixels outside; leave `id` out")
     return kind.astype(np.int64)
+
+
+def parse_numbers(values: np.ndarray, name: str, path: str) -> np.ndarray:
+    """Return the numbers that a field gives polygons, NaN where it has none; raise InputError where they are none."""
+    kind = np.asarray(values)
+    told = kind.dtype.name
+    if kind.dtype.kind not in "iuf":
+        raise InputError(f"{path}: `value: {name}` is to be a field of numbers, and the file has {told} there")
+    numbers: np.ndarray = kind.astype(np.float64)
+    if kind.dtype.kind != "f" and (np.abs(numbers) > 2**53).any():
+        raise InputError(f"{path}: `value: {name}` goes beyond 2^53, which float64 does not hold exactly")
+    return numbers
 
 
 def repeated(ids: Sequence[int] | np.ndarray) -> int | None:

@@ -65,18 +65,18 @@ def gdal(shapes: list[Any], ids: list[int], **options: Any) -> np.ndarray:
 def test_every_format_gives_the_pixels_of_gdal(tmp_path: Path, suffix: str) -> None:
     shapes, ids = stars(), [7 * i - 20 for i in range(12)]
     path = write(tmp_path / f"a{suffix}", shapes, {"key": ids})
-    reader = reader_of(path, id="key")
+    reader = reader_of(path, id="key", overlap="last")
     assert reader.spec.dtype == np.int32
     assert reader.spec.nodata == 0
     assert reader.spec.crs == UTM
     np.testing.assert_array_equal(read(reader), gdal(shapes, ids))
-    np.testing.assert_array_equal(read(reader_of(path)), gdal(shapes, list(range(1, 13))))
-    touched = read(reader_of(path, cover="all_touched"))
+    np.testing.assert_array_equal(read(reader_of(path, overlap="last")), gdal(shapes, list(range(1, 13))))
+    touched = read(reader_of(path, cover="all_touched", overlap="last"))
     np.testing.assert_array_equal(touched, gdal(shapes, list(range(1, 13)), all_touched=True))
 
 
 def test_parts_threads_and_pickles_read_the_same(tmp_path: Path) -> None:
-    reader = reader_of(write(tmp_path / "a.gpkg", stars()))
+    reader = reader_of(write(tmp_path / "a.gpkg", stars()), overlap="last")
     whole, copy = read(reader), pickle.loads(pickle.dumps(reader))
     parts = [
         Region(top, top + 7, left, left + 9).clip(GRID.region) for top in range(0, 60, 7) for left in range(0, 50, 9)
@@ -152,14 +152,14 @@ def test_what_is_odd_is_said_and_has_its_place(tmp_path: Path) -> None:
     bow = shapely.Polygon([(500000, 5400000), (500100, 5399900), (500100, 5400000), (500000, 5399900)])
     sliver, outside = shapely.box(500004, 5399600, 500004.5, 5399900), shapely.box(0, 0, 10, 10)
     shapes = [bow, None, sliver, outside, SQUARE, shapely.buffer(SQUARE, -20), shapely.Polygon()]
-    reader = reader_of(write(tmp_path / "a.gpkg", shapes))
+    reader = reader_of(write(tmp_path / "a.gpkg", shapes), overlap="last")
     assert set(np.unique(read(reader))) == {0, 1, 5, 6}
     assert (read(reader) == 6).sum() == 36
     assert reader.describe()["warnings"] == [
         "1 invalid polygons are repaired: 1",
         "2 features have no geometry, and so no pixel",
-        "1 pairs of polygons overlap (5 and 6): a pixel is of one alone, the later in the file",
         "1 of 7 polygons lie outside the raster, and have no pixel",
+        "1 pairs of polygons have pixels in common (5 and 6): such a pixel is of the last in the file",
     ]
     far = reader_of(write(tmp_path / "c.gpkg", [outside]))
     assert "none of the polygons meets the raster" in far.describe()["warnings"][0]
@@ -181,6 +181,9 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     assert "polygon 1 has coordinates that are no numbers" in message(endless)
     pole = write(tmp_path / "p.geojson", [shapely.box(100, 80, 200, 95)], crs="EPSG:4326")
     assert "polygon 1 has no place in the raster's system" in message(pole)
+    far = write(tmp_path / "f.gpkg", [SQUARE, shapely.box(0, 0, 1e300, 10)])
+    for cover in ("centre", "all_touched", "fraction"):
+        assert "polygon 2 has no place in the raster's system" in message(far, cover=cover)
     assert "no such file" in message(tmp_path / "b.gpkg")
     assert "polygons are read from .gpkg, .geojson" in message(tmp_path / "b.kml")
     with pytest.raises(InputError, match="files on this machine"):
@@ -267,7 +270,7 @@ def pipeline(folder: Path, fields: dict[str, Any], **inputs: Any) -> dict[str, A
 
 def test_label_stats_mask_and_calc_read_polygons_in_any_layout(tmp_path: Path) -> None:
     shapes = stars()
-    document = pipeline(tmp_path, {"vector": str(write(tmp_path / "a.gpkg", shapes))})
+    document = pipeline(tmp_path, {"vector": str(write(tmp_path / "a.gpkg", shapes)), "overlap": "last"})
     document["steps"] += [
         {"name": "cut", "op": "mask", "input": "image", "inputs": {"f": "fields"}, "where": "f > 3"},
         {"name": "more", "op": "calc", "inputs": {"a": "image", "f": "fields"}, "expression": "a + 1000 * f"},
@@ -277,7 +280,7 @@ def test_label_stats_mask_and_calc_read_polygons_in_any_layout(tmp_path: Path) -
     for number, run in enumerate(({}, {"workers": 3, "memory": "700 MiB"})):
         document["output"] = {"path": str(tmp_path / f"{number}.zarr"), "chunks": [16 + number, 32]}
         facts = api.run({**document, "run": run})
-        assert any("pairs of polygons overlap" in note for note in facts.warnings)
+        assert any("such a pixel is of the last" in note for note in facts.warnings)
         out = Path(document["output"]["path"])
         cut, more = (harness.read(out, f"{name}/value")[0] for name in ("cut", "more"))
         assert (cut[labels > 3] == image[labels > 3]).all()
@@ -292,7 +295,7 @@ def test_label_stats_mask_and_calc_read_polygons_in_any_layout(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("fields", "inputs", "words"),
     [
-        ({"bands": [1]}, {}, "`bands` is of rasters; polygons take layer, where, id, cover and match"),
+        ({"bands": [1]}, {}, "`bands` is of rasters; polygons take layer, where, id, value, cover, overlap and match"),
         ({"match": "imag"}, {}, "unknown raster 'imag'"),
         ({"vector": None, "path": "a.tif", "layer": "x"}, {}, "`layer` is of polygons, and there is no `vector: FILE`"),
     ],
