@@ -160,6 +160,12 @@ def test_products_that_float64_does_not_hold_stop_the_run(config: dict[str, Any]
     [
         ({"statistics": ["mean", "mode"]}, None, "mode are not computed of weighted values; leave them out"),
         ({"percentiles": [10]}, None, "p10 are not computed of weighted values"),
+        (
+            {"geometry": ["bbox", "area", "perimeter", "centroid_weighted"]},
+            None,
+            "perimeter, centroid_weighted are not",
+        ),
+        ({"histogram": {"bins": 4, "range": [0, 8]}}, None, "histogram are not computed of weighted values"),
         ({}, np.ones((3, *SHAPE), np.uint8), "weights have one band, 'weights' has 3"),
         ({}, np.ones(SHAPE, np.int64), "int64, and floating point holds whole numbers only up to"),
     ],
