@@ -15,7 +15,8 @@ from pipeline.kernels.frame import Frame
 from pipeline.kernels.gabor import Group
 from pipeline.kernels.gabor_rows import L1_COLUMNS, Terms, respond
 from pipeline.kernels.gabor_vector import VECTOR
-from pipeline.kernels.window_power import power_bytes, power_moments
+from pipeline.kernels.window import power_moments
+from pipeline.kernels.window_power import power_bytes
 from pipeline.model.region import Halo, Region
 
 STRIP_COLUMNS = 1024

@@ -48,6 +48,7 @@ from pipeline.kernels.frame import Frame, Place
 from pipeline.kernels.window_extremum import Extrema, Limits, extremum_windows
 from pipeline.kernels.window_footprint import PART_ROWS, extremum_footprint, sum_footprint
 from pipeline.kernels.window_part import L1_ELEMENTS, Rule
+from pipeline.kernels.window_power import STRIP_ELEMENTS, are_exact, power_windows
 from pipeline.kernels.window_row import Moments, Sums
 from pipeline.kernels.window_sum import DIRECT_ROWS, strip_for, sum_windows
 from pipeline.kernels.window_variance import variance_windows
@@ -102,8 +103,9 @@ def moments(
     is unsigned and defined everywhere, also at invalid pixels. mean, var and std have one dtype.
 
     Everything is summed in float64. The mean is sum / count, but for 64-bit input, where sums would be rounded, the
-    merged mean of the variance. The variance is the population's, by merging (count, mean, squares about the mean):
-    its error does not grow with the offset of the values. Neither overflows where its result does not.
+    merged mean of the variance. The variance is the population's: of integers of 8 and 16 bits from exact sums of
+    squares, where these fit and the window has more than 9 pixels; else by merging (count, mean, squares about the
+    mean): its error does not grow with the offset of the values. Neither overflows where its result does not.
     """
     _moments(values, valid, out, frame, window)
 
@@ -124,6 +126,12 @@ def _moments(
     sums = Sums(mean if exact else unused, total, out.get("count", np.empty((0, 0, 0), np.uint32)))
     merged = Moments(unused if exact else mean, out.get("var", unused), out.get("std", unused))
     place, rule = window.place(frame), window.rule(frame.lanes)
+    num_pixels = rule.height * rule.width
+    by_powers = window.footprint.is_rectangle and num_pixels > 9 and are_exact(values.dtype, num_pixels)
+    if by_powers and working == np.float32 and (merged.var.size or merged.std.size):
+        strip = strip_of(frame, window, STRIP_ELEMENTS)
+        power_windows(values, mask, merged._replace(mean=mean), place, rule, strip)
+        sums, merged = sums._replace(mean=unused), Moments(unused, unused, unused)
     if not window.footprint.is_rectangle:
         strip, runs = strip_of(frame, window, L1_ELEMENTS), window.footprint.array
         sum_footprint(values, mask, sums, merged, runs, place, rule, strip)
@@ -134,6 +142,17 @@ def _moments(
         sum_windows(values, mask, sums, direct, rule, strip_for(values, rule, strip))
     if any(array.size for array in merged):
         variance_windows(values, mask, merged, place, rule, strip)
+
+
+def power_moments(values: np.ndarray, out: Mapping[str, np.ndarray], frame: Frame, window: WindowRule) -> None:
+    """Fill any of ``mean, var, std`` (float32) over the frame's region from float32 planes; NaN and inf are skipped.
+
+    The window is a rectangle. The error of a variance is some 2^-51 of the largest square in the window.
+    """
+    unused = np.empty((0, 0, 0), np.float32)
+    results = Moments(*(out.get(name, unused) for name in Moments._fields))
+    strip = strip_of(frame, window, STRIP_ELEMENTS)
+    power_windows(values, _ALL_VALID, results, window.place(frame), window.rule(frame.lanes), strip)
 
 
 def extrema(

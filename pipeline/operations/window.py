@@ -86,7 +86,7 @@ class Window(HasUnits, ReadsMatrices):
     }
     matrices: ClassVar[tuple[str, ...]] = ("footprint",)
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     op: Literal["window"]
     size: IntPair | None = None

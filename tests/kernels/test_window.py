@@ -342,6 +342,29 @@ def test_a_constant_window_is_exact(dtype: str, constant: float, size: tuple[int
     assert (got["range"][known] == 0).all()
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("size", [(5, 3), (37, 39), (39, 39)])
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "uint8"])
+def test_variances_of_small_integers_are_the_exact_ones_rounded(
+    dtype: str, size: tuple[int, int], masked: bool
+) -> None:
+    """Whose sums of squares hold 1448 pixels of 16 bits: 37 x 39, but not 39 x 39, where variances are merged."""
+    rng, low, high = np.random.default_rng(5), *integer_limits(dtype)
+    values = rng.choice([low, low + 1, high, high - 1], (1, 6 + size[0] - 1, 7 + size[1] - 1)).astype(dtype)
+    valid = rng.random(values.shape) < 0.7 if masked else np.ones(values.shape, bool)
+    origin = (-(size[0] // 2), -(size[1] // 2))
+    windows = Windows(region=(0, 6, 0, 7), origin=origin, out_origin=(0, 0), size=size, fill_invalid=True)
+    got = compute(values, valid if masked else None, windows, ("mean", "var", "std"))
+    parts = [np.where(valid[0], values[0].astype(np.int64) ** power, 0) for power in range(3)]
+    num, total, power = (sliding_window_view(part, size).sum(axis=(2, 3)) for part in parts)
+    expected = (num * power - total * total) / (num * num)
+    if size == (39, 39) and dtype != "uint8":
+        np.testing.assert_allclose(got["var"][0], expected, rtol=2e-7)
+        return
+    np.testing.assert_array_equal(got["var"][0], expected.astype(np.float32))
+    np.testing.assert_array_equal(got["std"][0], np.sqrt(expected).astype(np.float32))
+
+
 @pytest.mark.parametrize("size", [(3, 3), (181, 181), (183, 183), (257, 257), (259, 259)])
 @pytest.mark.parametrize(("dtype", "extreme"), [("uint16", 2**16 - 1), ("int16", -(2**15)), ("uint8", 255)])
 def test_the_largest_sums_of_small_integers_are_exact(dtype: str, extreme: int, size: tuple[int, int]) -> None:

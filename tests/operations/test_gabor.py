@@ -20,8 +20,7 @@ from pipeline.kernels.footprint import Footprint
 from pipeline.kernels.frame import Frame
 from pipeline.kernels.gabor import Group, factor_bank, gabor_kernel
 from pipeline.kernels.gabor_bank import Band, responses
-from pipeline.kernels.window import WindowRule, moments
-from pipeline.kernels.window_power import power_moments
+from pipeline.kernels.window import WindowRule, moments, power_moments
 from pipeline.model.errors import PipelineError
 from pipeline.model.raster import RasterSpec
 from pipeline.model.region import Halo, Region
