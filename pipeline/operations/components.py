@@ -56,6 +56,7 @@ class Components(Reduction):
     domain: ClassVar[Domain] = "native"
     example: ClassVar[str] = '{name: cells, op: components, input: image, where: "b1 > 300", connectivity: 8}'
     not_averaged: ClassVar[frozenset[str]] = frozenset({"labels"})
+    never_nodata: ClassVar[frozenset[str]] = frozenset({"labels"})
     outputs_text: ClassVar[Mapping[str, str]] = {
         "labels": "each pixel its object's number, nodata 0; uint32 (uint64 from 2^32 pixels on); no band axis",
         "table": "label (1, 2, 3, ...), pixels, row and column of the first pixel (int64)",
