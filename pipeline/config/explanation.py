@@ -62,7 +62,8 @@ def explain(
 
     Left out is what only follows from another error: a list with wrong items counts as too short, and a misspelt key
     as missing too. A union reports every branch it tried, its labels in the path. Of those about one value, only the
-    telling ones are kept: what a branch found inside the value, else a literal's words, else all types together.
+    telling ones are kept: what a branch found inside the value, else a literal's words, else what is wrong with a value
+    of the right type, else all types together.
     """
     findings = [_Finding.of(detail, data) for detail in error.errors(include_url=False)]
     holders = {f.path[:length] for f in findings for length in range(len(f.path))}
@@ -116,6 +117,7 @@ def _merge_branches(
     literals = [finding for finding in findings if finding.detail["type"] == "literal_error"]
     if isinstance(value, str) and literals:
         findings = literals
+    findings = [finding for finding in findings if not _expected(finding.detail)] or findings
     expected = [_expected(finding.detail) for finding in findings]
     if "a number" in expected:
         expected = [words for words in expected if words != "a whole number"]

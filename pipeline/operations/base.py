@@ -163,6 +163,8 @@ class Operation(Parameters):
     """What each output is, with its dtype; shown by `rasterpipe ops`."""
     not_averaged: ClassVar[frozenset[str]] = frozenset()
     """Outputs whose values have no mean, as indices or angles: overviews take pixels of them as they are."""
+    never_nodata: ClassVar[frozenset[str]] = frozenset()
+    """Outputs in which no valid pixel can have the value of the nodata that the operation chooses."""
 
     def sources(self) -> dict[str, str | None]:
         """Return the references of the rasters this reads, by key; None is the default input."""

@@ -56,6 +56,7 @@ class Components(Reduction):
     domain: ClassVar[Domain] = "native"
     example: ClassVar[str] = '{name: cells, op: components, input: image, where: "b1 > 300", connectivity: 8}'
     not_averaged: ClassVar[frozenset[str]] = frozenset({"labels"})
+    never_nodata: ClassVar[frozenset[str]] = frozenset({"labels"})
     outputs_text: ClassVar[Mapping[str, str]] = {
         "labels": "each pixel its object's number, nodata 0; uint32 (uint64 from 2^32 pixels on); no band axis",
         "table": "label (1, 2, 3, ...), pixels, row and column of the first pixel (int64)",
@@ -242,7 +243,8 @@ class Components(Reduction):
         """Number the pixels of a window whose rim lies on the lattice: there the table knows the objects."""
         raster, table = blocks["input"].raster, tables["self"]
         extent = Region(*np.asarray(table["extent"]).tolist())
-        window = window_around(region).clip(extent)
+        inner = region.clip(extent)
+        window = window_around(inner).clip(extent)
         sides = list(rim(window, extent, raster))
         values, inside = self._pixels(blocks, window)
         if self.fill_holes is not None:
@@ -255,8 +257,9 @@ class Components(Reduction):
         labels[1:] = labels_of(first, table, window, raster.width)
         for seen, run_labels in seen_on(found.labels, table, sides):
             labels[seen] = run_labels
-        target = out["labels"].part(region)
-        paint(found.labels[region.slices((window.top, window.left))], labels.astype(target.dtype), target)
+        out["labels"].part(region)[...] = 0  # beyond the extent, which steps after it may read
+        target = out["labels"].part(inner)
+        paint(found.labels[inner.slices((window.top, window.left))], labels.astype(target.dtype), target)
 
     def _pixels(self, blocks: Mapping[str, Block], region: Region) -> tuple[np.ndarray, np.ndarray]:
         """Return the values of a part, and which pixels count."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
 
 from pipeline.kernels.label_geometry import SHAPES
 from pipeline.kernels.label_weights import MOMENTS
@@ -37,8 +37,13 @@ def check_labels(name: str, labels: RasterSpec, are_painted: bool) -> None:
         )
 
 
-def check_weights(operation: Operation, name: str, weights: RasterSpec, layers: int, names: Collection[str]) -> None:
-    """Refuse weights (the raster called `name`) that do not fit the labels, and statistics for which there are none."""
+def check_weights(
+    operation: Operation, name: str, weights: RasterSpec, layers: int, wanted: Mapping[str, Sequence[str]]
+) -> None:
+    """Refuse weights (the raster called `name`) that do not fit the labels, and what is not computed with any.
+
+    Wanted are the parameters and what each asks for.
+    """
     if weights.num_bands not in (1, layers):
         bands = "one band" if layers == 1 else f"one band or {layers}, as the labels"
         raise PipelineError(
@@ -46,11 +51,11 @@ def check_weights(operation: Operation, name: str, weights: RasterSpec, layers: 
             ("weights",),
         )
     require_exact(operation, weights)
-    if others := [name for name in names if name not in _WEIGHABLE]:
+    if others := [(key, name) for key, names in wanted.items() for name in names if name not in _WEIGHABLE]:
         raise PipelineError(
-            f"{', '.join(others)} are not computed of weighted values; leave them out, or weigh nothing (polygons: "
-            "`cover: centre` or `all_touched`)",
-            ("statistics",),
+            f"with weights there is no {', '.join(name for _, name in others)}; leave that out, or weigh nothing "
+            "(polygons: `cover: centre` or `all_touched`)",
+            others[0][:1],
         )
 
 

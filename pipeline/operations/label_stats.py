@@ -149,8 +149,10 @@ class LabelStats(HasUnits, NeedsGrid, WritesTableFiles, Reduction):
     def output_specs(self, specs: Specs) -> dict[str, RasterSpec]:
         check_labels(self.labels, specs["labels"], bool(self.recolor))
         if self.weights is not None:
-            names = (*self._names, *self.geometry, *(["histogram"] if self.histogram is not None else []))
-            check_weights(self, self.weights, specs["weights"], specs["labels"].num_bands, names)
+            wanted: dict[str, Sequence[str]] = {"statistics": self.statistics, "geometry": self.geometry}
+            wanted |= {"percentiles": self._names[len(self.statistics) :]}
+            wanted |= {} if self.histogram is None else {"histogram": ["histogram"]}
+            check_weights(self, self.weights, specs["weights"], specs["labels"].num_bands, wanted)
             require_exact(self, specs["input"])
         check_values(self, specs["input"], self._selection)
         if self.geometry:

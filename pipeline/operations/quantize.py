@@ -53,6 +53,7 @@ class Quantize(ReadsMatrices, HasTableBeside, HasUnits, IsMeasured):
         "{name: poster, op: quantize, input: image, bands: [4, 3, 2], palette: colors, outputs: [index, color]}"
     )
     not_averaged: ClassVar[frozenset[str]] = frozenset({"index"})
+    never_nodata: ClassVar[frozenset[str]] = frozenset({"index"})
     outputs_text: ClassVar[Mapping[str, str]] = {
         "index": "place in the palette from 0; the smallest unsigned dtype that holds it, and nodata where pixels can "
         "be invalid; no band axis",

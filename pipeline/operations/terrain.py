@@ -59,6 +59,7 @@ class Terrain(NeedsGrid, HasUnits, Operation):
         "{name: relief, op: terrain, input: image, spacing: 10, outputs: [slope, aspect, hillshade]}"
     )
     not_averaged: ClassVar[frozenset[str]] = frozenset({"aspect"})
+    never_nodata: ClassVar[frozenset[str]] = frozenset({"hillshade"})
     outputs_text: ClassVar[Mapping[str, str]] = {
         "slope": "of the steepest descent, in degrees or percent; working dtype",
         "aspect": "where the ground falls to, in degrees from north by east, 0 to below 360; working dtype",

@@ -36,6 +36,7 @@ class Threshold(DescribesOutputs, Reduction):
     domain: ClassVar[Domain] = "native"
     example: ClassVar[str] = "{name: bright, op: threshold, input: image, method: otsu}"
     not_averaged: ClassVar[frozenset[str]] = frozenset({"mask"})
+    never_nodata: ClassVar[frozenset[str]] = frozenset({"mask"})
     outputs_text: ClassVar[Mapping[str, str]] = {
         "mask": "1 and 0; uint8, nodata 255 where pixels can be invalid; attribute threshold: a number for each band",
         "table": "threshold by band (float64)",

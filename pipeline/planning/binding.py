@@ -244,7 +244,8 @@ def _notes(plan: StepPlan) -> Iterator[str]:
     source = plan.uses[0].spec
     for output, spec in plan.declared.items():
         if (
-            source.dtype.kind != "f"
+            output not in plan.operation.never_nodata
+            and source.dtype.kind != "f"
             and spec.dtype.kind != "f"
             and spec.nodata is not None
             and spec.nodata == source.nodata

@@ -264,6 +264,7 @@ SECTION_ERRORS = {
     "in whole pixels, got 512; write [512, 512]",
     "inputs: {a: x}\noutput: {path: o, shards: [1]}": "2:27: output.shards: must be `auto`, `none`, [y, x] or "
     "[y, x, band] in whole pixels, got [1]",
+    "inputs: {a: x}\noutput: {path: o, pyramid: 0}": "2:28: output.pyramid: must be at least 1, got 0",
     "inputs: {a: x}\noutput: {path: o, codec: blosc}": "2:26: output.codec: unknown codec 'blosc' "
     "(valid: fast, balanced, small, none)",
     "inputs: {a: x}\noutput: {path: o, keep: [smoth]}": "2:26: output.keep[0]: unknown step 'smoth'; "

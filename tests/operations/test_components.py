@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import zarr
 from scipy import ndimage
-from skimage import morphology
+from skimage import measure, morphology
 
 from pipeline import api
 from pipeline.model.errors import InputUnfit, PipelineError
@@ -151,6 +151,28 @@ def test_objects_end_at_the_region(tmp_path: Path) -> None:
     found = harness.read(tmp_path / "out.zarr", "cells/labels")[0]
     assert np.unique(found[:, 10]).tolist() == [0, 1]
     assert np.unique(found[:, 30]).tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("more", [{}, {"fill_holes": 9}, {"min_size": 4, "removed": "largest_neighbour"}])
+@pytest.mark.parametrize("part", [None, {"rows": [20, 131], "columns": [5, 150]}])
+def test_steps_that_look_around_find_no_object_beyond_the_pixels_looked_at(
+    part: dict[str, Any] | None, more: dict[str, Any], tmp_path: Path
+) -> None:
+    """In a region, and where kernels are compiled, which is by a few pixels: with the halo of a later step."""
+    source = harness.store(Raster(scene("noise"), ("y", "x")), tmp_path / "in.zarr")
+    steps = [
+        STEP | more,
+        {"name": "near", "op": "distance", "input": "cells", "where": "b1 > 0", "radius": 4},
+        {"name": "shape", "op": "label_stats", "input": "image", "labels": "cells", "geometry": ["perimeter"]},
+    ]
+    output = {"path": str(tmp_path / "out.zarr"), "keep": ["cells", "near"], "chunks": [40, 70]}
+    api.run({"inputs": {"image": str(source)}, "steps": steps, "output": output} | ({"region": part} if part else {}))
+    labels, near, perimeters = (
+        harness.read(tmp_path / "out.zarr", name)[0] for name in ("cells/labels", "near/value", "shape/table/perimeter")
+    )
+    expected = ndimage.distance_transform_edt(labels == 0)
+    assert np.array_equal(near, np.where(expected > 4, np.nan, expected), equal_nan=True)
+    assert np.allclose(perimeters, [measure.perimeter(np.pad(labels == k + 1, 2), 4) for k in range(len(perimeters))])
 
 
 def test_verify_paints_samples_by_the_stored_table(tmp_path: Path) -> None:

@@ -158,14 +158,14 @@ def test_products_that_float64_does_not_hold_stop_the_run(config: dict[str, Any]
 @pytest.mark.parametrize(
     ("changes", "values", "words"),
     [
-        ({"statistics": ["mean", "mode"]}, None, "mode are not computed of weighted values; leave them out"),
-        ({"percentiles": [10]}, None, "p10 are not computed of weighted values"),
+        ({"statistics": ["mean", "mode"]}, None, r"\(zones\).statistics: with weights there is no mode; leave"),
+        ({"percentiles": [10]}, None, r"\(zones\).percentiles: with weights there is no p10"),
         (
             {"geometry": ["bbox", "area", "perimeter", "centroid_weighted"]},
             None,
-            "perimeter, centroid_weighted are not",
+            r"\(zones\).geometry: with weights there is no perimeter, centroid_weighted",
         ),
-        ({"histogram": {"bins": 4, "range": [0, 8]}}, None, "histogram are not computed of weighted values"),
+        ({"histogram": {"bins": 4, "range": [0, 8]}}, None, r"\(zones\).histogram: with weights there is no histogram"),
         ({}, np.ones((3, *SHAPE), np.uint8), "weights have one band, 'weights' has 3"),
         ({}, np.ones(SHAPE, np.int64), "int64, and floating point holds whole numbers only up to"),
     ],

@@ -99,6 +99,25 @@ def test_a_parquet_is_a_geoparquet_that_is_an_input_again(tmp_path: Path) -> Non
     same(parquet.read_table(tmp_path / "again.parquet").to_pydict()["mean_b2"], expected()["mean_b2"])
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".gpkg", ".geojson"])
+def test_attributes_get_names_of_their_own(tmp_path: Path, suffix: str) -> None:
+    """Whatever their capitals, and beside the columns that files with geometries have."""
+    named = {"Label": "Label_", "LABEL_": "LABEL__", "fid": "fid_", "Geom": "Geom_", "geometry": "geometry_"}
+    fields = {"field_id": FIELDS["field_id"], **dict.fromkeys(named, FIELDS["field_id"])}
+    document = run(tmp_path, f"t{suffix}")
+    document["inputs"]["fields"]["vector"] = str(write(tmp_path / "fields.fgb", SHAPES, fields))
+    api.run(document)
+    if suffix == ".csv":
+        table: dict[str, Any] = {name: [row[name] for row in rows_of(tmp_path / "t.csv")] for name in named.values()}
+    elif suffix == ".parquet":
+        table = parquet.read_table(tmp_path / "t.parquet").to_pydict()
+    else:
+        meta, _, _, data = raw.read(tmp_path / f"t{suffix}")
+        table = dict(zip(meta["fields"], data, strict=True))
+    for name in named.values():
+        assert [int(each) for each in table[name]] == sorted(FIELDS["field_id"])
+
+
 @pytest.mark.parametrize("suffix", [".gpkg", ".geojson"])
 def test_geometries_are_those_of_the_file(tmp_path: Path, suffix: str) -> None:
     document = run(tmp_path, f"t{suffix}")

@@ -73,11 +73,12 @@ def outlined(output: Output, kept: Mapping[str, StoredArray]) -> dict[str, str]:
     if isinstance(output.polygons, str):
         names = [raster for raster, array in kept.items() if not _why_not(array.stored)]
         if len(names) != 1:
-            told = f"{len(names)} are kept ({', '.join(names)})" if names else "none is kept"
+            told = "none is kept; add one to `keep`"
+            if names:
+                one = f"`polygons: {{STEP: {Path(output.polygons).name}}}`"
+                told = f"{len(names)} are kept ({', '.join(names)}); say which: {one}"
             raise PipelineError(
-                f"outlines one raster of whole numbers with one band, and {told}; say which: "
-                f"`polygons: {{STEP: {Path(output.polygons).name}}}`",
-                ("output", "polygons"),
+                f"outlines one raster of whole numbers with one band, and {told}", ("output", "polygons")
             )
         return {_checked(kept, names[0], output.polygons): output.polygons}
     return {_checked(kept, name, path): path for name, path in output.polygons.items()}

@@ -18,6 +18,8 @@ ROWS = 100_000
 """Rows that are made at once."""
 ZERO = {"pixels", "count", "sum", "variety", "histogram", "area", "perimeter"}
 """Columns that are 0 without a pixel, as `label_stats` has them; others are not known."""
+RESERVED = {"fid", "geom", "geometry"}
+"""Columns that files of features have themselves."""
 
 Columns = Mapping[str, np.ndarray]
 Rows = Callable[[int, int], Mapping[str, tuple[str, np.ndarray]]]
@@ -48,8 +50,9 @@ class ZoneTable:
             ids = self.ids[part]
             begin, end = np.searchsorted(labels, ids[0]), np.searchsorted(labels, ids[-1], side="right")
             columns = dict(_filled(ids, labels[begin:end], rows(int(begin), int(end))))
+            taken = RESERVED | {name.casefold() for name in columns}
             for name, column in self.attributes.items():
-                columns[_unused(name, columns)] = column[part]
+                columns[_unused(name, taken)] = column[part]
             yield columns, self.wkb[part]
 
     def write(self, path: Path, suffix: str, labels: np.ndarray, rows: Rows) -> None:
@@ -78,10 +81,11 @@ def _filled(
         yield name, values
 
 
-def _unused(name: str, columns: Columns) -> str:
-    """Return a name of an attribute that no column has."""
-    while name in columns:
+def _unused(name: str, taken: set[str]) -> str:
+    """Return a name of an attribute that no column has, and take it: GeoPackages know no capitals."""
+    while name.casefold() in taken:
         name += "_"
+    taken.add(name.casefold())
     return name
 
 

@@ -103,7 +103,7 @@ def files_of(path: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def reading(path: str, said: list[str]) -> Iterator[Any]:
+def reading(path: str, said: list[str], *, done: str = "read") -> Iterator[Any]:
     """Yield pyogrio with settings of ours, one thread at a time; say where it is what it raises, and warns of."""
     pyogrio = pyogrio_for(path)
     with _settings, logged(said, "pyogrio._io"), warnings.catch_warnings(record=True) as caught:
@@ -115,7 +115,7 @@ def reading(path: str, said: list[str]) -> Iterator[Any]:
         except InputError:
             raise
         except Exception as error:  # pyogrio raises anything, by what GDAL says
-            raise InputError(f"{path}: cannot be read: {printable(reason(error))}") from error
+            raise InputError(f"{path}: cannot be {done}: {printable(reason(error))}") from error
         finally:
             pyogrio.set_gdal_config_options(before)
             said += dict.fromkeys(f"GDAL: {printable(str(each.message)[:300])}" for each in caught[:WARNING_LIMIT])

@@ -53,7 +53,7 @@ def _write_part(
     driver, options = DRIVERS[suffix]
     data = [_plain(column) for column in columns.values()]
     masks = [np.ma.getmaskarray(column) if np.ma.isMaskedArray(column) else None for column in columns.values()]
-    with reading(str(path), []) as pyogrio:
+    with reading(str(path), [], done="written") as pyogrio:
         pyogrio.raw.write(
             str(path),
             wkb,

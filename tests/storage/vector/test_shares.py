@@ -246,5 +246,5 @@ def test_weights_that_are_named_are_taken_and_names_are_free(tmp_path: Path) -> 
     config["steps"][0] |= {"weights": "image", "name": "zones"}
     api.run(config)
     assert harness.read(tmp_path / "b.zarr", "zones/table/count", is_table=True).tolist() == [[32.0]]
-    with pytest.raises(PipelineError, match="median are not computed of weighted values; leave them out"):
+    with pytest.raises(PipelineError, match="with weights there is no median; leave that out"):
         api.plan(document(tmp_path, image, {"vector": str(path), "cover": "fraction"}, statistics=["mean", "median"]))
