@@ -61,6 +61,8 @@ def hues(turns: np.ndarray, lightness: float | np.ndarray = 0.74, chroma: float 
 
 FIRST = "4477aa ee6677 228833 ccbb44 66ccee aa3377 ee8866 44bb99"
 """Of few classes, in order: distinct to the colour-blind, too (Paul Tol's scheme "bright", and two of "light")."""
+BACKGROUND = 235
+"""Light grey: of class 0, and of angles that are none."""
 GOLDEN = 0.6180339887498949
 
 
@@ -80,4 +82,4 @@ def class_colors(numbers: np.ndarray) -> np.ndarray:
     others = hues(turns, lightness=0.55 + 0.1 * np.mod(places, 4), chroma=0.13)
     is_first = (places >= 1) & (places <= len(first))
     found = np.where(is_first[..., np.newaxis], first[np.where(is_first, places - 1, 0)], others)
-    return np.where((places == 0)[..., np.newaxis], np.uint8(235), found)  # the background
+    return np.where((places == 0)[..., np.newaxis], np.uint8(BACKGROUND), found)

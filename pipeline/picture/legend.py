@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.model.raster import RasterSpec, printable
-from pipeline.picture.color_map import color_map
+from pipeline.picture.color_map import BACKGROUND, color_map
 from pipeline.picture.marks import north, scale_bar
 from pipeline.picture.render import hatch
 from pipeline.picture.style import FEW, Style, is_valid, unit_of
@@ -84,19 +84,37 @@ class Legend:
         return not is_valid(self.values, self.spec).all()
 
     @property
+    def nothing(self) -> str:
+        """What is said instead of colours where no value tells any."""
+        valid = self.values[is_valid(self.values, self.spec)]
+        if not valid.size:
+            return "no valid pixels"
+        is_ramp = self.style.kind not in ("categorical", "palette")
+        return "no finite values" if is_ramp and not np.isfinite(valid).any() else ""
+
+    @property
+    def colors(self) -> str:
+        """Which bands are red, green and blue."""
+        names = [printable(self.spec.bands[band]) for band in self.bands]
+        shown = zip(("red", "green", "blue"), names, strict=True)
+        return ", ".join(color if name.lower() == color else f"{color} {name}" for color, name in shown)
+
+    @property
     def ticks(self) -> list[str]:
-        """The low limit, the middle and the high limit, by the scale, the last with the unit."""
+        """The low limit, the middle and the high limit, by the scale, the last with the unit; of one value that."""
         (low, high), (factor, offset) = self.style.limits[0], self.scale
         first, middle, last = (format_number(value * factor + offset) for value in (low, (low + high) / 2, high))
         unit = unit_of(self.spec, self.bands[0])
-        return [first, middle, f"{last} {unit}".rstrip().replace(" °", "°")]
+        last = f"{last} {unit}".rstrip().replace(" °", "°")
+        return [last] if low == high else [first, middle, last]
 
     def draw(self, pen: Pen, top: int, width: int, scale: float) -> None:
         """Draw it below a picture in which a pixel of the raster takes `scale` pixels."""
         top += pen.line // 2
-        if self.style.kind == "color":
-            names = [printable(self.spec.bands[band]) for band in self.bands]
-            pen.text(0, top, "red {}, green {}, blue {}".format(*names), width)
+        if text := self.nothing:
+            pen.text(0, top, text, width)
+        elif self.style.kind == "color":
+            pen.text(0, top, self.colors, width)
         elif self.style.kind in ("categorical", "palette"):
             self._swatches(pen, top, width)
         else:
@@ -104,13 +122,13 @@ class Legend:
         self._marks(pen, top + round(2.3 * pen.line), width, scale)
 
     def _bar(self, pen: Pen, top: int, width: int) -> None:
-        long, thick = min(width, 20 * pen.line), pen.line * 2 // 3
-        colors = color_map(self.style.map)[np.arange(long - 2) * 256 // (long - 2)]
+        texts = self.ticks
+        long, thick = min(width, (20 if len(texts) > 1 else 2) * pen.line), pen.line * 2 // 3
+        colors = color_map(self.style.map)[np.arange(long - 2) * 256 // (long - 2) * (len(texts) > 1)]
         pen.frame(0, top, long, thick + 2)
         pen.paste(np.repeat(colors[np.newaxis], thick, axis=0), 1, top + 1)
-        texts = self.ticks
-        for place, text in zip((0.0, 0.5, 1.0), texts, strict=True):
-            pen.text((long - pen.width(text)) * place, top + thick + 4, text, long)
+        for place, text in zip((0.0, 0.5, 1.0), texts, strict=False):
+            pen.text((long - pen.width(text)) * place if place else 0, top + thick + 4, text, width)
 
     def _swatches(self, pen: Pen, top: int, width: int) -> None:
         """Draw a swatch for each value that is there; of many, say how many are drawn."""
@@ -144,6 +162,10 @@ class Legend:
             pen.frame(x, top + 2, 2 * side + 2, side + 2)
             pen.paste(np.repeat(hatch(side, 2 * side)[..., np.newaxis], 3, axis=-1), round(x) + 1, top + 3)
             pen.text(x + 2 * side + 8, top, "no data", width - x)
+            x += 2 * side + 24 + pen.width("no data")
+        if (self.style.is_level(self.values[..., 0]) & is_valid(self.values, self.spec)).any():
+            pen.frame(x, top + 2, pen.line - 6, pen.line - 6, (BACKGROUND,) * 3)
+            pen.text(x + pen.line - 2, top, "level", width - x)
         if (angle := north(self.spec)) is not None:
             _arrow(pen, width - pen.line, top + pen.line * 0.6, angle)
 

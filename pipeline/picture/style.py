@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from pipeline.model.raster import RasterSpec, default_names
-from pipeline.picture.color_map import CYCLE, class_colors, color_map
+from pipeline.picture.color_map import BACKGROUND, CYCLE, class_colors, color_map
 from pipeline.storage.georeference.geotiff import unit_items
 from pipeline.storage.georeference.recorded import recorded_of
 
@@ -44,6 +44,8 @@ MIXED = 0.1
 COLOR_NAMES = (("red", "green", "blue"), ("r", "g", "b"), ("b04", "b03", "b02"), ("b4", "b3", "b2"))
 FULL, DARK = 65535, 16384
 """White of a colour table, and what all of it lies below where it is of 16-bit pixels, which fill no range."""
+LEVEL = -1
+"""The aspect of level ground, which has none, as GDAL, ArcGIS and `flat: -1` write it beside 0 to 360."""
 RGB = 2
 """TIFF's code of bands that are red, green and blue."""
 
@@ -70,7 +72,13 @@ class Style:
         if self.kind == "palette":
             table = np.array([*self.colors, (0, 0, 0)], np.uint8)  # an index beyond is black
             return np.asarray(table[np.clip(plane, 0, len(self.colors)).astype(np.int64)])
-        return np.asarray(color_map(self.map)[np.minimum(self._scaled(plane, 0) * 256, 255).astype(np.uint8)])
+        painted = color_map(self.map)[np.minimum(self._scaled(plane, 0) * 256, 255).astype(np.uint8)]
+        return np.where(self.is_level(plane)[..., np.newaxis], np.uint8(BACKGROUND), painted)
+
+    def is_level(self, plane: np.ndarray) -> np.ndarray:
+        """Return where a value is no angle but says that there is none: -1 among angles from 0 on."""
+        is_from_0 = self.kind == "cyclic" and self.limits[0][0] >= 0
+        return np.asarray((plane == LEVEL) & is_from_0)
 
     def _scaled(self, plane: np.ndarray, number: int) -> np.ndarray:
         """Return values from 0 at the low limit to 1 at the high one."""
@@ -119,7 +127,9 @@ def choose_style(name: str, spec: RasterSpec, bands: Sequence[int], values: np.n
     if is_whole and kind in (None, "categorical") and (kind or len(np.unique(plane)) <= FEW):
         return Style("categorical", limits=((low, high),))
     if kind == "cyclic" and (period := _period(plane, unit_of(spec, bands[0]))):
-        first = 0.0 if not plane.size or plane.min() >= 0 else -period / 2
+        finite = plane[np.isfinite(plane)]
+        is_compass = (finite[finite < 0] == LEVEL).all() or finite.max() > period / 2
+        first = 0.0 if is_compass else -period / 2
         return Style("cyclic", CYCLE, ((first, first + period),))
     is_mixed = low < 0 < high and min(-low, high) > MIXED * max(-low, high)
     if kind == "diverging" or (is_mixed and kind is None):

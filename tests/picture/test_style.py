@@ -75,6 +75,9 @@ def test_limits() -> None:
     ((low, high),) = choose("x/dy", plane(-1, 4)).limits
     assert low == -high
     assert choose("a/aspect", plane(0, 359)).limits == ((0, 360),)
+    assert choose("a/aspect", plane(-1, 359)).limits == ((0, 360),)
+    assert choose("a/aspect", plane(-1, 90)).limits == ((0, 360),)
+    assert choose("a/direction", plane(-90, 359)).limits == ((0, 360),)
     assert choose("a/direction", plane(-179, 180)).limits == ((-180, 180),)
     assert choose("a/phase", plane(-3, 3)).limits == ((-np.pi, np.pi),)
     assert choose("image", plane(7, 7)).limits == ((7, 7),)
@@ -113,6 +116,10 @@ def test_colours_are_those_of_the_map() -> None:
     assert style.paint(plane(-np.inf, np.inf))[0, :, 0].tolist() == [0, 255]
     turn = Style("cyclic", "cycle", ((0.0, 360.0),))
     assert (turn.paint(plane(0)) == turn.paint(plane(360))).all()
+    flat = turn.paint(plane(-1, 359))[0].tolist()
+    assert flat == [[235, 235, 235], turn.paint(plane(-361))[0, 0].tolist()]  # level ground, and an angle
+    both_ways = Style("cyclic", "cycle", ((-180.0, 180.0),))
+    assert both_ways.paint(plane(-1)).tolist() == both_ways.paint(plane(359)).tolist()
     photo = Style("color", limits=((0.0, 255.0),) * 3)
     values = RNG.integers(0, 256, (4, 5, 3)).astype("u1")
     np.testing.assert_array_equal(photo.paint(values), values)

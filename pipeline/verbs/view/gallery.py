@@ -113,7 +113,8 @@ class Gallery:
         values = self._sample(number, region, bands)
         valid = values[is_valid(values, spec)]
         finite = valid[np.isfinite(valid).all(axis=-1)].astype(np.float64)
-        found: dict[str, Any] = {"pixels": math.prod(values.shape[:2]), "valid": len(valid), "bands": []}
+        found: dict[str, Any] = {"pixels": math.prod(values.shape[:2]), "valid": len(valid), "finite": len(finite)}
+        found["bands"] = []
         for band in range(len(bands)):
             plane = finite[:, band]
             ends = (float(plane.min()), float(plane.max())) if plane.size else (0.0, 1.0)

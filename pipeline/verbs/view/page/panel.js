@@ -122,9 +122,8 @@ function showHistogram(found, style) {
     for (const value of style.limits[0]) context.fillRect(Math.round(at(value)), 0, 1, height);
   }
   const share = found.pixels ? ((100 * found.valid) / found.pixels).toFixed(found.valid === found.pixels ? 0 : 2) : 0;
-  $("counts").textContent = found.valid
-    ? `in view: ${number(low)} to ${number(high)}, ${share} % valid`
-    : "in view: no valid pixel";
+  const told = found.finite ? `${number(low)} to ${number(high)}` : "no finite value";
+  $("counts").textContent = found.valid ? `in view: ${told}, ${share} % valid` : "in view: no valid pixel";
   const classes = (found.classes ?? []).map((each) => {
     const swatch = element("i");
     swatch.style.backgroundColor = `rgb(${each.color.join(" ")})`;
