@@ -76,7 +76,7 @@ def parse_entry(words: Sequence[object]) -> Entry:
     Examples
     --------
     >>> parse_entry(["50%", "red"]), parse_entry(["nv", 0, 0, 0, 0])
-    (('50%', 255, 0, 0, 255), ('nv', 0, 0, 0, 0))
+    (('50.0%', 255, 0, 0, 255), ('nv', 0, 0, 0, 0))
     """
     if len(words) < 2:
         raise ValueError("must be a value and a colour, as `1200 255 200 0` or `50% red`")

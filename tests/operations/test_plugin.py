@@ -91,7 +91,7 @@ def install(site: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 def config(tmp_path: Path) -> dict[str, Any]:
     values = np.arange(400, dtype=np.float32).reshape(20, 20) ** 2
     source = harness.store(Raster(values, ("y", "x"), chunks=(8, 8)), tmp_path / "in.zarr", with_labels=False)
-    steps = [{"name": "edges", "op": "relief"}]
+    steps = [{"name": "edges", "op": "contrast"}]
     return {"inputs": {"image": source}, "steps": steps, "output": {"path": str(tmp_path / "out.zarr")}}
 
 
@@ -101,19 +101,19 @@ def call(*arguments: str) -> Result:
 
 def test_ops_and_schema_say_whose_an_operation_is(site: Path) -> None:
     listed = call("ops").stdout
-    assert "relief       Each pixel minus the mean of its left and its right neighbour. (of rasterpipe-ex" in listed
+    assert "contrast     Each pixel minus the mean of its left and its right neighbour. (of rasterpipe-ex" in listed
     assert "note:" not in listed
     entries = {entry["op"]: entry for entry in json.loads(call("ops", "--json").stdout)["operations"]}
     assert entries["stretch"]["distribution"] == {"name": "rasterpipe-example", "version": "1.2"}
     assert "distribution" not in entries["window"]
-    shown = call("ops", "relief").stdout
-    assert shown.startswith("relief: Each pixel minus")
+    shown = call("ops", "contrast").stdout
+    assert shown.startswith("contrast: Each pixel minus")
     assert "(of rasterpipe-example 1.2)" in shown.splitlines()[0]
     assert "needs around a block: 0 rows above, 0 below, 1 columns left, 1 right" in shown
     definitions = schema()["$defs"]
-    assert definitions["Relief"]["description"].endswith("(Of rasterpipe-example 1.2.)")
+    assert definitions["Contrast"]["description"].endswith("(Of rasterpipe-example 1.2.)")
     assert "Of rasterpipe" not in definitions["Window"]["description"]
-    assert "`relief`" not in catalogue.operations_table()  # what is installed here is no matter of the README
+    assert "`contrast`" not in catalogue.operations_table()  # what is installed here is no matter of the README
 
 
 def test_a_run_is_continued_by_the_same_version_alone(
@@ -124,11 +124,11 @@ def test_a_run_is_continued_by_the_same_version_alone(
     padded = np.pad(pixels, ((0, 0), (1, 1)), mode="symmetric")
     expected = pixels - (padded[:, :-2] * np.float32(0.5) + padded[:, 2:] * np.float32(0.5))
     np.testing.assert_array_equal(harness.read(Path(config["output"]["path"]), "edges/value")[0], expected)
-    assert load(config).parts["operations"] == {"relief": {"version": 1, "rasterpipe-example": "1.2"}}
+    assert load(config).parts["operations"] == {"contrast": {"version": 1, "rasterpipe-example": "1.2"}}
     assert api.run(config, resume=True)["blocks"] == 0
     put_example(site, "1.3")
     forget(monkeypatch, site)
-    with pytest.raises(OutputError, match=r'operations.relief.rasterpipe-example was "1.2", is "1.3"'):
+    with pytest.raises(OutputError, match=r'operations.contrast.rasterpipe-example was "1.2", is "1.3"'):
         api.run(config, resume=True)
 
 
@@ -163,8 +163,8 @@ def test_messages_say_whose_an_operation_is(site: Path, tmp_path: Path) -> None:
 def test_a_fault_is_its_owners(install: Install, config: dict[str, Any], tmp_path: Path) -> None:
     module = """
 from typing import Literal
-from rasterpipe_example.relief import Relief
-class Faulty(Relief):
+from rasterpipe_example.contrast import Contrast
+class Faulty(Contrast):
     op: Literal["faulty"]
     def output_specs(self, specs):
         return {}["nothing"]
@@ -180,18 +180,18 @@ class Faulty(Relief):
 def test_a_name_taken_twice_is_refused_with_both_owners(install: Install) -> None:
     module = """
 from typing import Literal
-from rasterpipe_example.relief import Relief
+from rasterpipe_example.contrast import Contrast
 from tests.sources import PROJECT
-class Mine(Relief):
-    op: Literal["relief"]
-class Window(Relief):
+class Mine(Contrast):
+    op: Literal["contrast"]
+class Window(Contrast):
     op: Literal["window"]
 """
     install("rasterpipe-other", "3.0", {"mine": "other:Mine", "window": "other:Window"}, other=module)
-    twice = "the operation 'relief' is taken twice, by rasterpipe-other 3.0 and by rasterpipe-example 1.2"
+    twice = "the operation 'contrast' is taken twice, by rasterpipe-example 1.2 and by rasterpipe-other 3.0"
     ours = f"the operation 'window' is taken twice, by rasterpipe {__version__} and by rasterpipe-other 3.0; uninstall"
     assert f"note: {ours}" in call("ops").stdout
-    for op, text in (("relief", twice), ("window", ours)):
+    for op, text in (("contrast", twice), ("window", ours)):
         assert op not in registry.registry()
         with pytest.raises(PipelineError) as caught:
             load_pipeline({"inputs": {"a": "a.zarr"}, "steps": [{"name": "s", "op": op}], "output": {"path": "b.zarr"}})
@@ -225,8 +225,8 @@ BROKEN = {
     ),
     "domain": (
         "domain",
-        "from typing import Literal\nfrom rasterpipe_example.relief import Relief\n"
-        "class Foreign(Relief):\n    op: Literal['foreign']\n    domain = 'integer'",
+        "from typing import Literal\nfrom rasterpipe_example.contrast import Contrast\n"
+        "class Foreign(Contrast):\n    op: Literal['foreign']\n    domain = 'integer'",
         "Foreign.domain must be 'float' or 'native', got 'integer'",
     ),
 }
@@ -242,7 +242,7 @@ def test_what_cannot_be_used_is_named_and_the_rest_works(install: Install) -> No
     for text in texts:
         assert f"note: {text}\n" in listed
     assert sorted(json.loads(call("ops", "--json").stdout)["notes"]) == sorted(texts)
-    assert call("ops", "relief").exit_code == 0
+    assert call("ops", "contrast").exit_code == 0
     with pytest.raises(PipelineError, match="unknown operation 'hollow'") as caught:
         load_pipeline({"inputs": {"a": "a"}, "steps": [{"name": "s", "op": "hollow"}], "output": {"path": "b.zarr"}})
     assert texts[list(BROKEN).index("hollow")] in str(caught.value)
@@ -252,8 +252,8 @@ def test_what_cannot_be_used_is_named_and_the_rest_works(install: Install) -> No
 def test_an_operation_without_an_example_is_described(install: Install) -> None:
     module = """
 from typing import Literal
-from rasterpipe_example.relief import Relief
-class Mute(Relief):
+from rasterpipe_example.contrast import Contrast
+class Mute(Contrast):
     op: Literal["mute"]
     example = ""
 """
@@ -262,7 +262,7 @@ class Mute(Relief):
 
 
 def test_no_pipeline_file_names_a_module(site: Path) -> None:
-    for op in ("rasterpipe_example.relief:Relief", "rasterpipe_example.relief", "os:system"):
+    for op in ("rasterpipe_example.contrast:Contrast", "rasterpipe_example.contrast", "os:system"):
         with pytest.raises(PipelineError, match="unknown operation"):
             load_pipeline({"inputs": {"a": "a"}, "steps": [{"name": "s", "op": op}], "output": {"path": "b.zarr"}})
 
@@ -290,12 +290,12 @@ def hold(folder: Path, names: list[str], tests: str = "") -> dict[str, list[str]
 
 @pytest.mark.thorough
 def test_the_example_keeps_the_contract(tmp_path: Path) -> None:
-    found = hold(tmp_path, ["tests:TestStretch", "tests:TestRelief"])
-    assert found == {"TestStretch": [], "TestRelief": []}
+    found = hold(tmp_path, ["tests:TestStretch", "tests:TestContrast"])
+    assert found == {"TestStretch": [], "TestContrast": []}
 
 
 def test_an_operation_is_held_to_the_contract_by_its_example(tmp_path: Path) -> None:
-    assert hold(tmp_path, ["relief:Relief"], "reference or layout or explains") == {"TestRelief": []}
+    assert hold(tmp_path, ["contrast:Contrast"], "reference or layout or explains") == {"TestContrast": []}
 
 
 BREACHES = {

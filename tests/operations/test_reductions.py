@@ -50,6 +50,8 @@ TABLES: dict[str, Step] = {
     "few cells": PALETTE | {"max_cells": 256},
     "components": {"name": "cells", "op": "components", "input": "image", "where": "b1 > 120", "connectivity": 8},
     "threshold": {"name": "bright", "op": "threshold", "input": "image", "method": "otsu"},
+    "percentages of a ramp": {"name": "tinted", "op": "relief", "input": "image", "bands": [1]}
+    | {"colors": [["0%", 0, 0, 255], ["50%", 255, 255, 0], ["100%", 255, 0, 0]]},
     "k-means": PALETTE | {"method": "kmeans", "sweeps": 2},
 }
 """A reduction of each kind."""
@@ -165,7 +167,9 @@ def partial(job: Job, planned: Pass, part: Region, tables: Any) -> Table:
             raise AssertionError("no step is measured here")
 
     def fetch(raster: str, region: Region, out: np.ndarray, periodic: bool) -> None:
-        job.readers[raster].read(region, out)
+        reader = job.readers[raster]
+        bands = [reader.spec.bands.index(band) for band in planned.specs[raster].bands]
+        reader.read(region, out, bands if len(bands) < reader.spec.num_bands else None)
 
     compute_block(planned, part, fetch, Fresh(), tables=tables, collector=Keep())
     return found[0]

@@ -71,7 +71,7 @@ def test_lazy_gives_the_bits_of_a_run(data: st.DataObject) -> None:
         if not loadable(source, steps, folder):
             return
         expected = harness.whole(source, steps, folder)
-        expected = {path: values for path, values in expected.items() if not path.endswith("/quality")}
+        expected = {path: v for path, v in expected.items() if not path.endswith("/quality") and "/table/" not in path}
     got = pipeline.apply(steps, lazy_array(raster), dims=",".join(raster.dims), nodata=raster.nodata)
     got = got if isinstance(got, dict) else {next(iter(expected)): got}
     assert got.keys() == expected.keys()

@@ -9,10 +9,10 @@ from pydantic import PrivateAttr
 
 from pipeline.model.region import Halo, Region
 from pipeline.operations.base import Specs
-from rasterpipe_example.relief import Relief
+from rasterpipe_example.contrast import Contrast
 
 
-class RunningSum(Relief):
+class RunningSum(Contrast):
     """Sums along the rows of a block, whose bits depend on where it begins."""
 
     example: ClassVar[str] = "{name: sums, op: running_sum, input: image}"
@@ -24,7 +24,7 @@ class RunningSum(Relief):
             out["value"].part(region)[...] = np.cumsum(blocks["input"].part(region) * 0.1, axis=axis)
 
 
-class MoreScratch(Relief):
+class MoreScratch(Contrast):
     """Allocates more than it says."""
 
     example: ClassVar[str] = "{name: more, op: more_scratch, input: image}"
@@ -39,7 +39,7 @@ class MoreScratch(Relief):
             out["value"].part(region)[...] = spare[0] - spare[3]
 
 
-class OtherDtype(Relief):
+class OtherDtype(Contrast):
     """Hands over another dtype than it declares."""
 
     example: ClassVar[str] = "{name: other, op: other_dtype, input: image}"
@@ -50,7 +50,7 @@ class OtherDtype(Relief):
         out["value"].values = out["value"].values.astype(np.float16)
 
 
-class HaloTooSmall(Relief):
+class HaloTooSmall(Contrast):
     """Reads a column that it did not ask for."""
 
     example: ClassVar[str] = "{name: small, op: halo_too_small, input: image}"
@@ -60,7 +60,7 @@ class HaloTooSmall(Relief):
         return {"input": Halo(left=1)}
 
 
-class PadsWithin(Relief):
+class PadsWithin(Contrast):
     """Makes its own edge of each block."""
 
     example: ClassVar[str] = "{name: pads, op: pads_within, input: image}"
@@ -77,7 +77,7 @@ class PadsWithin(Relief):
         super().apply({"input": block}, tables, out, region)
 
 
-class HaloTooLarge(Relief):
+class HaloTooLarge(Contrast):
     """Asks for a column that it does not read."""
 
     example: ClassVar[str] = "{name: large, op: halo_too_large, input: image}"
@@ -87,7 +87,7 @@ class HaloTooLarge(Relief):
         return {"input": Halo(left=1, right=2)}
 
 
-class ChangesInput(Relief):
+class ChangesInput(Contrast):
     """Computes in the block that it was handed."""
 
     example: ClassVar[str] = "{name: changes, op: changes_input, input: image}"
@@ -98,7 +98,7 @@ class ChangesInput(Relief):
         blocks["input"].part(region)[...] = 0
 
 
-class NotPicklable(Relief):
+class NotPicklable(Contrast):
     """Holds what cannot go to a worker."""
 
     example: ClassVar[str] = "{name: local, op: not_picklable, input: image}"

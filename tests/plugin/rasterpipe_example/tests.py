@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from pipeline.testing import Expected, OperationContract, pad
-from rasterpipe_example.relief import Relief
+from rasterpipe_example.contrast import Contrast
 from rasterpipe_example.stretch import Stretch
 
 
@@ -21,7 +21,7 @@ class TestStretch(OperationContract):
     reference = stretched
 
 
-def relief(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
+def contrast(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
     eps = np.finfo(step.working_dtype(dtype)).eps
     padded = np.stack([pad(plane, 0, 1, "reflect", None) for plane in planes])
     left, right = padded[..., :-2], padded[..., 2:]
@@ -31,6 +31,6 @@ def relief(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
     return {"value": (np.abs(value) if step.absolute else value, bound)}
 
 
-class TestRelief(OperationContract):
-    operation = Relief
-    reference = relief
+class TestContrast(OperationContract):
+    operation = Contrast
+    reference = contrast

@@ -161,7 +161,14 @@ def test_a_port_that_is_taken(server: Server, folder: Path) -> None:
 def test_the_command_serves_until_it_is_stopped(folder: Path) -> None:
     command = [sys.executable, "-m", "pipeline", "view", str(folder / "photo.tif"), "--no-browser"]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as run:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background ignores it
+    ) as run:
         assert run.stdout is not None
         assert run.stderr is not None
         line = run.stdout.readline()

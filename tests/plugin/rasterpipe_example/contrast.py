@@ -11,13 +11,13 @@ from pipeline.model.region import Halo, Region
 from pipeline.operations.base import Block, Operation, Specs
 
 
-class Relief(Operation):
+class Contrast(Operation):
     """Each pixel minus the mean of its left and its right neighbour."""
 
-    example: ClassVar[str] = "{name: edges, op: relief, input: image}"
+    example: ClassVar[str] = "{name: edges, op: contrast, input: image}"
     outputs_text: ClassVar[Mapping[str, str]] = {"value": "working dtype"}
 
-    op: Literal["relief"]
+    op: Literal["contrast"]
     absolute: bool = False
     """Whether the sign is left out."""
 
