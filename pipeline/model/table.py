@@ -36,7 +36,22 @@ class TableSpec:
         return {"band": len(self.bands), "bin": max(len(self.edges) - 1, 0)}
 
     @property
+    def flat_names(self) -> dict[str, list[str]]:
+        """What columns are called in a file of one row a label: by band ``mean_B04``, by bin ``histogram_B04_10``."""
+        bins = [_shortest(edge) for edge in self.edges[:-1]]
+        each = {"band": list(self.bands), "bin": [f"{band}_{edge}" for band in self.bands for edge in bins]}
+        return {
+            name: [name] if dims[-1] not in each else [f"{name}_{one}" for one in each[dims[-1]]]
+            for name, dims in self.columns.items()
+        }
+
+    @property
     def num_bytes(self) -> int | None:
         """The bytes of the table at most; None where only the pixels tell."""
         row = sum(8 * (len(self.bands) if "band" in dims else 1) for dims in self.columns.values())
         return None if self.most_rows is None else row * self.most_rows
+
+
+def _shortest(edge: float) -> str:
+    """Return the digits of an edge that tell it from all others."""
+    return f"{edge:g}" if float(f"{edge:g}") == edge else repr(edge)

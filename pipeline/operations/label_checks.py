@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from pipeline.kernels.label_geometry import SHAPES
 from pipeline.kernels.label_weights import MOMENTS
 from pipeline.model.errors import PipelineError
 from pipeline.model.raster import LAYER, RasterSpec
+from pipeline.model.table import TableSpec
 from pipeline.operations.base import Operation
 from pipeline.operations.exact import require_exact
 from pipeline.operations.label_values import Selection
 
 _WEIGHABLE = frozenset({*MOMENTS, "min", "max", "range", "centroid", "bbox", *SHAPES})
 """What is computed with weights; of these the geometry is of all pixels that bear a label."""
+
+MOST_FIELDS = 1900
+"""Columns of a GeoPackage beside attributes: SQLite has up to 2000."""
 
 
 def check_labels(name: str, labels: RasterSpec, are_painted: bool) -> None:
@@ -68,4 +73,24 @@ def check_values(operation: Operation, source: RasterSpec, selection: Selection)
             f"{selection.counted[0]} is for 8 and 16 bits, the input is {source.dtype.name}; cast it first: "
             "{op: cast, dtype: int16}",
             ("statistics",),
+        )
+
+
+def check_fields(spec: TableSpec, table: str | None) -> None:
+    """Refuse a GeoPackage of more columns than one can have, or of such as differ by capitals alone."""
+    if table is None or not table.endswith(".gpkg"):
+        return
+    names = [name for each in spec.flat_names.values() for name in each]
+    if len(names) > MOST_FIELDS:
+        raise PipelineError(
+            f"the table has {len(names):,} columns ({len(spec.bands)} bands), and a .gpkg up to {MOST_FIELDS:,}; write "
+            "a .parquet, or take fewer bins or `bands`",
+            ("table",),
+        )
+    folded = Counter(name.casefold() for name in names)
+    if alike := [name for name in names if folded[name.casefold()] > 1]:
+        raise PipelineError(
+            f"columns of a .gpkg differ by more than capitals, and {', '.join(alike[:2])} do not; write a .parquet, or "
+            "choose other `bands`",
+            ("table",),
         )

@@ -15,8 +15,6 @@ from pipeline.operations.fields import Count
 MOST_BINS = 65_536
 AUTOMATIC = 256
 """Bins of 8 and 16 bits, over the dtype's range."""
-MOST_FIELDS = 1900
-"""Columns of a GeoPackage: SQLite has up to 2000."""
 
 Edge = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -92,14 +90,3 @@ def _equal(dtype: np.dtype, num: int, ends: tuple[float, float]) -> np.ndarray:
             ("histogram",),
         )
     return edges
-
-
-def check_fields(edges: np.ndarray, num_bands: int, table: str | None) -> None:
-    """Refuse a GeoPackage of more columns than one can have."""
-    num = num_bands * num_bins(edges)
-    if table is not None and table.endswith(".gpkg") and num > MOST_FIELDS:
-        raise PipelineError(
-            f"the histogram has {num:,} columns ({num_bands} bands), and a .gpkg up to {MOST_FIELDS:,}; write a "
-            ".parquet, or take fewer bins or `bands`",
-            ("table",),
-        )

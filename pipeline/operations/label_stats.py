@@ -26,8 +26,8 @@ from pipeline.operations.difference import Spacing, check_spacing, placed_by_geo
 from pipeline.operations.exact import keep_dtype, require_exact
 from pipeline.operations.fields import Percentile, percentile_name
 from pipeline.operations.label_bytes import WEIGHTED, row_bytes
-from pipeline.operations.label_checks import check_labels, check_values, check_weights
-from pipeline.operations.label_histogram import Histogram, check_fields, edges_of, num_bins
+from pipeline.operations.label_checks import check_fields, check_labels, check_values, check_weights
+from pipeline.operations.label_histogram import Histogram, edges_of, num_bins
 from pipeline.operations.label_layers import ignored, label_layers, layer_table, patch_of
 from pipeline.operations.label_shapes import MEASURED, Geometry, check_geometry
 from pipeline.operations.label_values import COUNTED, Selection
@@ -157,7 +157,7 @@ class LabelStats(HasUnits, NeedsGrid, WritesTableFiles, Reduction):
         check_values(self, specs["input"], self._selection)
         if self.geometry:
             check_geometry(self.geometry, specs["input"], self.spacing)
-        check_fields(edges_of(self.histogram, specs["input"]), specs["input"].num_bands, self.table)
+        check_fields(self.table_spec(specs), self.table)
         return {name: self._output(name, specs["input"]) for name in self.recolor}
 
     def _output(self, name: str, source: RasterSpec) -> RasterSpec:

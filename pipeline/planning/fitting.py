@@ -201,7 +201,8 @@ class Fitter:
         workers, fewer = ("1 worker", "") if busy == 1 else (f"{busy} workers", ", use fewer workers")
         if self.settings.grids is None:
             needs = f"the run may use {format_bytes(have)}, but needs at least {format_bytes(need)}"
-            remedy = f"set it to {format_bytes(need, up=True)} or more{fewer}, or smaller output chunks"
+            smaller = ", or smaller output chunks" if smallest.writes else ""
+            remedy = f"set it to {format_bytes(need, up=True)} or more{fewer}{smaller}"
         else:
             needs = f"the unfinished run's blocks need at least {format_bytes(need)}, and may use {format_bytes(have)}"
             remedy = f"give `--memory {format_bytes(need, up=True)}` or more{fewer.replace(', use', ', or')}"

@@ -12,6 +12,8 @@ import zarr
 
 import pipeline
 from pipeline.model.errors import PipelineError
+from pipeline.model.table import TableSpec
+from pipeline.operations.label_checks import check_fields
 from pipeline.storage.tables import TableWriter
 from pipeline.verbs.load import load
 from tests import harness
@@ -110,7 +112,11 @@ def test_histograms_larger_than_the_memory_for_tables(tmp_path: Path, monkeypatc
             {"histogram": {"bins": 9, "range": [1e9, 1e9 + 100]}},
             r"9 bins from 1e\+09 to 1\.0000001e\+09 have no edges",
         ),
-        ("uint16", {"histogram": {"bins": 2000, "range": [0, 1]}, "table": "t.gpkg"}, "a .gpkg up to 1,900"),
+        (
+            "uint16",
+            {"histogram": {"bins": 2000, "range": [0, 1]}, "table": "t.gpkg"},
+            "columns .* a .gpkg up to 1,900",
+        ),
         ("uint8", {"statistics": []}, "or there must be `percentiles:`, `histogram:`"),
     ],
 )
@@ -118,3 +124,17 @@ def test_what_does_not_fit_is_refused(dtype: str, change: dict[str, Any], words:
     source = harness.store(Raster(np.zeros((5, 5), dtype), ("y", "x")), tmp_path / "in.zarr")
     with pytest.raises(PipelineError, match=words):
         load(harness.document(source, [STEP | change], tmp_path / "out.zarr"))
+
+
+@pytest.mark.parametrize(
+    ("bands", "words"),
+    [
+        (("Red", "red"), "columns of a .gpkg differ by more than capitals, and mean_Red, mean_red do not"),
+        (tuple(f"b{k}" for k in range(950)), r"the table has 1,901 columns \(950 bands\), and a .gpkg up to 1,900"),
+    ],
+)
+def test_columns_that_a_geopackage_cannot_have_are_refused(bands: tuple[str, ...], words: str) -> None:
+    spec = TableSpec({"label": ("label",), "mean": ("label", "band"), "std": ("label", "band")}, bands)
+    with pytest.raises(PipelineError, match=words):
+        check_fields(spec, "t.gpkg")
+    check_fields(spec, "t.parquet")

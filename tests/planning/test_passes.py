@@ -139,6 +139,7 @@ def test_the_memory_that_a_refusal_names_is_enough(steps: list[dict[str, Any]], 
     with pytest.raises(PipelineError, match="needs at least") as caught:
         plan(steps, memory_bytes=350 * 2**20, **options)
     assert ("use fewer workers" in str(caught.value)) is (workers > 1)
+    assert ("smaller output chunks" in str(caught.value)) is (steps is not PALETTE)
     enough = asked_for(caught)
     assert plan(steps, memory_bytes=enough, **options).peak_bytes <= enough
     with pytest.raises(PipelineError, match="needs at least"):

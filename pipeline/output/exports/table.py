@@ -119,22 +119,12 @@ class _Stored:
         return np.asarray(self._arrays["label"][:])
 
     def rows(self, first: int, last: int) -> dict[str, tuple[str, np.ndarray]]:
-        """Return rows from one to another, a column for each band (``mean_B04``), with what it is of (``mean``).
-
-        Of a histogram one for each band and bin, which is called by its left edge (``histogram_B04_10``).
-        """
+        """Return rows from one to another: each column as it is called in a file (``mean_B04``), of what (``mean``)."""
         part: dict[str, tuple[str, np.ndarray]] = {}
-        for name, dims in self._spec.columns.items():
+        for name, names in self._spec.flat_names.items():
             column = np.asarray(self._arrays[name][first:last])
-            if "bin" in dims:
-                bins = [_short(edge) for edge in self._spec.edges[:-1]]
-                flat = column.reshape(len(column), len(self._spec.bands) * len(bins))
-                names = [f"{name}_{band}_{edge}" for band in self._spec.bands for edge in bins]
-                part |= {full: (name, flat[:, i]) for i, full in enumerate(names)}
-            elif "band" in dims:
-                part |= {f"{name}_{band}": (name, column[:, i]) for i, band in enumerate(self._spec.bands)}
-            else:
-                part[name] = name, column
+            flat = column.reshape(len(column), len(names))
+            part |= {full: (name, flat[:, i]) for i, full in enumerate(names)}
         return part
 
     def parts(self) -> Iterator[Columns]:
@@ -142,11 +132,6 @@ class _Stored:
         num_rows = next(iter(self._arrays.values())).shape[0]
         for first in range(0, max(1, num_rows), ROWS):
             yield {name: column for name, (_, column) in self.rows(first, first + ROWS).items()}
-
-
-def _short(edge: float) -> str:
-    """Return the digits of an edge that tell it from all others."""
-    return f"{edge:g}" if float(f"{edge:g}") == edge else repr(edge)
 
 
 def _write_csv(path: Path, parts: Iterator[Columns]) -> None:

@@ -80,9 +80,10 @@ def parse_polygons(
         sides.append(_sides(edges, owner, directions))
     if repaired:
         some = ", ".join(map(str, repaired[:5])) + (", ..." if len(repaired) > 5 else "")
-        said.append(f"{len(repaired):,} invalid polygons are repaired: {some}")
+        invalid = "invalid polygon is" if len(repaired) == 1 else "invalid polygons are"
+        said.append(f"{len(repaired):,} {invalid} repaired: {some}")
     if empty:
-        said.append(f"{empty:,} features have no geometry, and so no pixel")
+        said.append(f"{empty:,} {'feature has' if empty == 1 else 'features have'} no geometry, and so no pixel")
     edges, starts = _joined(parts), np.cumsum(starts)
     return Polygons(edges, np.concatenate(sides), starts, ids, _boxes(edges, starts))
 

@@ -207,7 +207,8 @@ def _outside(polygons: Polygons, grid: RasterSpec) -> Iterator[str]:
     if number == len(polygons.ids):
         yield "none of the polygons meets the raster; see whether both name their coordinate systems"
     elif number:
-        yield f"{number:,} of {len(polygons.ids):,} polygons lie outside the raster, and have no pixel"
+        verbs = ("lies", "has") if number == 1 else ("lie", "have")
+        yield f"{number:,} of {len(polygons.ids):,} polygons {verbs[0]} outside the raster, and {verbs[1]} no pixel"
 
 
 def _overlaps(layers: Layers, zones: Zones) -> Iterator[str]:
@@ -217,7 +218,8 @@ def _overlaps(layers: Layers, zones: Zones) -> Iterator[str]:
             yield f"{layers.refusal}; where they have, a pixel is as `overlap: {zones.overlap}` says"
         return
     pairs = ", ".join(f"{a} and {b}" for a, b in layers.pairs) + (", ..." if layers.num_pairs > 3 else "")
-    told = f"{layers.num_pairs:,} pairs of polygons have pixels in common ({pairs}): "
+    pair = "pair of polygons has" if layers.num_pairs == 1 else "pairs of polygons have"
+    told = f"{layers.num_pairs:,} {pair} pixels in common ({pairs}): "
     if zones.overlap == "layers":
         yield f"{told}they are read as {layers.number} bands, in none of which two have"
     elif zones.overlap == "last":

@@ -156,10 +156,10 @@ def test_what_is_odd_is_said_and_has_its_place(tmp_path: Path) -> None:
     assert set(np.unique(read(reader))) == {0, 1, 5, 6}
     assert (read(reader) == 6).sum() == 36
     assert reader.describe()["warnings"] == [
-        "1 invalid polygons are repaired: 1",
+        "1 invalid polygon is repaired: 1",
         "2 features have no geometry, and so no pixel",
-        "1 of 7 polygons lie outside the raster, and have no pixel",
-        "1 pairs of polygons have pixels in common (5 and 6): such a pixel is of the last in the file",
+        "1 of 7 polygons lies outside the raster, and has no pixel",
+        "1 pair of polygons has pixels in common (5 and 6): such a pixel is of the last in the file",
     ]
     far = reader_of(write(tmp_path / "c.gpkg", [outside]))
     assert "none of the polygons meets the raster" in far.describe()["warnings"][0]
