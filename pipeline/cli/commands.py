@@ -235,7 +235,8 @@ def apply(operation: str, arguments: tuple[str, ...], as_json: bool, **options: 
     *assignments, source, target = arguments if len(arguments) > 1 else (*arguments, "")
     for path in (source, target):
         if not path or ("=" in path and not Path(path).exists()):
-            raise click.UsageError("give SRC and DST at the end: the raster to read and the store to write")
+            found = f", and {path} before them" if path else ""
+            raise click.UsageError(f"give SRC and DST at the end: the raster to read and the store to write{found}")
     source = source if "://" in source else str(Path(source).absolute())
     facts = api.apply_operation(operation, pairs(assignments, "KEY=VALUE"), source, target, **options)
     print_summary(facts.to_dict(), as_json, text.format_run(facts))

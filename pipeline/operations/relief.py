@@ -146,7 +146,10 @@ class Relief(ReadsMatrices, Reduction):
     def fold(self, partial: Table, state: Table, sweep: int) -> Table:
         low, high = float(partial["low"][0]), float(partial["high"][0])
         if low > high:
-            raise InputUnfit(f"step {self.name!r}: no pixel is valid, so percentages are of nothing; give numbers")
+            raise InputUnfit(
+                f"step {self.name!r}: no pixel has a finite value, so there is no smallest and no largest, of which "
+                "percentages and named ramps are; give values"
+            )
         return self._ramp(low, high)
 
     def _ramp(self, low: float, high: float) -> Table:

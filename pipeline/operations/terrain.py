@@ -133,7 +133,8 @@ class Terrain(NeedsGrid, HasUnits, Operation):
         for field, of in USED_BY.items():
             if getattr(self, field) != type(self).model_fields[field].default and not of & set(self.outputs):
                 raise PipelineError(
-                    f"is for {', '.join(sorted(of))}, and the outputs are {', '.join(self.outputs)}; leave it out",
+                    f"is for {', '.join(sorted(of))}, and the outputs are {', '.join(self.outputs)}; leave it out, or "
+                    "add such an output",
                     (field,),
                 )
         return self
@@ -146,9 +147,10 @@ class Terrain(NeedsGrid, HasUnits, Operation):
             if {"aspect", "hillshade"} & set(self.outputs) and source.transform and source.transform.is_rotated:
                 notes.append(f"{self.name}: the raster is rotated; north is taken to be where its columns go up")
             return self.model_copy(update={"spacing": Ground(*signed(source, self.spacing))})
-        if self.spacing is None and source.transform is None:
+        if self.spacing is None and (source.transform is None or source.crs is None):
+            lacks = "georeference" if source.transform is None else "coordinate system"
             raise PipelineError(
-                "needed, as the raster has no georeference: the side of a pixel in the unit of the heights, such as "
+                f"needed, as the raster has no {lacks}: the side of a pixel in the unit of the heights, such as "
                 "`spacing: 30` or `spacing: [30, 20]`",
                 ("spacing",),
             )

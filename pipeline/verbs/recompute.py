@@ -154,7 +154,7 @@ class Recomputation:
             kind = "an image" if is_ome_zarr(self.output) else "a GeoTIFF"
             raise OutputError(
                 f"{self.output}: its pixels may depend on tables ({', '.join(specs)}), which {kind} does not hold; "
-                "verify  the store of its run, or compute all of it again (--all)"
+                "verify the store of its run, or compute all of it again (--all)"
             )
         tables = {name: read_table(self.output, name, spec) for name, spec in specs.items()}
         for _ in range(number):

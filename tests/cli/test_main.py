@@ -496,6 +496,11 @@ ARGUMENTS: dict[str, tuple[list[str], int, str]] = {
     "nothing to apply": (["apply", "window"], 2, "Missing argument '[KEY=VALUE ...] SRC DST'"),
     "apply without DST": (["apply", "window", "scene.zarr"], 2, "give SRC and DST at the end"),
     "apply with parameters only": (["apply", "window", "size=3", "scene.zarr"], 2, "give SRC and DST at the end"),
+    "apply with parameters behind": (
+        ["apply", "window", "scene.zarr", "new.zarr", "size=3"],
+        2,
+        "the raster to read and the store to write, and size=3 before them",
+    ),
     "apply without value": (["apply", "window", "size", "scene.zarr", "new.zarr"], 2, "expected KEY=VALUE, got 'size'"),
     "apply with an even window": (
         ["apply", "window", "size=4", "scene.zarr", "new.zarr"],

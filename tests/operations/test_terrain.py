@@ -207,12 +207,18 @@ def test_what_depends_on_no_side_needs_none(tmp_path: Path) -> None:
     assert np.isfinite(found["tri"][1:-1, 1:-1]).all()
     with pytest.raises(PipelineError, match=r"spacing: needed, as the raster has no georeference.*`spacing: 30`"):
         compute(source, tmp_path, outputs=["slope"])
+    without_crs = write(tmp_path / "dem.tif", hills("int16"), crs="")
+    with pytest.raises(PipelineError, match=r"spacing: needed, as the raster has no coordinate system.*`spacing: 30`"):
+        compute(without_crs, tmp_path, outputs=["slope"])
 
 
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"outputs": ["slope"], "azimuth": 10}, "azimuth: is for hillshade, and the outputs are slope; leave it out"),
+        (
+            {"outputs": ["slope"], "azimuth": 10},
+            "azimuth: is for hillshade, .* are slope; leave it out, or add such an output",
+        ),
         ({"outputs": ["tri"], "spacing": 3}, "spacing: is for aspect, hillshade, mean_curvature, .* leave it out"),
         ({"outputs": ["slope"], "flat": -1}, "flat: is for aspect"),
         ({"outputs": ["tpi"], "ring": [3, 5], "compute_edges": True}, "compute_edges: is for windows of 3 x 3"),

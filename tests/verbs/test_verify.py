@@ -269,7 +269,9 @@ def test_a_geotiff_of_another_shape_is_found(maps: Path) -> None:
 def test_a_geotiff_painted_by_a_table_is_computed_as_a_whole(config: Config, tmp_path: Path) -> None:
     path = tmp_path / "zones.tif"
     api.run({**config, "steps": STEPS[-1:], "output": {"path": str(path)}})
-    with pytest.raises(OutputError, match=r"may depend on tables \(zones\), which a GeoTIFF does not hold; .*--all"):
+    with pytest.raises(
+        OutputError, match=r"may depend on tables \(zones\), which a GeoTIFF .*; verify the store .*--all"
+    ):
         check(path)
     assert check(path, everything=True)["agrees"]
 

@@ -78,8 +78,8 @@ class RasterExport(Export):
             if len(arrays) != 1:
                 listed = ", ".join(array.raster for array in arrays) or "none"
                 raise PipelineError(
-                    f"a {self.suffix} holds one raster, and {len(arrays)} are kept ({listed}); `keep` one of them, or "
-                    f"write a .zarr and `{self.key}: FOLDER/`",
+                    f"a {self.suffix} holds one raster, and {len(arrays)} are kept ({listed}); `keep` one of them, "
+                    f"compute no other, or write a .zarr and `{self.key}: FOLDER/`",
                     ("output", "path"),
                 )
             found.append((arrays[0], Path(output.path)))

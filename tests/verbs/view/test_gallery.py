@@ -23,6 +23,7 @@ from pipeline.storage.open import open_raster
 from pipeline.verbs.view import gallery as galleries
 from pipeline.verbs.view.gallery import TILE, Gallery
 from pipeline.verbs.view.server import Server
+from tests import zarr_files
 from tests.sources import PROJECT
 from tests.views import STYLE, get, names
 
@@ -147,6 +148,14 @@ def test_a_histogram_of_a_part(server: Server, folder: Path) -> None:
         {"value": str(number), "pixels": count, "color": class_colors(number).tolist()}
         for number, count in zip(numbers, counts, strict=True)
     ]
+
+
+def test_a_view_without_finite_values_has_no_extremes(tmp_path: Path) -> None:
+    values = np.full((4, 5), np.inf, "f4")
+    values[0] = np.nan
+    gallery = Gallery([zarr_files.write(tmp_path / "ends.zarr", values)])
+    found = gallery.histogram(0, gallery.spec(0).region, [0], Style("sequential"))
+    assert (found["pixels"], found["valid"], found["finite"]) == (20, 15, 0)
 
 
 def test_a_raster_without_levels_is_read_coarsely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
