@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from scipy import ndimage
 
 import pipeline
 from pipeline import api
+from pipeline.cli.command import Command
 from pipeline.cli.main import _show_error, main
 from pipeline.operations.registry import registry
 from pipeline.output.work_folder import work_folder
@@ -828,6 +830,20 @@ def test_help_is_there_for_all() -> None:
     for command in main.commands:
         assert f"  {command} " in listed
         assert call(command, "--help").stdout.startswith(f"Usage: main {command} ")
+
+
+@pytest.mark.parametrize("name", main.commands)
+def test_every_help_begins_with_two_examples(name: str) -> None:
+    command = main.commands[name]
+    assert isinstance(command, Command)
+    assert len(command.examples) >= 2
+    usage, _, rest = call(name, "--help").stdout.partition("\n\nExamples:\n")
+    assert usage.startswith("Usage: ")
+    assert rest.startswith("".join(f"  {example}\n" for example in command.examples))
+    for example in command.examples:
+        program, called, *arguments = shlex.split(example.partition(" > ")[0])
+        assert (program, called) == ("rasterpipe", name)
+        command.make_context(name, arguments)  # which refuses what is no argument of it
 
 
 # --- a run that stops ------------------------------------------------------------------------------------------
