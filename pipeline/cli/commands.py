@@ -9,6 +9,7 @@ import click
 
 from pipeline.cli.command import command
 from pipeline.cli.doctor import doctor
+from pipeline.cli.first import init
 from pipeline.cli.options import (
     change_options,
     choice_options,
@@ -269,5 +270,5 @@ def warm(file: str | None, quiet: bool, as_json: bool, changes: dict[str, Any]) 
     print_facts({"seconds": seconds}, as_json, [f"all kernels are there, after {seconds:.1f} s"])
 
 
-COMMANDS = (run, plan, validate, info, show, view, verify, ops, schema, synth, convert, apply, warm, doctor)
+COMMANDS = (init, run, plan, validate, info, show, view, verify, ops, schema, synth, convert, apply, warm, doctor)
 """In the order in which they are listed."""
