@@ -303,11 +303,12 @@ def test_all_faults_of_a_file_are_told_at_once(here: Path) -> None:
     Path("pipeline.yaml").write_text(PIPELINE.replace("size: 3", "sise: 3").replace("[mean]", "[maen]"))
     result = call("validate", "pipeline.yaml")
     assert result.exit_code == 3
-    assert [line.partition(" ")[0] for line in result.stderr.splitlines()] == [
-        "error:",
-        "pipeline.yaml:4:32:",
-        "pipeline.yaml:4:54:",
-    ]
+    step = "      - {name: smooth, op: window, sise: 3, statistics: [maen]}"
+    title, *lines = result.stderr.splitlines()
+    assert title == "error:"
+    assert [line.partition(" ")[0] for line in lines[::3]] == ["pipeline.yaml:4:32:", "pipeline.yaml:4:54:"]
+    assert lines[1::3] == [step, step]
+    assert lines[2::3] == [f"{'':{4 + 31}}^~~~", f"{'':{4 + 53}}^~~~"]
 
 
 # what is given as the input, and what the user reads

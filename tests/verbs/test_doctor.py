@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import resource
+import sys
 import tempfile
 from email.message import Message
 from importlib import metadata
@@ -16,7 +17,7 @@ from click.testing import CliRunner
 
 from pipeline.cli.main import main
 from pipeline.kernels import machine_code
-from pipeline.verbs.doctor import machine
+from pipeline.verbs.doctor import machine, packages
 from pipeline.verbs.doctor.doctor import DoctorFacts, examine
 
 
@@ -72,6 +73,14 @@ def test_a_package_that_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = next(problem for problem in examine().problems if problem.stops)
     assert broken.what.endswith("cannot be imported: ImportError: libz.so.1 of tifffile is missing")
     assert broken.remedy == "pip install --force-reinstall 'tifffile>=2024.8'"
+
+
+def test_a_gdal_that_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rasterio", None)  # as if its library could not be loaded
+    problems: list[Any] = []
+    assert packages.describe_gdal(problems) is None
+    assert problems[0].what.startswith("rasterio cannot be imported: ModuleNotFoundError")
+    assert (problems[0].remedy, problems[0].stops) == ("pip install --force-reinstall 'rasterpipe[gdal]'", False)
 
 
 def test_packages_of_extras(monkeypatch: pytest.MonkeyPatch) -> None:

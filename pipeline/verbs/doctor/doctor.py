@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.model.facts import Facts
 from pipeline.model.version import __version__
 from pipeline.verbs.doctor.machine import describe_kernels, describe_memory, describe_processor, describe_temporary
-from pipeline.verbs.doctor.packages import describe_extra, gdal_version, problem_of, requirements, version_of
+from pipeline.verbs.doctor.packages import describe_extra, describe_gdal, problem_of, requirements, version_of
 from pipeline.verbs.doctor.problem import Problem
 
 
@@ -42,7 +42,7 @@ def examine() -> DoctorFacts:
     problems += [problem for each in needed if (problem := problem_of(each))]
     works = not any(problem.stops for problem in problems)
     return DoctorFacts(
-        versions={**versions, "GDAL": gdal_version(problems)},
+        versions={**versions, "GDAL": describe_gdal(problems) if works else None},
         processor=describe_processor(),
         kernels=describe_kernels(problems) if works else {},
         memory=describe_memory(problems) if works else {},

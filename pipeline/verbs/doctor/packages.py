@@ -63,14 +63,16 @@ def _modules(name: str) -> Iterator[str]:
             yield file.parts[0]
 
 
-def gdal_version(problems: list[Problem]) -> str | None:
-    """Return the version of GDAL that rasterio brings."""
+def describe_gdal(problems: list[Problem]) -> str | None:
+    """Return the version of GDAL, where the extra `gdal` is installed."""
     try:
         metadata.version("rasterio")
     except metadata.PackageNotFoundError:
         return None
     try:
-        return str(importlib.import_module("rasterio").__gdal_version__)
+        from pipeline.storage.gdal.dataset import gdal_version
+
+        return gdal_version()
     except Exception as error:  # a library that it needs is gone, say
         what = f"rasterio cannot be imported: {type(error).__name__}: {error}"
         problems.append(Problem(what, "pip install --force-reinstall 'rasterpipe[gdal]'", stops=False))
