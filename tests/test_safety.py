@@ -238,8 +238,10 @@ IMPORTLIB = {
     "operations/registry.py": {"'pipeline.operations'", "f'{package.__name__}.{module.name}'"},
     "output/exports/base.py": {"package", "f'{package}.{module.name}'"},
     "execution/cluster/connection.py": {"cluster.module"},
+    "verbs/doctor/packages.py": {"module"},
 }
-"""Imports by name: operations and exports of the package itself, found in its folders; a cluster, with trust."""
+"""Imports by name: operations and exports of the package itself, found in its folders; a cluster, with trust; and
+`doctor`, which reads no file of the user's, imports what the installed package needs, by its metadata."""
 
 
 def calls(path: Path) -> Iterator[ast.Call]:

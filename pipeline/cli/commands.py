@@ -7,6 +7,9 @@ from typing import Any
 
 import click
 
+from pipeline.cli.command import command
+from pipeline.cli.doctor import doctor
+from pipeline.cli.first import init
 from pipeline.cli.options import (
     change_options,
     choice_options,
@@ -24,7 +27,10 @@ from pipeline.cli.printing import fail, print_facts, print_summary
 from pipeline.cli.startup import import_api
 
 
-@click.command()
+@command(
+    "rasterpipe run pipeline.yaml",
+    "rasterpipe run pipeline.yaml --input image=scene.tif -o out.zarr --quicklook out.png",
+)
 @click.argument("file", type=click.Path(readable=False))
 @exists_options
 @click.option(
@@ -47,7 +53,7 @@ def run(file: str, as_json: bool, changes: dict[str, Any], **ways: Any) -> None:
     print_summary(facts.to_dict(), as_json, text.format_run(facts))
 
 
-@click.command()
+@command("rasterpipe plan pipeline.yaml", "rasterpipe plan pipeline.yaml --memory '2 GiB' --set steps.smooth.size=5")
 @click.argument("file", type=click.Path(readable=False))
 @change_options
 @json_option
@@ -62,7 +68,7 @@ def plan(file: str, as_json: bool, changes: dict[str, Any]) -> None:
     print_facts(facts.to_dict(), as_json, text.format_plan(facts))
 
 
-@click.command()
+@command("rasterpipe validate pipeline.yaml", "rasterpipe validate pipeline.yaml --no-inputs")
 @click.argument("file", type=click.Path(readable=False))
 @click.option("--no-inputs", is_flag=True, help="Check the file alone; open no input.")
 @change_options
@@ -78,7 +84,7 @@ def validate(file: str, no_inputs: bool, as_json: bool, changes: dict[str, Any])
     print_facts(facts.to_dict(), as_json, text.format_validate(facts, file))
 
 
-@click.command()
+@command("rasterpipe info scene.tif", "rasterpipe info cube.nc --array temperature --at time=2024-06-01")
 @click.argument("path", type=click.Path(readable=False))
 @choice_options
 @json_option
@@ -98,7 +104,7 @@ def info(path: str, chosen: dict[str, Any], as_json: bool) -> None:
     print_facts(facts.to_dict(), as_json, lines)
 
 
-@click.command()
+@command("rasterpipe verify results/out.zarr", "rasterpipe verify results/out.tif --samples 50 --input image=scene.tif")
 @click.argument("output", type=click.Path(readable=False))
 @click.option("--samples", type=click.IntRange(min=0), default=8, show_default=True, help="Regions to compute again.")
 @click.option("--all", "everything", is_flag=True, help="Compute all of it again, tables too.")
@@ -125,7 +131,7 @@ def verify(output: str, inputs: tuple[str, ...], trust: bool, as_json: bool, **o
         fail("\n".join(facts.problems), 5)
 
 
-@click.command()
+@command("rasterpipe ops", "rasterpipe ops window")
 @click.argument("name", required=False)
 @json_option
 @debug_option
@@ -141,7 +147,7 @@ def ops(name: str | None, as_json: bool) -> None:
         print_facts(facts, as_json, catalogue.format_operation(facts))
 
 
-@click.command()
+@command("rasterpipe schema", "rasterpipe schema > pipeline.schema.json")
 @click.option("--json", is_flag=True, expose_value=False, help="It is JSON in any case.")
 @debug_option
 def schema() -> None:
@@ -151,7 +157,10 @@ def schema() -> None:
     print_facts(build(), True, ())
 
 
-@click.command()
+@command(
+    "rasterpipe synth scene.zarr --size 5000 5000",
+    "rasterpipe synth scene.zarr --size 1000 1000 --bands 4 --labels segments.zarr",
+)
 @click.argument("path", type=click.Path(readable=False))
 @click.option("--size", nargs=2, type=int, required=True, metavar="H W", help="Height and width in pixels.")
 @click.option("--bands", type=int, default=16, show_default=True)
@@ -177,7 +186,11 @@ OUTPUT = ("chunks", "shards", "codec", "dims", "pyramid", "overviews", "resampli
 """Options of `convert` that are keys of `output` in a pipeline file."""
 
 
-@click.command()
+@command(
+    "rasterpipe convert scene.tif scene.zarr",
+    "rasterpipe convert scene.zarr part.tif --region 0:2000 500:2500",
+    "rasterpipe convert 'tiles/*.tif' merged.tif",
+)
 @click.argument("source", metavar="SRC", type=click.Path(readable=False))
 @click.argument("target", metavar="DST", type=click.Path(readable=False))
 @part_options
@@ -201,9 +214,7 @@ OUTPUT = ("chunks", "shards", "codec", "dims", "pyramid", "overviews", "resampli
 def convert(source: str, target: str, as_json: bool, part: dict[str, Any], **options: Any) -> None:
     """Convert a raster, or a part of it, from SRC to DST: to Zarr, TIFF (.tif) or OME-Zarr (.ome.zarr).
 
-    Pixels, georeference and what else the file says are kept. Examples: rasterpipe convert scene.tif scene.zarr;
-    rasterpipe convert scene.zarr part.tif --region 0:2000 500:2500; of a pattern, the files that it meets are merged:
-    rasterpipe convert 'tiles/*.tif' merged.tif
+    Pixels, georeference and what else the file says are kept. Of a pattern, the files that it meets are merged.
     """
     import_api()
     from pipeline import api
@@ -214,7 +225,10 @@ def convert(source: str, target: str, as_json: bool, part: dict[str, Any], **opt
     print_summary(facts.to_dict(), as_json, text.format_run(facts))
 
 
-@click.command()
+@command(
+    "rasterpipe apply window size=5 scene.zarr smooth.zarr",
+    "rasterpipe apply window size=5 'statistics=[mean,std]' scene.tif smooth.tif --region 0:500 :",
+)
 @click.argument("operation", metavar="OP")
 @click.argument("arguments", nargs=-1, required=True, metavar="[KEY=VALUE ...] SRC DST")
 @part_options
@@ -224,10 +238,7 @@ def convert(source: str, target: str, as_json: bool, part: dict[str, Any], **opt
 @json_option
 @debug_option
 def apply(operation: str, arguments: tuple[str, ...], as_json: bool, **options: Any) -> None:
-    """Run one operation without a pipeline file: from SRC to DST.
-
-    Example: rasterpipe apply window size=5 statistics=[mean,std] scene.zarr smooth.zarr
-    """
+    """Run one operation without a pipeline file: from SRC to DST."""
     import_api()
     from pipeline import api
     from pipeline.cli import text
@@ -242,7 +253,7 @@ def apply(operation: str, arguments: tuple[str, ...], as_json: bool, **options: 
     print_summary(facts.to_dict(), as_json, text.format_run(facts))
 
 
-@click.command()
+@command("rasterpipe warm", "rasterpipe warm pipeline.yaml")
 @click.argument("file", type=click.Path(readable=False), required=False)
 @change_options
 @quiet_option
@@ -260,5 +271,5 @@ def warm(file: str | None, quiet: bool, as_json: bool, changes: dict[str, Any]) 
     print_facts({"seconds": seconds}, as_json, [f"all kernels are there, after {seconds:.1f} s"])
 
 
-COMMANDS = (run, plan, validate, info, show, view, verify, ops, schema, synth, convert, apply, warm)
+COMMANDS = (init, run, plan, validate, info, show, view, verify, ops, schema, synth, convert, apply, warm, doctor)
 """In the order in which they are listed."""

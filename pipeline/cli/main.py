@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from pipeline.cli.commands import COMMANDS
+from pipeline.cli.excerpt import with_excerpts
 from pipeline.cli.options import DEBUG
 from pipeline.cli.printing import fail
 from pipeline.model.errors import NO_MEMORY, RasterpipeError, Terminated, interruption
@@ -31,6 +32,7 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         _quiet_libraries()
         _check_working_folder()
+        given = set(ctx.args)  # an excerpt is of a file that the user has named
         try:
             with _stoppable():
                 return super().invoke(ctx)
@@ -45,7 +47,7 @@ class _Group(click.Group):
             if isinstance(error, MemoryError) or "can't start new thread" in str(error):
                 fail(f"{NO_MEMORY}; give --memory less, or raise the limit", 1)
             if isinstance(error, RasterpipeError):
-                fail(str(error), error.exit_code)
+                fail(with_excerpts(str(error), given), error.exit_code)
             fail(f"a fault of {_whose(error)}: {type(error).__name__}: {error}; --debug shows where", 1)
 
 

@@ -7,12 +7,16 @@ from typing import Any
 
 import click
 
+from pipeline.cli.command import command
 from pipeline.cli.options import choice_options, debug_option, json_option, quiet_option
 from pipeline.cli.printing import print_facts, print_summary
 from pipeline.cli.startup import import_api
 
 
-@click.command()
+@command(
+    "rasterpipe show results/out.zarr -o out.png",
+    "rasterpipe show scene.tif results/out.zarr/smooth/mean -o both.png --size 800",
+)
 @click.argument("results", nargs=-1, required=True, metavar="RESULT...", type=click.Path(readable=False))
 @click.option("-o", "--output", "target", metavar="PNG", required=True, help="The picture to write.")
 @click.option("--size", type=int, help="About the pixels of the longer side of each. Default: 1000; of several 500.")
@@ -22,11 +26,7 @@ from pipeline.cli.startup import import_api
 @json_option
 @debug_option
 def show(results: tuple[str, ...], target: str, as_json: bool, **options: Any) -> None:
-    """Draw RESULTs (output stores, arrays in them, TIFFs, what else is an input) side by side into a PNG.
-
-    Examples: rasterpipe show results/out.zarr -o out.png; rasterpipe show scene.tif results/out.zarr/smooth/mean -o
-    both.png --size 800
-    """
+    """Draw RESULTs (output stores, arrays in them, TIFFs, what else is an input) side by side into a PNG."""
     import_api()
     from pipeline import api
 
@@ -35,7 +35,7 @@ def show(results: tuple[str, ...], target: str, as_json: bool, **options: Any) -
     print_summary(facts.to_dict(), as_json, [f"{facts.path}: {drawn}, {facts.size[1]} x {facts.size[0]} pixels"])
 
 
-@click.command()
+@command("rasterpipe view results/out.zarr", "rasterpipe view scene.tif results/out.zarr --no-browser --port 8000")
 @click.argument("results", nargs=-1, required=True, metavar="OUTPUT...", type=click.Path(readable=False))
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of 127.0.0.1. Default: one that is free.")
 @click.option("--no-browser", is_flag=True, help="Print the address, and open no browser.")
@@ -45,8 +45,7 @@ def show(results: tuple[str, ...], target: str, as_json: bool, **options: Any) -
 def view(results: tuple[str, ...], port: int, no_browser: bool, as_json: bool, **ways: Any) -> None:
     """Look at OUTPUTs (output stores, arrays in them, TIFFs, what else is an input) on a map in the browser.
 
-    The server listens to this machine alone, until Ctrl-C. Examples: rasterpipe view results/out.zarr; rasterpipe view
-    scene.tif results/out.zarr --no-browser --port 8000
+    The server listens to this machine alone, until Ctrl-C.
     """
     import_api()
     from pipeline import api

@@ -62,10 +62,11 @@ def secret_variable(text: str) -> str | None:
     ['DB_PASSWORD', 'github_pat', 'MONKEY_DIR', None, None]
     """
     names = (match["name"] for match in VARIABLE.finditer(text) if match["name"])
-    return next((name for name in names if _speaks_of_secrets(name.upper())), None)
+    return next((name for name in names if speaks_of_secrets(name.upper())), None)
 
 
-def _speaks_of_secrets(name: str) -> bool:
+def speaks_of_secrets(name: str) -> bool:
+    """Return whether a name, in capitals, is of what may be a secret."""
     if name in _FOLDERS:
         return False
     return any(word in name for word in _SECRET_WORDS) or not _SECRET_PARTS.isdisjoint(re.split(r"[_0-9]+", name))

@@ -19,11 +19,25 @@ LOOK_SECONDS = 2e-3
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 
 
+def machine_memory_bytes() -> int:
+    return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def cgroup_memory_bytes() -> int | None:
+    """Return the memory of the tightest cgroup around this process; None where none has less than the machine."""
+    limits = [_number(folder / name) for folder in _cgroups() for name in ("memory.max", "memory.limit_in_bytes")]
+    machine = machine_memory_bytes()
+    return min((limit for limit in limits if limit and limit < machine), default=None)
+
+
 def available_memory_bytes() -> int:
     """Return the memory of the machine, or of the tightest cgroup around this process."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limits = [_number(folder / name) for folder in _cgroups() for name in ("memory.max", "memory.limit_in_bytes")]
-    return int(min([total, *(limit for limit in limits if limit)]))
+    return cgroup_memory_bytes() or machine_memory_bytes()
+
+
+def default_memory_bytes() -> int:
+    """Return what a run stays below that is not told."""
+    return available_memory_bytes() // 2
 
 
 def available_cpus() -> int:

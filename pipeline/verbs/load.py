@@ -14,7 +14,7 @@ import numpy as np
 from pipeline.config import Changes, Document, Pipeline, RegionConfig, load_pipeline, locating, resolve, with_matrices
 from pipeline.config.place import format_path, look_up
 from pipeline.config.reference import References
-from pipeline.execution.process import available_cpus, available_memory_bytes
+from pipeline.execution.process import available_cpus, default_memory_bytes
 from pipeline.model.errors import InputChanged, InputError, PipelineError, RunStopped, unknown
 from pipeline.model.errors import cut as shortened
 from pipeline.model.raster import RasterSpec
@@ -201,7 +201,7 @@ def _settings(config: Pipeline, readers: Mapping[str, Reader], cut: Cut) -> Sett
     spec = next(iter(readers.values())).spec
     threads = capacity.threads if capacity else available_cpus()
     return Settings(
-        memory_bytes=capacity.grant(run.memory) if capacity else run.memory or available_memory_bytes() // 2,
+        memory_bytes=capacity.grant(run.memory) if capacity else run.memory or default_memory_bytes(),
         workers=min(run.workers or threads, threads) if capacity else run.workers or threads,
         processes=capacity.processes if capacity else 1,
         keep=output.keep,

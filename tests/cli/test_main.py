@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from scipy import ndimage
 
 import pipeline
 from pipeline import api
+from pipeline.cli.command import Command
 from pipeline.cli.main import _show_error, main
 from pipeline.operations.registry import registry
 from pipeline.output.work_folder import work_folder
@@ -301,11 +303,12 @@ def test_all_faults_of_a_file_are_told_at_once(here: Path) -> None:
     Path("pipeline.yaml").write_text(PIPELINE.replace("size: 3", "sise: 3").replace("[mean]", "[maen]"))
     result = call("validate", "pipeline.yaml")
     assert result.exit_code == 3
-    assert [line.partition(" ")[0] for line in result.stderr.splitlines()] == [
-        "error:",
-        "pipeline.yaml:4:32:",
-        "pipeline.yaml:4:54:",
-    ]
+    step = "      - {name: smooth, op: window, sise: 3, statistics: [maen]}"
+    title, *lines = result.stderr.splitlines()
+    assert title == "error:"
+    assert [line.partition(" ")[0] for line in lines[::3]] == ["pipeline.yaml:4:32:", "pipeline.yaml:4:54:"]
+    assert lines[1::3] == [step, step]
+    assert lines[2::3] == [f"{'':{4 + 31}}^~~~", f"{'':{4 + 53}}^~~~"]
 
 
 # what is given as the input, and what the user reads
@@ -833,6 +836,20 @@ def test_help_is_there_for_all() -> None:
     for command in main.commands:
         assert f"  {command} " in listed
         assert call(command, "--help").stdout.startswith(f"Usage: main {command} ")
+
+
+@pytest.mark.parametrize("name", main.commands)
+def test_every_help_begins_with_two_examples(name: str) -> None:
+    command = main.commands[name]
+    assert isinstance(command, Command)
+    assert len(command.examples) >= 2
+    usage, _, rest = call(name, "--help").stdout.partition("\n\nExamples:\n")
+    assert usage.startswith("Usage: ")
+    assert rest.startswith("".join(f"  {example}\n" for example in command.examples))
+    for example in command.examples:
+        program, called, *arguments = shlex.split(example.partition(" > ")[0])
+        assert (program, called) == ("rasterpipe", name)
+        command.make_context(name, arguments)  # which refuses what is no argument of it
 
 
 # --- a run that stops ------------------------------------------------------------------------------------------

@@ -70,6 +70,13 @@ def rasterio_for(path: str) -> Any:
     return rasterio
 
 
+def gdal_version() -> str:
+    """Return the version of the GDAL that rasterio brings; raise ImportError where that is not there, or broken."""
+    import rasterio
+
+    return str(rasterio.__gdal_version__)
+
+
 @contextlib.contextmanager
 def gdal_settings(source: Source) -> Iterator[None]:
     """Have GDAL work in this thread with our settings."""

@@ -1,0 +1,1 @@
+"""Pipeline files to begin with: templates, fitted to a raster."""
