@@ -93,4 +93,69 @@ def distance(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
     return {"value": (value[np.newaxis], 4 * eps * np.nan_to_num(value)[np.newaxis])}
 
 
-POINTWISE = {"distance": distance, "calc": calc, "cast": cast, "mask": mask, "select": select}
+class Bounded:
+    """Values, and a bound on the error with which a dtype computes them."""
+
+    def __init__(self, value: Any, error: Any, eps: float) -> None:
+        self.value, self.error, self.eps = value, error, eps
+
+    def _of(self, other: Any) -> Bounded:
+        return other if isinstance(other, Bounded) else Bounded(float(other), abs(other) * self.eps, self.eps)
+
+    def _rounded(self, value: Any, error: Any) -> Bounded:
+        return Bounded(value, error + self.eps * np.abs(value), self.eps)
+
+    def __add__(self, other: Any) -> Bounded:
+        other = self._of(other)
+        return self._rounded(self.value + other.value, self.error + other.error)
+
+    def __neg__(self) -> Bounded:
+        return Bounded(-self.value, self.error, self.eps)
+
+    def __sub__(self, other: Any) -> Bounded:
+        return self + -self._of(other)
+
+    def __rsub__(self, other: Any) -> Bounded:
+        return -self + other
+
+    def __mul__(self, other: Any) -> Bounded:
+        a, b = self, self._of(other)
+        error = np.abs(a.value) * b.error + np.abs(b.value) * a.error + a.error * b.error
+        return self._rounded(a.value * b.value, error)
+
+    def __truediv__(self, other: Any) -> Bounded:
+        a, b = self, self._of(other)
+        value = a.value / np.where(b.value == 0, np.nan, b.value)
+        rest = np.abs(b.value) - b.error
+        error = (a.error + np.abs(value) * b.error) / np.where(rest > 0, rest, np.nan)
+        return self._rounded(value, np.where(rest > 0, error, np.inf))
+
+    __radd__, __rmul__ = __add__, __mul__
+
+
+INDICES: dict[str, Callable[..., Bounded]] = {
+    "ndvi": lambda red, nir: (nir - red) / (nir + red),
+    "evi": lambda red, nir, blue: 2.5 * (nir - red) / (nir + 6 * red - 7.5 * blue + 1),
+    "evi2": lambda red, nir: 2.5 * (nir - red) / (nir + 2.4 * red + 1),
+    "savi": lambda red, nir: 1.5 * (nir - red) / (nir + red + 0.5),
+    "arvi": lambda red, nir, blue: (nir - (2 * red - blue)) / (nir + (2 * red - blue)),
+    "cig": lambda green, nir: nir / green - 1,
+}
+"""Some of the indices, naively."""
+
+
+def index(step: Any, planes: np.ndarray, dtype: np.dtype) -> Expected:
+    """The formula in float64, with the errors of each operation added up."""
+    eps, expected = float(np.finfo(step.working_dtype(dtype)).eps), {}
+    for name in step.indices:
+        needed = INDICES[name].__code__.co_varnames
+        bands = {common: Bounded(planes[[step.names[common] - 1]], 0.0, eps) for common in needed}
+        if step.scale is not None:
+            bands = {common: band * step.scale + (step.offset or 0.0) for common, band in bands.items()}
+        with np.errstate(all="ignore"):
+            found = INDICES[name](**bands)
+        expected[name] = (found.value, np.nan_to_num(found.error, posinf=np.inf))
+    return expected
+
+
+POINTWISE = {"distance": distance, "calc": calc, "cast": cast, "index": index, "mask": mask, "select": select}

@@ -286,7 +286,8 @@ def outputs_of(step: dict[str, Any]) -> list[str]:
     percentiles = [f"p{value:g}" for value in step.get("percentiles", ())]
     best = ["value", "date"] if "best" in step else []
     default = "median" if step["op"] == "composite" else "value"
-    return [*step.get("statistics", ()), *percentiles, *step.get("outputs", ()), *best] or [default]
+    named = (*step.get("outputs", ()), *step.get("indices", ()))
+    return [*step.get("statistics", ()), *percentiles, *named, *best] or [default]
 
 
 def plain(step: dict[str, Any]) -> dict[str, Any]:
@@ -323,6 +324,7 @@ SCRATCH_STEPS: dict[str, dict[str, Any]] = {
     "threshold": {"method": "otsu"},
     "distance": {"where": "b1 > 300 and b2 > 1", "radius": 12},
     "cast": {"dtype": "uint8", "scale": 0.1, "nodata": 255},
+    "index": {"indices": ["evi", "msavi"], "names": {"red": 1, "nir": 2, "blue": 3}, "scale": 0.001, "offset": -0.1},
     "mask": {"where": "b1 > 3 and b2 != b3"},
     "select": {"bands": [3, 1]},
     "window": {"size": [15, 31], "statistics": list(STATISTICS), "percentiles": [10]},

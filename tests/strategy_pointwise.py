@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.reference_pointwise import EXPRESSIONS
+from tests.reference_pointwise import EXPRESSIONS, INDICES
 
 DTYPES = ("uint8", "int16", "uint16", "int32", "float32", "float64")
 
@@ -61,4 +61,19 @@ def cast_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
     return step
 
 
-POINTWISE = {"calc": calc_steps, "cast": cast_steps, "mask": mask_steps, "select": select_steps}
+@st.composite
+def index_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
+    indices = draw(st.lists(st.sampled_from(sorted(INDICES)), min_size=1, max_size=3, unique=True))
+    needed = {common for index in indices for common in INDICES[index].__code__.co_varnames}
+    places = dict(zip(sorted(needed), draw(st.permutations(range(1, len(needed) + 1))), strict=True))
+    step = {"name": name, "op": "index", "indices": indices, "names": places, "scale": 0.01}
+    return step | draw(st.sampled_from([{}, {"offset": 0.25}, {"offset": -0.1}]))
+
+
+POINTWISE = {
+    "calc": calc_steps,
+    "cast": cast_steps,
+    "index": index_steps,
+    "mask": mask_steps,
+    "select": select_steps,
+}

@@ -18,6 +18,7 @@ from pipeline.model.region import Halo
 from pipeline.model.table import TableSpec
 from pipeline.operations.base import Operation
 from pipeline.operations.registry import find_operation, known, our_operations, owner_of, registry
+from pipeline.operations.synonyms import elsewhere, meant
 from pipeline.planning.binding import bind_step
 
 TABLE_BEGIN = "<!-- operations: made by `python -m pipeline.cli.catalogue`, tested to be current -->"
@@ -34,6 +35,18 @@ def describe_operations() -> dict[str, Any]:
 def _whose(cls: type[Operation]) -> dict[str, Any]:
     owner = owner_of(cls)
     return {"distribution": {"name": owner.name, "version": owner.version}} if owner else {}
+
+
+def describe_word(name: str) -> dict[str, Any] | None:
+    """Return the facts of `ops WORD --json`, where a word is no operation here, and another's for one; else None."""
+    if name in registry():
+        return None
+    if text := elsewhere(name):
+        return {"word": name, "elsewhere": text}
+    if (found := meant(name, registry())) is None:
+        return None
+    cls = registry()[found.op]
+    return {"word": name, "op": found.op, "summary": _summary(cls), "example": found.line(cls.example)}
 
 
 def describe_operation(name: str) -> dict[str, Any]:
@@ -138,6 +151,15 @@ def format_operations(facts: Mapping[str, Any]) -> Iterator[str]:
         yield f"{entry['op']:<12} {entry['summary']}{_of(entry)}"
     yield from (f"note: {text}" for text in facts["notes"])
     yield "rasterpipe ops NAME shows the parameters of one"
+
+
+def format_word(facts: Mapping[str, Any]) -> Iterator[str]:
+    if "elsewhere" in facts:
+        yield f"{facts['word']} is no operation here; {facts['elsewhere']}"
+        return
+    yield f"{facts['word']} is here {facts['op']}: {facts['summary']}"
+    yield f"  - {facts['example']}"
+    yield f"rasterpipe ops {facts['op']} shows its parameters"
 
 
 def _of(entry: Mapping[str, Any]) -> str:

@@ -136,12 +136,14 @@ def verify(output: str, inputs: tuple[str, ...], trust: bool, as_json: bool, **o
 @json_option
 @debug_option
 def ops(name: str | None, as_json: bool) -> None:
-    """List the operations, or show the parameters of one."""
+    """List the operations, or show the parameters of one; of a word of others (focal, zonal, otsu), which it is."""
     from pipeline.cli import catalogue
 
     if name is None:
         facts = catalogue.describe_operations()
         print_facts(facts, as_json, catalogue.format_operations(facts))
+    elif (word := catalogue.describe_word(name)) is not None:
+        print_facts(word, as_json, catalogue.format_word(word))
     else:
         facts = catalogue.describe_operation(name)
         print_facts(facts, as_json, catalogue.format_operation(facts))

@@ -30,15 +30,6 @@ KEY_SYNONYMS: Mapping[str, tuple[str, ...]] = {
 }
 """The neighbours' words for a key, and ours; the first that the step has is meant."""
 VALUE_SYNONYMS = {"average": "mean", "stddev": "std", "variance": "var", "maximum": "max", "minimum": "min"}
-OPERATION_SYNONYMS = {
-    **dict.fromkeys(("focal", "neighbors", "uniform_filter", "moving_average"), "window"),
-    **dict.fromkeys(("gaussian_filter", "gaussian_blur"), "gaussian"),
-    **dict.fromkeys(("correlate", "filter2d"), "convolve"),
-    **dict.fromkeys(("temporal_median", "median_composite", "nanmedian", "nanmean", "resample", "reduce"), "composite"),
-    **dict.fromkeys(("mosaic_composite", "quality_mosaic", "z_project", "projection"), "composite"),
-}
-ELSEWHERE = {"rasterize": "polygons are rasters where they are inputs: {vector: FILE, value: FIELD or coverage}"}
-"""Where that is which is no operation here."""
 UNITS = {"orientations": " (degrees)"}
 REMEDIES: Mapping[KeyPath, str] = {
     ("inputs",): "add `inputs: {image: FILE}`",
@@ -142,13 +133,9 @@ def unknown_key(key: str, valid: Sequence[str]) -> str:
     return f"unknown key {show(key)} (valid: {', '.join(valid) or 'none'})"
 
 
-def unknown_value(
-    kind: str, value: object, valid: Sequence[object], synonyms: Mapping[str, str] = VALUE_SYNONYMS
-) -> str:
+def unknown_value(kind: str, value: object, valid: Sequence[object]) -> str:
     """Return the message for a value that is not among the valid ones."""
-    ours = synonyms.get(value) if isinstance(value, str) else None
-    if isinstance(value, str) and value in ELSEWHERE:
-        return f"unknown {kind} '{value}'; {ELSEWHERE[value]}"
+    ours = VALUE_SYNONYMS.get(value) if isinstance(value, str) else None
     if ours in valid:
         return f"unknown {kind} '{value}'; here it is called '{ours}'"
     if isinstance(value, str) and all(isinstance(name, str) for name in valid):

@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.config.message import OPERATION_SYNONYMS, missing, own_error, own_failure, unknown_value
+from pipeline.config.message import missing, own_error, own_failure, unknown_value
 from pipeline.config.output_name import check_output_name, check_polygons
 from pipeline.config.scheduler import THREADS, Cluster, Scheduler, parse_scheduler
 from pipeline.model.errors import PipelineError, show
@@ -28,6 +28,7 @@ from pipeline.model.read_limits import ReadLimits
 from pipeline.model.value import Frozen, parse_bytes, parse_dims, parse_sides
 from pipeline.operations.base import Operation
 from pipeline.operations.registry import registry, why_unknown
+from pipeline.operations.synonyms import unknown_operation
 from pipeline.storage.folder.address import Access
 from pipeline.storage.input import Input
 
@@ -170,7 +171,8 @@ def _validate_step(value: Any, handler: ValidatorFunctionWrapHandler, info: Vali
     if "op" not in value:
         raise own_failure("step", ("op",), missing(("op",), f"add one of: {', '.join(operations)}"), value)
     if not isinstance(op, str) or op not in operations:
-        text = unknown_value("operation", op, list(operations) or ["none"], OPERATION_SYNONYMS)
+        names = list(operations) or ["none"]
+        text = unknown_operation(op, names) if isinstance(op, str) else unknown_value("operation", op, names)
         raise own_failure("step", ("op",), why_unknown(op, text), op)
     try:
         return operations[op].model_validate(value, context=info.context)

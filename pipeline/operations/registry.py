@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 
-from pipeline.model.errors import PipelineError, unknown
+from pipeline.model.errors import PipelineError
 from pipeline.model.version import __version__
 from pipeline.operations import plugin
 from pipeline.operations.base import Operation
 from pipeline.operations.plugin import Owner
+from pipeline.operations.synonyms import unknown_operation
 
 OURS = Owner("rasterpipe", __version__)
 _registered: dict[str, type[Operation]] = {}
@@ -127,5 +128,5 @@ def why_unknown(op: object, text: str) -> str:
 def find_operation(name: str) -> type[Operation]:
     operations = registry()
     if name not in operations:
-        raise PipelineError(why_unknown(name, unknown("operation", name, operations)), ("op",))
+        raise PipelineError(why_unknown(name, unknown_operation(name, list(operations))), ("op",))
     return operations[name]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from pipeline.cli import catalogue
+from pipeline.cli.main import main
 from pipeline.config import load_pipeline
 from pipeline.model.errors import PipelineError
 from pipeline.operations.registry import our_operations
@@ -65,3 +68,21 @@ def test_the_configs_that_need_trust_say_so(path: Path) -> None:
             load_pipeline(path, trust=False)
     else:
         load_pipeline(path, trust=False)
+
+
+def test_a_word_of_others_is_answered_with_the_line_to_paste() -> None:
+    shown = CliRunner().invoke(main, ["ops", "hillshade"])
+    assert shown.exit_code == 0
+    summary = catalogue.describe_operation("terrain")["summary"]
+    assert shown.stdout.splitlines() == [
+        f"hillshade is here terrain: {summary}",
+        "  - {name: terrain, op: terrain, input: image, outputs: [hillshade]}",
+        "rasterpipe ops terrain shows its parameters",
+    ]
+    facts = json.loads(CliRunner().invoke(main, ["ops", "BoxBlur", "--json"]).stdout)
+    assert (facts["op"], facts["example"]) == (
+        "window",
+        "{name: window, op: window, input: image, size: 3, statistics: [mean]}",
+    )
+    assert "`region`" in CliRunner().invoke(main, ["ops", "clip"]).stdout
+    assert CliRunner().invoke(main, ["ops", "nothing_like_it"]).exit_code == 2
