@@ -93,6 +93,7 @@ def test_a_file_is_never_replaced(here: Path) -> None:
         ("ndvi --input imag=scene.zarr", 2, "unknown input of ndvi 'imag'; did you mean 'image'?"),
         ("ndvi --input image=labels.zarr", 2, "labels.zarr: has one band, and a vegetation index needs two"),
         ("ndvi --input image=gone.tif", 4, "gone.tif"),
+        ("ndvi -o scene.tif", 5, "scene.tif: a pipeline file is YAML; give a name that ends in .yaml"),
         ("terrain --input image=.", 2, "no single raster; `rasterpipe info .` says how to name one of them"),
     ],
 )

@@ -80,6 +80,8 @@ def init(
         if key not in wanted:
             raise UsageError(f"--input {key}={inputs[key]}: {unknown(f'input of {name}', key, wanted)}")
     path = Path(target or f"{name}.yaml")
+    if path.suffix not in (".yaml", ".yml"):
+        raise OutputError(f"{path}: a pipeline file is YAML; give a name that ends in .yaml")
     if os.path.lexists(path):
         raise OutputError(f"{path}: exists, and is never replaced; give another name: -o FILE")
     described = {key: describe(key) for key in inputs}
