@@ -155,10 +155,10 @@ def test_a_guess_and_what_does_not_fit_are_said(here: Path) -> None:
 
 
 def test_a_folder_of_dates_is_a_composite(here: Path) -> None:
-    Path("scenes").mkdir()
+    Path("a $$ ${B}").mkdir()
     for day in (1, 2, 3):
-        tifffile.imwrite(f"scenes/2024-06-0{day}.tif", np.full((9, 9), day, np.uint16))
-    result = call("init", "composite", "--input", "image=scenes", "-o", "sub/c$1.yaml")
+        tifffile.imwrite(f"a $$ ${{B}}/2024-06-0{day}.tif", np.full((9, 9), day, np.uint16))
+    result = call("init", "composite", "--input", "image=a $$ ${B}", "-o", "sub/c$1.yaml")
     assert result.exit_code == 0, result.stderr
     assert "does not fit" not in result.stderr
     assert "over: time" in Path("sub/c$1.yaml").read_text()

@@ -99,8 +99,8 @@ def init(
 
 
 def line_text(text: str) -> str:
-    """Return a text as it stands in a pipeline file, where `$` begins a variable."""
-    return line_of({"path": text}).removeprefix("  image: ").replace("$", "$$")
+    """Return a text as it stands in a pipeline file."""
+    return line_of({"path": text}).removeprefix("  image: ")
 
 
 def _values(
@@ -124,7 +124,7 @@ def _values(
 def _entry(facts: Described) -> dict[str, Any]:
     """Return what makes an input of what was found."""
     line = facts.inputs_line if isinstance(facts, InfoFacts) else facts.inputs_lines[0]
-    (entry,) = parse(f"inputs:\n{line.replace('$', '$$')}").data["inputs"].values()
+    (entry,) = parse(f"inputs:\n{line}").data["inputs"].values()
     return entry if isinstance(entry, dict) else {"path": entry}
 
 
@@ -134,7 +134,7 @@ def _line(key: str, facts: Described, folder: Path) -> str:
         raise UsageError(f"{facts.path}: {facts.what}; nothing in it is an input")
     entry = _entry(facts)
     moved = {where: _moved(entry[where], folder) for where in PLACES if where in entry}
-    return line_of({**entry, **moved}, key).replace("$", "$$")
+    return line_of({**entry, **moved}, key)
 
 
 def _moved(value: Any, folder: Path) -> Any:
