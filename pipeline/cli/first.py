@@ -13,12 +13,18 @@ from pipeline.cli.startup import import_api
 from pipeline.execution.terminal import say
 
 
+def _complete(ctx: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
+    from pipeline.verbs.start.template import NAMES
+
+    return [name for name in NAMES if name.startswith(begun)]
+
+
 @command(
     "rasterpipe init",
     "rasterpipe init ndvi --input image=scene.tif",
     "rasterpipe init zonal --input image=scene.tif --input labels=fields.gpkg -o fields.yaml",
 )
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=_complete)
 @click.option(
     "--input", "inputs", multiple=True, metavar="NAME=PATH", help="Your raster: image=scene.tif. Also labels."
 )

@@ -211,7 +211,7 @@ def _text(value: Any) -> str:
         return f"[{', '.join(map(_text, value))}]"
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{key}: {_text(item)}' for key, item in value.items())}}}"
-    text = str(value)
+    text = str(value).replace("$", "$$")  # else `${A}` were a variable
     is_plain = re.fullmatch(r"[\w./+~-](?:[\w./+%@=~-]|:(?=\S))*", text) and not re.fullmatch(
         r"[-+.]?\d[\d.eE+-]*", text
     )

@@ -852,6 +852,21 @@ def test_every_help_begins_with_two_examples(name: str) -> None:
         command.make_context(name, arguments)  # which refuses what is no argument of it
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("rasterpipe ver", ["verify"]),
+        ("rasterpipe init te", ["texture", "terrain"]),
+        ("rasterpipe run --qu", ["--quicklook", "--quiet"]),
+    ],
+)
+def test_a_shell_completes(words: str, expected: list[str]) -> None:
+    variables = {"_RASTERPIPE_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    command = [sys.executable, "-m", "pipeline"]
+    done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, check=False)
+    assert [line.partition(",")[2] for line in done.stdout.splitlines()] == expected, done.stderr
+
+
 # --- a run that stops ------------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from pipeline.storage.compose import open_input
 from pipeline.storage.files import expand
 from pipeline.storage.input import Input
 from pipeline.storage.reader import Reader
+from pipeline.verbs.contents import line_of
 from tests.georeference import placed_tiff as tiff
 from tests.zarr_files import group, pixels, read
 
@@ -149,3 +150,9 @@ def test_a_file_of_polygons_says_its_layers_and_the_lines_that_make_inputs_of_th
     assert contents(path).inputs_lines[1] == f"  fields: {{vector: {path}, layer: other}}"
     with pytest.raises(InputError, match=r"a file of polygons is no raster; name it as one: `{vector: "):
         opened(f"  image: {path}")
+
+
+def test_a_dollar_of_a_path_is_no_variable(tmp_path: Path) -> None:
+    source = str(tmp_path / "${HOME} $$.zarr")
+    line = line_of({"path": source})
+    assert parse(f"inputs:\n{line}").data["inputs"]["image"] == source

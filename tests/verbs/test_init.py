@@ -93,6 +93,7 @@ def test_a_file_is_never_replaced(here: Path) -> None:
         ("ndvi --input imag=scene.zarr", 2, "unknown input of ndvi 'imag'; did you mean 'image'?"),
         ("ndvi --input image=labels.zarr", 2, "labels.zarr: has one band, and a vegetation index needs two"),
         ("ndvi --input image=gone.tif", 4, "gone.tif"),
+        ("ndvi -o scene.tif", 5, "scene.tif: a pipeline file is YAML; give a name that ends in .yaml"),
         ("terrain --input image=.", 2, "no single raster; `rasterpipe info .` says how to name one of them"),
     ],
 )
@@ -154,10 +155,10 @@ def test_a_guess_and_what_does_not_fit_are_said(here: Path) -> None:
 
 
 def test_a_folder_of_dates_is_a_composite(here: Path) -> None:
-    Path("scenes").mkdir()
+    Path("a $$ ${B}").mkdir()
     for day in (1, 2, 3):
-        tifffile.imwrite(f"scenes/2024-06-0{day}.tif", np.full((9, 9), day, np.uint16))
-    result = call("init", "composite", "--input", "image=scenes", "-o", "sub/c$1.yaml")
+        tifffile.imwrite(f"a $$ ${{B}}/2024-06-0{day}.tif", np.full((9, 9), day, np.uint16))
+    result = call("init", "composite", "--input", "image=a $$ ${B}", "-o", "sub/c$1.yaml")
     assert result.exit_code == 0, result.stderr
     assert "does not fit" not in result.stderr
     assert "over: time" in Path("sub/c$1.yaml").read_text()

@@ -80,6 +80,8 @@ def init(
         if key not in wanted:
             raise UsageError(f"--input {key}={inputs[key]}: {unknown(f'input of {name}', key, wanted)}")
     path = Path(target or f"{name}.yaml")
+    if path.suffix not in (".yaml", ".yml"):
+        raise OutputError(f"{path}: a pipeline file is YAML; give a name that ends in .yaml")
     if os.path.lexists(path):
         raise OutputError(f"{path}: exists, and is never replaced; give another name: -o FILE")
     described = {key: describe(key) for key in inputs}
@@ -97,8 +99,8 @@ def init(
 
 
 def line_text(text: str) -> str:
-    """Return a text as it stands in a pipeline file, where `$` begins a variable."""
-    return line_of({"path": text}).removeprefix("  image: ").replace("$", "$$")
+    """Return a text as it stands in a pipeline file."""
+    return line_of({"path": text}).removeprefix("  image: ")
 
 
 def _values(
@@ -122,7 +124,7 @@ def _values(
 def _entry(facts: Described) -> dict[str, Any]:
     """Return what makes an input of what was found."""
     line = facts.inputs_line if isinstance(facts, InfoFacts) else facts.inputs_lines[0]
-    (entry,) = parse(f"inputs:\n{line.replace('$', '$$')}").data["inputs"].values()
+    (entry,) = parse(f"inputs:\n{line}").data["inputs"].values()
     return entry if isinstance(entry, dict) else {"path": entry}
 
 
@@ -132,7 +134,7 @@ def _line(key: str, facts: Described, folder: Path) -> str:
         raise UsageError(f"{facts.path}: {facts.what}; nothing in it is an input")
     entry = _entry(facts)
     moved = {where: _moved(entry[where], folder) for where in PLACES if where in entry}
-    return line_of({**entry, **moved}, key).replace("$", "$$")
+    return line_of({**entry, **moved}, key)
 
 
 def _moved(value: Any, folder: Path) -> Any:
