@@ -152,7 +152,7 @@ WRONG = {
     "integers": (
         ({"indices": ["ndvi", "evi2"]}, ("red", "nir"), "uint16"),
         "evi2 has constants that go with reflectance from 0 to 1, and the input is uint16; give `scale: 0.0001`, say "
-        "(and `offset`, if there is one)",
+        "(and `offset`, if there is one), or `scale: apply` at the input, whose file says it",
     ),
     "offset alone": (({"indices": ["ndvi"], "offset": 1}, ("red", "nir")), "`offset` goes with `scale`; give both"),
     "bands": (
