@@ -63,11 +63,14 @@ def cast_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
 
 @st.composite
 def index_steps(draw: st.DrawFn, name: str = "step") -> dict[str, Any]:
-    indices = draw(st.lists(st.sampled_from(sorted(INDICES)), min_size=1, max_size=3, unique=True))
+    pool = draw(st.sampled_from([("cig",), ("ndvi", "evi2", "savi"), ("evi", "arvi", "ndvi")]))  # of few bands each
+    indices = draw(st.lists(st.sampled_from(pool), min_size=1, unique=True))
     needed = {common for index in indices for common in INDICES[index].__code__.co_varnames}
     places = dict(zip(sorted(needed), draw(st.permutations(range(1, len(needed) + 1))), strict=True))
-    step = {"name": name, "op": "index", "indices": indices, "names": places, "scale": 0.01}
-    return step | draw(st.sampled_from([{}, {"offset": 0.25}, {"offset": -0.1}]))
+    step = {"name": name, "op": "index", "indices": indices, "names": places}
+    if not set(indices) & {"evi", "evi2", "savi"} and draw(st.booleans()):
+        return step
+    return step | {"scale": 0.01} | draw(st.sampled_from([{}, {"offset": 0.25}, {"offset": -0.1}]))
 
 
 POINTWISE = {

@@ -90,11 +90,12 @@ def sensor_of(names: tuple[str, ...]) -> Sensor | None:
 
     Examples
     --------
-    >>> sensor_of(("B04", "B08")), sensor_of(("SR_B4", "SR_B6")), sensor_of(("B4", "B5"))
-    ('sentinel-2', 'landsat-8-9', None)
+    >>> sensor_of(("B04", "B08")), sensor_of(("SR_B4", "SR_B6")), sensor_of(("B4", "B5")), sensor_of(("B08", "B16"))
+    ('sentinel-2', 'landsat-8-9', None, None)
     """
     first = {re.split("[ ,]", name)[0] for name in names}
-    if first & {"B08", "B8A"}:
+    numbers = {match[1] for name in names if (match := _NUMBERED.fullmatch(name))}
+    if first & {"B08", "B8A"} and numbers <= {"8A", *map(str, range(1, 13))}:
         return "sentinel-2"
     return "landsat-8-9" if "SR_B6" in first else None
 

@@ -141,7 +141,8 @@ class Index(Operation):
                 if INDICES[index].is_of_reflectance:
                     raise PipelineError(
                         f"{index} has constants that go with reflectance from 0 to 1, and the input is "
-                        f"{specs['input'].dtype.name}; give `scale: 0.0001`, say (and `offset`, if there is one)",
+                        f"{specs['input'].dtype.name}; give `scale: 0.0001`, say (and `offset`, if there is "
+                        "one), or `scale: apply` at the input, whose file says it",
                         ("indices",),
                     )
         return {index: self._calc(index).output_specs(named)["value"] for index in self.indices}

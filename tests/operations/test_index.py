@@ -15,6 +15,8 @@ from pipeline.operations.base import Specs
 from pipeline.operations.common_name import CommonName, find_band
 from pipeline.operations.index import Index
 from pipeline.operations.spectral_index import INDICES, IndexName
+from pipeline.testing.reference import check_close
+from tests import reference_pointwise
 
 xr = pytest.importorskip("xarray")
 
@@ -80,6 +82,22 @@ def test_it_is_what_calc_makes_of_the_formula() -> None:
     calc = pipeline.apply([{"name": "b", "op": "calc", "expression": "(B08 - B04) / (B08 + B04)"}], raster)
     np.testing.assert_array_equal(np.asarray(ours), np.asarray(calc))
     assert np.isnan(np.asarray(ours)).any()
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32", "float64"])
+@pytest.mark.parametrize("scale", [{"scale": 0.0001, "offset": -0.1}, {"scale": 2.75e-05}])
+def test_errors_are_those_of_rounding(dtype: str, scale: dict[str, float]) -> None:
+    """The bound of each pixel is what rounding each operation of the formula adds up to."""
+    values = np.random.default_rng(1).integers(900, 9000, (4, 120, 130)).astype(dtype)
+    common = ("blue", "green", "red", "nir")
+    raster = xr.DataArray(values, dims=("band", "y", "x"), coords={"band": list(common)})
+    places = {name: place for place, name in enumerate(common, 1)}
+    for index in reference_pointwise.INDICES:
+        step = Index(name="i", op="index", indices=(index,), names=places, **scale)
+        expected, bound = reference_pointwise.index(step, values.astype(np.float64), np.dtype(dtype))[index]
+        ours = np.asarray(pipeline.apply([step.model_dump(exclude_none=True, mode="json")], raster))
+        check_close(index, ours.reshape(expected.shape), expected, bound, np.nan)
+        assert np.median(bound / np.maximum(1e-3, np.abs(expected))) < 1e-4
 
 
 def test_of_a_series_there_is_an_index_of_each_date(tmp_path: Path) -> None:
@@ -152,7 +170,7 @@ WRONG = {
     "integers": (
         ({"indices": ["ndvi", "evi2"]}, ("red", "nir"), "uint16"),
         "evi2 has constants that go with reflectance from 0 to 1, and the input is uint16; give `scale: 0.0001`, say "
-        "(and `offset`, if there is one)",
+        "(and `offset`, if there is one), or `scale: apply` at the input, whose file says it",
     ),
     "offset alone": (({"indices": ["ndvi"], "offset": 1}, ("red", "nir")), "`offset` goes with `scale`; give both"),
     "bands": (
