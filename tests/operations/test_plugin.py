@@ -157,7 +157,7 @@ def test_messages_say_whose_an_operation_is(site: Path, tmp_path: Path) -> None:
     result = call("validate", str(file), "--no-inputs")
     assert result.exit_code == 3
     assert "steps[0] (bright).high: must be a number" in result.stderr
-    assert result.stderr.endswith("(stretch is an operation of rasterpipe-example 1.2)\n")
+    assert "(stretch is an operation of rasterpipe-example 1.2)\n    - {name: bright, op: stretch" in result.stderr
 
 
 def test_a_fault_is_its_owners(install: Install, config: dict[str, Any], tmp_path: Path) -> None:

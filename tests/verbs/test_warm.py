@@ -42,7 +42,8 @@ def test_warming_everything_compiles_each_plan(monkeypatch: pytest.MonkeyPatch) 
     api.warm()
     num_steps = sum(len(list(warm.variants(operation))) for operation in our_operations().values())
     assert 5 * len(our_operations()) < num_steps
-    assert 0.9 * 2 * len(warm.DTYPES) * num_steps < len(plans) <= 2 * len(warm.DTYPES) * num_steps
+    # of the indices most name bands that are not there, and need no kernels but those of the others
+    assert 0.8 * 2 * len(warm.DTYPES) * num_steps < len(plans) <= 2 * len(warm.DTYPES) * num_steps
 
 
 def test_a_statistic_is_warmed_alone_and_with_those_of_the_example() -> None:
