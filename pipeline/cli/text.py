@@ -92,7 +92,7 @@ def format_run(facts: RunFacts) -> Iterator[str]:
     peak = max((worker.peak_rss_bytes for worker in workers), default=facts.peak_rss_bytes)
     yield (
         f"{_count(facts.blocks, 'block')} in {facts.seconds:.2f} s{skipped} "
-        f"(and {facts.compile_seconds:.1f} s to compile); "
+        f"(and {facts.compile_seconds:.1f} s for kernels); "
         f"read {format_bytes(facts.bytes_read)}, wrote {format_bytes(facts.bytes_written)}; "
         f"peak memory {'of a worker ' if workers else ''}{format_bytes(peak)} "
         f"(planned {format_bytes(facts.planned_peak_bytes)})"
