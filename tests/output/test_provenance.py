@@ -61,8 +61,9 @@ def test_no_file_tells_folders_users_or_hosts(tmp_path: Path) -> None:
     pipeline.run(config, quicklook=tmp_path / "out" / "look.png")
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert sorted(path.name for path in files) == ["a.tif", "b.tif", "c.csv", "look.png"]
-    telling = ["anna", "secret", "scratch", str(tmp_path), tmp_path.name, socket.gethostname()]
-    telling += [user] if len(user := getpass.getuser()) > 4 else []
+    telling = ["anna", "secret", "scratch", str(tmp_path), tmp_path.name]
+    # shorter ones stand in compressed pixels by chance
+    telling += [name for name in (getpass.getuser(), socket.gethostname()) if len(name) > 4]
     for path in files:
         data = path.read_bytes()
         assert [word for word in telling if word.encode() in data] == [], path
